@@ -1,0 +1,191 @@
+"""What every written file has in common: a manifest beside it, a digest, an atomic rename, a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import filelock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sesurgery.diagnostics import fail
+
+Kind = Literal["run", "onnx", "engine", "report"]
+Detail = str | int | float | bool | None | tuple["Detail", ...] | Mapping[str, "Detail"]
+
+PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "numpy", "tensorrt", "tensorrt-rtx")
+
+
+class Parent(BaseModel):
+    """A file that an artefact was made from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """Where an artefact came from: the command that makes it again, digests of it and its parents, versions, device.
+
+    `details` holds what only this kind of artefact knows (an engine's precision and shapes, say), as plain JSON.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: Literal[1] = 1
+    kind: Kind
+    name: str
+    file: str
+    sha256: str
+    command: str
+    created: str
+    spec_digest: str | None = None
+    plan_digest: str | None = None
+    parents: tuple[Parent, ...] = ()
+    versions: dict[str, str]
+    device: str
+    details: dict[str, object] = {}
+
+
+def digest_text(text: str) -> str:
+    """SHA-256 of a text, hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target` to write to; it takes the target's name only when the block ends well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; an artefact is as readable as any file the user writes.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with writing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, so that two processes do not write into it at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):
+        yield
+
+
+def manifest_path(artifact: Path) -> Path:
+    """`x.onnx` -> `x.onnx.manifest.json`."""
+    return artifact.with_name(artifact.name + ".manifest.json")
+
+
+def describe(
+    artifact: Path,
+    kind: Kind,
+    name: str,
+    command: str,
+    *,
+    parents: tuple[Path, ...] = (),
+    spec_digest: str | None = None,
+    plan_digest: str | None = None,
+    device: str | None = None,
+    details: Mapping[str, object] | None = None,
+) -> Manifest:
+    """Write the manifest of a finished artefact beside it and return it."""
+    manifest = Manifest(
+        kind=kind,
+        name=name,
+        file=artifact.name,
+        sha256=digest_file(artifact),
+        command=command,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        spec_digest=spec_digest,
+        plan_digest=plan_digest,
+        parents=tuple(Parent(path=str(parent), sha256=digest_file(parent)) for parent in parents),
+        versions=versions(),
+        device=device or cpu_name(),
+        details=dict(details or {}),
+    )
+    write_text(manifest_path(artifact), manifest.model_dump_json(indent=2) + "\n")
+    return manifest
+
+
+def read_manifest(artifact: Path) -> Manifest:
+    """The manifest of an artefact; raises SE401 where it is missing or is not one."""
+    path = manifest_path(artifact)
+    try:
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise fail("SE401", f"{artifact} has no manifest ({path.name} is missing)", "make it again") from None
+    except (ValidationError, OSError, ValueError) as error:
+        raise fail("SE401", f"{path} is not a manifest: {_first_line(error)}", "make the artefact again") from error
+
+
+def require_intact(artifact: Path) -> Manifest:
+    """The manifest of an artefact whose bytes are the ones that were written; raises SE401 otherwise."""
+    if not artifact.is_file():
+        raise fail("SE402", f"{artifact} is not there", "make it first")
+    manifest = read_manifest(artifact)
+    found = digest_file(artifact)
+    if found != manifest.sha256:
+        raise fail(
+            "SE401",
+            f"{artifact} is not the file its manifest describes: "
+            f"expected sha256 {manifest.sha256[:12]}…, found {found[:12]}…",
+            f"make it again with: {manifest.command}",
+        )
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that decide what an artefact looks like."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def cpu_name() -> str:
+    """The processor as the system names it, with the number of cores this process may use."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores"
+
+
+def to_json(value: object) -> str:
+    """JSON as every artefact writes it: two spaces, keys in the order given."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

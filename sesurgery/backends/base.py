@@ -1,0 +1,117 @@
+"""What an engine is, whoever builds it: a backend says what it can do here, builds from ONNX, and loads a runner."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Precision = Literal["fp32", "fp16"]
+Array = NDArray[np.generic]
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all (0 where that is unknown)."""
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a backend can do on this machine. `builds` and `runs` hold the reason where it cannot, None where it can."""
+
+    version: str | None
+    builds: str | None
+    runs: str | None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchRange:
+    """Batch sizes an engine must take: smallest, the one it is tuned for, largest."""
+
+    minimum: int = 1
+    optimum: int = 1
+    maximum: int = 64
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What may be asked of a build, the same words for every backend."""
+
+    precision: Precision = "fp32"
+    batch: BatchRange = field(default_factory=BatchRange)
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build really gave; `convolutions` counts the output types found in the built network: {"fp16": 53}."""
+
+    seconds: float
+    convolutions: Mapping[str, int]
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A named input or output; a dimension is a number, or a name where it is dynamic."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+class Runner(AbstractContextManager["Runner"], ABC):
+    """A loaded engine. Use it in a `with` block; after it the engine's memory is gone."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    @abstractmethod
+    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; raises SE606 naming the tensor when a feed is missing, unknown or of another shape or dtype."""
+
+    @abstractmethod
+    def time(self, feeds: Mapping[str, Array], repeats: int) -> NDArray[np.float64]:
+        """Seconds of each of `repeats` runs on the same feeds, in the order they ran, without conversions."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the engine back; calling it twice does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Backend(ABC):
+    """Builds and runs engines of one kind. The file name is the backend's name in specs and on the command line."""
+
+    suffix: ClassVar[str]
+    """File suffix of its engines, with the dot."""
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
+
+    @abstractmethod
+    def probe(self) -> Capability:
+        """What is installed and what it can do here; never raises and never starts anything slow."""
+
+    @abstractmethod
+    def build(self, onnx: Path, out: Path, options: BuildOptions, progress: Progress | None = None) -> BuildReport:
+        """Build `out` from an ONNX file that is already lowered to `options.precision`.
+
+        Raises SE603 where it cannot build here, SE604 with the builder's own words where the build fails, and SE605
+        where the built network does not have the precision asked for. On any error `out` is not written.
+        """
+
+    @abstractmethod
+    def load(self, engine: Path, threads: int | None = None) -> Runner:
+        """Load an engine that this backend built; raises SE603 with the reason where it cannot run here."""

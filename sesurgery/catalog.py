@@ -1,0 +1,92 @@
+"""Plugins by name: a module is the plugin, its file name the public name; other packages add theirs by entry point.
+
+Nothing is registered at import. A catalog lists names from the folder without importing a single plugin, and imports
+one only when it is asked for, so that listing blocks does not pay for torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from sesurgery.diagnostics import fail, suggest
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Ref(Generic[T_co]):
+    """A plugin as a spec names it: the name and its validated options (an instance of the plugin's dataclass)."""
+
+    name: str
+    options: T_co
+
+
+class Catalog(Generic[T]):
+    """The plugins of one kind: the modules of a package (but `base`), and the entry points of the group of that name.
+
+    A plugin module defines exactly one public subclass of `base`; `tensorrt_rtx.py` is named `tensorrt-rtx`.
+    """
+
+    def __init__(self, package: str, base: type[T], kind: str) -> None:
+        self.package = package
+        self.base = base
+        self.kind = kind
+
+    def __hash__(self) -> int:
+        return hash(self.package)
+
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted; imports no plugin."""
+        return tuple(sorted({*self._modules(), *self._foreign()}))
+
+    @functools.cache  # noqa: B019  (catalogs are module constants and live as long as the process)
+    def load(self, name: str) -> type[T]:
+        """The plugin class called `name`; raises SE105 with the nearest names when there is none."""
+        modules, foreign = self._modules(), self._foreign()
+        if name in modules:
+            return self._plugin_of(modules[name])
+        if name in foreign:
+            loaded = foreign[name].load()
+            if not (isinstance(loaded, type) and issubclass(loaded, self.base)):
+                raise TypeError(f"entry point {self.package}:{name} is {loaded!r}, not a subclass of {self.base!r}")
+            return loaded
+        raise fail("SE105", f"unknown {self.kind} {name!r}", suggest(name, self.names()))
+
+    @functools.cache  # noqa: B019
+    def _modules(self) -> dict[str, str]:
+        folder = importlib.import_module(self.package).__path__
+        found = (info.name for info in pkgutil.iter_modules(folder))
+        return {
+            name.replace("_", "-") if self.kind == "backend" else name: f"{self.package}.{name}"
+            for name in found
+            if name != "base" and not name.startswith("_")
+        }
+
+    @functools.cache  # noqa: B019
+    def _foreign(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=self.package)}
+
+    def _plugin_of(self, module_name: str) -> type[T]:
+        module = importlib.import_module(module_name)
+        own = [
+            value
+            for value in vars(module).values()
+            if inspect.isclass(value)
+            and issubclass(value, self.base)
+            and value.__module__ == module_name
+            and not value.__name__.startswith("_")
+        ]
+        if len(own) != 1:
+            raise TypeError(f"{module_name} must define one public {self.base.__name__}, found {len(own)}")
+        return own[0]
+
+    def examples(self, name: str) -> tuple[object, ...]:
+        """The `EXAMPLES` at the end of the plugin's module, which the test suite runs."""
+        return tuple(getattr(importlib.import_module(self.load(name).__module__), "EXAMPLES", ()))

@@ -1,0 +1,133 @@
+"""Errors as data: where, what was expected, what was found, what to do. Nothing here prints."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+CODES: dict[str, str] = {
+    "SE001": "the file cannot be read",
+    "SE002": "the file is not YAML",
+    "SE003": "a key stands twice in one mapping",
+    "SE004": "the file holds no mapping",
+    "SE005": "a YAML tag that would build an object",
+    "SE101": "unknown key",
+    "SE102": "missing key",
+    "SE103": "wrong type",
+    "SE104": "value out of range",
+    "SE105": "unknown name",
+    "SE106": "unsupported version of the spec",
+    "SE107": "options that exclude each other",
+    "SE201": "a rule matches nothing",
+    "SE202": "another number of sites than expected",
+    "SE203": "two rules insert on one value",
+    "SE204": "a glob that matches no scope",
+    "SE205": "a stage that the network does not have",
+    "SE301": "the model is not known to its source",
+    "SE302": "the model cannot be built",
+    "SE303": "the factory cannot be imported",
+    "SE304": "the model does not take this input",
+    "SE305": "the block cannot be built for this site",
+    "SE401": "the artefact does not match its manifest",
+    "SE402": "there is nothing to work on yet",
+    "SE403": "the plan does not fit the model",
+    "SE404": "an inserted block was not proved to run",
+    "SE405": "something is already there",
+    "SE501": "the data does not fit the model",
+    "SE502": "training cannot go on",
+    "SE601": "the exported network differs from the model",
+    "SE602": "the ONNX file is not valid",
+    "SE603": "the backend cannot do this here",
+    "SE604": "the engine could not be built",
+    "SE605": "the engine does not have the precision asked for",
+    "SE606": "the feed does not fit the engine",
+    "SE607": "a lowering pass broke its promise",
+    "SE701": "the engine falls short of the parity asked for",
+}
+"""Every error code with its title; `docs/errors.md` explains each."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A place in a text file. Lines and columns count from one; `text` is the whole source line."""
+
+    file: str
+    line: int
+    column: int
+    length: int = 1
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One mistake or warning: a code of `CODES`, what is wrong, where, and what to do about it."""
+
+    code: str
+    message: str
+    span: Span | None = None
+    hint: str | None = None
+    severity: Severity = "error"
+
+    def render(self) -> str:
+        """The diagnostic as text, the source line and a caret under it where the place is known."""
+        head = f"{self.severity}[{self.code}]: {self.message}"
+        lines = [f"{self.span}: {head}" if self.span else head]
+        if self.span and self.span.text:
+            number = f"{self.span.line:>5}"
+            # Tabs would shift the caret; a tab is one column in the YAML mark as well.
+            source = self.span.text.replace("\t", " ")
+            room = max(1, len(source) - self.span.column + 1)
+            lines.append(f"{number} | {source}")
+            lines.append(f"{'':>5} | {' ' * (self.span.column - 1)}{'^' * min(self.span.length, room)}")
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class SesurgeryError(Exception):
+    """A mistake in the user's input or a limit of the machine; ends a command with exit code 1."""
+
+    exit_code = 1
+
+    def __init__(self, diagnostics: Diagnostic | Sequence[Diagnostic]) -> None:
+        self.diagnostics: tuple[Diagnostic, ...] = (
+            (diagnostics,) if isinstance(diagnostics, Diagnostic) else tuple(diagnostics)
+        )
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        return "\n".join(diagnostic.render() for diagnostic in self.diagnostics)
+
+
+class SpecError(SesurgeryError):
+    """Every mistake that one stage found in a spec."""
+
+
+class CheckFailed(SesurgeryError):  # noqa: N818  (a verdict, not a malfunction)
+    """A check ran to its end and the answer is no; ends a command with exit code 4."""
+
+    exit_code = 4
+
+
+def fail(code: str, message: str, hint: str | None = None, *, span: Span | None = None) -> SesurgeryError:
+    """A `SesurgeryError` of one diagnostic, to be raised by the caller."""
+    return SesurgeryError(Diagnostic(code, message, span, hint))
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known: the nearest one, or all of them when none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(repr(candidate) for candidate in near) + "?"
+    if not names:
+        return "there is none"
+    shown = ", ".join(names[:40])
+    return f"known: {shown}" + (f", and {len(names) - 40} more" if len(names) > 40 else "")

@@ -1,0 +1,231 @@
+"""The typed spec: frozen pydantic models whose fields are the YAML keys. What each key means stands beside it.
+
+Plugins (blocks, placements) are not known here: the loader validates their options against the plugin's own dataclass
+and the fields hold a `Ref`. So this package needs neither torch nor a list of what exists.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from sesurgery.catalog import Ref
+from sesurgery.spec.plugins import BlockField, DatasetField, PlacementField
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "fp16"]
+Scalar = bool | int | float | str | None
+Kwarg = Scalar | list[Scalar] | dict[str, Scalar]
+
+
+class Frozen(BaseModel):
+    """What every part of a spec has in common: it cannot be changed, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=False)
+
+
+class TimmModel(Frozen):
+    """A network of timm by its name."""
+
+    source: Literal["timm"]
+    name: str
+    pretrained: bool = False
+    checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    kwargs: dict[str, Kwarg] = Field(default_factory=dict, description="passed to timm.create_model")
+
+
+class TorchvisionModel(Frozen):
+    """A network of torchvision by its name."""
+
+    source: Literal["torchvision"]
+    name: str
+    pretrained: bool = False
+    checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    kwargs: dict[str, Kwarg] = Field(default_factory=dict, description="passed to torchvision.models.get_model")
+
+
+class PythonModel(Frozen):
+    """A network made by the user's own function. The named module is imported: it is code that runs."""
+
+    source: Literal["python"]
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:factory"),
+    ]
+    checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    kwargs: dict[str, Kwarg] = Field(default_factory=dict, description="passed to the factory")
+
+
+class OnnxModel(Frozen):
+    """A network in an ONNX file."""
+
+    source: Literal["onnx"]
+    name: str = Field(description="path of the file, relative to the spec")
+
+
+Model = Annotated[TimmModel | TorchvisionModel | PythonModel | OnnxModel, Field(discriminator="source")]
+
+
+class Input(Frozen):
+    """The network's input; the batch is always dynamic."""
+
+    shape: tuple[Positive, Positive, Positive] = Field(description="channels, height, width")
+
+
+Globs = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Rule(Frozen):
+    """One entry under `surgery:`: what is inserted, where, and which sites of that kind are taken."""
+
+    insert: BlockField = Field(description="the block: its name, or a mapping with `block:` and its options")
+    at: PlacementField = Field(description="the placement: its name, or a mapping with `placement:` and its options")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
+        None, description="names the rule's blocks in keys and state dicts; default: the block's name"
+    )
+    stages: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = Field(
+        None, description="stages to take, numbered by resolution in order of first appearance"
+    )
+    within: Globs | None = Field(None, description="globs over scopes: only these")
+    except_: Globs | None = Field(None, alias="except", description="globs over scopes: not these")
+    min_channels: Positive | None = Field(None, description="sites with fewer channels are turned down")
+    expect: Annotated[int, Field(ge=0)] | None = Field(None, description="any other number of sites is an error")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_glob_is_a_list_of_one(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {
+                key: [value] if key in ("within", "except") and isinstance(value, str) else value
+                for key, value in data.items()
+            }
+        return data
+
+
+class Optimizer(Frozen):
+    """The optimiser and its schedule: linear warm-up, then a cosine to zero."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    nesterov: bool = True
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+
+
+class Train(Frozen):
+    """How the network is trained."""
+
+    data: DatasetField = Field(
+        default_factory=lambda: Ref("digits", None),
+        validate_default=True,
+        description="the data set: its name, or a mapping with `dataset:` and its options",
+    )
+    epochs: Positive = 10
+    batch_size: Positive = 64
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    label_smoothing: Fraction = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    threads: Positive | None = Field(None, description="CPU threads; default: all")
+
+
+class Export(Frozen):
+    """How the network becomes an ONNX file."""
+
+    opset: Annotated[int, Field(ge=18, le=23)] = 20
+    check_batches: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (1, 3), description="batch sizes at which the file is compared with the model"
+    )
+    max_abs: Annotated[float, Field(gt=0)] = Field(
+        1e-4, description="largest difference from the model that is accepted"
+    )
+
+
+class Batch(Frozen):
+    """Batch sizes an engine takes: smallest, the one it is tuned for, largest."""
+
+    min: Positive = 1
+    opt: Positive = 1
+    max: Positive = 64
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Batch:
+        if not self.min <= self.opt <= self.max:
+            raise PydanticCustomError(
+                "excluding", f"min <= opt <= max does not hold for {self.min}, {self.opt}, {self.max}"
+            )
+        return self
+
+
+class Engine(Frozen):
+    """An engine to build."""
+
+    backend: str = "onnxruntime"
+    precision: Precision = "fp32"
+    batch: Batch = Field(default_factory=Batch)
+
+
+class Tolerance(Frozen):
+    """How far an engine may be from the trained model; what is left out is not asked."""
+
+    max_abs: Annotated[float, Field(gt=0)] | None = Field(None, description="largest absolute difference of a logit")
+    mean_abs: Annotated[float, Field(gt=0)] | None = Field(None, description="mean absolute difference of the logits")
+    min_cosine: Fraction | None = Field(None, description="smallest cosine between the logits of one sample")
+    min_agreement: Fraction | None = Field(None, description="share of samples on which both give the same class")
+    max_top1_drop: Fraction | None = Field(None, description="largest loss of top-1 against the trained model")
+
+
+class Parity(Frozen):
+    """The tolerance of each precision, always named, never a default that nobody looks at."""
+
+    fp32: Tolerance = Field(default_factory=lambda: Tolerance(max_abs=1e-3, min_agreement=1.0))
+    fp16: Tolerance = Field(default_factory=lambda: Tolerance(max_abs=0.1, min_agreement=0.99, max_top1_drop=0.01))
+    batches: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (1, 32), description="batch sizes at which the engine is compared, over all held-out samples"
+    )
+
+
+class Latency(Frozen):
+    """How engines are timed: alternating rounds of the engine and the plain network's engine."""
+
+    batch: Positive = 1
+    rounds: Annotated[int, Field(ge=10)] = Field(
+        60, description="alternating rounds; a round gives one median an engine"
+    )
+    repeats: Positive = Field(10, description="runs an engine in one round")
+    warmup_seconds: Annotated[float, Field(ge=0)] = 0.5
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    threads: Positive | None = Field(None, description="CPU threads; default: all")
+
+
+class Spec(Frozen):
+    """A whole spec: where channel attention goes in a backbone, what is inserted, and what follows."""
+
+    version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = Field(
+        "", description="names the artefacts; default: the file's stem", validate_default=False
+    )
+    model: Model
+    input: Input
+    surgery: Annotated[tuple[Rule, ...], Field(min_length=1)]
+    train: Train = Field(default_factory=Train)
+    export: Export = Field(default_factory=Export)
+    engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = (Engine(),)
+    parity: Parity = Field(default_factory=Parity)
+    latency: Latency = Field(default_factory=Latency)
+
+    def rule_names(self) -> tuple[str, ...]:
+        """The rules' names: as given, else the block's name; a second rule of the same name becomes `se_2`."""
+        names: list[str] = []
+        for rule in self.surgery:
+            stem = rule.name or re.sub(r"\W", "_", rule.insert.name)
+            name, count = stem, 1
+            while name in names:
+                count += 1
+                name = f"{stem}_{count}"
+            names.append(name)
+        return tuple(names)
