@@ -1,0 +1,5 @@
+"""The neutral graph and what is read off it."""
+
+from sesurgery.graph.view import ConvFacts, GraphView, Node, NodeFacts, Op, Shape, Use
+
+__all__ = ["ConvFacts", "GraphView", "Node", "NodeFacts", "Op", "Shape", "Use"]

@@ -7,13 +7,16 @@ and the fields hold a `Ref`. So this package needs neither torch nor a list of w
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
-from sesurgery.catalog import Ref
-from sesurgery.spec.plugins import BlockField, DatasetField, PlacementField
+from sesurgery.artifacts import digest_text
+from sesurgery.diagnostics import Span
+from sesurgery.spec.plugins import BackendField, BlockField, DatasetField, PlacementField
+from sesurgery.spec.source import Source
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -25,7 +28,7 @@ Kwarg = Scalar | list[Scalar] | dict[str, Scalar]
 class Frozen(BaseModel):
     """What every part of a spec has in common: it cannot be changed, and a key it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=True)
 
 
 class TimmModel(Frozen):
@@ -76,7 +79,12 @@ class Input(Frozen):
     shape: tuple[Positive, Positive, Positive] = Field(description="channels, height, width")
 
 
-Globs = Annotated[tuple[str, ...], Field(min_length=1)]
+Globs = Annotated[
+    tuple[str, ...],
+    # A validator that runs before hands over a Python list, which strict mode would not take for a tuple.
+    Field(min_length=1, strict=False),
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+]
 
 
 class Rule(Frozen):
@@ -95,16 +103,6 @@ class Rule(Frozen):
     min_channels: Positive | None = Field(None, description="sites with fewer channels are turned down")
     expect: Annotated[int, Field(ge=0)] | None = Field(None, description="any other number of sites is an error")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_glob_is_a_list_of_one(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {
-                key: [value] if key in ("within", "except") and isinstance(value, str) else value
-                for key, value in data.items()
-            }
-        return data
-
 
 class Optimizer(Frozen):
     """The optimiser and its schedule: linear warm-up, then a cosine to zero."""
@@ -121,7 +119,7 @@ class Train(Frozen):
     """How the network is trained."""
 
     data: DatasetField = Field(
-        default_factory=lambda: Ref("digits", None),
+        default="digits",
         validate_default=True,
         description="the data set: its name, or a mapping with `dataset:` and its options",
     )
@@ -164,7 +162,7 @@ class Batch(Frozen):
 class Engine(Frozen):
     """An engine to build."""
 
-    backend: str = "onnxruntime"
+    backend: BackendField = "onnxruntime"
     precision: Precision = "fp32"
     batch: Batch = Field(default_factory=Batch)
 
@@ -214,9 +212,35 @@ class Spec(Frozen):
     surgery: Annotated[tuple[Rule, ...], Field(min_length=1)]
     train: Train = Field(default_factory=Train)
     export: Export = Field(default_factory=Export)
-    engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = (Engine(),)
+    engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = Field(
+        default=(), description="default: one, onnxruntime in fp32"
+    )
     parity: Parity = Field(default_factory=Parity)
     latency: Latency = Field(default_factory=Latency)
+
+    _source: Source | None = PrivateAttr(default=None)
+
+    def remember(self, source: Source | None) -> None:
+        """Keep the file's marks, so that later stages can point at it."""
+        self._source = source
+
+    def span(self, *place: str | int, key: bool = False) -> Span | None:
+        """Where the value at `place` (or its key) stands in the file; None for a spec that came from no file."""
+        return self._source.span(place, key=key) if self._source else None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths in the spec start from."""
+        return Path(self._source.file).parent if self._source else Path()
+
+    def text(self) -> str:
+        """The spec as YAML: the file's own text, comments and all, or JSON (which is YAML) where there was no file."""
+        return self._source.text if self._source else self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the spec says, however it was written."""
+        return digest_text(self.model_dump_json(by_alias=True))
 
     def rule_names(self) -> tuple[str, ...]:
         """The rules' names: as given, else the block's name; a second rule of the same name becomes `se_2`."""

@@ -7,12 +7,20 @@ carried out of the validator as data and put back in their place by the loader.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import PydanticCustomError
 
 from sesurgery.catalog import Catalog, Ref
@@ -29,45 +37,51 @@ class Catalogs:
     backends: tuple[str, ...]
 
 
-@lru_cache(maxsize=None)
-def options_adapter(plugin: type[Any]) -> TypeAdapter[Any]:
-    """A pydantic adapter over a plugin's dataclass that forbids unknown keys."""
-    if not hasattr(plugin, "__pydantic_config__"):
-        plugin.__pydantic_config__ = ConfigDict(extra="forbid")
+def options_adapter(plugin: Any) -> TypeAdapter[Any]:
+    """A pydantic adapter over a plugin's dataclass that takes JSON types strictly and forbids unknown keys."""
+    if "__pydantic_config__" not in vars(plugin):
+        plugin.__pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     return TypeAdapter(plugin)
 
 
 def options_to_dict(ref: Ref[Any], key: str) -> dict[str, object]:
     """`Ref("se", SE(reduction=16))` -> `{"block": "se", "reduction": 16, ...}`, every option written out."""
-    return {key: ref.name, **(dataclasses.asdict(ref.options) if ref.options is not None else {})}
+    return {key: ref.name, **dataclasses.asdict(ref.options)}
+
+
+def ref_from_dict(given: Mapping[str, object], key: str, catalog: Catalog[Any]) -> Ref[Any]:
+    """The inverse of `options_to_dict`; raises pydantic's ValidationError on options that do not fit."""
+    options = {option: value for option, value in given.items() if option != key}
+    name = str(given[key])
+    # By way of JSON, where a list is how a tuple is written and strictness still holds for everything else.
+    return Ref(name, options_adapter(catalog.load(name)).validate_json(json.dumps(options)))
 
 
 def _validator(key: str, pick: Callable[[Catalogs], Catalog[Any]]) -> Callable[[Any, ValidationInfo], Ref[Any]]:
     def validate(value: Any, info: ValidationInfo) -> Ref[Any]:
-        catalog = pick(_catalogs(info))
         if isinstance(value, Ref):
-            value = {key: value.name} if value.options is None else options_to_dict(value, key)
+            return value
+        catalog = pick(_catalogs(info))
+        inner = [key] if isinstance(value, Mapping) else []
         if isinstance(value, str):
             value = {key: value}
         if not isinstance(value, Mapping):
             raise PydanticCustomError(
-                "plugin_type", f"expected the name of a {catalog.kind} or a mapping with '{key}:'"
+                "plugin_type",
+                f"expected the name of a {catalog.kind}, or a mapping with '{key}:'",
             )
         if key not in value:
             raise PydanticCustomError("plugin_missing", f"missing key '{key}'", {"missing": key})
-        name = value[key]
-        if name not in catalog.names():
-            hint = suggest(str(name), catalog.names())
-            raise PydanticCustomError(
-                "plugin_unknown", f"unknown {catalog.kind} {name!r}", {"hint": hint, "inner": [key]}
-            )
-        options = {option: given for option, given in value.items() if option != key}
+        if value[key] not in catalog.names():
+            hint = suggest(str(value[key]), catalog.names())
+            text = f"unknown {catalog.kind} {value[key]!r}"
+            raise PydanticCustomError("plugin_unknown", text, {"hint": hint, "inner": inner})
         try:
-            return Ref(name, options_adapter(catalog.load(name)).validate_python(options))
+            return ref_from_dict(value, key, catalog)
         except ValidationError as error:
             nested = error.errors(include_url=False)
-            known = [field.name for field in dataclasses.fields(catalog.load(name))]
-            raise PydanticCustomError("plugin_options", "bad options", {"errors": nested, "known": known}) from error
+            known = [key, *(field.name for field in dataclasses.fields(catalog.load(value[key])))]
+            raise PydanticCustomError("plugin_options", "bad options", {"errors": nested, "known": known}) from None
 
     return validate
 
@@ -85,6 +99,15 @@ def _field(key: str, pick: Callable[[Catalogs], Catalog[Any]]) -> tuple[PlainVal
     )
 
 
+def _known_backend(name: str, info: ValidationInfo) -> str:
+    known = _catalogs(info).backends
+    if name not in known:
+        text = f"unknown backend {name!r}"
+        raise PydanticCustomError("plugin_unknown", text, {"hint": suggest(name, known), "inner": []})
+    return name
+
+
+BackendField = Annotated[str, AfterValidator(_known_backend)]
 BlockField = Annotated[Ref[Any], *_field("block", lambda catalogs: catalogs.blocks)]
 PlacementField = Annotated[Ref[Any], *_field("placement", lambda catalogs: catalogs.placements)]
 DatasetField = Annotated[Ref[Any], *_field("dataset", lambda catalogs: catalogs.datasets)]

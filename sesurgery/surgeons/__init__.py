@@ -1,0 +1,1 @@
+"""One surgeon a representation: view and apply, method for method alike."""

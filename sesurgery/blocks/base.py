@@ -1,0 +1,24 @@
+"""The contract of a block: options that are the spec's keys, and a module that keeps the shape of its input."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Block(ABC):
+    """What is inserted. Subclasses are frozen dataclasses whose fields are the options under `insert:` in a spec."""
+
+    @abstractmethod
+    def build(self, channels: int) -> nn.Module:
+        """A fresh module for maps of that many channels: [N, C, H, W] -> the same shape.
+
+        Raises ValueError where no block of these options exists for the width.
+        """
+
+    def advice(self, channels: int) -> str | None:
+        """Why a block of these options is a doubtful choice at this width, or None."""
+        return None

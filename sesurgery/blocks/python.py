@@ -1,0 +1,37 @@
+"""The user's own block: a factory that gets the channel count and returns a module that keeps the shape.
+
+The named module is imported, which runs its code: only name what you trust.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
+from torch import nn
+
+from sesurgery.blocks.base import Block
+
+
+@dataclass(frozen=True)
+class Python(Block):
+    """`factory: "package.module:make"`, called as `make(channels, **kwargs)`."""
+
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    kwargs: dict[str, bool | int | float | str | None] = field(default_factory=dict)
+
+    def build(self, channels: int) -> nn.Module:
+        module_name, _, name = self.factory.partition(":")
+        try:
+            factory = getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"the factory {self.factory!r} cannot be imported: {error}") from error
+        block = factory(channels, **self.kwargs)
+        if not isinstance(block, nn.Module):
+            raise ValueError(f"the factory {self.factory!r} returned {type(block).__name__}, not a torch.nn.Module")
+        return block
+
+
+EXAMPLES = (Python("torch.nn:InstanceNorm2d"), Python("torch.nn:BatchNorm2d", {"eps": 1e-3}))

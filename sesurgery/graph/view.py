@@ -1,0 +1,218 @@
+"""The neutral picture of a network that planning works on: typed nodes, who reads whom, scopes and shapes.
+
+Both surgeons draw this picture, one from PyTorch FX and one from ONNX, so a placement is written once. The text form
+(`str(view)`, `GraphView.parse`) is how tests and people write and read such pictures:
+
+    x = input() : 3x32x32
+    conv1 = conv(x) [3x3 s1 p1 3->16] @conv1 : 16x32x32
+    relu = act(conv1) @relu : 16x32x32
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+
+class Op(enum.Enum):
+    """What a node does, as far as planning cares."""
+
+    INPUT = "input"
+    CONV = "conv"
+    LINEAR = "linear"
+    NORM = "norm"
+    ACT = "act"
+    ADD = "add"
+    MUL = "mul"
+    CONCAT = "concat"
+    POOL = "pool"
+    GLOBAL_POOL = "global_pool"
+    RESHAPE = "reshape"
+    OTHER = "other"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class ConvFacts:
+    """A 2-D convolution's geometry; pairs are (height, width)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    in_channels: int
+    out_channels: int
+
+    def __str__(self) -> str:
+        def pair(value: tuple[int, int]) -> str:
+            return str(value[0]) if value[0] == value[1] else f"{value[0]}x{value[1]}"
+
+        parts = [f"{self.kernel[0]}x{self.kernel[1]}", f"s{pair(self.stride)}", f"p{pair(self.padding)}"]
+        if self.dilation != (1, 1):
+            parts.append(f"d{pair(self.dilation)}")
+        if self.groups != 1:
+            parts.append(f"g{self.groups}")
+        return " ".join([*parts, f"{self.in_channels}->{self.out_channels}"])
+
+    @classmethod
+    def parse(cls, text: str) -> ConvFacts:
+        """The inverse of `str`."""
+
+        def pair(value: str) -> tuple[int, int]:
+            high, _, wide = value.partition("x")
+            return int(high), int(wide or high)
+
+        kernel, *rest, channels = text.split()
+        given = {part[0]: part[1:] for part in rest}
+        before, after = channels.split("->")
+        return cls(
+            kernel=pair(kernel),
+            stride=pair(given.get("s", "1")),
+            padding=pair(given.get("p", "0")),
+            dilation=pair(given.get("d", "1")),
+            groups=int(given.get("g", "1")),
+            in_channels=int(before),
+            out_channels=int(after),
+        )
+
+
+@dataclass(frozen=True)
+class Use:
+    """One reading of a value: the node that reads it, and at which of its inputs."""
+
+    user: str
+    slot: int
+
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One value and the operation that makes it. `shape` is (channels, height, width), None where it is no 2-D map."""
+
+    name: str
+    op: Op
+    inputs: tuple[Node, ...]
+    uses: tuple[Use, ...]
+    scope: str
+    shape: Shape | None
+    conv: ConvFacts | None
+    index: int
+    """Place in topological order."""
+
+    def __str__(self) -> str:
+        line = f"{self.name} = {self.op.value}({', '.join(value.name for value in self.inputs)})"
+        if self.conv:
+            line += f" [{self.conv}]"
+        if self.scope:
+            line += f" @{self.scope}"
+        if self.shape:
+            line += " : " + "x".join(str(size) for size in self.shape)
+        return line
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a surgeon says of one node, in topological order; `inputs` are names of earlier nodes."""
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...] = ()
+    scope: str = ""
+    shape: Shape | None = None
+    conv: ConvFacts | None = None
+
+
+class GraphView:
+    """An immutable graph of `Node`s; iterates in topological order and answers `view["name"]`."""
+
+    def __init__(self, facts: Iterable[NodeFacts]) -> None:
+        """Raises ValueError where a name stands twice or an input is not an earlier node."""
+        listed = list(facts)
+        uses: dict[str, list[Use]] = {}
+        for fact in listed:
+            if fact.name in uses:
+                raise ValueError(f"two nodes are called {fact.name!r}")
+            for slot, name in enumerate(fact.inputs):
+                if name not in uses:
+                    raise ValueError(f"{fact.name!r} reads {name!r}, which is no earlier node")
+                uses[name].append(Use(fact.name, slot))
+            uses[fact.name] = []
+        self._nodes: dict[str, Node] = {}
+        for index, fact in enumerate(listed):
+            self._nodes[fact.name] = Node(
+                name=fact.name,
+                op=fact.op,
+                inputs=tuple(self._nodes[name] for name in fact.inputs),
+                uses=tuple(uses[fact.name]),
+                scope=fact.scope,
+                shape=fact.shape,
+                conv=fact.conv,
+                index=index,
+            )
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __getitem__(self, name: str) -> Node:
+        return self._nodes[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._nodes
+
+    def __str__(self) -> str:
+        return "\n".join(str(node) for node in self)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the text form: two views with one digest have the same plan."""
+        return hashlib.sha256(str(self).encode()).hexdigest()
+
+    @functools.cached_property
+    def scopes(self) -> tuple[str, ...]:
+        """Every scope and every prefix of one, in order of first appearance."""
+        seen: dict[str, None] = {}
+        for node in self:
+            parts = node.scope.split(".") if node.scope else []
+            for depth in range(1, len(parts) + 1):
+                seen.setdefault(".".join(parts[:depth]))
+        return tuple(seen)
+
+    @classmethod
+    def parse(cls, text: str) -> GraphView:
+        """The inverse of `str`; blank lines and `#` comments are passed over. Raises ValueError naming the line."""
+        facts = []
+        for number, raw in enumerate(text.splitlines(), start=1):
+            line = raw.partition("#")[0].strip()
+            if not line:
+                continue
+            match = _LINE.fullmatch(line)
+            if match is None:
+                raise ValueError(f"line {number} is not 'name = op(inputs) [conv] @scope : CxHxW': {line!r}")
+            shape = tuple(int(size) for size in match["shape"].split("x")) if match["shape"] else None
+            facts.append(
+                NodeFacts(
+                    name=match["name"],
+                    op=Op(match["op"]),
+                    inputs=tuple(name.strip() for name in match["inputs"].split(",") if name.strip()),
+                    scope=match["scope"] or "",
+                    shape=(shape[0], shape[1], shape[2]) if shape else None,
+                    conv=ConvFacts.parse(match["conv"]) if match["conv"] else None,
+                )
+            )
+        return cls(facts)
+
+
+_LINE = re.compile(
+    r"(?P<name>\S+) = (?P<op>\w+)\((?P<inputs>[^)]*)\)"
+    r"(?: \[(?P<conv>[^\]]+)\])?(?: @(?P<scope>\S+))?(?: : (?P<shape>\d+x\d+x\d+))?"
+)

@@ -1,0 +1,46 @@
+"""The contract of a placement: it looks at the graph and names values, or says why a candidate is none."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sesurgery.graph import GraphView, Node, Use
+
+
+@dataclass(frozen=True)
+class Match:
+    """Insert on `value` and reroute exactly these uses; `scope` is the module that owns the site."""
+
+    value: Node
+    uses: tuple[Use, ...]
+    scope: str
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A candidate that was turned down: where, and why."""
+
+    where: str
+    why: str
+
+
+class Placement(ABC):
+    """Where blocks go. Subclasses are frozen dataclasses whose fields are the options under `at:` in a spec."""
+
+    @abstractmethod
+    def select(self, graph: GraphView) -> Iterable[Match | Miss]:
+        """Every candidate of this kind, in topological order."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A graph as text and what the placement must find in it: the value of each match, with the users rerouted."""
+
+    name: str
+    placement: Placement
+    graph: str
+    matches: Mapping[str, tuple[str, ...]]
+    misses: tuple[str, ...] = ()
+    """A part of each expected reason, in order."""

@@ -1,0 +1,76 @@
+"""The output of named modules, for whoever knows the network and wants blocks exactly there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from sesurgery.graph import GraphView, Node, Op
+from sesurgery.placements.base import Example, Match, Miss, Placement
+
+
+@dataclass(frozen=True)
+class Module(Placement):
+    """On the output of every module whose path matches `names` (globs; a module matches, its children need not)."""
+
+    names: str | tuple[str, ...]
+
+    def select(self, graph: GraphView) -> Iterator[Match | Miss]:
+        globs = (self.names,) if isinstance(self.names, str) else self.names
+        wanted = [scope for scope in graph.scopes if any(fnmatchcase(scope, glob) for glob in globs)]
+        outputs = _outputs(graph)
+        for scope in wanted:
+            found = outputs[scope]
+            if len(found) != 1:
+                yield Miss(scope, f"{len(found)} of its values are read outside it, not one")
+                continue
+            (value,) = found
+            if value.shape is None:
+                yield Miss(scope, "its output is not a feature map of channels, height and width")
+                continue
+            outside = tuple(use for use in value.uses if not _inside(graph[use.user].scope, scope))
+            yield Match(value, outside, scope)
+
+
+def _outputs(graph: GraphView) -> dict[str, list[Node]]:
+    """For every scope, the values made inside it that are read outside it."""
+    outputs: dict[str, list[Node]] = {scope: [] for scope in graph.scopes}
+    for node in graph:
+        if node.op in (Op.INPUT, Op.OUTPUT) or not node.scope:
+            continue
+        readers = [graph[use.user].scope for use in node.uses]
+        parts = node.scope.split(".")
+        for depth in range(1, len(parts) + 1):
+            scope = ".".join(parts[:depth])
+            if any(not _inside(reader, scope) for reader in readers):
+                outputs[scope].append(node)
+    return outputs
+
+
+def _inside(scope: str, module: str) -> bool:
+    return scope == module or scope.startswith(module + ".")
+
+
+_TWO_UNITS = """
+x = input() : 3x32x32
+conv1 = conv(x) [3x3 s1 p1 3->16] @stem.conv : 16x32x32
+relu1 = act(conv1) @stem.relu : 16x32x32
+conv2 = conv(relu1) [3x3 s1 p1 16->16] @body.conv : 16x32x32
+add = add(conv2, relu1) @body : 16x32x32
+pool = global_pool(add) @pool : 16x1x1
+fc = linear(pool) @fc
+out = output(fc)
+"""
+
+EXAMPLES = (
+    Example("a leaf module", Module("stem.conv"), _TWO_UNITS, {"conv1": ("relu1",)}),
+    Example(
+        "a module of several operations: every reader outside it is rerouted",
+        Module("stem"),
+        _TWO_UNITS,
+        {"relu1": ("conv2", "add")},
+    ),
+    Example("several names", Module(("stem", "body")), _TWO_UNITS, {"relu1": ("conv2", "add"), "add": ("pool",)}),
+    Example("an output that is no feature map", Module("fc"), _TWO_UNITS, {}, ("not a feature map",)),
+)

@@ -1,0 +1,180 @@
+"""A spec from a file or a mapping: every mistake of it at once, each with its place, what was found and a hint."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from sesurgery.diagnostics import Diagnostic, SpecError, suggest
+from sesurgery.spec.model import Spec
+from sesurgery.spec.plugins import Catalogs
+from sesurgery.spec.source import Place, Source, read_source
+
+
+def load(given: Path | str | Mapping[str, object], catalogs: Catalogs, *, name: str | None = None) -> Spec:
+    """The typed spec of a YAML file, or of a mapping that holds the same; raises SpecError with every mistake.
+
+    `name` is the spec's name where it gives none itself; the file's stem otherwise.
+    """
+    if isinstance(given, Mapping):
+        return _validate(dict(given), None, name or "spec", catalogs)
+    path = Path(given)
+    source = read_source(path)
+    return _validate(dict(source.data), source, name or path.stem, catalogs)
+
+
+def _validate(data: dict[str, Any], source: Source | None, name: str, catalogs: Catalogs) -> Spec:
+    # Defaults that name a plugin need the catalogs as much as what is written does.
+    data = {"name": name, "train": {}, **data}
+    try:
+        spec = Spec.model_validate_json(json.dumps(data), context=catalogs, strict=True)
+    except ValidationError as error:
+        raise SpecError(_diagnostics(error.errors(include_url=False), (), data, source, None)) from None
+    spec.remember(source)
+    return spec
+
+
+def _diagnostics(
+    errors: Sequence[Any], prefix: Place, data: Any, source: Source | None, known: Sequence[str] | None
+) -> list[Diagnostic]:
+    found: list[Diagnostic] = []
+    wrong_inside = {tuple(error["loc"][:depth]) for error in errors for depth in range(len(error["loc"]))}
+    for error in errors:
+        # pydantic calls a list too short when its items were wrong: that is said of the items already.
+        if error["type"] == "too_short" and tuple(error["loc"]) in wrong_inside:
+            continue
+        place = prefix + _place(error["loc"], _at(data, prefix))
+        context = error.get("ctx", {})
+        if error["type"] == "plugin_options":
+            found.extend(_diagnostics(context["errors"], place, data, source, context["known"]))
+            continue
+        found.append(_diagnostic(error, place, _at(data, place), source, known))
+    return sorted(found, key=lambda item: (item.span.line, item.span.column) if item.span else (0, 0))
+
+
+def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, known: Sequence[str] | None) -> Diagnostic:
+    kind, context = error["type"], error.get("ctx", {})
+    last = str(error["loc"][-1]) if error["loc"] else ""
+    shown = _shown(value)
+
+    def made(code: str, message: str, hint: str | None, at: Place = place, *, key: bool = False) -> Diagnostic:
+        if source is None:
+            message = f"{'.'.join(map(str, at)) or 'spec'}: {message}"
+        return Diagnostic(code, message, source.span(at, key=key) if source else None, hint)
+
+    if kind == "extra_forbidden" or kind == "unexpected_keyword_argument":
+        names = known or _known_keys(error["loc"][:-1])
+        return made("SE101", f"unknown key {last!r}", suggest(last, names), key=True)
+    if kind in ("missing", "missing_argument"):
+        return made("SE102", f"missing key {last!r}", _described(error["loc"]) or f"add '{last}: ...'", key=True)
+    if kind == "plugin_missing" or kind == "union_tag_not_found":
+        name = context.get("missing") or str(context["discriminator"]).strip("'")
+        return made("SE102", f"missing key {name!r}", f"add '{name}: ...'", key=True)
+    if kind == "plugin_unknown":
+        return made("SE105", error["msg"], context["hint"], (*place, *context["inner"]))
+    if kind == "union_tag_invalid":
+        name = str(context["discriminator"]).strip("'")
+        tags = re.findall(r"'([^']+)'", context["expected_tags"])
+        return made("SE105", f"unknown {name} {context['tag']!r}", suggest(context["tag"], tags), (*place, name))
+    if kind == "literal_error" and place == ("version",):
+        return made(
+            "SE106", f"this is version {shown} of the spec, expected {context['expected']}", "write 'version: 1'"
+        )
+    if kind == "literal_error":
+        names = re.findall(r"'([^']+)'", context["expected"])
+        return made("SE105", f"unknown {last} {shown}", suggest(str(value), names))
+    if kind in ("excluding", "value_error"):
+        return made("SE107", error["msg"].removeprefix("Value error, "), "keep one of them, or make them agree")
+    if kind in _RANGE:
+        return made(
+            "SE104",
+            f"{error['msg'].removeprefix('Input should').strip()}, found {shown}".replace("be ", "must be ", 1),
+            _described(error["loc"]),
+        )
+    expected = error["msg"].removeprefix("Input should be ").removeprefix("expected ")
+    return made("SE103", f"expected {expected}, found {shown}", _described(error["loc"]) or f"write {expected} here")
+
+
+_RANGE = (
+    "greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_short", "too_long", "finite_number",
+    "string_pattern_mismatch", "string_too_short",
+)  # fmt: skip
+
+
+def _place(loc: Sequence[str | int], data: Any) -> Place:
+    """pydantic's location without the union tags it adds: only steps that the data has, and a last one it may lack."""
+    place: list[str | int] = []
+    for index, step in enumerate(loc):
+        inside = step in data if isinstance(data, dict) else isinstance(data, list) and isinstance(step, int)
+        if not inside and index < len(loc) - 1:
+            continue
+        if not inside and not isinstance(data, dict):
+            continue
+        place.append(step)
+        data = _at(data, (step,))
+    return tuple(place)
+
+
+def _at(data: Any, place: Place) -> Any:
+    for step in place:
+        if isinstance(data, dict):
+            data = data.get(step)
+        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
+            data = data[step]
+        else:
+            return None
+    return data
+
+
+def _known_keys(loc: Sequence[str | int]) -> list[str]:
+    model = _model_at(loc)
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
+
+
+def _described(loc: Sequence[str | int]) -> str | None:
+    model = _model_at(loc[:-1]) if loc else None
+    for name, field in model.model_fields.items() if model else ():
+        if loc[-1] in (name, field.alias) and field.description:
+            return f"{field.alias or name}: {field.description}"
+    return None
+
+
+def _model_at(loc: Sequence[str | int]) -> type[BaseModel] | None:
+    """The model whose keys stand at a pydantic location."""
+    candidates: list[type[BaseModel]] = [Spec]
+    for step in loc:
+        if isinstance(step, int):
+            continue
+        tagged = [model for model in candidates if "source" in model.model_fields and step in _tags(model)]
+        if tagged:
+            candidates = tagged
+            continue
+        fields = [
+            field for model in candidates for name, field in model.model_fields.items() if step in (name, field.alias)
+        ]
+        candidates = [inner for field in fields for inner in _models_in(field.annotation)]
+    return candidates[0] if candidates else None
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    return typing.get_args(model.model_fields["source"].annotation)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return "nothing" if value is None else repr(value)

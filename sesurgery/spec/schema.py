@@ -1,0 +1,41 @@
+"""The spec's JSON Schema, plugins' options included, for editors that complete and check while one types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sesurgery.catalog import Catalog
+from sesurgery.spec.model import Spec
+from sesurgery.spec.plugins import Catalogs, options_adapter
+
+SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema(catalogs: Catalogs) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a spec file, with the blocks, placements, data sets and backends there are."""
+    schema = Spec.model_json_schema(by_alias=True)
+    definitions = schema["$defs"]
+    rule = definitions["Rule"]["properties"]
+    rule["insert"].update(_choice("block", catalogs.blocks, definitions))
+    rule["at"].update(_choice("placement", catalogs.placements, definitions))
+    definitions["Train"]["properties"]["data"].update(_choice("dataset", catalogs.datasets, definitions))
+    definitions["Engine"]["properties"]["backend"]["enum"] = list(catalogs.backends)
+    for key in ("within", "except"):
+        one_or_many = rule[key]
+        one_or_many["anyOf"] = [{"type": "string"}, *one_or_many["anyOf"]]
+    return {"$schema": SCHEMA_ID, **schema, "title": "sesurgery spec"}
+
+
+def _choice(key: str, catalog: Catalog[Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    names = list(catalog.names())
+    plain: list[str] = []
+    mappings: list[dict[str, Any]] = []
+    for name in names:
+        options = options_adapter(catalog.load(name)).json_schema(ref_template="#/$defs/{model}")
+        definitions.update(options.pop("$defs", {}))
+        required = options.get("required", [])
+        if not required:
+            plain.append(name)
+        properties = {key: {"const": name}, **options.get("properties", {})}
+        mappings.append({**options, "title": name, "properties": properties, "required": [key, *required]})
+    return {"anyOf": [{"enum": plain}, *mappings], "type": ["string", "object"]}

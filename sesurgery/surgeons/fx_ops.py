@@ -1,0 +1,124 @@
+"""What a torch.fx node is in the neutral graph: its kind, and a convolution's geometry."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torchvision
+from torch import fx, nn
+from torch.nn import functional as F
+
+from sesurgery.graph import ConvFacts, Op
+
+_NORMS = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.LocalResponseNorm,
+    torchvision.ops.FrozenBatchNorm2d,
+)
+_GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.FractionalMaxPool2d)
+_NOT_ELEMENTWISE = ("Softmax", "Softmax2d", "LogSoftmax", "Softmin", "MultiheadAttention")
+
+_FUNCTIONS: dict[Callable[..., Any], Op] = {
+    **dict.fromkeys((operator.add, operator.iadd, torch.add), Op.ADD),
+    **dict.fromkeys((operator.mul, operator.imul, torch.mul), Op.MUL),
+    **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), Op.CONCAT),
+    **dict.fromkeys((torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute), Op.RESHAPE),
+    **dict.fromkeys((F.max_pool2d, F.avg_pool2d, torch.max_pool2d), Op.POOL),
+    **dict.fromkeys((F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm), Op.NORM),
+    **dict.fromkeys(
+        (
+            F.relu, F.relu_, torch.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish,
+            F.hardswish, F.hardsigmoid, F.hardtanh, F.prelu, F.softplus, F.sigmoid, torch.sigmoid, torch.tanh, F.tanh,
+        ),
+        Op.ACT,
+    ),
+    F.linear: Op.LINEAR,
+}  # fmt: skip
+_METHODS: dict[str, Op] = {
+    **dict.fromkeys(("add", "add_"), Op.ADD),
+    **dict.fromkeys(("mul", "mul_"), Op.MUL),
+    **dict.fromkeys(("view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "contiguous"), Op.RESHAPE),
+    **dict.fromkeys(("relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_"), Op.ACT),
+}
+
+
+def kind(node: fx.Node, root: nn.Module) -> tuple[Op, ConvFacts | None]:
+    """The node's kind, with the geometry where it is a 2-D convolution held by a module."""
+    if node.op in ("placeholder", "output"):
+        return (Op.INPUT if node.op == "placeholder" else Op.OUTPUT), None
+    if node.op == "call_module":
+        module = root.get_submodule(str(node.target))
+        return _module(module), _facts(module)
+    if node.op == "call_method":
+        if node.target == "mean":
+            return _mean(node), None
+        return _METHODS.get(str(node.target), Op.OTHER), None
+    if node.op == "call_function":
+        if node.target is torch.mean:
+            return _mean(node), None
+        if node.target in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d):
+            size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
+            return (Op.GLOBAL_POOL if _is_one(size) else Op.POOL), None
+        return _FUNCTIONS.get(node.target, Op.OTHER), None  # type: ignore[arg-type]
+    return Op.OTHER, None
+
+
+def _module(module: nn.Module) -> Op:
+    if isinstance(module, nn.Conv2d):
+        return Op.CONV
+    if isinstance(module, nn.Linear):
+        return Op.LINEAR
+    if isinstance(module, _NORMS):
+        return Op.NORM
+    if isinstance(module, _GLOBAL_POOLS):
+        return Op.GLOBAL_POOL if _is_one(module.output_size) else Op.POOL
+    if isinstance(module, _POOLS):
+        return Op.POOL
+    if isinstance(module, nn.Flatten):
+        return Op.RESHAPE
+    home, name = type(module).__module__, type(module).__name__
+    if home in ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me"):
+        return Op.OTHER if name in _NOT_ELEMENTWISE else Op.ACT
+    return Op.OTHER
+
+
+def _facts(module: nn.Module) -> ConvFacts | None:
+    if not isinstance(module, nn.Conv2d):
+        return None
+    kernel, dilation = _pair(module.kernel_size), _pair(module.dilation)
+    padding: Any = module.padding
+    if padding == "valid":
+        padding = (0, 0)
+    elif padding == "same":
+        padding = tuple(step * (size - 1) // 2 for step, size in zip(dilation, kernel, strict=True))
+    return ConvFacts(
+        kernel=kernel,
+        stride=_pair(module.stride),
+        padding=_pair(padding),
+        dilation=dilation,
+        groups=module.groups,
+        in_channels=module.in_channels,
+        out_channels=module.out_channels,
+    )
+
+
+def _mean(node: fx.Node) -> Op:
+    """A mean over the last two of four dimensions is a global pool."""
+    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    spatial = isinstance(dims, tuple | list) and sorted(int(dim) % 4 for dim in dims if isinstance(dim, int)) == [2, 3]
+    return Op.GLOBAL_POOL if spatial else Op.OTHER
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _is_one(size: Any) -> bool:
+    return size in (1, (1, 1), [1, 1], (1,))
