@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Severity = Literal["error", "warning"]
@@ -114,6 +114,11 @@ class CheckFailed(SesurgeryError):  # noqa: N818  (a verdict, not a malfunction)
     """A check ran to its end and the answer is no; ends a command with exit code 4."""
 
     exit_code = 4
+
+
+def located(error: SesurgeryError, spans: Mapping[str, Span | None]) -> SesurgeryError:
+    """The same error with a place for every diagnostic that has none, by its code."""
+    return type(error)([item if item.span else replace(item, span=spans.get(item.code)) for item in error.diagnostics])
 
 
 def fail(code: str, message: str, hint: str | None = None, *, span: Span | None = None) -> SesurgeryError:

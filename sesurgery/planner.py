@@ -282,7 +282,9 @@ def _shortened(items: list[str], most: int = 4) -> str:
 def _near_scopes(glob: str, graph: GraphView) -> str:
     if not graph.scopes:
         return "this network tells no scopes: use the structural placements without 'within' and 'except'"
-    return suggest(glob.rstrip("*."), graph.scopes)
+    near = suggest(glob.rstrip("*."), graph.scopes)
+    # A whole network's scopes are no help to anyone: the outermost ones are.
+    return near if near.startswith("did") else suggest("", [scope for scope in graph.scopes if "." not in scope])
 
 
 def _reasons(rejected: list[Rejection]) -> str:

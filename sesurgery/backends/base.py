@@ -13,6 +13,8 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sesurgery.diagnostics import fail
+
 Precision = Literal["fp32", "fp16"]
 Array = NDArray[np.generic]
 Progress = Callable[[str, int, int], None]
@@ -36,6 +38,14 @@ class BatchRange:
     minimum: int = 1
     optimum: int = 1
     maximum: int = 64
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.optimum <= self.maximum:
+            raise fail(
+                "SE104",
+                f"batch sizes must rise from at least 1, found {self.minimum}, {self.optimum}, {self.maximum}",
+                "give them as smallest, tuned for, largest",
+            )
 
 
 @dataclass(frozen=True)

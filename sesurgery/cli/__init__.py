@@ -1,0 +1,51 @@
+"""The command line: one file a verb. Only here is anything printed, the environment read, or the process ended.
+
+Verbs import the package's heavier parts when they run, so that `sesurgery --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import click
+
+from sesurgery import __version__
+from sesurgery.cli import (
+    apply,
+    bench,
+    build_engine,
+    check,
+    doctor,
+    evaluate,
+    export,
+    list_,
+    plan,
+    run,
+    schema,
+    train,
+    verify,
+)
+from sesurgery.cli.exits import guarded
+
+
+class _InOrder(click.Group):
+    """Lists verbs in the order in which they follow one another."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def program() -> None:
+    """Channel attention in any convolutional backbone: spec, surgery, training, engine, parity, latency.
+
+    A verb without its argument takes the newest run (or engine) and says which.
+    """
+
+
+for _verb in (run, check, plan, apply, train, evaluate, export, build_engine, verify, bench, schema, list_, doctor):
+    program.add_command(_verb.command)
+
+
+def main() -> None:
+    """Entry point of the `sesurgery` program."""
+    guarded(program)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -64,3 +64,11 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass]) -> Lowered:
         model = lowered.model
         edits.extend(lowered.edits)
     return Lowered(model, tuple(edits))
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pass proves itself on a small model: `check` runs it and asserts what changed and what did not."""
+
+    name: str
+    check: Callable[[], None]

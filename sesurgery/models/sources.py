@@ -119,7 +119,7 @@ def _import(name: str, spec: Spec) -> Callable[..., nn.Module]:
         found = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:
         text = f"the factory {name!r} cannot be imported: {_first_line(error)}"
-        hint = f"it is looked for on the Python path, in {' and '.join(dict.fromkeys(folders))}"
+        hint = "it is looked for beside the spec, in the current folder and on the Python path"
         raise fail("SE303", text, hint, span=spec.span("model", "name")) from error
     finally:
         sys.path[:] = before

@@ -71,6 +71,9 @@ def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, kno
     if kind == "extra_forbidden" or kind == "unexpected_keyword_argument":
         names = known or _known_keys(error["loc"][:-1])
         return made("SE101", f"unknown key {last!r}", suggest(last, names), key=True)
+    if kind == "missing" and isinstance(error["loc"][-1], int):
+        text = f"a list of {int(last) + 1} is expected, item {int(last) + 1} is missing"
+        return made("SE102", text, _described(error["loc"][:-1]), place[:-1])
     if kind in ("missing", "missing_argument"):
         return made("SE102", f"missing key {last!r}", _described(error["loc"]) or f"add '{last}: ...'", key=True)
     if kind == "plugin_missing" or kind == "union_tag_not_found":
@@ -91,18 +94,25 @@ def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, kno
         return made("SE105", f"unknown {last} {shown}", suggest(str(value), names))
     if kind in ("excluding", "value_error"):
         return made("SE107", error["msg"].removeprefix("Value error, "), "keep one of them, or make them agree")
+    if kind in ("too_short", "too_long"):
+        bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+        return made("SE104", f"{bound} expected, found {shown}", _described(error["loc"]) or "write a list")
     if kind in _RANGE:
-        return made(
-            "SE104",
-            f"{error['msg'].removeprefix('Input should').strip()}, found {shown}".replace("be ", "must be ", 1),
-            _described(error["loc"]),
-        )
-    expected = error["msg"].removeprefix("Input should be ").removeprefix("expected ")
-    return made("SE103", f"expected {expected}, found {shown}", _described(error["loc"]) or f"write {expected} here")
+        wanted = error["msg"].removeprefix("Input should ").removeprefix("String should ").replace("be ", "must be ", 1)
+        return made("SE104", f"{wanted}, found {shown}", _described(error["loc"]) or "choose a value in that range")
+    expected = error["msg"].removeprefix("Input should be ").removeprefix("expected ").replace("a valid", "a")
+    expected = _ARTICLES.get(expected, expected)
+    return made(
+        "SE103",
+        f"expected {expected}, found {shown}",
+        _described(error["loc"]) or _HOW.get(expected, f"write {expected} here"),
+    )
 
 
+_ARTICLES = {"a integer": "an integer", "a array": "a list", "an object": "a mapping", "a tuple": "a list"}
+_HOW = {"a boolean": "write true or false, without quotes"}
 _RANGE = (
-    "greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_short", "too_long", "finite_number",
+    "greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number",
     "string_pattern_mismatch", "string_too_short",
 )  # fmt: skip
 

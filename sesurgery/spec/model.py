@@ -81,9 +81,11 @@ class Input(Frozen):
 
 Globs = Annotated[
     tuple[str, ...],
-    # A validator that runs before hands over a Python list, which strict mode would not take for a tuple.
-    Field(min_length=1, strict=False),
-    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    Field(min_length=1),
+    # One glob is a list of one. A tuple, because strict mode takes a list for one from JSON alone.
+    BeforeValidator(
+        lambda given: (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
+    ),
 ]
 
 
@@ -212,9 +214,7 @@ class Spec(Frozen):
     surgery: Annotated[tuple[Rule, ...], Field(min_length=1)]
     train: Train = Field(default_factory=Train)
     export: Export = Field(default_factory=Export)
-    engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = Field(
-        default=(), description="default: one, onnxruntime in fp32"
-    )
+    engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = (Engine(),)
     parity: Parity = Field(default_factory=Parity)
     latency: Latency = Field(default_factory=Latency)
 

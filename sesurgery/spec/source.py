@@ -46,6 +46,9 @@ class Source:
 
     def span(self, place: Place, *, key: bool = False) -> Span:
         """The span of the value (or its key) at `place`, or of the nearest place above it that the file has."""
+        if place and isinstance(place[-1], int) and place not in self.values:
+            # One value written where a list may stand is item 0 of that list.
+            place = place[:-1]
         for depth in range(len(place), 0, -1):
             here = place[:depth]
             # A place that is not in the file is shown by the key above it, not by a whole block of lines.
@@ -92,7 +95,11 @@ class Source:
         self._count += 1
         if id(node) in self._open or self._count > _MOST_VALUES:
             why = "an alias contains itself" if id(node) in self._open else "aliases expand to too many values"
-            raise SpecError(Diagnostic("SE002", f"not YAML that a spec can hold: {why}", self._span_of(node)))
+            raise SpecError(
+                Diagnostic(
+                    "SE002", f"not YAML that a spec can hold: {why}", self._span_of(node), "write the values out"
+                )
+            )
         self.values.setdefault(place, self._span_of(node))
         default = {"MappingNode": "map", "SequenceNode": "seq"}.get(type(node).__name__, "str")
         if node.tag != _TAG + default:

@@ -1,0 +1,21 @@
+"""NVIDIA TensorRT for RTX: builds ahead of time on any machine; the GPU's driver compiles the rest when it loads.
+
+The targets are named even where a GPU is at hand, so that an engine depends on its ONNX file and not on the machine
+that built it. They are the documented default: Ampere, Ada, Blackwell, and what comes after them. Turing, 7.5, is left
+out: the compiler has no fp32 matrix product for it, so naming it fails every fp32 build. Hopper is not on the list.
+"""
+
+from __future__ import annotations
+
+from sesurgery.backends._nvidia.backend import NvidiaBackend
+
+
+class TensorRTForRTX(NvidiaBackend):
+    """`tensorrt_rtx`, whose Python API is TensorRT's."""
+
+    module = "tensorrt_rtx"
+    title = "TensorRT-RTX"
+    install = "pip install 'sesurgery[tensorrt-rtx]'"
+    versions = ((1, 7), (2, 0))
+    builds_without_gpu = True
+    capabilities = ("SM80", "SM86", "SM89", "SM120")

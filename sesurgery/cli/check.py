@@ -1,0 +1,27 @@
+"""`sesurgery check`: are these specs right?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sesurgery.diagnostics import Diagnostic, SesurgeryError
+
+
+@click.command("check")
+@click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SPEC...")
+def command(specs: tuple[Path, ...]) -> None:
+    """Check specs as far as the files alone tell: YAML, keys, types, names."""
+    from sesurgery import pipeline
+
+    mistakes: list[Diagnostic] = []
+    for path in specs:
+        try:
+            spec = pipeline.load_spec(path)
+        except SesurgeryError as error:
+            mistakes.extend(error.diagnostics)
+        else:
+            click.echo(f"{path}: {spec.name}, {len(spec.surgery)} rule{'s' * (len(spec.surgery) > 1)}, good")
+    if mistakes:
+        raise SesurgeryError(mistakes)

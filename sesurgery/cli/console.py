@@ -1,0 +1,79 @@
+"""What the user sees: talk on stderr, data on stdout; a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Lines:
+    """Talk for logs and pipes: finished news only, one line each."""
+
+    def say(self, line: str) -> None:
+        click.echo(line, err=True)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        return
+
+
+class Bars:
+    """Talk for a terminal: news above, one bar below that shows what is going on now."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+        self._what = ""
+
+    def say(self, line: str) -> None:
+        self._end()
+        self._progress.console.print(line, highlight=False, markup=False)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if self._task is None or what != self._what:
+            self._end()
+            self._what, self._task = what, self._progress.add_task(what, total=total or None)
+        self._progress.update(self._task, completed=done, total=total or None)
+        if total and done >= total:
+            self._end()
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = None
+
+
+@contextmanager
+def talking() -> Iterator[Lines | Bars]:
+    """A talk that suits stderr, for the time of the block."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield Bars(progress)
+
+
+def emit_json(value: Any) -> None:
+    """Data for other programs, on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def newest(what: str, path: Path) -> Path:
+    """Say which artefact was taken where none was named."""
+    click.echo(f"taking the newest {what}: {path.as_posix()}", err=True)
+    return path
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")

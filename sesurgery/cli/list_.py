@@ -1,0 +1,36 @@
+"""`sesurgery list`: what a spec may name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sesurgery.catalog import Catalog
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets"]))
+def command(what: str) -> None:
+    """List blocks, placements, passes, backends or data sets, each with its first line of description."""
+    import inspect
+
+    from sesurgery.backends import BACKENDS
+    from sesurgery.blocks import BLOCKS
+    from sesurgery.lowering import PASSES
+    from sesurgery.placements import PLACEMENTS
+    from sesurgery.training.datasets import DATASETS
+
+    catalogs: dict[str, Catalog[Any]] = {
+        "blocks": BLOCKS,
+        "placements": PLACEMENTS,
+        "passes": PASSES,
+        "backends": BACKENDS,
+        "datasets": DATASETS,
+    }
+    catalog = catalogs[what]
+    names = catalog.names()
+    for name in names:
+        line = (inspect.getdoc(catalog.load(name)) or "").splitlines()
+        click.echo(f"{name:<{max(map(len, names))}}  {line[0] if line else ''}")

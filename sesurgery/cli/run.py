@@ -1,0 +1,37 @@
+"""`sesurgery run`: the whole way."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from sesurgery.cli.console import talking
+from sesurgery.cli.exits import INTERRUPTED
+from sesurgery.diagnostics import CheckFailed
+
+
+@click.command("run")
+@click.argument("spec", type=click.Path(path_type=Path))
+def command(spec: Path) -> None:
+    """Everything from the spec to the report: apply, train, export, build engines, verify, bench."""
+    from sesurgery import pipeline
+    from sesurgery.reports import to_text
+
+    with talking() as talk:
+        finished = pipeline.run(pipeline.load_spec(spec), pipeline.Workspace(), spec.as_posix(), talk)
+    folder = finished.applied.folder.as_posix()
+    if finished.reported is None:
+        click.echo(f"interrupted; go on with: sesurgery train {folder} --resume", err=True)
+        sys.exit(INTERRUPTED)
+    click.echo(to_text(finished.reported.report))
+    click.echo("\nopen these:")
+    for path, what in (
+        (finished.reported.html, "the report, for a browser"),
+        (finished.applied.folder / "plan.json", "where the blocks went"),
+        *((item.path, "an engine") for item in finished.built),
+    ):
+        click.echo(f"  {path.as_posix()}  ({what})")
+    if finished.failures:
+        raise CheckFailed(finished.failures)

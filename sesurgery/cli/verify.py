@@ -1,0 +1,33 @@
+"""`sesurgery verify`: engines against the trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sesurgery.cli.console import as_json, emit_json, newest
+from sesurgery.diagnostics import CheckFailed
+
+
+@click.command("verify")
+@click.argument("engines", nargs=-1, type=click.Path(path_type=Path), metavar="[ENGINE...]")
+@as_json
+def command(engines: tuple[Path, ...], as_json: bool) -> None:
+    """Compare engines (default: the newest) with the trained model on every held-out sample.
+
+    Exits with 4 when one falls short of the spec's parity.
+    """
+    from sesurgery import pipeline
+    from sesurgery.reports.parity import to_json, to_text
+
+    chosen = engines or (newest("engine", pipeline.Workspace().newest_engine()),)
+    verified = [pipeline.verify(engine) for engine in chosen]
+    sections = [item.section for item in verified]
+    if as_json:
+        emit_json([to_json(section) for section in sections])
+    else:
+        click.echo(to_text(sections))
+    failures = [failure for item in verified for failure in item.failures]
+    if failures:
+        raise CheckFailed(failures)

@@ -1,0 +1,216 @@
+"""fp32 -> mixed fp16, with the gates of channel attention kept in fp32.
+
+A squeeze adds up H x W values of a channel before it divides. In fp16 that sum overflows at 65504: on a map of 112 x
+112 a mean of 5.3 is enough, the squeeze becomes inf, and the gate saturates or, where an activation multiplies inf
+by zero, is NaN (pytorch/pytorch#43992 saw it in an SE network under AMP). An engine may add in fp32 all the same, but
+nothing promises it. So the whole gate branch - squeeze, both projections, activation, gate - stays fp32: it works on C
+numbers where the map has C x H x W, so it costs next to nothing, and one gate value scales a whole map, so its error is
+not averaged out. The Cast sits where the gate meets the map, and that Mul runs in fp16. Other sums over many values and
+softmax stay fp32 too, and so does what ONNX defines for fp32 alone and what has a weight beyond the range of fp16.
+
+The types are rewritten here rather than by `convert_float_to_float16` of onnxconverter-common 1.16: with nodes to keep
+it rounds a value that two of them share through fp16, turns a float32 output into float16 where a kept node makes it
+(keep_io_types or not), and breaks a graph that holds a Cast to float or in which a node reads a graph output.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
+
+from sesurgery.lowering._dataflow import Dataflow
+from sesurgery.lowering._retyping import FLOAT, FLOAT16, Retyping, computes, may_be_half, prepare, to_half
+from sesurgery.lowering.base import Edit, Example, Lowered, Pass, run
+
+OLDEST_OPSET = 13
+KEPT_OPERATORS = {
+    **dict.fromkeys(
+        (
+            *(
+                "GlobalAveragePool",
+                "GlobalLpPool",
+                "ReduceMean",
+                "ReduceSum",
+                "ReduceSumSquare",
+                "ReduceL1",
+                "ReduceL2",
+            ),
+            *("ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "CumSum"),
+        ),
+        "a sum over many values overflows fp16 at 65504",
+    ),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), "a sum of exponentials overflows fp16 at 65504"),
+    **dict.fromkeys(
+        ("InstanceNormalization", "GroupNormalization", "LpNormalization", "MeanVarianceNormalization"),
+        "a sum of squares overflows fp16 at 65504",
+    ),
+    **dict.fromkeys(
+        ("Cast", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform"), "an attribute sets its type"
+    ),
+}
+"""Operators that stay fp32 wherever they stand, with the reason."""
+QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger"})
+
+
+@dataclass(frozen=True)
+class Precision(Pass):
+    """Compute in `target` outside the gates; inputs and outputs keep their types. An edit for every float node."""
+
+    target: Literal["fp16"] = "fp16"
+
+    def requires(self, model: onnx.ModelProto) -> str | None:
+        graph = model.graph
+        newest = onnx.defs.onnx_opset_version()
+        if not OLDEST_OPSET <= (opset := _opset(model)) <= newest:
+            return f"the opset is {opset}, supported are {OLDEST_OPSET} to {newest}"
+        if model.functions or any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+            return "it holds functions or control flow (If, Loop, Scan): inline it first"
+        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
+            return "its weights are still outside the file: load the external data first"
+        if quantized := sorted({node.op_type for node in graph.node} & QUANTIZED):
+            return f"it is quantized already ({', '.join(quantized)})"
+        for tensor in graph.initializer:
+            if tensor.data_type in (FLOAT16, TensorProto.BFLOAT16):
+                found = TensorProto.DataType.Name(tensor.data_type).lower()
+                return f"weight {tensor.name!r} is {found} already: export in float32"
+        try:
+            flow = Dataflow(model)
+        except onnx.shape_inference.InferenceError as error:
+            return f"its types do not work out: {error}"
+        if not any(computes(node, flow) for node in flow.nodes):
+            return "nothing in it computes in float32"
+        return None
+
+    def apply(self, model: onnx.ModelProto) -> Lowered:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        prepare(copy.graph)
+        flow = Dataflow(copy)
+        kept = kept_nodes(flow, _opset(copy))
+        floats = [node for node in flow.nodes if computes(node, flow)]
+        edits = tuple(
+            Edit(node.name, kept.get(node.output[0], f"{node.op_type} computes in fp16"), node.output[0] not in kept)
+            for node in floats
+        )
+        half = {node.output[0] for node in floats} - set(kept)
+        Retyping(copy, flow, half, _opset(copy)).run()
+        return Lowered(onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True), edits)
+
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        was, now = Dataflow(before), Dataflow(after)
+        kept = kept_nodes(was, _opset(before))
+        for node in now.nodes:
+            if node.op_type == "Conv" and node.output[0] not in kept and now.dtype(node.output[0]) != FLOAT16:
+                return f"convolution {node.name!r} does not compute in fp16"
+        for old, new in zip(_ends(before), _ends(after), strict=True):
+            if old.name != new.name or old.type.tensor_type.elem_type != new.type.tensor_type.elem_type:
+                return f"input or output {old.name!r} has another name or type"
+        infinite = tuple(tensor.name for tensor in was.weights.values() if not _finite(tensor))
+        for name, tensor in now.weights.items():
+            if tensor.data_type == FLOAT16 and not _finite(tensor) and not name.startswith(infinite):
+                return f"weight {name!r} overflowed"
+        return None
+
+
+def kept_nodes(flow: Dataflow, opset: int) -> dict[str, str]:
+    """Why a node stays fp32, by its first output: `apply` carries it out, and `ensures` allows no other exception."""
+    gates = flow.gates()
+    reasons = ((node.output[0], _reason(node, flow, opset, gates)) for node in flow.nodes if computes(node, flow))
+    return {output: reason for output, reason in reasons if reason is not None}
+
+
+def _reason(node: NodeProto, flow: Dataflow, opset: int, gates: dict[str, str]) -> str | None:
+    squeeze = gates.get(node.output[0])
+    if squeeze is not None:
+        if squeeze == node.output[0]:
+            return "the squeeze of a gate: a sum over the whole map overflows fp16 at 65504"
+        return f"in the gate of squeeze {flow.producer[squeeze].name!r}: its error would scale a whole map"
+    if node.op_type in KEPT_OPERATORS:
+        return KEPT_OPERATORS[node.op_type]
+    if node.op_type == "AveragePool" and flow.is_squeeze(node):
+        return KEPT_OPERATORS["GlobalAveragePool"]
+    if (obstacle := may_be_half(node, opset, flow)) is not None:
+        return obstacle
+    for name in node.input:
+        weight = flow.constant(name) if flow.dtype(name) == FLOAT else None
+        if weight is not None and not np.array_equal(np.isfinite(weight), np.isfinite(to_half(weight))):
+            return f"{name!r} holds values beyond 65504"
+    return None
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def _ends(model: onnx.ModelProto) -> tuple[ValueInfoProto, ...]:
+    return (*model.graph.input, *model.graph.output)
+
+
+def _finite(tensor: TensorProto) -> bool:
+    return tensor.data_type not in (FLOAT, FLOAT16) or bool(np.isfinite(numpy_helper.to_array(tensor)).all())
+
+
+def _check(graph: str, kept: dict[str, str], changed: int) -> None:
+    """Run the pass on a graph in text whose declared values are its weights; `kept` gives a word of each reason."""
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g {graph}')
+    for weight in model.graph.value_info:
+        shape = [dim.dim_value for dim in weight.type.tensor_type.shape.dim]
+        scale = 1e6 if weight.name == "huge" else 0.1
+        model.graph.initializer.append(numpy_helper.from_array(np.full(shape, scale, np.float32), weight.name))
+    del model.graph.value_info[:]
+    lowered = run(model, [Precision()])
+    flow = Dataflow(lowered.model)
+    found = {edit.where: edit.why for edit in lowered.edits if not edit.changed}
+    by_output = {flow_node.output[0]: found[flow_node.name] for flow_node in flow.nodes if flow_node.name in found}
+    assert sorted(by_output) == sorted(kept), by_output
+    assert all(word in by_output[output] for output, word in kept.items()), by_output
+    assert sum(edit.changed for edit in lowered.edits) == changed
+
+
+def _example(name: str, graph: str, kept: dict[str, str], changed: int) -> Example:
+    return Example(name, functools.partial(_check, graph, kept, changed))
+
+
+EXAMPLES = (
+    _example(
+        "a squeeze-and-excitation gate stays, the convolution and the scaling change",
+        """(float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,3,3] w, float[2,4,1,1] down, float[4,2,1,1] up> {
+            map = Conv<pads=[1,1,1,1]>(x, w)
+            squeeze = GlobalAveragePool(map)
+            hidden = Conv(squeeze, down)
+            active = Relu(hidden)
+            raised = Conv(active, up)
+            gate = Sigmoid(raised)
+            y = Mul(map, gate)
+        }""",
+        {"squeeze": "the squeeze", "hidden": "gate", "active": "gate", "raised": "gate", "gate": "gate"},
+        changed=2,
+    ),
+    _example(
+        "a pool that scales nothing is kept alone",
+        """(float[N,4,8,8] x) => (float[N,2] y) <float[4,2] w> {
+            pool = GlobalAveragePool(x)
+            flat = Flatten(pool)
+            y = MatMul(flat, w)
+        }""",
+        {"pool": "sum over many values"},
+        changed=2,
+    ),
+    _example(
+        "a softmax at the end keeps the output float32",
+        "(float[N,4] x) => (float[N,2] y) <float[4,2] w> { logits = MatMul(x, w)\n y = Softmax<axis=1>(logits) }",
+        {"y": "exponentials"},
+        changed=1,
+    ),
+    _example(
+        "a weight beyond 65504 is kept rather than clipped",
+        "(float[N,4] x) => (float[N,2] y) <float[4,2] huge> { logits = MatMul(x, huge)\n y = Relu(logits) }",
+        {"logits": "beyond 65504"},
+        changed=1,
+    ),
+)

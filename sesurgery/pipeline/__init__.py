@@ -1,0 +1,30 @@
+"""The verbs as functions: typed options and paths in, an artefact with its manifest out. Nothing here prints."""
+
+from sesurgery.pipeline.apply import apply
+from sesurgery.pipeline.bench import bench
+from sesurgery.pipeline.engines import build_engine, build_engines
+from sesurgery.pipeline.export import export
+from sesurgery.pipeline.plan import plan
+from sesurgery.pipeline.report import write_report
+from sesurgery.pipeline.run import run
+from sesurgery.pipeline.specs import catalogs, load_spec
+from sesurgery.pipeline.train import evaluate, train
+from sesurgery.pipeline.verify import verify
+from sesurgery.pipeline.workspace import Workspace
+
+__all__ = [
+    "Workspace",
+    "apply",
+    "bench",
+    "build_engine",
+    "build_engines",
+    "catalogs",
+    "evaluate",
+    "export",
+    "load_spec",
+    "plan",
+    "run",
+    "train",
+    "verify",
+    "write_report",
+]

@@ -1,0 +1,48 @@
+"""The verb `apply`: carry the plan out and write a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sesurgery.models import checkpoint
+from sesurgery.pipeline.plan import Planned, plan
+from sesurgery.pipeline.workspace import Workspace
+from sesurgery.spec import Spec
+from sesurgery.surgeons.fx import FxSurgeon
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A new run: its folder, its changed network in training mode, and the plan that was carried out."""
+
+    folder: Path
+    network: nn.Module
+    planned: Planned
+
+
+def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
+    """Insert the blocks, prove that they run, and write a run; `origin` is the spec as the user named it."""
+    planned = plan(spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.train.seed)
+        network = FxSurgeon(spec.input.shape).apply(planned.network, planned.plan)
+    folder = workspace.fresh_run(spec.name, spec.digest)
+    checkpoint.save(
+        folder,
+        network,
+        spec,
+        planned.plan,
+        command=f"sesurgery apply {origin}",
+        details={
+            "sites": len(planned.sites),
+            "params_before": planned.before.params,
+            "params_after": planned.after.params,
+            "macs_before": planned.before.macs,
+            "macs_after": planned.after.macs,
+        },
+    )
+    return Applied(folder, network, planned)

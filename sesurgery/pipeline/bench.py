@@ -1,0 +1,75 @@
+"""The verb `bench`: an engine raced against the plain network's engine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sesurgery.artifacts import require_intact, write_text
+from sesurgery.backends import BACKENDS
+from sesurgery.backends.base import Backend
+from sesurgery.models import checkpoint
+from sesurgery.models.export import INPUT
+from sesurgery.pipeline import results
+from sesurgery.pipeline.engines import build_engines
+from sesurgery.pipeline.specs import catalogs
+from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.pipeline.train import data_of
+from sesurgery.pipeline.verify import run_of
+from sesurgery.pipeline.workspace import Workspace
+from sesurgery.reports.model import LatencySection
+from sesurgery.spec.model import Batch, Engine
+from sesurgery.verification.latency import race
+
+
+@dataclass(frozen=True)
+class Benched:
+    """A race between two engines."""
+
+    engine: Path
+    against: Path
+    run: Path
+    section: LatencySection
+
+
+def bench(engine: Path, workspace: Workspace, against: Path | None = None, talk: Talk | None = None) -> Benched:
+    """Time an engine against another one, by default the plain network's of the same backend and precision.
+
+    The plain network's engine is built where it is missing or stale. Raises SE603 where one of them cannot run here.
+    """
+    talk = talk or Silent()
+    manifest, folder = run_of(engine)
+    spec = checkpoint.read_spec(folder, catalogs())
+    backend = BACKENDS.load(str(manifest.details["backend"]))()
+    against = against or _plain(folder, workspace, manifest.details, talk)
+    rival = BACKENDS.load(str(require_intact(against).details["backend"]))()
+    plan = spec.latency
+    images = data_of(spec).held_out.images[: plan.batch].numpy()
+    threads = plan.threads or len(os.sched_getaffinity(0))
+    with backend.load(engine, threads) as candidate, rival.load(against, threads) as baseline:
+        report = race(
+            candidate,
+            baseline,
+            {candidate.inputs[0].name if candidate.inputs else INPUT: images},
+            plan,
+            lambda what, done, total: talk.progress(what, done, total),
+        )
+    title = f"{manifest.details['backend']} {manifest.details['precision']}, batch {plan.batch}"
+    section = LatencySection(title, f"{threads} CPU threads, the run alone, no transfers", report)
+    write_text(results.latency_file(folder, engine), results.dump(results.LATENCY, section))
+    return Benched(engine, against, folder, section)
+
+
+def _plain(folder: Path, workspace: Workspace, details: Any, talk: Talk) -> Path:
+    low, best, high = details["batch"]
+    batch = Batch(min=low, opt=best, max=high)
+    wanted = Engine(backend=details["backend"], precision=details["precision"], batch=batch)
+    (built,) = build_engines(folder, workspace, (wanted,), plain=True, talk=talk)
+    return built.path
+
+
+def can_run(backend: Backend) -> str | None:
+    """Why engines of this backend cannot run here, or None."""
+    return backend.probe().runs

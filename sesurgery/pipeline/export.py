@@ -1,0 +1,77 @@
+"""The verb `export`: a run's network, or the plain one beneath it, as an ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sesurgery.artifacts import describe, locked, require_intact
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.models import checkpoint, sources
+from sesurgery.models.checkpoint import WEIGHTS, Run
+from sesurgery.models.export import export as export_network
+from sesurgery.pipeline.specs import catalogs
+from sesurgery.pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file, and the largest difference from the model that was found (None where it was there already)."""
+
+    path: Path
+    worst: float | None
+    nodes: int
+
+
+def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bool = True) -> Exported:
+    """Export a run; `plain` leaves the blocks out and keeps all other weights, as the floor to measure against.
+
+    With `again=False` a file that was made from these very weights is kept.
+    """
+    name = folder.name + (".plain" if plain else "")
+    target = workspace.exports / f"{name}.onnx"
+    if not again and (nodes := _nodes_if_current(target, folder)) is not None:
+        return Exported(target, None, nodes)
+    run = checkpoint.read(folder, catalogs())
+    network = plain_network(run) if plain else run.network
+    with locked(workspace.exports):
+        report = export_network(network, run.spec.input.shape, target, run.spec.export)
+        describe(
+            target,
+            "onnx",
+            name,
+            f"sesurgery export {folder.as_posix()}" + (" --plain" if plain else ""),
+            parents=(folder / WEIGHTS,),
+            spec_digest=run.manifest.spec_digest,
+            plan_digest=None if plain else run.manifest.plan_digest,
+            details={
+                "run": folder.as_posix(),
+                "plain": plain,
+                "precision": "fp32",
+                "opset": report.opset,
+                "nodes": report.nodes,
+                "max_abs_by_batch": {str(batch): found for batch, found in report.differences.items()},
+            },
+        )
+    return Exported(target, report.worst, report.nodes)
+
+
+def plain_network(run: Run) -> nn.Module:
+    """The network without the blocks, all other weights as in the run: what the blocks are measured against."""
+    with torch.random.fork_rng(devices=[]):
+        network = sources.build(run.spec, weights=False)
+    state = run.network.state_dict()
+    network.load_state_dict({key: state[key] for key in network.state_dict()})
+    return network.eval()
+
+
+def _nodes_if_current(target: Path, folder: Path) -> int | None:
+    try:
+        made, source = require_intact(target), require_intact(folder / WEIGHTS)
+    except SesurgeryError:
+        return None
+    current = any(parent.sha256 == source.sha256 for parent in made.parents)
+    return int(str(made.details["nodes"])) if current else None

@@ -1,0 +1,143 @@
+"""The verb `plan`: resolve a spec against its network and say what it will cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sesurgery import planner
+from sesurgery.accounting import CONVENTION, Cost, cost
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, SpecError, located
+from sesurgery.models import sources
+from sesurgery.planner import Plan
+from sesurgery.spec import Spec
+from sesurgery.spec.plugins import options_to_dict
+from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.tracing import Leaf
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with the untouched network it is for, and what the network costs before and after."""
+
+    spec: Spec
+    network: nn.Module
+    plan: Plan
+    leaves: tuple[Leaf, ...]
+    before: Cost
+    sites: tuple[Cost, ...]
+
+    @property
+    def after(self) -> Cost:
+        # Every block is a module of its own, called once: costs add up.
+        return Cost(
+            self.before.params + sum(site.params for site in self.sites),
+            self.before.macs + sum(site.macs for site in self.sites),
+        )
+
+    def summary(self) -> str:
+        """One line: sites, parameters and MACs added."""
+        return (
+            f"{len(self.sites)} sites, {_added(self.before.params, self.after.params)} parameters, "
+            f"{_added(self.before.macs, self.after.macs)} MACs"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """The plan as plain data for `plan --json`."""
+        return {
+            "sites": [
+                {
+                    "key": site.key,
+                    "rule": site.rule,
+                    "scope": site.scope,
+                    "stage": site.stage,
+                    "channels": site.channels,
+                    "height": site.height,
+                    "width": site.width,
+                    "block": options_to_dict(site.block, "block"),
+                    "params": spent.params,
+                    "macs": spent.macs,
+                    "value": site.value,
+                    "module": site.module,
+                }
+                for site, spent in zip(self.plan.sites, self.sites, strict=True)
+            ],
+            "rejected": [{"rule": item.rule, "where": item.where, "why": item.why} for item in self.plan.rejected],
+            "totals": {
+                "params_before": self.before.params,
+                "params_after": self.after.params,
+                "macs_before": self.before.macs,
+                "macs_after": self.after.macs,
+                "macs_convention": CONVENTION,
+            },
+            "stages": [list(size) for size in self.plan.stages],
+            "warnings": list(self.plan.warnings),
+            "leaves": [{"path": leaf.path, "why": leaf.why} for leaf in self.leaves],
+        }
+
+
+def plan(spec: Spec) -> Planned:
+    """Plan a spec on its own network, built from its seed; raises SpecError holding every mistake."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.train.seed)
+        network = sources.build(spec)
+    surgeon = FxSurgeon(spec.input.shape)
+    try:
+        view = surgeon.view(network)
+    except SesurgeryError as error:
+        # The surgeon knows the network and not the file: these are the two keys its complaints are about.
+        raise located(error, {"SE304": spec.span("input", "shape"), "SE403": spec.span("model", "name")}) from error
+    made = planner.plan(spec, view)
+    return Planned(
+        spec=spec,
+        network=network,
+        plan=made,
+        leaves=surgeon.leaves(network),
+        before=cost(network, spec.input.shape),
+        sites=_costs_or_mistakes(spec, made),
+    )
+
+
+def _costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
+    """The sites' costs; raises SE305 pointing at every rule whose block cannot be built at one of its sites."""
+    names = spec.rule_names()
+    mistakes: dict[str, Diagnostic] = {}
+    for site in made.sites:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                site.block.options.build(site.channels)
+        except Exception as error:
+            text = f"the block cannot be built for {site.key} ({site.channels} channels): {error}"
+            span = spec.span("surgery", names.index(site.rule), "insert")
+            mistakes.setdefault(site.rule, Diagnostic("SE305", text, span, "change the block's options"))
+    if mistakes:
+        raise SpecError(list(mistakes.values()))
+    return site_costs(made)
+
+
+def site_costs(made: Plan) -> tuple[Cost, ...]:
+    """What each site's block costs, in the plan's order."""
+    known: dict[object, Cost] = {}
+    costs = []
+    with torch.random.fork_rng(devices=[]):
+        for site in made.sites:
+            shape = (site.channels, site.height, site.width)
+            key = (repr(site.block), shape)
+            if key not in known:
+                known[key] = cost(site.block.options.build(site.channels), shape)
+            costs.append(known[key])
+    return tuple(costs)
+
+
+def _added(before: int, after: int) -> str:
+    share = f" (+{(after - before) / before:.1%})" if before else ""
+    return f"+{_short(after - before)}{share}"
+
+
+def _short(number: int) -> str:
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.2f} {letter}"
+    return str(number)

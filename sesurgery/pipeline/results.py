@@ -1,0 +1,60 @@
+"""Measurements kept beside a run as JSON, so that each verb adds its own and the report shows them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from sesurgery.artifacts import Manifest
+from sesurgery.reports.model import BatchParity, EngineSection, LatencySection
+
+FOLDER = "reports"
+PARITY: TypeAdapter[Any] = TypeAdapter(tuple[BatchParity, ...])
+LATENCY: TypeAdapter[Any] = TypeAdapter(LatencySection)
+
+
+def parity_file(run: Path, engine: Path) -> Path:
+    return run / FOLDER / f"{engine.name}.parity.json"
+
+
+def latency_file(run: Path, engine: Path) -> Path:
+    return run / FOLDER / f"{engine.name}.latency.json"
+
+
+def dump(adapter: TypeAdapter[Any], value: object) -> str:
+    """JSON of a report's dataclasses."""
+    return adapter.dump_json(value, indent=2).decode() + "\n"
+
+
+def read(adapter: TypeAdapter[Any], path: Path) -> Any:
+    """The inverse of `dump`, None where the file is not there."""
+    return adapter.validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def reason_file(run: Path, engine: Path) -> Path:
+    return run / FOLDER / f"{engine.name}.not-verified.txt"
+
+
+def reason(run: Path, engine: Path) -> str | None:
+    """Why an engine was not verified, where that was written down."""
+    path = reason_file(run, engine)
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def engine_section(run: Path, engine: Path, manifest: Manifest) -> EngineSection:
+    """What a report says of an engine: how it was built, and its parity or why there is none."""
+    details: Any = manifest.details
+    parity = read(PARITY, parity_file(run, engine))
+    return EngineSection(
+        backend=details["backend"],
+        precision=details["precision"],
+        file=engine.as_posix(),
+        build_seconds=details["seconds"],
+        convolutions=details["convolutions"],
+        parity=parity or (),
+        not_verified=None if parity else reason(run, engine) or "it was not verified yet",
+        size_bytes=engine.stat().st_size,
+        notes=tuple(details["notes"]),
+    )

@@ -1,0 +1,73 @@
+"""The verb `run`: the whole way, from the spec to the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sesurgery.artifacts import write_text
+from sesurgery.backends import BACKENDS
+from sesurgery.diagnostics import Diagnostic
+from sesurgery.pipeline import results
+from sesurgery.pipeline.apply import Applied, apply
+from sesurgery.pipeline.bench import Benched, bench, can_run
+from sesurgery.pipeline.engines import Built, build_engines
+from sesurgery.pipeline.report import Reported, write_report
+from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.pipeline.train import Trained, train
+from sesurgery.pipeline.verify import Verified, verify
+from sesurgery.pipeline.workspace import Workspace
+from sesurgery.spec import Spec
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All that a run made. After ^C in training, only what came before it."""
+
+    applied: Applied
+    trained: Trained
+    built: tuple[Built, ...] = ()
+    verified: tuple[Verified, ...] = ()
+    benched: tuple[Benched, ...] = ()
+    reported: Reported | None = None
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> tuple[Diagnostic, ...]:
+        """Every criterion of parity that some engine did not meet."""
+        return tuple(failure for item in self.verified for failure in item.failures)
+
+
+def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None) -> Finished:
+    """Apply, train, export, build every engine of the spec, verify, bench, report.
+
+    A backend that is not installed is left out and said so; an engine that cannot run here is built and not verified.
+    """
+    talk = talk or Silent()
+    applied = apply(spec, workspace, origin)
+    talk.say(f"{applied.planned.summary()} -> {applied.folder.as_posix()}")
+    trained = train(applied.folder, talk=talk)
+    if trained.result.interrupted:
+        return Finished(applied, trained)
+    built: list[Built] = []
+    skipped: list[str] = []
+    for engine in spec.engines:
+        if (why := BACKENDS.load(engine.backend)().probe().builds) is not None:
+            skipped.append(f"{engine.backend} {engine.precision} was not built: {why}")
+            talk.say(skipped[-1])
+            continue
+        built += build_engines(applied.folder, workspace, (engine,), talk=talk)
+    verified: list[Verified] = []
+    benched: list[Benched] = []
+    for item in built:
+        why = can_run(BACKENDS.load(str(item.manifest.details["backend"]))())
+        if why is not None:
+            skipped.append(f"{item.path.name} was built, and cannot run here: {why}")
+            talk.say(skipped[-1])
+            write_text(results.reason_file(applied.folder, item.path), f"it cannot run here: {why}\n")
+            continue
+        talk.say(f"verifying {item.path.name}")
+        verified.append(verify(item.path))
+        talk.say(f"timing {item.path.name} against the plain network")
+        benched.append(bench(item.path, workspace, talk=talk))
+    reported = write_report(applied.folder, workspace)
+    return Finished(applied, trained, tuple(built), tuple(verified), tuple(benched), reported, tuple(skipped))

@@ -1,0 +1,68 @@
+"""The verbs `train` and `evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sesurgery.models import checkpoint
+from sesurgery.pipeline.specs import catalogs
+from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.spec import Spec
+from sesurgery.training.datasets.base import Data
+from sesurgery.training.evaluation import Evaluation
+from sesurgery.training.evaluation import evaluate as evaluate_network
+from sesurgery.training.history import Epoch
+from sesurgery.training.loop import FitResult, fit
+
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained run, or one that was interrupted and can be resumed."""
+
+    folder: Path
+    result: FitResult
+    epochs: int
+
+
+def data_of(spec: Spec) -> Data:
+    """The spec's data, shaped for its network."""
+    return spec.train.data.options.load(spec.input.shape)  # type: ignore[no-any-return]
+
+
+def train(folder: Path, *, resume: bool = False, talk: Talk | None = None) -> Trained:
+    """Train a run's network and write its weights back; ^C leaves a checkpoint for `resume`."""
+    talk = talk or Silent()
+    run = checkpoint.read(folder, catalogs())
+    recipe = run.spec.train
+
+    def after_epoch(epoch: Epoch) -> None:
+        talk.say(
+            f"epoch {epoch.epoch:>{len(str(recipe.epochs))}}/{recipe.epochs}  loss {epoch.train_loss:.4f}  "
+            f"held-out top-1 {epoch.held_out_top1:.2%}  {epoch.seconds:.1f} s"
+        )
+
+    def after_batch(phase: str, done: int, total: int) -> None:
+        talk.progress("training" if phase == "train" else "evaluating", done, total)
+
+    result = fit(
+        run.network,
+        data_of(run.spec),
+        recipe,
+        folder / TRAIN,
+        resume=resume,
+        progress=after_epoch,
+        heartbeat=after_batch,
+    )
+    if not result.interrupted or len(result.epochs) == recipe.epochs:
+        details = {**run.manifest.details, "top1": result.top1, "epochs": len(result.epochs)}
+        checkpoint.save(folder, run.network, run.spec, run.plan, f"sesurgery train {folder.as_posix()}", details)
+    return Trained(folder, result, recipe.epochs)
+
+
+def evaluate(folder: Path) -> Evaluation:
+    """Top-1 and loss of a run's weights on the held-out samples."""
+    run = checkpoint.read(folder, catalogs())
+    return evaluate_network(run.network, data_of(run.spec).held_out)

@@ -1,0 +1,86 @@
+"""The verb `verify`: an engine against the trained model on held-out data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sesurgery.artifacts import Manifest, require_intact, write_text
+from sesurgery.backends import BACKENDS
+from sesurgery.diagnostics import Diagnostic, fail
+from sesurgery.models import checkpoint
+from sesurgery.models.checkpoint import Run
+from sesurgery.pipeline import results
+from sesurgery.pipeline.specs import catalogs
+from sesurgery.pipeline.train import data_of
+from sesurgery.reports.model import BatchParity, EngineSection
+from sesurgery.training.evaluation import logits
+from sesurgery.verification.parity import compare, predict
+
+
+@dataclass(frozen=True)
+class Verified:
+    """An engine with its parity at each batch size of the spec."""
+
+    engine: Path
+    run: Path
+    section: EngineSection
+
+    @property
+    def failures(self) -> tuple[Diagnostic, ...]:
+        """Every criterion that was not met, with batch size, what was asked and what was found."""
+        hint = "see the samples it names in the report, or state another tolerance under 'parity:' knowingly"
+        return tuple(
+            Diagnostic("SE701", f"{self.engine.name} at batch {entry.batch}: {failure}", hint=hint)
+            for entry in self.section.parity
+            for failure in entry.report.failures
+        )
+
+
+def run_of(engine: Path) -> tuple[Manifest, Path]:
+    """An intact engine's manifest and the folder of the run it came from; raises SE402 where there is none."""
+    manifest = require_intact(engine)
+    folder = manifest.details.get("run")
+    if not folder:
+        text = f"{engine} was built from an ONNX file that came from no run: there is no trained model to compare with"
+        raise fail("SE402", text, "export the file from a run, or build the engine from the run")
+    return manifest, Path(str(folder))
+
+
+def verify(engine: Path) -> Verified:
+    """Compare an engine with its run's trained model on every held-out sample; the result is kept beside the run.
+
+    Raises SE603 where the engine cannot run here and SE401 where the run was trained again after the engine was built.
+    """
+    manifest, folder = run_of(engine)
+    run = checkpoint.read(folder, catalogs())
+    _require_current(engine, manifest, run)
+    held_out = data_of(run.spec).held_out
+    reference = logits(run.network, held_out.images).numpy()
+    images, labels = held_out.images.numpy(), held_out.labels.numpy()
+    tolerance = getattr(run.spec.parity, str(manifest.details["precision"]))
+    entries = []
+    with BACKENDS.load(str(manifest.details["backend"]))().load(engine) as runner:
+        for batch in run.spec.parity.batches:
+            entries.append(BatchParity(batch, compare(reference, predict(runner, images, batch), labels, tolerance)))
+    write_text(results.parity_file(folder, engine), results.dump(results.PARITY, tuple(entries)))
+    results.reason_file(folder, engine).unlink(missing_ok=True)
+    return Verified(engine, folder, results.engine_section(folder, engine, manifest))
+
+
+def _require_current(engine: Path, manifest: Manifest, run: Run) -> None:
+    """The chain of digests from the engine back to the weights must hold: engine <- ONNX <- (ONNX <-) weights."""
+    parents = {parent.path: parent.sha256 for parent in manifest.parents}
+    seen: set[str] = set()
+    while parents:
+        path, digest = parents.popitem()
+        if digest == run.manifest.sha256:
+            return
+        if path in seen or not Path(path).is_file():
+            continue
+        seen.add(path)
+        made = require_intact(Path(path))
+        if made.sha256 == digest:
+            parents |= {parent.path: parent.sha256 for parent in made.parents}
+    text = f"{engine} was not built from the weights that {run.folder} holds now"
+    raise fail("SE401", text, f"build it again: `sesurgery build-engine {run.folder.as_posix()}`")

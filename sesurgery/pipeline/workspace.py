@@ -1,0 +1,79 @@
+"""Where artefacts lie, and which one is meant when none is named: the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sesurgery.artifacts import Manifest, manifest_path, read_manifest
+from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.models.checkpoint import WEIGHTS
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with runs/, export/ and engines/ in it; the current folder unless told otherwise."""
+
+    root: Path = Path()
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def exports(self) -> Path:
+        return self.root / "export"
+
+    @property
+    def engines(self) -> Path:
+        return self.root / "engines"
+
+    def newest_run(self) -> Path:
+        """The run folder that was written last; raises SE402 where there is none."""
+        found = _newest(self.runs.glob(f"*/{WEIGHTS}"))
+        if found is None:
+            raise fail("SE402", f"there is no run in {self.runs}/ yet", "make one with `sesurgery apply SPEC`")
+        return found.parent
+
+    def newest_engine(self) -> Path:
+        """The engine with blocks that was built last; raises SE402 where there is none."""
+        found = _newest(path for path, manifest in self.built() if not manifest.details.get("plain"))
+        if found is None:
+            text = f"there is no engine in {self.engines}/ yet"
+            raise fail("SE402", text, "build one with `sesurgery build-engine`")
+        return found
+
+    def built(self, run: Path | None = None) -> list[tuple[Path, Manifest]]:
+        """All engines with their manifests, those of one run where it is given; broken manifests are passed over."""
+        found = []
+        for path in sorted(self.engines.glob("*.manifest.json")):
+            engine = path.with_name(path.name.removesuffix(".manifest.json"))
+            try:
+                manifest = read_manifest(engine)
+            except SesurgeryError:
+                continue
+            if engine.is_file() and (run is None or manifest.details.get("run") == run.as_posix()):
+                found.append((engine, manifest))
+        return found
+
+    def fresh_run(self, name: str, spec_digest: str) -> Path:
+        """A folder for a new run of that name: no training and no other spec's run is ever written over."""
+        number = 1
+        while True:
+            folder = self.runs / (name if number == 1 else f"{name}-{number}")
+            if not (folder / WEIGHTS).exists():
+                return folder
+            try:
+                manifest = read_manifest(folder / WEIGHTS)
+            except SesurgeryError:
+                manifest = None
+            untouched = manifest is not None and manifest.spec_digest == spec_digest and not (folder / "train").exists()
+            if untouched and not manifest.details.get("top1"):  # type: ignore[union-attr]
+                return folder
+            number += 1
+
+
+def _newest(artifacts: Iterable[Path]) -> Path | None:
+    with_manifest = [path for path in artifacts if manifest_path(path).is_file()]
+    return max(with_manifest, key=lambda path: manifest_path(path).stat().st_mtime_ns, default=None)

@@ -1,0 +1,135 @@
+"""What a report says, without how it looks: frozen data that every rendering starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sesurgery.verification.latency import LatencyReport
+from sesurgery.verification.parity import ParityReport
+
+MAC_CONVENTION = "MACs of convolutions and linear layers, batch 1"
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One block inserted: where, at which feature map, and what it adds. `stage` is None between stages."""
+
+    key: str
+    stage: int | None
+    channels: int
+    height: int
+    width: int
+    block: str
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class NetworkSection:
+    """The network before and after surgery. `input_shape` is channels, height, width."""
+
+    model: str
+    input_shape: tuple[int, int, int]
+    sites: tuple[SiteRow, ...]
+    params_before: int
+    params_after: int
+    macs_before: int
+    macs_after: int
+    convention: str = MAC_CONVENTION
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One epoch; `top1` is on the held-out samples, as a share."""
+
+    epoch: int
+    train_loss: float
+    top1: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class TrainingSection:
+    """How training went. `data` is a short phrase; `top1`, on held-out samples, belongs to the weights kept."""
+
+    data: str
+    epochs: tuple[EpochRow, ...]
+    top1: float
+
+
+@dataclass(frozen=True)
+class BatchParity:
+    """The engine beside the trained model when run at one batch size."""
+
+    batch: int
+    report: ParityReport
+
+
+@dataclass(frozen=True)
+class EngineSection:
+    """A built engine. Where it was not compared with the model, `not_verified` holds the reason and `parity` is empty.
+
+    `convolutions` counts the output types found in the built network: {"fp16": 53}.
+    """
+
+    backend: str
+    precision: str
+    file: str
+    build_seconds: float
+    convolutions: Mapping[str, int]
+    parity: tuple[BatchParity, ...] = ()
+    not_verified: str | None = None
+    size_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend} {self.precision}"
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether every comparison met its tolerance; None where there was none."""
+        return all(entry.report.passed for entry in self.parity) if self.parity else None
+
+
+@dataclass(frozen=True)
+class LatencySection:
+    """A race with its name and its mode, e.g. "2 CPU threads, the run alone, no transfers"."""
+
+    title: str
+    mode: str
+    report: LatencyReport
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A file that the run read or wrote."""
+
+    path: str
+    sha256: str
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the results: versions of packages, the device, digests by name ("spec", "plan"), files."""
+
+    versions: Mapping[str, str]
+    device: str
+    digests: Mapping[str, str]
+    files: tuple[FileRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A whole run. `command` makes it again; `created` is a date and time as text."""
+
+    title: str
+    created: str
+    command: str
+    network: NetworkSection
+    training: TrainingSection | None
+    engines: tuple[EngineSection, ...]
+    latency: tuple[LatencySection, ...]
+    provenance: Provenance

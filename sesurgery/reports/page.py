@@ -1,0 +1,95 @@
+"""The page: a template, a style sheet and the plots, all in one file of HTML."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from sesurgery.reports import latency, latency_plots, parity, parity_plot, training_plot, wording
+from sesurgery.reports.canvas import Plot
+from sesurgery.reports.model import EngineSection, LatencySection, RunReport
+from sesurgery.reports.run import convolution_counts, network_totals
+from sesurgery.reports.summary import summarise
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Race:
+    """A latency section as the page shows it."""
+
+    section: LatencySection
+    protocol: str
+    tax: str
+    header: list[str]
+    rows: list[list[str]]
+    plots: tuple[Plot, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An engine with the plots of its comparisons."""
+
+    engine: EngineSection
+    plots: tuple[Plot, ...]
+
+
+def render(report: RunReport) -> str:
+    """The report as HTML; every text is escaped, only our own SVG and CSS are taken as they are."""
+    return _environment().get_template("report.html").render(
+        report=report,
+        summary=summarise(report),
+        totals=network_totals(report.network),
+        most_params=max((site.params for site in report.network.sites), default=1) or 1,
+        learning=training_plot.learning("t", report.training) if report.training and report.training.epochs else None,
+        engines=[_compared(f"e{number}", engine) for number, engine in enumerate(report.engines)],
+        parity_header=parity.HEADER,
+        parity_rows=parity.table(report.engines),
+        parity_remarks=parity.remarks(report.engines),
+        tax_plot=latency_plots.tax("l", report.latency),
+        races=[_race(f"l{number}", section) for number, section in enumerate(report.latency)],
+    )  # fmt: skip
+
+
+def _compared(name: str, engine: EngineSection) -> Compared:
+    plots = tuple(parity_plot.parity(f"{name}b{number}", entry) for number, entry in enumerate(engine.parity))
+    return Compared(engine, plots)
+
+
+def _race(name: str, section: LatencySection) -> Race:
+    header, rows = latency.table(section.report)
+    return Race(
+        section=section,
+        protocol=latency.protocol(section),
+        tax=latency.tax_text(section.report),
+        header=header,
+        rows=rows,
+        plots=(latency_plots.spread(name, section.report), latency_plots.rounds(name, section.report)),
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # A line must not break between a number and its percent sign.
+        finalize=lambda value: value.replace(" %", "\u00a0%") if isinstance(value, str) else value,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "count": wording.count,
+        "plural": wording.plural,
+        "file_size": wording.file_size,
+        "convolutions": convolution_counts,
+    }
+    environment.globals["style"] = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    environment.globals["inline"] = Markup
+    return environment

@@ -1,0 +1,127 @@
+"""The report of a whole run as a page, as Markdown, as JSON, and as the few lines that end a command."""
+
+from __future__ import annotations
+
+from sesurgery.reports import latency, parity
+from sesurgery.reports.model import EngineSection, NetworkSection, RunReport, TrainingSection
+from sesurgery.reports.summary import summarise
+from sesurgery.reports.wording import (
+    count,
+    fields,
+    growth,
+    markdown,
+    markdown_code,
+    markdown_table,
+    percent,
+    plain,
+    text_table,
+)
+
+
+def to_html(report: RunReport) -> str:
+    """One self-contained page: styles and plots inside, nothing to load, no scripts."""
+    # matplotlib takes half a second to import, which text and JSON need not pay.
+    from sesurgery.reports.page import render
+
+    return render(report)
+
+
+def to_text(report: RunReport) -> str:
+    """Verdict and key figures for a terminal."""
+    summary = summarise(report)
+    numbers = text_table([[f"  {figure.label}", figure.value] for figure in summary.figures])
+    lines = [f"{line}  {figure.detail}" for line, figure in zip(numbers, summary.figures, strict=True)]
+    warnings = [f"warning: {warning}" for warning in summary.warnings]
+    return "\n".join([f"{report.title}: {summary.finding}", *lines, *warnings]) + "\n"
+
+
+def to_json(report: RunReport) -> dict[str, object]:
+    """Everything as plain JSON data; a number that is not finite becomes null."""
+    summary = summarise(report)
+    return {
+        "schema_version": 1,
+        "title": report.title,
+        "created": report.created,
+        "command": report.command,
+        "summary": fields(summary),
+        "network": fields(report.network),
+        "training": plain(report.training),
+        "engines": [parity.to_json(engine) for engine in report.engines],
+        "latency": [latency.to_json(section) for section in report.latency],
+        "provenance": fields(report.provenance),
+    }
+
+
+def to_markdown(report: RunReport) -> str:
+    """The whole report as GitHub Markdown, plots left out."""
+    summary = summarise(report)
+    parts = [
+        f"# {markdown(report.title)}",
+        f"**{markdown(summary.finding)}.** {markdown(' '.join(summary.sentences))}",
+        f"Made {markdown(report.created)} by {markdown_code(report.command)}.",
+        *(f"> Warning: {markdown(warning)}" for warning in summary.warnings),
+        "## Network",
+        *_network(report.network),
+    ]
+    if report.training:
+        parts += ["## Training", markdown(report.training.data), *_training(report.training)]
+    if report.engines:
+        parts += ["## Engines", *_engines(report), parity.to_markdown(report.engines).rstrip()]
+    for section in report.latency:
+        parts += [f"## Latency: {markdown(section.title)}", latency.to_markdown(section).rstrip()]
+    return "\n\n".join([*parts, "## Provenance", *_provenance(report)]) + "\n"
+
+
+def network_totals(network: NetworkSection) -> list[list[str]]:
+    """Parameters and MACs before, after, and what was added."""
+    return [
+        [name, count(before), count(after), f"+{count(after - before)}", growth(before, after)]
+        for name, before, after in (
+            ("parameters", network.params_before, network.params_after),
+            ("MACs", network.macs_before, network.macs_after),
+        )
+    ]
+
+
+def convolution_counts(engine: EngineSection) -> str:
+    """The precisions found in the built network: `53 fp16, 1 fp32`."""
+    return ", ".join(f"{number} {name}" for name, number in engine.convolutions.items()) or "not known"
+
+
+def _network(network: NetworkSection) -> list[str]:
+    sites = [
+        [site.key, "-" if site.stage is None else str(site.stage), f"{site.channels} × {site.height} × {site.width}", site.block,
+         f"{site.params:,}", f"{site.macs:,}"]
+        for site in network.sites
+    ]  # fmt: skip
+    return [
+        "\n".join(markdown_table(["", "before", "after", "added", "share"], network_totals(network))),
+        markdown(f"{network.model}, input {' × '.join(map(str, network.input_shape))}. {network.convention}."),
+        "\n".join(markdown_table(["site", "stage", "feature map", "block", "parameters", "MACs"], sites)),
+    ]
+
+
+def _training(training: TrainingSection) -> list[str]:
+    rows = [
+        [str(row.epoch), f"{row.train_loss:.4f}", percent(row.top1), f"{row.learning_rate:.3g}"]
+        for row in training.epochs
+    ]
+    return ["\n".join(markdown_table(["epoch", "training loss", "held-out top-1", "learning rate"], rows))]
+
+
+def _engines(report: RunReport) -> list[str]:
+    rows = [
+        [engine.name, engine.file, f"{engine.build_seconds:.1f} s", convolution_counts(engine)]
+        for engine in report.engines
+    ]
+    return ["\n".join(markdown_table(["engine", "file", "build", "convolutions"], rows))]
+
+
+def _provenance(report: RunReport) -> list[str]:
+    made = report.provenance
+    rows = [["device", made.device], *([name, text] for name, text in (*made.versions.items(), *made.digests.items()))]
+    parts = ["\n".join(markdown_table(["what", "value"], rows))]
+    if made.files:
+        files = [[row.path, row.role, row.sha256] for row in made.files]
+        parts.append("\n".join(markdown_table(["file", "role", "SHA-256"], files)))
+    return parts

@@ -1,0 +1,90 @@
+"""Reading `last.ckpt`: a Lightning checkpoint that also holds the epochs done and the recipe. Weights only, no code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sesurgery.diagnostics import fail
+from sesurgery.spec.model import Train
+from sesurgery.training.history import Epoch
+
+OWN = "sesurgery"
+PREFIX = "model."
+START_OVER = "train without resuming, which starts from the beginning"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What of a checkpoint matters outside Lightning: the epochs done, the recipe they followed, the weights."""
+
+    history: tuple[Epoch, ...]
+    recipe: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+
+
+def own_part(history: tuple[Epoch, ...], recipe: Train) -> dict[str, Any]:
+    """What is stored under the key `OWN`: plain data, so that the file loads with weights_only."""
+    return {"history": [asdict(epoch) for epoch in history], "recipe": _decisive(recipe)}
+
+
+def read(path: Path) -> Saved:
+    """The checkpoint at `path`; raises SE402 where there is none and SE502 where it is not one of ours."""
+    if not path.is_file():
+        raise fail("SE402", f"there is no checkpoint to resume from: {path} is missing", "train without resuming first")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return Saved(
+            history=tuple(Epoch(**epoch) for epoch in content[OWN]["history"]),
+            recipe=content[OWN]["recipe"],
+            weights={
+                key.removeprefix(PREFIX): value
+                for key, value in content["state_dict"].items()
+                if key.startswith(PREFIX)
+            },
+        )
+    # torch.load has no error of its own: a damaged file raises whatever its reader trips over.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise fail("SE502", f"{path} cannot be read as a training checkpoint: {reason}", START_OVER) from error
+
+
+def require_fit(saved: Saved, model: nn.Module, recipe: Train, path: Path) -> None:
+    """Raise SE502 where the checkpoint is of another architecture, or of a recipe that differs in more than length."""
+    problems = _weight_problems(saved.weights, model.state_dict())
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise fail("SE502", f"{path} is of another network: {', '.join(problems[:3])}{more}", START_OVER)
+    before, now = _flat(saved.recipe), _flat(_decisive(recipe))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if changed:
+        listed = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
+        raise fail("SE502", f"{path} was trained by another recipe: {listed}", f"put it back, or {START_OVER}")
+
+
+def _decisive(recipe: Train) -> dict[str, Any]:
+    # A run may be made longer, and may move to a machine with other cores.
+    return recipe.model_dump(mode="json", exclude={"epochs", "threads"})
+
+
+def _weight_problems(saved: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    problems = [f"{key} is not in the checkpoint" for key in own if key not in saved]
+    problems += [f"{key} is not in the network" for key in saved if key not in own]
+    problems += [
+        f"{key} is {tuple(saved[key].shape)} there and {tuple(own[key].shape)} here"
+        for key in own
+        if key in saved and saved[key].shape != own[key].shape
+    ]
+    return problems
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,34 @@
+"""The epochs of a training run, as values and as a table."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch, counted from 1.
+
+    Losses are mean cross-entropies in nats, the training one with label smoothing; `held_out_top1` is a fraction;
+    `lr` is the learning rate of the epoch's last step; `seconds` include the evaluation.
+    """
+
+    epoch: int
+    train_loss: float
+    held_out_top1: float
+    held_out_loss: float
+    lr: float
+    seconds: float
+
+
+def to_csv(epochs: Sequence[Epoch]) -> str:
+    """The epochs as CSV: a header of field names and a row an epoch."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(field.name for field in dataclasses.fields(Epoch))
+    writer.writerows(dataclasses.astuple(epoch) for epoch in epochs)
+    return stream.getvalue()

@@ -1,0 +1,124 @@
+"""Training as one function: a model, data and a recipe in; the trained model, a checkpoint and its history out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as pl
+from torch import nn
+
+from sesurgery.artifacts import write_text
+from sesurgery.diagnostics import fail
+from sesurgery.spec.model import Train
+from sesurgery.training import checkpoint
+from sesurgery.training.datasets.base import Data
+from sesurgery.training.evaluation import in_mode, logits
+from sesurgery.training.history import Epoch, to_csv
+from sesurgery.training.interruption import Interrupted, Interruption
+from sesurgery.training.machine import company, devices, settings
+from sesurgery.training.module import Classifier
+from sesurgery.training.quiet import quiet_lightning
+from sesurgery.training.record import Heartbeat, Progress, Recorder
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The epochs done, those before a resume included; `interrupted` says that ^C came, be it in the last moment."""
+
+    epochs: tuple[Epoch, ...]
+    interrupted: bool
+    checkpoint: Path
+    metrics: Path
+
+    @property
+    def top1(self) -> float | None:
+        """Held-out top-1 after the last finished epoch, a fraction; None before the first one."""
+        return self.epochs[-1].held_out_top1 if self.epochs else None
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    recipe: Train,
+    folder: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    heartbeat: Heartbeat | None = None,
+) -> FitResult:
+    """Train `model` in place by the recipe, or go on from the folder's `last.ckpt`.
+
+    `progress` is called after each epoch, `heartbeat` after each batch with ("train" | "evaluate", done, of). After ^C
+    the model holds the weights of the last finished epoch, as the checkpoint does. The same recipe from the same
+    weights gives the same weights on one machine.
+
+    Raises SE402 where there is nothing to resume, SE501 where data and model do not fit together, and SE502 where the
+    checkpoint is of another network or recipe, or where the loss is no longer a number.
+    """
+    require_data(model, data)
+    recorder = Recorder(folder, recipe, (), progress, heartbeat)
+    if resume:
+        saved = checkpoint.read(recorder.checkpoint)
+        checkpoint.require_fit(saved, model, recipe, recorder.checkpoint)
+        recorder.history = saved.history
+        if len(saved.history) >= recipe.epochs:
+            model.load_state_dict(saved.weights)
+            # A run killed between the two files left the table one row short.
+            write_text(recorder.metrics, to_csv(saved.history))
+            return FitResult(saved.history, False, recorder.checkpoint, recorder.metrics)
+    folder.mkdir(parents=True, exist_ok=True)
+    interruption = Interruption()
+    with (
+        interruption.listening(),
+        quiet_lightning(),
+        settings(recipe.threads),
+        in_mode(model, training=True),
+        company(),
+    ):
+        trainer = pl.Trainer(
+            max_epochs=recipe.epochs,
+            callbacks=[interruption, recorder],
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            num_sanity_val_steps=0,
+            **devices(recipe.batch_size),
+        )
+        if not resume:
+            # An earlier run's: nothing may take it for this one's.
+            recorder.checkpoint.unlink(missing_ok=True)
+        try:
+            trainer.fit(
+                Classifier(model, recipe, data),
+                ckpt_path=recorder.checkpoint if resume else None,
+                weights_only=True,
+            )
+        except (Interrupted, SystemExit) as stop:
+            # Lightning turns a KeyboardInterrupt, the second ^C, into SystemExit; other exits are not ours to keep.
+            if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+                raise
+            interruption.asked = True
+            if recorder.checkpoint.is_file():
+                model.load_state_dict(checkpoint.read(recorder.checkpoint).weights)
+        finally:
+            recorder.close()
+    return FitResult(recorder.history, interruption.asked, recorder.checkpoint, recorder.metrics)
+
+
+def require_data(model: nn.Module, data: Data) -> None:
+    """Raise SE501 where the model does not turn the data's images into one logit a class."""
+    sample = data.held_out.images[:2]
+    try:
+        outputs = logits(model, sample)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise fail("SE501", f"the model does not take images of {list(sample.shape[1:])}: {reason}") from error
+    if outputs.shape != (len(sample), len(data.classes)):
+        raise fail(
+            "SE501",
+            f"the data has {len(data.classes)} classes, the model gives {list(outputs.shape[1:])} outputs an image",
+            "set the model's number of classes, e.g. `kwargs: {num_classes: " + f"{len(data.classes)}" + "}`",
+        )

@@ -1,0 +1,203 @@
+"""Does an engine answer like the trained model? Logits against logits, by criteria that are always named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sesurgery.backends.base import Array, Runner
+from sesurgery.diagnostics import fail
+from sesurgery.spec.model import Tolerance
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One thing that was asked: what, the bound and which side of it is good, and what was found."""
+
+    name: str
+    sign: str
+    allowed: float
+    found: float
+
+    @property
+    def met(self) -> bool:
+        # A NaN compares false with everything and so never meets a criterion.
+        return self.found <= self.allowed if self.sign == "<=" else self.found >= self.allowed
+
+    def __str__(self) -> str:
+        allowed, found = f"{self.allowed:.6g}", f"{self.found:.6g}"
+        # "asked >= 1, found 1" would puzzle: a miss by the seventh digit shows all its digits.
+        if allowed == found and not self.met:
+            allowed, found = repr(self.allowed), repr(self.found)
+        return f"{self.name}: asked {self.sign} {allowed}, found {found}"
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """An engine's logits beside the trained model's.
+
+    A sample with NaN or infinity counts as wrong and as disagreeing; errors are then infinite and cosines NaN.
+    `sample_errors` is each sample's largest absolute logit error, `sample_margins` how far the model's first class
+    lies above its second: an error below half the margin cannot change the answer.
+    """
+
+    samples: int
+    classes: int
+    reference_top1: float
+    candidate_top1: float
+    agreement: float
+    max_abs: float
+    mean_abs: float
+    min_cosine: float
+    mean_cosine: float
+    worst_sample: int
+    nonfinite_samples: int
+    criteria: tuple[Criterion, ...]
+    sample_errors: tuple[float, ...]
+    sample_margins: tuple[float, ...]
+    disagreeing: tuple[int, ...]
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Every criterion that is not met, with what was asked and what was found."""
+        broken: tuple[str, ...] = ()
+        if self.nonfinite_samples:
+            broken = (
+                f"finite logits: asked for in every sample, found NaN or infinity in {self.nonfinite_samples} "
+                f"of {self.samples} (sample {self.worst_sample} for one)",
+            )
+        return broken + tuple(str(criterion) for criterion in self.criteria if not criterion.met)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+def compare(reference: Array, candidate: Array, labels: Array, tolerance: Tolerance) -> ParityReport:
+    """Compare logits [N, classes] of the trained model and of an engine on the same samples with `labels` [N].
+
+    Raises SE606 where the shapes differ or the reference is not finite, SE501 where the labels do not fit, and SE102
+    where the tolerance asks for nothing.
+    """
+    _require_comparable(reference, candidate, labels, tolerance)
+    trained, engine = reference.astype(np.float64), candidate.astype(np.float64)
+    finite = np.asarray(np.isfinite(engine).all(axis=1))
+    errors, means, cosines = _differences(trained, engine, finite)
+    # Row by row: argmax takes a NaN for the largest value, which could agree by luck.
+    answers, expected = np.where(finite, engine.argmax(axis=1), -1), trained.argmax(axis=1)
+    right, right_before, agreed = answers == labels, expected == labels, answers == expected
+    found = {
+        "max_abs": float(errors.max()),
+        "mean_abs": float(means.mean()),
+        "min_cosine": float(cosines.min()),
+        "min_agreement": float(agreed.mean()),
+        # From counts: the difference of two rounded shares can miss a bound that it meets exactly.
+        "max_top1_drop": (int(right_before.sum()) - int(right.sum())) / len(labels),
+    }
+    return ParityReport(
+        samples=len(labels),
+        classes=trained.shape[1],
+        reference_top1=float(right_before.mean()),
+        candidate_top1=float(right.mean()),
+        agreement=found["min_agreement"],
+        max_abs=found["max_abs"],
+        mean_abs=found["mean_abs"],
+        min_cosine=found["min_cosine"],
+        mean_cosine=float(cosines.mean()),
+        worst_sample=int(errors.argmax()),
+        nonfinite_samples=int((~finite).sum()),
+        criteria=tuple(
+            Criterion(name, ">=" if name in ("min_cosine", "min_agreement") else "<=", allowed, found[name])
+            for name, allowed in _asked(tolerance)
+        ),
+        sample_errors=tuple(errors.tolist()),
+        sample_margins=tuple(_margins(trained).tolist()),
+        disagreeing=tuple(np.flatnonzero(~agreed).tolist()),
+    )
+
+
+def predict(runner: Runner, images: Array, batch: int) -> Array:
+    """Logits [N, classes] of an engine with one input and one output over images [N, C, H, W], `batch` at a time.
+
+    The last batch is as short as it comes: padding would hide an engine that is wrong at some batch sizes.
+    Raises SE606 where the engine has more than one input or output, or gives another number of rows than it was fed.
+    """
+    if len(runner.inputs) != 1 or len(runner.outputs) != 1:
+        counts = f"{len(runner.inputs)} inputs and {len(runner.outputs)} outputs"
+        raise fail("SE606", f"the engine has {counts}; a classifier with one of each is expected")
+    if batch < 1 or not len(images):
+        raise fail("SE606", f"nothing to run: {len(images)} images in batches of {batch}")
+    fed, read = runner.inputs[0].name, runner.outputs[0].name
+    parts = []
+    for start in range(0, len(images), batch):
+        piece = np.ascontiguousarray(images[start : start + batch])
+        logits = runner.infer({fed: piece})[read]
+        if logits.ndim != 2 or len(logits) != len(piece):
+            shape = "x".join(map(str, logits.shape))
+            raise fail("SE606", f"output {read!r} has shape {shape} for {len(piece)} samples; [N, classes] is expected")
+        # A runner may hand out the same buffer on every call.
+        parts.append(logits.copy())
+    return np.concatenate(parts)
+
+
+def _asked(tolerance: Tolerance) -> Iterator[tuple[str, float]]:
+    for name in type(tolerance).model_fields:
+        if (allowed := getattr(tolerance, name)) is not None:
+            yield name, allowed
+
+
+def _require_comparable(reference: Array, candidate: Array, labels: Array, tolerance: Tolerance) -> None:
+    if reference.ndim != 2 or reference.shape != candidate.shape:
+        raise fail(
+            "SE606",
+            f"logits of one shape [N, classes] are expected; the model gave {list(reference.shape)}, "
+            f"the engine {list(candidate.shape)}",
+        )
+    if not reference.size:
+        raise fail("SE501", "there are no samples to compare on")
+    if labels.shape != (len(reference),) or labels.min() < 0 or labels.max() >= reference.shape[1]:
+        raise fail(
+            "SE501",
+            f"{len(reference)} labels from 0 to {reference.shape[1] - 1} are expected; "
+            f"found {list(labels.shape)} with values from {labels.min()} to {labels.max()}"
+            if labels.size
+            else f"{len(reference)} labels are expected; found none",
+        )
+    if not np.isfinite(reference).all():
+        raise fail("SE606", "the trained model itself gives NaN or infinity: there is nothing to compare with")
+    if next(_asked(tolerance), None) is None:
+        known = ", ".join(type(tolerance).model_fields)
+        raise fail("SE102", "the tolerance asks for nothing, so anything would pass", f"give at least one of: {known}")
+
+
+def _differences(trained: Floats, engine: Floats, finite: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+    """Of each sample: the largest and the mean absolute error, and the cosine (two zero vectors count as equal)."""
+    largest, means = np.full(len(trained), np.inf), np.full(len(trained), np.inf)
+    cosines = np.full(len(trained), np.nan)
+    error = np.abs(trained[finite] - engine[finite])
+    largest[finite], means[finite] = error.max(axis=1), error.mean(axis=1)
+    before, after = _unit(trained[finite]), _unit(engine[finite])
+    # 1 - |u - v|^2 / 2 rather than u . v: equal vectors give exactly one, and nearly equal ones keep their digits.
+    cosines[finite] = 1 - ((before - after) ** 2).sum(axis=1) / 2
+    vanished = (~before.any(axis=1)) ^ (~after.any(axis=1))
+    cosines[finite] = np.where(vanished, 0.0, cosines[finite])
+    return largest, means, cosines
+
+
+def _unit(rows: Floats) -> Floats:
+    """Each row scaled to length one; a row of zeros stays as it is."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths == 0, 1.0, lengths)
+
+
+def _margins(trained: Floats) -> Floats:
+    """How far each sample's first class lies above its second; zero where there is only one class."""
+    if trained.shape[1] < 2:
+        return np.zeros(len(trained))
+    top = np.partition(trained, -2, axis=1)
+    return top[:, -1] - top[:, -2]

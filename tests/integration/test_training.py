@@ -1,0 +1,141 @@
+"""Training as a user meets it: real data, a real network, a real ^C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sesurgery.models.cifar_resnet import CifarResNet
+from sesurgery.spec.model import Train
+from sesurgery.spec.plugins import Catalogs
+from sesurgery.training.datasets import DATASETS
+from sesurgery.training.datasets.digits import Digits
+from sesurgery.training.evaluation import evaluate
+from sesurgery.training.history import Epoch
+from sesurgery.training.loop import FitResult, fit
+
+pytestmark = pytest.mark.slow
+
+SHAPE = (1, 16, 16)
+EPOCHS = 3
+
+
+def recipe() -> Train:
+    given = {"epochs": EPOCHS, "batch_size": 64, "threads": 1}
+    return Train.model_validate(given, context=Catalogs(DATASETS, DATASETS, DATASETS, ()))
+
+
+def network() -> CifarResNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return CifarResNet(8, in_channels=SHAPE[0])
+
+
+def train(folder: Path, *, resume: bool = False) -> tuple[FitResult, CifarResNet]:
+    model = network()
+    return fit(model, Digits().load(SHAPE), recipe(), folder, resume=resume), model
+
+
+def timeless(epochs: tuple[Epoch, ...]) -> list[Epoch]:
+    return [replace(epoch, seconds=0) for epoch in epochs]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[FitResult, CifarResNet]:
+    return train(tmp_path_factory.mktemp("whole"))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from test_training import Digits, SHAPE, fit, network, recipe
+
+def beat(phase, done, of):
+    print(phase, done, flush=True)
+
+result = fit(network(), Digits().load(SHAPE), recipe(), Path(sys.argv[1]), heartbeat=beat)
+print("returned", result.interrupted, len(result.epochs))
+"""
+
+
+def environment() -> dict[str, str]:
+    """The environment of a process that can import this file."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+
+
+def interrupt(folder: Path, epoch: int, phase: str) -> subprocess.CompletedProcess[str]:
+    """Run the training in a process of its own and send it SIGINT at the first batch of a phase of an epoch."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        # A test run in the background passes an ignored SIGINT on to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    begun = 0
+    assert child.stdout is not None
+    for line in child.stdout:
+        begun += line == "train 1\n"
+        if begun == epoch and line == f"{phase} 1\n":
+            child.send_signal(signal.SIGINT)
+            break
+    out, err = child.communicate(timeout=120)
+    return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+
+@dataclass(frozen=True)
+class Press:
+    """When ^C comes, and how many epochs are done by then."""
+
+    epoch: int
+    phase: str
+    done: int
+
+
+PRESSES = [Press(1, "train", 0), Press(2, "train", 1), Press(2, "evaluate", 2)]
+
+
+@pytest.mark.parametrize("press", PRESSES, ids=lambda press: f"{press.phase} of epoch {press.epoch}")
+def test_a_run_stopped_by_sigint_resumes_to_what_it_would_have_been(
+    press: Press, whole: tuple[FitResult, CifarResNet], tmp_path: Path
+) -> None:
+    child = interrupt(tmp_path, press.epoch, press.phase)
+    assert (child.returncode, child.stderr) == (0, "")
+    assert child.stdout.splitlines()[-1] == f"returned True {press.done}"
+    resumed, model = train(tmp_path, resume=True)
+    assert timeless(resumed.epochs) == timeless(whole[0].epochs)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in whole[1].state_dict().items())
+    assert len(resumed.metrics.read_text(encoding="utf-8").splitlines()) == 1 + EPOCHS
+
+
+def test_two_processes_share_one_run(whole: tuple[FitResult, CifarResNet], tmp_path: Path) -> None:
+    script = tmp_path / "child.py"
+    script.write_text(CHILD.replace("print(phase, done, flush=True)", "pass"), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    child = subprocess.run(
+        [*torchrun, str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment() | {"OMP_NUM_THREADS": "1"},
+        timeout=180,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.splitlines() == [f"returned False {EPOCHS}"] * 2
+    result, model = train(tmp_path, resume=True)
+    assert [epoch.lr for epoch in result.epochs] == [epoch.lr for epoch in whole[0].epochs]
+    assert result.top1 == evaluate(model, Digits().load(SHAPE).held_out).top1
+
+
+def test_the_network_learns_the_digits(whole: tuple[FitResult, CifarResNet]) -> None:
+    assert whole[0].top1 is not None
+    assert whole[0].top1 > 0.9

@@ -1,0 +1,98 @@
+"""A run as the pipeline would report it, with synthetic numbers whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sesurgery.reports.model import (
+    BatchParity,
+    EngineSection,
+    EpochRow,
+    FileRow,
+    LatencySection,
+    NetworkSection,
+    Provenance,
+    RunReport,
+    SiteRow,
+    TrainingSection,
+)
+from sesurgery.spec.model import Tolerance
+from sesurgery.verification.estimates import Floats, estimate_tax, summarise
+from sesurgery.verification.latency import EngineTiming, LatencyReport
+from sesurgery.verification.parity import ParityReport, compare
+
+
+def timing(name: str, kept: Floats) -> EngineTiming:
+    rounds = tuple(tuple(row) for row in kept.tolist())
+    return EngineTiming(name, summarise(kept.ravel(), 1), rounds, tuple((1.6 * kept[:, 0]).tolist()))
+
+
+def race(ratio: float, spread: float, seed: int, warnings: tuple[str, ...] = ()) -> LatencyReport:
+    generator = np.random.default_rng(seed)
+    pace = 1 + 0.01 * np.sin(np.arange(60) / 7)[:, None]
+    kept = 4.2e-3 * pace * generator.gamma(1 / spread**2, spread**2, (2, 60, 10)) * np.array([ratio, 1])[:, None, None]
+    tax = estimate_tax(kept[0], kept[1], 0.95, generator)
+    ours, theirs = timing("seresnet", kept[0]), timing("resnet", kept[1])
+    return LatencyReport(1, 60, 10, 0.5, 7.25, ours, theirs, tax, warnings)
+
+
+def parity(noise: float, seed: int, samples: int = 360) -> ParityReport:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(10, size=samples)
+    reference = generator.normal(0, 1, (samples, 10))
+    reference[np.arange(samples), labels] += generator.gamma(4, 1.2, samples)
+    candidate = reference + generator.normal(0, noise, reference.shape) * generator.gamma(2, 0.5, (samples, 1))
+    return compare(reference, candidate, labels, Tolerance(max_abs=0.1, min_agreement=0.99, max_top1_drop=0.01))
+
+
+@pytest.fixture
+def good_parity() -> ParityReport:
+    return parity(1e-6, 1)
+
+
+@pytest.fixture
+def bad_parity() -> ParityReport:
+    return parity(0.4, 2)
+
+
+@pytest.fixture
+def run() -> RunReport:
+    sites = tuple(
+        SiteRow(f"se/layer{stage}.{block}[0]", stage, 64 * 2 ** (stage - 1), 32 >> stage, 32 >> stage, "se",
+                8 * 4 ** (stage - 1) * 64 + 68 * stage, 8 * 4 ** (stage - 1) * 64)
+        for stage in (1, 2, 3, 4)
+        for block in (0, 1)
+    )  # fmt: skip
+    epochs = tuple(
+        EpochRow(epoch, 2.1 * 0.62**epoch + 0.04, 0.986 - 0.5 * 0.5**epoch, 0.05 * (1 + np.cos(np.pi * epoch / 10)))
+        for epoch in range(1, 11)
+    )
+    return RunReport(
+        title="se-resnet18 on digits",
+        created="2025-03-01 12:00 UTC",
+        command="sesurgery run specs/digits.yaml",
+        network=NetworkSection("resnet18", (3, 32, 32), sites, 11_181_642, 11_270_000, 555_422_720, 555_510_000),
+        training=TrainingSection("digits: 1437 samples to train on, 360 held out; seed 0.", epochs, 0.9855),
+        engines=(
+            EngineSection("onnxruntime", "fp32", "engines/digits.onnxruntime.fp32.ort", 1.24, {"fp32": 20},
+                          (BatchParity(1, parity(1e-6, 1)), BatchParity(32, parity(1.2e-6, 1))), size_bytes=45_100_000),
+            EngineSection("onnxruntime", "fp16", "engines/digits.onnxruntime.fp16.ort", 1.91, {"fp16": 20},
+                          (BatchParity(1, parity(4e-3, 3)), BatchParity(32, parity(0.3, 4))), size_bytes=22_600_000,
+                          notes=("the gate branch stays fp32",)),
+            EngineSection("tensorrt", "fp16", "engines/digits.tensorrt.fp16.plan", 31.0, {"fp16": 20, "fp32": 1},
+                          not_verified="cannot run here: no CUDA driver"),
+        ),
+        latency=(
+            LatencySection("onnxruntime fp32", "2 CPU threads, the run alone, no copies", race(1.098, 0.02, 1)),
+            LatencySection("onnxruntime fp16", "2 CPU threads, the run alone, no copies",
+                           race(1.001, 0.06, 2, ("resnet: unstable, the coefficient of variation is 6.0 %",))),
+        ),
+        provenance=Provenance(
+            {"python": "3.11.2", "torch": "2.15.0", "onnxruntime": "1.31.0"},
+            "Some CPU, 2 cores",
+            {"spec": "ab" * 32, "plan": "cd" * 32},
+            (FileRow("runs/digits/weights.safetensors", "12" * 32, "weights"),
+             FileRow("export/digits.onnx", "34" * 32, "network")),
+        ),
+    )  # fmt: skip

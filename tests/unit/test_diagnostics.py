@@ -1,0 +1,34 @@
+from sesurgery.diagnostics import CODES, Diagnostic, Span, suggest
+
+
+def test_a_diagnostic_shows_line_caret_and_hint():
+    span = Span("specs/x.yaml", 6, 5, 8, "    reducton: 16")
+    text = Diagnostic("SE101", "unknown key 'reducton'", span, "did you mean 'reduction'?").render()
+    assert text.splitlines() == [
+        "specs/x.yaml:6:5: error[SE101]: unknown key 'reducton'",
+        "    6 |     reducton: 16",
+        "      |     ^^^^^^^^",
+        "  hint: did you mean 'reduction'?",
+    ]
+
+
+def test_a_tab_does_not_shift_the_caret():
+    span = Span("x", 1, 2, 1, "\tkey: 1")
+    lines = Diagnostic("SE002", "m", span).render().splitlines()
+    assert lines[1].index("key") == lines[2].index("^")
+
+
+def test_a_span_longer_than_the_line_stops_at_its_end():
+    text = Diagnostic("SE004", "m", Span("x", 1, 3, 99, "abcd")).render()
+    assert text.splitlines()[2].count("^") == 2
+
+
+def test_names_are_suggested_or_listed():
+    assert suggest("residul", ["residual", "module"]) == "did you mean 'residual'?"
+    assert suggest("zzz", ["residual", "module"]) == "known: module, residual"
+    assert suggest("zzz", []) == "there is none"
+
+
+def test_every_code_is_explained_in_the_docs(request):
+    text = (request.config.rootpath / "docs" / "errors.md").read_text()
+    assert [code for code in CODES if f"`{code}`" not in text] == []

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import torch
+
+from sesurgery.training.batches import InOrder, Shuffled, mixed
+from sesurgery.training.datasets.base import Split
+
+SPLIT = Split(torch.arange(10.0).reshape(10, 1, 1, 1), torch.arange(10))
+
+
+def labels(batches: InOrder | Shuffled) -> list[list[int]]:
+    return [batch.tolist() for _, batch in batches]
+
+
+def test_in_order_gives_every_sample_once() -> None:
+    batches = InOrder(SPLIT, 4)
+    assert labels(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert len(batches) == 3
+
+
+def test_shuffled_gives_full_batches_without_a_repeat() -> None:
+    batches = labels(Shuffled(SPLIT, 3, seed=0))
+    assert [len(batch) for batch in batches] == [3, 3, 3]
+    assert len({label for batch in batches for label in batch}) == 9
+
+
+def test_images_and_labels_stay_together() -> None:
+    for images, batch in Shuffled(SPLIT, 3, seed=0):
+        assert images.flatten().long().tolist() == batch.tolist()
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    batches, same = Shuffled(SPLIT, 3, seed=5), Shuffled(SPLIT, 3, seed=5)
+    first = labels(batches)
+    torch.rand(1)
+    assert labels(same) == first
+    batches.epoch = 1
+    assert labels(batches) != first
+    assert labels(Shuffled(SPLIT, 3, seed=6)) != first
+
+
+def test_an_epoch_set_after_iter_still_counts() -> None:
+    batches = Shuffled(SPLIT, 3, seed=0)
+    begun = iter(batches)
+    batches.epoch = 4
+    assert next(begun)[1].tolist() == labels(batches)[0]
+
+
+def test_processes_share_each_batch() -> None:
+    whole = labels(Shuffled(SPLIT, 4, seed=1))
+    parts = [labels(Shuffled(SPLIT, 4, seed=1, share=share, shares=2)) for share in (0, 1)]
+    assert [sorted(left + right) for left, right in zip(*parts, strict=True)] == [sorted(batch) for batch in whole]
+
+
+def test_a_split_smaller_than_a_batch_is_one_batch() -> None:
+    assert [sorted(batch) for batch in labels(Shuffled(SPLIT, 64, seed=0))] == [list(range(10))]
+
+
+def test_neighbouring_seeds_and_epochs_do_not_meet() -> None:
+    seeds = {mixed(seed, epoch) for seed in range(50) for epoch in range(50)}
+    assert len(seeds) == 2500
+    assert all(0 <= seed < 2**63 for seed in seeds)

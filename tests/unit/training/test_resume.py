@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.spec.model import Train
+from sesurgery.training.datasets.base import Data
+from sesurgery.training.history import Epoch, to_csv
+from sesurgery.training.loop import fit
+
+Net = Callable[..., nn.Module]
+Recipe = Callable[..., Train]
+
+
+class Stop(Exception):  # noqa: N818
+    """Ends training from a callback, as a crash would."""
+
+
+def crash_in(epoch: int, batch: int) -> Callable[[str, int, int], None]:
+    """A heartbeat that crashes at a training batch of an epoch, both counted from 1."""
+    begun = 0
+
+    def beat(phase: str, done: int, of: int) -> None:
+        nonlocal begun
+        begun += phase == "train" and done == 1
+        if (phase, begun, done) == ("train", epoch, batch):
+            raise Stop
+
+    return beat
+
+
+def timeless(epochs: tuple[Epoch, ...]) -> list[Epoch]:
+    return [replace(epoch, seconds=0) for epoch in epochs]
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(1, 1), (2, 1), (2, 4), (3, 6)])
+def test_a_resumed_run_equals_one_never_stopped(
+    epoch: int, batch: int, data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    whole, parts, recipe = make_net(), make_net(), make_recipe()
+    expected = fit(whole, data, recipe, tmp_path / "whole")
+    with pytest.raises(Stop):
+        fit(parts, data, recipe, tmp_path / "parts", heartbeat=crash_in(epoch, batch))
+    fresh = make_net()
+    found = fit(fresh, data, recipe, tmp_path / "parts", resume=True)
+    assert timeless(found.epochs) == timeless(expected.epochs)
+    assert found.metrics.read_text(encoding="utf-8") == to_csv(found.epochs)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, fresh.state_dict()[key]), key
+
+
+def test_tensorboard_shows_every_step_once(data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = make_recipe(epochs=6)
+    with pytest.raises(Stop):
+        fit(make_net(), data, recipe, tmp_path, heartbeat=crash_in(4, 5))
+    fit(make_net(), data, recipe, tmp_path, resume=True)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("step/lr")] == [10, 20, 30]
+    assert [event.step for event in events.Scalars("epoch/train_loss")] == [6, 12, 18, 24, 30, 36]
+
+
+def test_a_complete_run_returns_at_once_with_its_weights(
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    trained, fresh = make_net(), make_net()
+    first = fit(trained, data, make_recipe(), tmp_path)
+    calls: list[Epoch] = []
+    first.metrics.unlink()
+    again = fit(fresh, data, make_recipe(), tmp_path, resume=True, progress=calls.append)
+    assert (again, calls) == (first, [])
+    assert torch.equal(fresh[6].weight, trained[6].weight)
+    assert first.metrics.read_text(encoding="utf-8") == to_csv(first.epochs)
+
+
+def test_a_run_can_be_made_longer(data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path) -> None:
+    fit(make_net(), data, make_recipe(), tmp_path)
+    longer = fit(make_net(), data, make_recipe(epochs=5, threads=None), tmp_path, resume=True)
+    assert [epoch.epoch for epoch in longer.epochs] == [1, 2, 3, 4, 5]
+
+
+def test_nothing_to_resume_is_an_error(data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(SesurgeryError, match=r"SE402.*last\.ckpt is missing"):
+        fit(make_net(), data, make_recipe(), tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_another_network_is_refused(
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    fit(make_net(), data, make_recipe(epochs=1), tmp_path)
+    with pytest.raises(SesurgeryError, match=r"SE502.*another network: 0\.weight is \(4, 1.*and 3 more") as caught:
+        fit(make_net(width=8), data, make_recipe(), tmp_path, resume=True)
+    assert "(8, 1, 3, 3) here" in str(caught.value)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    fit(make_net(), data, make_recipe(epochs=1), tmp_path)
+    with pytest.raises(SesurgeryError, match=r"SE502.*batch_size was 16, is 8, optimizer\.lr was 0\.1, is 0\.3"):
+        fit(make_net(), data, make_recipe(batch_size=8, optimizer={"lr": 0.3}), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"], ids=["empty", "text"])
+def test_a_damaged_checkpoint_is_refused(
+    content: bytes, data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "last.ckpt").write_bytes(content)
+    with pytest.raises(SesurgeryError, match=r"SE502.*cannot be read as a training checkpoint"):
+        fit(make_net(), data, make_recipe(), tmp_path, resume=True)
+
+
+def test_a_foreign_checkpoint_is_refused(data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(SesurgeryError, match=r"SE502.*cannot be read as a training checkpoint"):
+        fit(make_net(), data, make_recipe(), tmp_path, resume=True)
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("owned"),)
+
+
+def test_a_checkpoint_that_carries_code_does_not_run_it(
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Payload()}, tmp_path / "last.ckpt")
+    with pytest.raises(SesurgeryError, match="SE502"):
+        fit(make_net(), data, make_recipe(), tmp_path, resume=True)
+    assert not (tmp_path / "owned").exists()
