@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Both make .venv first, once.
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

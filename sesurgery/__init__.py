@@ -1,3 +1,23 @@
-"""Channel attention inserted into any convolutional backbone, trained, lowered, built, verified and timed."""
+"""Channel attention inserted into any convolutional backbone, trained, lowered, built, verified and timed.
+
+`load_spec`, `plan`, `apply` and `insert` are here for Python users; they are imported when first used, so that
+`import sesurgery` does not pay for torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sesurgery.front import apply, insert, load_spec, plan
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "apply", "insert", "load_spec", "plan"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from sesurgery import front
+
+        return getattr(front, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

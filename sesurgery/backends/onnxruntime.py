@@ -62,6 +62,7 @@ class OnnxRuntime(Backend):
             session_options.optimized_model_filepath = str(temporary)
             try:
                 onnxruntime.InferenceSession(str(onnx), session_options, providers=PROVIDERS)
+                _bring_weights_in(temporary, onnx.parent)
             except Exception as error:  # its exceptions share no base class but Exception
                 raise fail("SE604", f"ONNX Runtime cannot build {onnx}: {error}") from error
             notes = (*_source.fixed_batch_notes(source, options.batch), *_computed_in_fp32(temporary, options))
@@ -132,6 +133,14 @@ def _info(node: onnxruntime.NodeArg) -> TensorInfo:
     dtype = node.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(dim if dim is not None else f"dim{axis}" for axis, dim in enumerate(node.shape))
     return TensorInfo(node.name, shape, DTYPES.get(dtype, dtype))
+
+
+def _bring_weights_in(engine: Path, folder: Path) -> None:
+    """Weights kept outside the ONNX file are still outside the optimised one, and would be sought beside the engine."""
+    model = onnx.load(engine, load_external_data=False)
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        onnx.load_external_data_for_model(model, str(folder))
+        onnx.save(model, engine)
 
 
 def _computed_in_fp32(engine: Path, options: BuildOptions) -> tuple[str, ...]:

@@ -90,10 +90,16 @@ def convolution_counts(engine: EngineSection) -> str:
 
 def _network(network: NetworkSection) -> list[str]:
     sites = [
-        [site.key, "-" if site.stage is None else str(site.stage), f"{site.channels} × {site.height} × {site.width}", site.block,
-         f"{site.params:,}", f"{site.macs:,}"]
+        [
+            site.key,
+            "-" if site.stage is None else str(site.stage),
+            f"{site.channels} × {site.height} × {site.width}",
+            site.block,
+            f"{site.params:,}",
+            f"{site.macs:,}",
+        ]
         for site in network.sites
-    ]  # fmt: skip
+    ]
     return [
         "\n".join(markdown_table(["", "before", "after", "added", "share"], network_totals(network))),
         markdown(f"{network.model}, input {' × '.join(map(str, network.input_shape))}. {network.convention}."),

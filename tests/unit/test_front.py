@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+import sesurgery
+from sesurgery.diagnostics import SpecError
+from sesurgery.models.cifar_resnet import resnet20
+
+IMAGE = torch.zeros(1, 3, 32, 32)
+
+
+def test_one_line_inserts_blocks_and_leaves_the_model_as_it_was():
+    model = resnet20()
+    keys = list(model.state_dict())
+    changed = sesurgery.insert(model, block="se", at="residual", example_input=IMAGE, reduction=4, stages=[2, 3])
+    assert list(model.state_dict()) == keys
+    new = [key for key in changed.state_dict() if key not in keys]
+    assert new[:4] == [f"layer2.0.se.{name}" for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")]
+    assert len(new) == 6 * 4
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_name():
+    with pytest.raises(SpecError, match="did you mean 'reduction'"):
+        sesurgery.insert(resnet20(), example_input=IMAGE, reducton=4)
+
+
+def test_a_placement_can_have_options():
+    changed = sesurgery.insert(resnet20(), at={"placement": "module", "names": "layer1"}, example_input=IMAGE)
+    assert isinstance(changed.get_submodule("layer1.se"), nn.Module)
+
+
+def test_plan_and_apply_take_a_spec_as_a_mapping_with_a_model_at_hand():
+    spec = {
+        "version": 1,
+        "model": {"source": "timm", "name": "resnet18"},
+        "input": {"shape": [3, 32, 32]},
+        "surgery": [{"insert": {"block": "se", "init": "identity"}, "at": "residual"}],
+    }
+    model = resnet20().eval()
+    assert len(sesurgery.plan(spec, model).sites) == 9
+    image = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(sesurgery.apply(spec, model)(image), model(image))
+
+
+def test_importing_the_package_offers_only_what_it_names():
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = sesurgery.nonsense
