@@ -12,10 +12,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 CONVENTION = "MACs of convolutions, linear layers and matrix products, one image"
+
+NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
+"""What fake tensors, which have a shape and no values, raise where a network looks at its data."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +35,23 @@ class Cost:
 
 
 def cost(module: nn.Module, shape: tuple[int, int, int]) -> Cost:
-    """The cost of a module on one image of `shape` (channels, height, width); nothing is computed."""
+    """The cost of a module on one image of `shape` (channels, height, width).
+
+    Nothing is computed, unless the module looks at its data: then it is run once, on zeros.
+    """
     twin = copy.deepcopy(module).eval()
-    parameter = next((part for part in twin.parameters() if part.is_floating_point()), None)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            flops = _flops(twin, shape)
+    except NEEDS_VALUES:
+        flops = _flops(copy.deepcopy(module).eval(), shape)
+    return Cost(sum(part.numel() for part in module.parameters()), flops // 2)
+
+
+def _flops(module: nn.Module, shape: tuple[int, int, int]) -> int:
+    like = next((part for part in module.parameters() if part.is_floating_point()), torch.empty(0))
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), counter:
         warnings.simplefilter("ignore")
-        with FakeTensorMode(allow_non_fake_inputs=True), counter:
-            image = torch.empty(1, *shape, device="cpu" if parameter is None else parameter.device)
-            twin(image if parameter is None else image.to(parameter.dtype))
-    return Cost(sum(part.numel() for part in module.parameters()), counter.get_total_flops() // 2)
+        module(torch.zeros(1, *shape, device=like.device, dtype=like.dtype))
+    return int(counter.get_total_flops())

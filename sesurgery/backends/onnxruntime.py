@@ -155,5 +155,5 @@ def _computed_in_fp32(engine: Path, options: BuildOptions) -> tuple[str, ...]:
     casts = sum(node.op_type == "Cast" for node in graph.node)
     return (
         f"the CPU provider has no fp16 kernels for them: {single} of {len(convolutions)} convolutions of its optimised "
-        f"graph compute in fp32, between {casts} casts; speed and drift say nothing about fp16 hardware",
+        f"graph compute in fp32 (Cast nodes: {casts}); speed and drift say nothing about fp16 hardware",
     )

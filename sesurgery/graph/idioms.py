@@ -8,26 +8,48 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from sesurgery.graph.view import GraphView, Node, Op, Shape
+from sesurgery.graph.view import GraphView, Node, Op, Shape, Use
 
 
 @dataclass(frozen=True)
 class ResidualAdd:
-    """A sum of two paths from one fork. `branch_slot` tells which input of `add` the residual branch is."""
+    """A sum of two paths from one fork: the residual branch and the shortcut.
+
+    `branch_slot` tells which input of `add` the branch is; `branch_nodes` and `shortcut_nodes` are what lies between
+    the fork and the sum on either side, in topological order (none on an identity shortcut).
+    """
 
     add: Node
     fork: Node
     branch_slot: int
     branch_depth: int
     shortcut_depth: int
+    branch_nodes: tuple[Node, ...]
+    shortcut_nodes: tuple[Node, ...]
 
     @property
-    def branch(self) -> Node:
-        return self.add.inputs[self.branch_slot]
+    def shortcut(self) -> tuple[Node, Use]:
+        """The shortcut's last value, and the sum's reading of it."""
+        slot = 1 - self.branch_slot
+        return self.add.inputs[slot], Use(self.add.name, slot)
 
     @property
-    def shortcut(self) -> Node:
-        return self.add.inputs[1 - self.branch_slot]
+    def branch(self) -> tuple[Node, Use]:
+        """The branch's last value before a constant scale or a drop-path, and the one reading of it."""
+        node, use = self.add.inputs[self.branch_slot], Use(self.add.name, self.branch_slot)
+        inside = {item.name for item in self.branch_nodes}
+        while len(node.uses) == 1 and (slot := _scaled_or_passed(node)) is not None:
+            below = node.inputs[slot]
+            if below.name not in inside:
+                break
+            node, use = below, Use(node.name, slot)
+        return node, use
+
+    @property
+    def entries(self) -> tuple[Use, ...]:
+        """The branch's readings of the fork."""
+        inside = {item.name for item in self.branch_nodes}
+        return tuple(use for use in self.fork.uses if use.user in inside)
 
 
 @dataclass(frozen=True)
@@ -42,7 +64,8 @@ def residual_adds(graph: GraphView) -> list[ResidualAdd | NotResidual]:
     """Every sum of two maps in the graph, told apart by its dataflow, in topological order.
 
     The residual branch is the path from the fork with more convolutions on it (the longest chain counts); a shortcut is
-    the identity or a shorter projection. Two paths of one depth cannot be told apart and are reported as such.
+    the identity or a shorter projection. Two paths of one depth cannot be told apart and are reported as such. A sum of
+    more terms is a chain of sums, each judged on its own.
     """
     return [_judge(node) for node in graph if node.op is Op.ADD]
 
@@ -57,19 +80,23 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
         return NotResidual(add, f"its inputs differ in shape: {_size(first.shape)} and {_size(second.shape)}")
     if first is second:
         return NotResidual(add, "both inputs are one value")
-    fork, region = _fork(first, second)
+    fork, sides = _fork(first, second)
     if fork is None:
         return NotResidual(add, "its inputs have no common source")
-    depths = (_depth(first, fork, region), _depth(second, fork, region))
+    depths = (_depth(first, fork, sides[0]), _depth(second, fork, sides[1]))
     if depths[0] == depths[1]:
         deep = "no convolution" if depths[0] == 0 else f"{depths[0]} convolution{'s' if depths[0] > 1 else ''} deep"
         return NotResidual(add, f"both inputs lie {deep}: branch and shortcut look alike")
     branch = 0 if depths[0] > depths[1] else 1
-    return ResidualAdd(add, fork, branch, depths[branch], depths[1 - branch])
+    low = _lowest(sides[branch])
+    if low is not None and add.shape is not None and (low[0] < add.shape[1] or low[1] < add.shape[2]):
+        why = f"its deeper input goes down to {low[0]}x{low[1]} and comes back: a skip connection, not a residual unit"
+        return NotResidual(add, why)
+    return ResidualAdd(add, fork, branch, depths[branch], depths[1 - branch], sides[branch], sides[1 - branch])
 
 
-def _fork(first: Node, second: Node) -> tuple[Node | None, dict[str, Node]]:
-    """The latest value that both inputs descend from, and the nodes between it and them.
+def _fork(first: Node, second: Node) -> tuple[Node | None, tuple[tuple[Node, ...], tuple[Node, ...]]]:
+    """The latest value that both inputs descend from, and the nodes between it and each of them.
 
     Walks back from both inputs at once, always from the latest node, so that only the unit itself is visited and the
     cost over a whole network stays linear.
@@ -77,29 +104,46 @@ def _fork(first: Node, second: Node) -> tuple[Node | None, dict[str, Node]]:
     reached: dict[str, set[int]] = {first.name: {0}, second.name: {1}}
     queue = [(-first.index, first.name, first), (-second.index, second.name, second)]
     heapq.heapify(queue)
-    region: dict[str, Node] = {}
+    sides: tuple[list[Node], list[Node]] = ([], [])
     while queue:
         _, name, node = heapq.heappop(queue)
-        if len(reached[name]) == 2:
-            return node, region
-        region[name] = node
+        if len(reached[name]) == 2 and not node.constant:
+            return node, (tuple(reversed(sides[0])), tuple(reversed(sides[1])))
+        for side in reached[name]:
+            sides[side].append(node)
         for source in node.inputs:
             if source.name not in reached:
                 reached[source.name] = set()
                 heapq.heappush(queue, (-source.index, source.name, source))
             reached[source.name] |= reached[name]
-    return None, region
+    return None, ((), ())
 
 
-def _depth(end: Node, fork: Node, region: dict[str, Node]) -> int:
+def _depth(end: Node, fork: Node, nodes: tuple[Node, ...]) -> int:
     """The most convolutions on any path from the fork to `end`, `end` included and the fork not."""
     depths: dict[str, int] = {fork.name: 0}
-    for node in sorted(region.values(), key=lambda node: node.index):
+    for node in nodes:
         below = [depths[source.name] for source in node.inputs if source.name in depths]
-        # A value of the region that does not come from the fork (a constant, a position code) lies on no path.
+        # A value that does not come from the fork (a constant, a position code) lies on no path.
         if below:
             depths[node.name] = max(below) + (node.op is Op.CONV)
     return depths.get(end.name, 0)
+
+
+def _lowest(nodes: tuple[Node, ...]) -> tuple[int, int] | None:
+    """The lowest resolution at which a convolution works, those on single values (a gate's) left out."""
+    sizes = [node.shape[1:] for node in nodes if node.op is Op.CONV and node.shape and node.shape[1:] != (1, 1)]
+    return (min(size[0] for size in sizes), min(size[1] for size in sizes)) if sizes else None
+
+
+def _scaled_or_passed(node: Node) -> int | None:
+    """The input that a node only scales by a constant, or passes through; None where it does something else."""
+    if node.op is Op.PASS:
+        return 0
+    if node.op is not Op.MUL:
+        return None
+    data = [slot for slot, source in enumerate(node.inputs) if not source.constant]
+    return data[0] if len(data) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -128,10 +172,19 @@ def conv_units(graph: GraphView) -> list[ConvUnit]:
 
 
 def _only_reader(graph: GraphView, node: Node, op: Op) -> Node | None:
-    if len(node.uses) != 1:
-        return None
-    reader = graph[node.uses[0].user]
-    return reader if reader.op is op else None
+    """The node of that kind that alone reads the value, seen through what only passes it on."""
+    while len(node.uses) == 1:
+        node = graph[node.uses[0].user]
+        if node.op is op:
+            return node
+        if node.op is not Op.PASS:
+            return None
+    return None
+
+
+def activated(graph: GraphView, node: Node) -> Node:
+    """The activation that alone reads the value, or the value itself."""
+    return _only_reader(graph, node, Op.ACT) or node
 
 
 def stages(graph: GraphView) -> tuple[tuple[int, int], ...]:

@@ -32,6 +32,7 @@ class Op(enum.Enum):
     POOL = "pool"
     GLOBAL_POOL = "global_pool"
     RESHAPE = "reshape"
+    PASS = "pass"  # the value itself when evaluating: identity, dropout, drop-path
     OTHER = "other"
     OUTPUT = "output"
 
@@ -105,6 +106,8 @@ class Node:
     conv: ConvFacts | None
     index: int
     """Place in topological order."""
+    constant: bool
+    """Whether the value comes from parameters alone, whatever the input."""
 
     def __str__(self) -> str:
         line = f"{self.name} = {self.op.value}({', '.join(value.name for value in self.inputs)})"
@@ -146,15 +149,17 @@ class GraphView:
             uses[fact.name] = []
         self._nodes: dict[str, Node] = {}
         for index, fact in enumerate(listed):
+            inputs = tuple(self._nodes[name] for name in fact.inputs)
             self._nodes[fact.name] = Node(
                 name=fact.name,
                 op=fact.op,
-                inputs=tuple(self._nodes[name] for name in fact.inputs),
+                inputs=inputs,
                 uses=tuple(uses[fact.name]),
                 scope=fact.scope,
                 shape=fact.shape,
                 conv=fact.conv,
                 index=index,
+                constant=fact.op is not Op.INPUT and all(source.constant for source in inputs),
             )
 
     def __iter__(self) -> Iterator[Node]:

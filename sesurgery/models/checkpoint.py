@@ -13,7 +13,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sesurgery import planner
-from sesurgery.artifacts import Manifest, describe, locked, read_manifest, require_intact, write_text, writing
+from sesurgery.artifacts import (
+    Manifest,
+    describe,
+    digest_text,
+    locked,
+    read_manifest,
+    require_intact,
+    write_text,
+    writing,
+)
 from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import fail
 from sesurgery.models import sources
@@ -33,6 +42,11 @@ class Run:
     plan: Plan
     network: nn.Module
     manifest: Manifest
+
+    @property
+    def beside(self) -> Path | None:
+        """The folder of the spec that the run was made from: a python factory may lie there."""
+        return _beside(self.manifest)
 
 
 def save(
@@ -71,26 +85,34 @@ def read(folder: Path, catalogs: Catalogs) -> Run:
     """Rebuild a run's network by replaying its plan; raises SE401 where the files are not the ones written together."""
     spec = read_spec(folder, catalogs)
     manifest = require_intact(folder / WEIGHTS)
+    again = f"make the run again with: {manifest.command}"
     if spec.digest != manifest.spec_digest:
         text = f"{folder / SPEC} is not the spec that this run was made with"
-        raise fail("SE401", text, "apply the changed spec: `sesurgery apply SPEC` makes a run of its own")
-    plan = Plan.from_json((folder / PLAN).read_text(encoding="utf-8"), BLOCKS)
-    if plan.digest != manifest.plan_digest:
-        raise fail("SE401", f"{folder / PLAN} is not the plan that this run was made with", "make the run again")
-    network = replay(spec, plan)
+        raise fail("SE401", text, f"{again}; a changed spec makes a run of its own")
+    # The bytes are judged before they are read: a damaged file need not be JSON.
+    text = (folder / PLAN).read_text(encoding="utf-8", errors="replace") if (folder / PLAN).is_file() else ""
+    if digest_text(text) != manifest.plan_digest:
+        raise fail("SE401", f"{folder / PLAN} is not the plan that this run was made with", again)
+    plan = Plan.from_json(text, BLOCKS)
+    network = replay(spec, plan, _beside(manifest))
     network.load_state_dict(load_file(folder / WEIGHTS))
     return Run(folder, spec, plan, network.eval(), manifest)
 
 
-def replay(spec: Spec, plan: Plan) -> nn.Module:
+def replay(spec: Spec, plan: Plan, beside: Path | None = None) -> nn.Module:
     """The changed network with fresh values, made from the spec's model by the plan alone."""
     with torch.random.fork_rng(devices=[]):
-        network = sources.build(spec, weights=False)
+        network = sources.build(spec, weights=False, beside=beside)
         surgeon = FxSurgeon(spec.input.shape)
         view = surgeon.view(network)
         if view.digest != plan.view_digest:
             plan = _again(spec, plan, planner.plan(spec, view))
         return surgeon.apply(network, plan)
+
+
+def _beside(manifest: Manifest) -> Path | None:
+    origin = manifest.details.get("spec")
+    return Path(str(origin)).parent if origin else None
 
 
 def _again(spec: Spec, plan: Plan, anew: Plan) -> Plan:

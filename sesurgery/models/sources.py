@@ -16,8 +16,10 @@ from sesurgery.diagnostics import SesurgeryError, Span, fail, suggest
 from sesurgery.spec.model import Model, OnnxModel, PythonModel, Spec, TimmModel
 
 
-def build(spec: Spec, *, weights: bool = True) -> nn.Module:
+def build(spec: Spec, *, weights: bool = True, beside: Path | None = None) -> nn.Module:
     """The network that the spec names, in training mode; `weights=False` leaves pretrained values and files out.
+
+    A python factory is looked for in `beside` first, by default the spec's own folder.
 
     Fresh values come from torch's global generator. Raises SE301 for a name its source does not know, SE302 where it
     cannot be built, SE303 where a factory cannot be imported, SE401 where a weights file does not fit.
@@ -26,7 +28,7 @@ def build(spec: Spec, *, weights: bool = True) -> nn.Module:
     if isinstance(model, OnnxModel):
         text = "a network that is an ONNX file cannot be changed yet"
         raise fail("SE302", text, "name a timm, torchvision or python model", span=spec.span("model", "source"))
-    factory = _factory(model, spec)
+    factory = _factory(model, spec, beside or spec.folder)
     kwargs: dict[str, Any] = dict(model.kwargs)
     if not isinstance(model, PythonModel) and model.pretrained and weights:
         kwargs |= {"pretrained": True} if isinstance(model, TimmModel) else {"weights": "DEFAULT"}
@@ -57,8 +59,12 @@ def load_weights(network: nn.Module, path: Path, span: Span | None = None) -> No
     """Load a local state dict (`.safetensors`, or a torch file of tensors alone); every key and shape must match."""
     if not path.is_file():
         raise fail("SE401", f"the weights file {path} is not there", "check the path", span=span)
+    state: object
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         text = f"{path} is not a weights file: {_first_line(error)}"
         raise fail("SE401", text, "save a state dict with safetensors or torch.save", span=span) from error
@@ -66,11 +72,10 @@ def load_weights(network: nn.Module, path: Path, span: Span | None = None) -> No
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
             break
-    _check(network, state, path, span)
-    network.load_state_dict(state)
+    network.load_state_dict(_checked(network, state, path, span))
 
 
-def _check(network: nn.Module, state: object, path: Path, span: Span | None) -> None:
+def _checked(network: nn.Module, state: object, path: Path, span: Span | None) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise fail("SE401", f"{path} holds no state dict", "save `model.state_dict()`", span=span)
     own = network.state_dict()
@@ -83,6 +88,7 @@ def _check(network: nn.Module, state: object, path: Path, span: Span | None) -> 
         raise fail(
             "SE401", f"{path} does not fit the network: " + "; ".join(problems), "check 'name' and 'kwargs'", span=span
         )
+    return state
 
 
 def _named(what: str, keys: list[str]) -> Iterable[str]:
@@ -90,9 +96,9 @@ def _named(what: str, keys: list[str]) -> Iterable[str]:
         yield f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
 
 
-def _factory(model: Model, spec: Spec) -> Callable[..., nn.Module]:
+def _factory(model: Model, spec: Spec, beside: Path) -> Callable[..., nn.Module]:
     if isinstance(model, PythonModel):
-        return _import(model.name, spec)
+        return _import(model.name, spec, beside)
     if isinstance(model, TimmModel):
         import timm
 
@@ -109,10 +115,10 @@ def _factory(model: Model, spec: Spec) -> Callable[..., nn.Module]:
     return lambda **kwargs: create(model.name, **kwargs)
 
 
-def _import(name: str, spec: Spec) -> Callable[..., nn.Module]:
+def _import(name: str, spec: Spec, beside: Path) -> Callable[..., nn.Module]:
     module_name, _, attribute = name.partition(":")
     # A factory beside the spec or in the current folder is found, as `python -m` would.
-    folders = [str(spec.folder.resolve()), str(Path.cwd())]
+    folders = [str(beside.resolve()), str(Path.cwd())]
     before = list(sys.path)
     sys.path[:0] = [folder for folder in folders if folder not in sys.path]
     try:

@@ -38,6 +38,7 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
         planned.plan,
         command=f"sesurgery apply {origin}",
         details={
+            "spec": origin,
             "sites": len(planned.sites),
             "params_before": planned.before.params,
             "params_after": planned.after.params,

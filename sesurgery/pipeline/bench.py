@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sesurgery.artifacts import require_intact, write_text
+from sesurgery.artifacts import Manifest, digest_file, require_intact, write_text
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Backend
 from sesurgery.models import checkpoint
@@ -17,7 +17,7 @@ from sesurgery.pipeline.engines import build_engines
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.train import data_of
-from sesurgery.pipeline.verify import run_of
+from sesurgery.pipeline.verify import descends_from, run_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.reports.model import LatencySection
 from sesurgery.spec.model import Batch, Engine
@@ -43,7 +43,7 @@ def bench(engine: Path, workspace: Workspace, against: Path | None = None, talk:
     manifest, folder = run_of(engine)
     spec = checkpoint.read_spec(folder, catalogs())
     backend = BACKENDS.load(str(manifest.details["backend"]))()
-    against = against or _plain(folder, workspace, manifest.details, talk)
+    against = against or _plain(folder, workspace, manifest, talk)
     rival = BACKENDS.load(str(require_intact(against).details["backend"]))()
     plan = spec.latency
     images = data_of(spec).held_out.images[: plan.batch].numpy()
@@ -62,7 +62,15 @@ def bench(engine: Path, workspace: Workspace, against: Path | None = None, talk:
     return Benched(engine, against, folder, section)
 
 
-def _plain(folder: Path, workspace: Workspace, details: Any, talk: Talk) -> Path:
+def _plain(folder: Path, workspace: Workspace, engine: Manifest, talk: Talk) -> Path:
+    """The plain network's engine: one built of the run's weights, in the same way and by the same versions."""
+    weights = require_intact(folder / checkpoint.WEIGHTS).sha256
+    details: Any = engine.details
+    same = ("backend", "precision", "batch")
+    for path, made in workspace.built(folder):
+        alike = made.versions == engine.versions and all(made.details[key] == details[key] for key in same)
+        if made.details.get("plain") and alike and digest_file(path) == made.sha256 and descends_from(made, weights):
+            return path
     low, best, high = details["batch"]
     batch = Batch(min=low, opt=best, max=high)
     wanted = Engine(backend=details["backend"], precision=details["precision"], batch=batch)

@@ -62,7 +62,7 @@ def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bo
 def plain_network(run: Run) -> nn.Module:
     """The network without the blocks, all other weights as in the run: what the blocks are measured against."""
     with torch.random.fork_rng(devices=[]):
-        network = sources.build(run.spec, weights=False)
+        network = sources.build(run.spec, weights=False, beside=run.beside)
     state = run.network.state_dict()
     network.load_state_dict({key: state[key] for key in network.state_dict()})
     return network.eval()

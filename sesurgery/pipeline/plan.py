@@ -11,7 +11,7 @@ from sesurgery import planner
 from sesurgery.accounting import CONVENTION, Cost, cost
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, SpecError, located
 from sesurgery.models import sources
-from sesurgery.planner import Plan
+from sesurgery.planner import Plan, Site
 from sesurgery.spec import Spec
 from sesurgery.spec.plugins import options_to_dict
 from sesurgery.surgeons.fx import FxSurgeon
@@ -101,20 +101,37 @@ def plan(spec: Spec) -> Planned:
 
 
 def _costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
-    """The sites' costs; raises SE305 pointing at every rule whose block cannot be built at one of its sites."""
+    """The sites' costs; raises SE305 pointing at every rule whose block cannot be built or run at one of its sites."""
     names = spec.rule_names()
     mistakes: dict[str, Diagnostic] = {}
+    good: set[tuple[str, int, int, int]] = set()
     for site in made.sites:
-        try:
-            with torch.random.fork_rng(devices=[]):
-                site.block.options.build(site.channels)
-        except Exception as error:
-            text = f"the block cannot be built for {site.key} ({site.channels} channels): {error}"
+        kind = (site.rule, site.channels, site.height, site.width)
+        if site.rule in mistakes or kind in good:
+            continue
+        if (why := _obstacle(site)) is not None:
+            text = f"the block cannot be {why}"
             span = spec.span("surgery", names.index(site.rule), "insert")
-            mistakes.setdefault(site.rule, Diagnostic("SE305", text, span, "change the block's options"))
+            mistakes[site.rule] = Diagnostic("SE305", text, span, "change the block's options")
+        good.add(kind)
     if mistakes:
         raise SpecError(list(mistakes.values()))
     return site_costs(made)
+
+
+def _obstacle(site: Site) -> str | None:
+    """What cannot be done with the block at this site, and why, or None."""
+    where = f"for {site.key} ({site.channels} channels)"
+    try:
+        with torch.random.fork_rng(devices=[]):
+            block = site.block.options.build(site.channels)
+    except Exception as error:
+        return f"built {where}: {error}"
+    try:
+        cost(block, (site.channels, site.height, site.width))
+    except Exception as error:
+        return f"run {where}: {error}"
+    return None
 
 
 def site_costs(made: Plan) -> tuple[Cost, ...]:

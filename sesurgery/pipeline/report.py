@@ -61,7 +61,7 @@ def assemble(run: Run, workspace: Workspace) -> RunReport:
     return RunReport(
         title=run.folder.name,
         created=run.manifest.created,
-        command=f"sesurgery run {run.folder.as_posix()}/{SPEC}",
+        command=f"sesurgery run {run.manifest.details.get('spec') or (run.folder / SPEC).as_posix()}",
         network=_network(run),
         training=_training(run),
         engines=tuple(results.engine_section(run.folder, path, manifest) for path, manifest in built),

@@ -58,7 +58,9 @@ def train(folder: Path, *, resume: bool = False, talk: Talk | None = None) -> Tr
     )
     if not result.interrupted or len(result.epochs) == recipe.epochs:
         details = {**run.manifest.details, "top1": result.top1, "epochs": len(result.epochs)}
-        checkpoint.save(folder, run.network, run.spec, run.plan, f"sesurgery train {folder.as_posix()}", details)
+        # Of the spec, not of the run: the run is what has to be made again where its files are damaged.
+        command = f"sesurgery train {details.get('spec') or folder.as_posix()}"
+        checkpoint.save(folder, run.network, run.spec, run.plan, command, details)
     return Trained(folder, result, recipe.epochs)
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from sesurgery.artifacts import Manifest, require_intact, write_text
 from sesurgery.backends import BACKENDS
-from sesurgery.diagnostics import Diagnostic, fail
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.models import checkpoint
-from sesurgery.models.checkpoint import Run
 from sesurgery.pipeline import results
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.train import data_of
@@ -54,7 +53,9 @@ def verify(engine: Path) -> Verified:
     """
     manifest, folder = run_of(engine)
     run = checkpoint.read(folder, catalogs())
-    _require_current(engine, manifest, run)
+    if not descends_from(manifest, run.manifest.sha256):
+        text = f"{engine} was not built from the weights that {folder} holds now"
+        raise fail("SE401", text, f"build it again: `sesurgery build-engine {folder.as_posix()}`")
     held_out = data_of(run.spec).held_out
     reference = logits(run.network, held_out.images).numpy()
     images, labels = held_out.images.numpy(), held_out.labels.numpy()
@@ -68,19 +69,22 @@ def verify(engine: Path) -> Verified:
     return Verified(engine, folder, results.engine_section(folder, engine, manifest))
 
 
-def _require_current(engine: Path, manifest: Manifest, run: Run) -> None:
-    """The chain of digests from the engine back to the weights must hold: engine <- ONNX <- (ONNX <-) weights."""
+def descends_from(manifest: Manifest, weights: str) -> bool:
+    """Whether the chain of digests from an engine back to the weights holds: engine <- ONNX <- (ONNX <-) weights."""
     parents = {parent.path: parent.sha256 for parent in manifest.parents}
     seen: set[str] = set()
     while parents:
         path, digest = parents.popitem()
-        if digest == run.manifest.sha256:
-            return
+        if digest == weights:
+            return True
         if path in seen or not Path(path).is_file():
             continue
         seen.add(path)
-        made = require_intact(Path(path))
+        try:
+            made = require_intact(Path(path))
+        except SesurgeryError:
+            # Damaged since: whatever it was, nothing can be said of where it came from.
+            continue
         if made.sha256 == digest:
             parents |= {parent.path: parent.sha256 for parent in made.parents}
-    text = f"{engine} was not built from the weights that {run.folder} holds now"
-    raise fail("SE401", text, f"build it again: `sesurgery build-engine {run.folder.as_posix()}`")
+    return False

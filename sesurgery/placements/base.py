@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sesurgery.graph import GraphView, Node, Use
+from sesurgery.graph.idioms import NotResidual, ResidualAdd, residual_adds
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class Placement(ABC):
     @abstractmethod
     def select(self, graph: GraphView) -> Iterable[Match | Miss]:
         """Every candidate of this kind, in topological order."""
+
+
+def on_units(graph: GraphView, choose: Callable[[ResidualAdd], Match | Miss]) -> Iterator[Match | Miss]:
+    """What a placement chooses in every residual unit; sums that are none are misses with their reason."""
+    for found in residual_adds(graph):
+        if isinstance(found, NotResidual):
+            yield Miss(found.add.scope or found.add.name, found.why)
+        else:
+            yield choose(found)
 
 
 @dataclass(frozen=True)

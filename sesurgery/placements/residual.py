@@ -5,52 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sesurgery.graph import GraphView, Use
-from sesurgery.graph.idioms import NotResidual, residual_adds
-from sesurgery.placements.base import Example, Match, Miss, Placement
+from sesurgery.graph import GraphView
+from sesurgery.graph.idioms import ResidualAdd
+from sesurgery.placements import _units
+from sesurgery.placements.base import Example, Match, Miss, Placement, on_units
 
 
 @dataclass(frozen=True)
 class Residual(Placement):
-    """On the residual branch's last value, read by the sum alone: y = shortcut + SE(branch)."""
+    """On the residual branch's last value, read by the sum alone: y = shortcut + SE(branch).
+
+    A constant scale (Inception-ResNet), a layer scale or a drop-path at the branch's end stays behind the block.
+    """
 
     def select(self, graph: GraphView) -> Iterator[Match | Miss]:
-        for found in residual_adds(graph):
-            where = found.add.scope or found.add.name
-            if isinstance(found, NotResidual):
-                yield Miss(where, found.why)
-            else:
-                # Only the sum is rerouted: another reader of the branch keeps the unscaled value.
-                yield Match(found.branch, (Use(found.add.name, found.branch_slot),), found.add.scope)
+        return on_units(graph, _before_the_sum)
+
+
+def _before_the_sum(unit: ResidualAdd) -> Match:
+    # One reading is rerouted: another reader of the branch keeps the unscaled value.
+    value, use = unit.branch
+    return Match(value, (use,), unit.add.scope)
 
 
 EXAMPLES = (
-    Example(
-        "an identity shortcut",
-        Residual(),
-        """
-        x = input() : 16x32x32
-        conv1 = conv(x) [3x3 s1 p1 16->16] @b.conv1 : 16x32x32
-        bn1 = norm(conv1) @b.bn1 : 16x32x32
-        relu1 = act(bn1) @b.relu : 16x32x32
-        conv2 = conv(relu1) [3x3 s1 p1 16->16] @b.conv2 : 16x32x32
-        bn2 = norm(conv2) @b.bn2 : 16x32x32
-        add = add(bn2, x) @b : 16x32x32
-        """,
-        {"bn2": ("add",)},
-    ),
-    Example(
-        "a projection shortcut is the shallower side, on whichever side of the sum it stands",
-        Residual(),
-        """
-        x = input() : 16x32x32
-        conv1 = conv(x) [3x3 s2 p1 16->32] @b.conv1 : 32x16x16
-        conv2 = conv(conv1) [3x3 s1 p1 32->32] @b.conv2 : 32x16x16
-        down = conv(x) [1x1 s2 p0 16->32] @b.downsample.0 : 32x16x16
-        add = add(down, conv2) @b : 32x16x16
-        """,
-        {"conv2": ("add",)},
-    ),
+    Example("an identity shortcut", Residual(), _units.BOTTLENECK, {"bn3": ("add",)}),
+    Example("a projection is the shallower side", Residual(), _units.BASIC_WITH_PROJECTION, {"bn2": ("add",)}),
+    Example("a pre-activation unit ends in a convolution", Residual(), _units.PREACTIVATION, {"conv2": ("add",)}),
+    Example("before a drop-path", Residual(), _units.INVERTED_RESIDUAL, {"bn3": ("drop",)}),
+    Example("before a constant scale", Residual(), _units.SCALED_RESIDUAL, {"up": ("scaled",)}),
+    Example("before a layer scale", Residual(), _units.LAYER_SCALE, {"fc2": ("scaled",)}),
+    Example("a unit within a unit", Residual(), _units.NESTED, {"b": ("inner",), "inner": ("outer",)}),
+    Example("a sum of three is two sums", Residual(), _units.THREE_WAY, {"a": ("first",), "b2": ("second",)}),
+    Example("a skip connection is no unit", Residual(), _units.ENCODER_DECODER, {}, ("a skip connection",)),
     Example(
         "two paths of one depth cannot be told apart",
         Residual(),

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import map_arg
 
+from sesurgery.accounting import NEEDS_VALUES
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.graph import GraphView, NodeFacts, Shape
 from sesurgery.planner import Plan, Site
@@ -27,18 +28,18 @@ class FxSurgeon(Surgeon[nn.Module]):
         self.shape = shape
 
     def view(self, model: nn.Module) -> GraphView:
-        traced = trace(model)
+        traced = trace(_twin(model))
         shapes = self._shapes(traced)
         facts = []
         for node in traced.graph.nodes:
-            op, conv = fx_ops.kind(node, model)
+            op, conv = fx_ops.kind(node, traced.root)
             inputs = tuple(value.name for value in _readings(node))
             facts.append(NodeFacts(node.name, op, inputs, _scope(node), shapes.get(node.name), conv))
         return GraphView(facts)
 
     def leaves(self, model: nn.Module) -> tuple[Leaf, ...]:
         """The modules that tracing had to take as a whole, and why."""
-        return trace(model).leaves
+        return trace(_twin(model)).leaves
 
     def _insert(self, model: nn.Module, plan: Plan, weights: Weights | None) -> nn.Module:
         original = copy.deepcopy(model)
@@ -62,30 +63,29 @@ class FxSurgeon(Surgeon[nn.Module]):
         prove(changed, {site.key: site.module for site in plan.sites}, self.shape)
 
     def _shapes(self, traced: Trace) -> dict[str, Shape]:
-        """Shapes of all four-dimensional values, found without computing anything."""
-        module = fx.GraphModule(traced.root, traced.graph)
-        modes = {path: part.training for path, part in module.named_modules()}
-        found: dict[str, Shape] = {}
+        """Shapes of all four-dimensional values, found without computing anything wherever that is possible."""
+        module = fx.GraphModule(traced.root, traced.graph).eval()
         try:
-            module.eval()
-            with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                parameter = next(module.parameters(), None)
-                example = torch.empty(2, *self.shape, device="cpu" if parameter is None else parameter.device)
-                if parameter is not None and parameter.is_floating_point():
-                    example = example.to(parameter.dtype)
-                _Shapes(module, found).run(example)
-        except SesurgeryError:
-            raise
+            try:
+                with FakeTensorMode(allow_non_fake_inputs=True):
+                    return self._run(module)
+            except NEEDS_VALUES:
+                # A leaf that looks at its data has nothing to look at in a fake tensor.
+                return self._run(copy.deepcopy(module))
         except Exception as error:
             size = "x".join(map(str, self.shape))
             why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise fail(
                 "SE304", f"the network does not take an input of {size}: {why}", "change 'input: shape'"
             ) from error
-        finally:
-            for path, part in module.named_modules():
-                part.training = modes[path]
+
+    def _run(self, module: fx.GraphModule) -> dict[str, Shape]:
+        found: dict[str, Shape] = {}
+        parameter = next((part for part in module.parameters() if part.is_floating_point()), torch.empty(0))
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            example = torch.zeros(2, *self.shape, device=parameter.device, dtype=parameter.dtype)
+            _Shapes(module, found).run(example)
         return found
 
 
@@ -101,6 +101,11 @@ class _Shapes(fx.Interpreter):
         if isinstance(result, Tensor) and result.dim() == 4:
             self.found[n.name] = (int(result.shape[1]), int(result.shape[2]), int(result.shape[3]))
         return result
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """The same network as other objects, the tensors shared: tracing runs a forward, which may write to its module."""
+    return copy.deepcopy(model, {id(part): part for part in (*model.parameters(), *model.buffers())})
 
 
 def _scope(node: fx.Node) -> str:
@@ -200,4 +205,6 @@ def _keep_everything(original: nn.Module, changed: fx.GraphModule) -> None:
             kept = {name: here.get(name, value) for name, value in there.items()}
             here.clear()
             here.update({**kept, **extra})
-        copied._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
+        # A tensor that is a plain attribute, or a constant in a forward, became a buffer: it must not become a key.
+        constants = copied._buffers.keys() - module._buffers.keys()
+        copied._non_persistent_buffers_set = module._non_persistent_buffers_set | constants

@@ -23,6 +23,7 @@ _NORMS = (
 )
 _GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.FractionalMaxPool2d)
+_PASSES = (nn.Identity, nn.modules.dropout._DropoutNd)
 _NOT_ELEMENTWISE = ("Softmax", "Softmax2d", "LogSoftmax", "Softmin", "MultiheadAttention")
 
 _FUNCTIONS: dict[Callable[..., Any], Op] = {
@@ -39,6 +40,7 @@ _FUNCTIONS: dict[Callable[..., Any], Op] = {
         ),
         Op.ACT,
     ),
+    **dict.fromkeys((F.dropout, F.dropout2d, F.alpha_dropout, F.feature_alpha_dropout), Op.PASS),
     F.linear: Op.LINEAR,
 }  # fmt: skip
 _METHODS: dict[str, Op] = {
@@ -81,6 +83,8 @@ def _module(module: nn.Module) -> Op:
         return Op.GLOBAL_POOL if _is_one(module.output_size) else Op.POOL
     if isinstance(module, _POOLS):
         return Op.POOL
+    if isinstance(module, _PASSES) or type(module).__name__ in ("DropPath", "StochasticDepth", "DropBlock2d"):
+        return Op.PASS
     if isinstance(module, nn.Flatten):
         return Op.RESHAPE
     home, name = type(module).__module__, type(module).__name__

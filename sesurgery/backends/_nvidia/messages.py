@@ -75,11 +75,13 @@ def parser_mistakes(name: str, source: Source, errors: Sequence[Any], logged: Se
     """The parser's errors with the node they are about; what it logged where it lists none."""
     mistakes = []
     for error in errors:
-        node, operator, words = error.node_name(), error.node_operator(), " ".join(error.desc().split())
+        node, operator, code = error.node_name(), error.node_operator(), error.code().name
+        # A description can be the mere source text of a failed check ("false"): the code says what kind it is.
+        words = f"{code.lower().replace('_', ' ')}: {' '.join(error.desc().split())}"
         scope = source.scope(node)
         where = f"node {node!r} ({operator}{f', in {scope}' if scope else ''})" if node else str(source.path)
         hint = None
-        if MISSING_OPERATOR in words:
+        if code == "UNSUPPORTED_NODE" or MISSING_OPERATOR in words:
             words, hint = (
                 f"{name} has no operator {operator!r}",
                 "replace it by operators that ONNX defines, then export",

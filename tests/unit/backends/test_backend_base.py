@@ -24,5 +24,5 @@ def test_the_backends_are_the_ones_with_a_file() -> None:
 
 @pytest.mark.parametrize("sizes", [(0, 1, 2), (2, 1, 4), (1, 8, 4), (-1, -1, -1)])
 def test_a_batch_range_that_does_not_rise_is_refused(sizes: tuple[int, int, int]) -> None:
-    with pytest.raises(SesurgeryError, match="SE104.*must rise from at least 1"):
+    with pytest.raises(SesurgeryError, match=r"SE104.*must rise from at least 1"):
         BatchRange(*sizes)

@@ -33,7 +33,7 @@ def test_a_truncated_file_is_refused(part: float, fp32: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_no_invalid_model(tmp_path: Path) -> None:
-    with pytest.raises(SesurgeryError, match="SE402.*is not there"):
+    with pytest.raises(SesurgeryError, match=r"SE402.*is not there"):
         _source.read(tmp_path / "none.onnx")
 
 
@@ -42,7 +42,7 @@ def test_a_graph_without_nodes_is_refused(fp32: Path) -> None:
     del model.graph.node[:]
     del model.graph.output[:]
     onnx.save(model, fp32)
-    with pytest.raises(SesurgeryError, match="SE602.*holds no network"):
+    with pytest.raises(SesurgeryError, match=r"SE602.*holds no network"):
         _source.read(fp32)
 
 

@@ -18,7 +18,7 @@ def test_the_longest_chain_of_convolutions_decides_which_side_is_the_branch():
         s = add(p, b) : 8x8x8
     """)
     assert isinstance(found, ResidualAdd)
-    assert (found.branch.name, found.shortcut.name, found.fork.name) == ("b", "p", "x")
+    assert (found.branch[0].name, found.shortcut[0].name, found.fork.name) == ("b", "p", "x")
     assert (found.branch_depth, found.shortcut_depth) == (2, 1)
 
 
@@ -32,7 +32,7 @@ def test_a_residual_inside_the_branch_does_not_hide_the_outer_fork():
         outer = add(x, inner) : 8x8x8
     """)
     )
-    assert [(item.fork.name, item.branch.name) for item in found] == [("a", "b"), ("x", "inner")]
+    assert [(item.fork.name, item.branch[0].name) for item in found] == [("a", "b"), ("x", "inner")]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_position_code_on_the_branch_does_not_count_as_a_path():
         a = conv(mixed) [3x3 s1 p1 8->8] : 8x8x8
         s = add(a, x) : 8x8x8
     """)
-    assert (found.branch.name, found.branch_depth) == ("a", 1)
+    assert (found.branch[0].name, found.branch_depth) == ("a", 1)
 
 
 def test_a_unit_ends_at_its_activation_whether_the_norm_is_folded_or_not():

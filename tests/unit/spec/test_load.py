@@ -38,7 +38,8 @@ def test_the_digest_follows_meaning_and_not_layout(tmp_path):
         "surgery: [{insert: se, at: residual}]\n"
     )
     other.write_text(
-        "# the same\ninput:\n  shape:\n  - 3\n  - 64\n  - 64\nname: n\nversion: 1\nmodel: {name: resnet18, source: timm}\n"
+        "# the same\ninput:\n  shape:\n  - 3\n  - 64\n  - 64\nname: n\nversion: 1\n"
+        "model: {name: resnet18, source: timm}\n"
         "surgery:\n- {at: {placement: residual}, insert: {block: se}}\n"
     )
     assert load_spec(one).digest == load_spec(other).digest

@@ -1,0 +1,86 @@
+"""Channel gates that a network already has, found by their dataflow, whoever wrote them.
+
+A gate multiplies a map v by something that is computed from v alone through a global pool. That is Squeeze-and-
+Excitation in timm, torchvision, keras or an ONNX file, with 1x1 convolutions or linear layers, and its relatives.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from sesurgery.graph.view import GraphView, Node, Op, Use
+
+
+@dataclass(frozen=True)
+class ChannelGate:
+    """`mul` = `value` times a gate computed from `value` by `nodes`; `projections` counts its layers with weights."""
+
+    mul: Node
+    value: Node
+    slot: int
+    nodes: tuple[Node, ...]
+
+    @property
+    def projections(self) -> int:
+        return sum(node.op in (Op.CONV, Op.LINEAR) for node in self.nodes)
+
+    @property
+    def scope(self) -> str:
+        """The module that owns the gate: the common scope of what computes it."""
+        scopes = [node.scope.split(".") for node in self.nodes if node.scope]
+        common: list[str] = []
+        for parts in zip(*scopes, strict=False):
+            if len(set(parts)) > 1:
+                break
+            common.append(parts[0])
+        return ".".join(common)
+
+    @property
+    def readings(self) -> tuple[Use, ...]:
+        """The gate's own readings of the value: by the multiplication and by what computes the gate."""
+        own = {self.mul.name, *(node.name for node in self.nodes)}
+        return tuple(use for use in self.value.uses if use.user in own)
+
+
+def channel_gates(graph: GraphView) -> list[ChannelGate]:
+    """Every channel gate of the graph, in topological order."""
+    return [gate for node in graph if node.op is Op.MUL and (gate := _gate(node)) is not None]
+
+
+def _gate(mul: Node) -> ChannelGate | None:
+    if len(mul.inputs) != 2 or mul.shape is None:
+        return None
+    for slot in (0, 1):
+        value, factor = mul.inputs[slot], mul.inputs[1 - slot]
+        if value is factor or value.shape != mul.shape or value.index > factor.index:
+            continue
+        nodes = _between(value, factor)
+        if nodes and any(node.op is Op.GLOBAL_POOL for node in nodes):
+            return ChannelGate(mul, value, slot, nodes)
+    return None
+
+
+def _between(value: Node, factor: Node) -> tuple[Node, ...] | None:
+    """What computes `factor` from `value`, in topological order; None where anything else flows into it.
+
+    A factor that still has the map's resolution somewhere after its pool is no channel gate; the walk stops at the
+    first node that lies before `value`, so its cost is the gate's own size.
+    """
+    queue = [(-factor.index, factor.name, factor)]
+    seen = {factor.name}
+    found: list[Node] = []
+    meets = False
+    while queue:
+        _, _, node = heapq.heappop(queue)
+        if node is value:
+            meets = True
+            continue
+        if node.index < value.index and not node.constant:
+            return None
+        found.append(node)
+        for source in node.inputs:
+            if source.name not in seen:
+                seen.add(source.name)
+                heapq.heappush(queue, (-source.index, source.name, source))
+    return tuple(reversed(found)) if meets else None

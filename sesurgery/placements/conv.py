@@ -1,0 +1,62 @@
+"""After each convolution unit: convolution, norm, activation. For plain networks such as VGG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sesurgery.graph import GraphView
+from sesurgery.graph.idioms import conv_units
+from sesurgery.placements import _units
+from sesurgery.placements.base import Example, Match, Miss, Placement
+
+
+@dataclass(frozen=True)
+class Conv(Placement):
+    """On the end of every convolution unit, read by all readers; `spatial_only` leaves 1 x 1 convolutions out."""
+
+    spatial_only: bool = False
+
+    def select(self, graph: GraphView) -> Iterator[Match | Miss]:
+        for unit in conv_units(graph):
+            where = unit.conv.scope or unit.conv.name
+            shape = unit.end.shape
+            if shape is None or shape[1:] == (1, 1):
+                yield Miss(where, "its map is 1x1: there is nothing to squeeze")
+            elif self.spatial_only and unit.conv.conv and max(unit.conv.conv.kernel) == 1:
+                yield Miss(where, "it is a 1 x 1 convolution")
+            elif not unit.end.uses:
+                yield Miss(where, "nothing reads it")
+            else:
+                yield Match(unit.end, unit.end.uses, unit.conv.scope)
+
+
+_VGG = """
+x = input() : 3x8x8
+conv1 = conv(x) [3x3 s1 p1 3->16] @features.0 : 16x8x8
+relu1 = act(conv1) @features.1 : 16x8x8
+pool = pool(relu1) @features.2 : 16x4x4
+conv2 = conv(pool) [3x3 s1 p1 16->32] @features.3 : 32x4x4
+bn2 = norm(conv2) @features.4 : 32x4x4
+relu2 = act(bn2) @features.5 : 32x4x4
+squeeze = global_pool(relu2) @avgpool : 32x1x1
+head = conv(squeeze) [1x1 s1 p0 32->10] @head : 10x1x1
+out = output(head)
+"""
+
+EXAMPLES = (
+    Example(
+        "a plain network: after the activation, with or without a norm",
+        Conv(),
+        _VGG,
+        {"relu1": ("pool",), "relu2": ("squeeze",)},
+        ("nothing to squeeze",),
+    ),
+    Example(
+        "spatial convolutions alone",
+        Conv(spatial_only=True),
+        _units.BOTTLENECK,
+        {"act2": ("conv3",)},
+        ("1 x 1", "1 x 1", "1 x 1"),
+    ),
+)

@@ -1,0 +1,35 @@
+"""SE-Identity: on the shortcut, beside the residual branch (arXiv 1709.01507, section 6.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sesurgery.graph import GraphView
+from sesurgery.graph.idioms import ResidualAdd
+from sesurgery.placements import _units
+from sesurgery.placements.base import Example, Match, Miss, Placement, on_units
+
+
+@dataclass(frozen=True)
+class Identity(Placement):
+    """On the shortcut's last value (behind a projection), read by the sum alone: y = SE(shortcut(x)) + branch(x)."""
+
+    def select(self, graph: GraphView) -> Iterator[Match | Miss]:
+        return on_units(graph, _on_the_shortcut)
+
+
+def _on_the_shortcut(unit: ResidualAdd) -> Match:
+    value, use = unit.shortcut
+    return Match(value, (use,), unit.add.scope)
+
+
+EXAMPLES = (
+    Example(
+        "an identity shortcut is the unit's input, read by the sum", Identity(), _units.BOTTLENECK, {"x": ("add",)}
+    ),
+    Example("a projection shortcut ends in its norm", Identity(), _units.BASIC_WITH_PROJECTION, {"downbn": ("add",)}),
+    Example("a pre-activation unit", Identity(), _units.PREACTIVATION, {"x": ("add",)}),
+    Example("an inverted residual", Identity(), _units.INVERTED_RESIDUAL, {"x": ("add",)}),
+    Example("a skip connection is no unit", Identity(), _units.ENCODER_DECODER, {}, ("a skip connection",)),
+)

@@ -1,0 +1,36 @@
+"""One named value, for whoever has read the graph and wants a block exactly there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sesurgery.graph import GraphView
+from sesurgery.placements import _units
+from sesurgery.placements.base import Example, Match, Miss, Placement
+
+
+@dataclass(frozen=True)
+class Tensor(Placement):
+    """On the value of that name, read by all readers; names are those that `plan` prints."""
+
+    name: str
+
+    def select(self, graph: GraphView) -> Iterator[Match | Miss]:
+        if self.name not in graph:
+            yield Miss(self.name, "there is no value of that name")
+            return
+        value = graph[self.name]
+        if value.shape is None:
+            yield Miss(self.name, "it is not a feature map of channels, height and width")
+        elif not value.uses:
+            yield Miss(self.name, "nothing reads it")
+        else:
+            yield Match(value, value.uses, value.scope)
+
+
+EXAMPLES = (
+    Example("a value by its name", Tensor("bn2"), _units.BOTTLENECK, {"bn2": ("act2",)}),
+    Example("every reader is rerouted", Tensor("x"), _units.BOTTLENECK, {"x": ("conv1", "add")}),
+    Example("a name that is not there", Tensor("bn9"), _units.BOTTLENECK, {}, ("no value of that name",)),
+)

@@ -1,0 +1,95 @@
+"""TensorRT and TensorRT-RTX on a GPU: built, run at every batch of the profile, timed, against ONNX Runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from sesurgery.backends import BACKENDS
+from sesurgery.backends.base import BatchRange, BuildOptions
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.lowering.base import run
+from sesurgery.lowering.precision import Precision
+
+pytestmark = pytest.mark.gpu
+
+# TF32 is off, so fp32 differs by the order of its sums; fp16 by its 11 bits. Relative to the largest output.
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
+BATCH = BatchRange(1, 4, 16)
+
+SE = """<ir_version: 10, opset_import: ["": 20]> g (float[batch,3,32,32] x) => (float[batch,32,32,32] y) <
+    float[32,3,3,3] stem, float[8,32,1,1] down, float[32,8,1,1] up
+> {
+    s = Conv<pads=[1,1,1,1]>(x, stem)
+    m = Relu(s)
+    squeeze = GlobalAveragePool(m)
+    hidden = Conv(squeeze, down)
+    active = Relu(hidden)
+    raised = Conv(active, up)
+    gate = Sigmoid(raised)
+    y = Mul(m, gate)
+}"""
+
+
+@pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
+def backend(request: pytest.FixtureRequest):
+    made = BACKENDS.load(request.param)()
+    found = made.probe()
+    if (reason := found.builds or found.runs) is not None:
+        pytest.skip(reason)
+    return made
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> dict[str, Path]:
+    model = onnx.parser.parse_model(SE)
+    random = np.random.default_rng(0)
+    for weight in model.graph.value_info:
+        shape = [dim.dim_value for dim in weight.type.tensor_type.shape.dim]
+        model.graph.initializer.append(
+            numpy_helper.from_array(random.normal(0, 0.3, shape).astype(np.float32), weight.name)
+        )
+    del model.graph.value_info[:]
+    onnx.save(model, tmp_path / "net.onnx")
+    onnx.save(run(model, [Precision()]).model, tmp_path / "net.fp16.onnx")
+    return {"fp32": tmp_path / "net.onnx", "fp16": tmp_path / "net.fp16.onnx"}
+
+
+def images(batch: int) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(batch).normal(size=(batch, 3, 32, 32)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_engine_answers_as_onnx_runtime_does_at_every_batch(backend, precision, networks, tmp_path: Path) -> None:
+    reference = BACKENDS.load("onnxruntime")()
+    reference.build(networks["fp32"], tmp_path / "reference.onnx", BuildOptions())
+    backend.build(networks[precision], tmp_path / "net.engine", BuildOptions(precision=precision, batch=BATCH))
+    with reference.load(tmp_path / "reference.onnx") as expecting, backend.load(tmp_path / "net.engine") as runner:
+        for batch in (16, 1, 4, 7):
+            expected, found = expecting.infer(images(batch))["y"], runner.infer(images(batch))["y"]
+            assert np.abs(found - expected).max() <= TOLERANCE[precision] * np.abs(expected).max()
+
+
+def test_a_batch_outside_the_profile_is_refused(backend, networks, tmp_path: Path) -> None:
+    backend.build(networks["fp32"], tmp_path / "net.engine", BuildOptions(batch=BATCH))
+    with (
+        backend.load(tmp_path / "net.engine") as runner,
+        pytest.raises(SesurgeryError, match=r"SE606.*has batch 17, the engine was built for 1 to 16"),
+    ):
+        runner.infer(images(17))
+
+
+def test_timing_gives_a_positive_sample_of_each_run(backend, networks, tmp_path: Path) -> None:
+    backend.build(networks["fp16"], tmp_path / "net.engine", BuildOptions(precision="fp16", batch=BATCH))
+    with backend.load(tmp_path / "net.engine") as runner:
+        samples = runner.time(images(4), 200)
+    assert samples.shape == (200,)
+    assert (samples > 0).all()
+
+
+def test_an_engine_that_is_none_is_refused_with_a_reason(backend, tmp_path: Path) -> None:
+    (tmp_path / "net.engine").write_bytes(b"garbage")
+    with pytest.raises(SesurgeryError, match=r"SE603.*cannot load the engine"):
+        backend.load(tmp_path / "net.engine")
