@@ -1,26 +1,45 @@
-"""What a network costs: parameters and multiply-accumulates (MACs), with the convention stated.
+"""What a network costs, module by module: parameters, multiply-accumulates (MACs), activations, by a named convention.
 
-MACs are those of convolutions, linear layers and matrix products for one image, as torch's FlopCounterMode counts them
-(half of its FLOPs). Norms, activations, pools and element-wise operations are not counted.
+`torch`: half of the FLOPs of torch's FlopCounterMode, which are the MACs of convolutions, linear layers and matrix
+products. Norms, activations, pools and element-wise operations are not counted.
+
+`fvcore`: what fvcore calls flops, one a multiply-accumulate. To the MACs above it adds, in eval mode,
+    batch norm                2 x numel of its input (1 x without affine parameters)
+    layer and group norm      5 x numel of its input (4 x without)
+    global average pool       1 x numel of its input, and so for every adaptive average pool
+    resize, grid sample       1 x numel of its output (nearest), 4 x (bilinear)
+and nothing for activations, sums, products, other means and other pools. One departure: fvcore counts a global average
+pool by AdaptiveAvgPool2d and passes over the same one written `x.mean((2, 3))`; here the two count alike, so that a
+Squeeze-and-Excitation block costs the same however it is written.
+
+Activations are, in both, the elements that convolutions, linear layers and matrix products put out.
+Nothing is computed: shapes alone run through the network, for one image. Where a network looks at its data it is run
+once, on zeros.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensorMode,
     UnsupportedFakeTensorException,
 )
-from torch.utils.flop_counter import FlopCounterMode
+
+from sesurgery.counting import Convention, Counting, Scoped, scopes
 
 CONVENTION = "MACs of convolutions, linear layers and matrix products, one image"
+CONVENTIONS: dict[Convention, str] = {
+    "torch": CONVENTION,
+    "fvcore": "flops as fvcore counts them (a MAC is one; norms, global average pools and resizes count), one image",
+}
 
 NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
 """What fake tensors, which have a shape and no values, raise where a network looks at its data."""
@@ -34,24 +53,115 @@ class Cost:
     macs: int
 
 
-def cost(module: nn.Module, shape: tuple[int, int, int]) -> Cost:
-    """The cost of a module on one image of `shape` (channels, height, width).
+@dataclass(frozen=True)
+class Row:
+    """What one module costs; `macs` by the account's convention. The path of the network itself is empty."""
 
-    Nothing is computed, unless the module looks at its data: then it is run once, on zeros.
+    path: str
+    params: int
+    macs: int
+    activations: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """The modules that have parameters or cost something, each without its children, in the network's order."""
+
+    convention: Convention
+    rows: tuple[Row, ...]
+
+    @property
+    def total(self) -> Row:
+        return _sum("", self.rows)
+
+    def part(self, *paths: str) -> Row:
+        """The sum of whole subtrees: `account.part("conv1", "bn1")`."""
+        inside = [row for row in self.rows if any(f"{row.path}.".startswith(f"{path}.") for path in paths)]
+        return _sum(", ".join(paths), inside)
+
+    def by_part(self, depth: int = 1) -> Account:
+        """The same cost with every path cut to its first `depth` names."""
+        parts: dict[str, list[Row]] = {}
+        for row in self.rows:
+            parts.setdefault(".".join(row.path.split(".")[:depth]), []).append(row)
+        return Account(self.convention, tuple(_sum(path, rows) for path, rows in parts.items()))
+
+    def table(self) -> str:
+        """The rows and their total as an aligned text table."""
+        unit = "MACs" if self.convention == "torch" else "flops (fvcore)"
+        lines = [("module", "parameters", unit, "activations")]
+        for path, row in [*((row.path or "(itself)", row) for row in self.rows), ("total", self.total)]:
+            lines.append((path, f"{row.params:,}", f"{row.macs:,}", f"{row.activations:,}"))
+        first, *others = ([line[column] for line in lines] for column in range(4))
+        columns = [
+            [cell.ljust(max(map(len, first))) for cell in first],
+            *([cell.rjust(max(map(len, column))) for cell in column] for column in others),
+        ]
+        return "\n".join("  ".join(cells) for cells in zip(*columns, strict=True))
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data: the convention in a name and in words, the rows and the total."""
+        return {
+            "convention": self.convention,
+            "counts": CONVENTIONS[self.convention],
+            "rows": [vars(row).copy() for row in self.rows],
+            "total": {key: value for key, value in vars(self.total).items() if key != "path"},
+        }
+
+
+def cost(module: nn.Module, shape: tuple[int, int, int]) -> Cost:
+    """The cost of a module on one image of `shape` (channels, height, width) by torch's convention."""
+    total = account(module, shape).total
+    return Cost(total.params, total.macs)
+
+
+def account(module: nn.Module, shape: tuple[int, int, int], convention: Convention = "torch") -> Account:
+    """The cost of every module inside `module` on one image of `shape` (channels, height, width), in eval mode.
+
+    An operation belongs to the innermost module whose call it runs in; one that stands in a traced graph belongs to the
+    module it was traced from. A parameter that several modules share belongs to the first of them.
     """
     twin = copy.deepcopy(module).eval()
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            flops = _flops(twin, shape)
+            counting = _run(twin, shape, convention)
     except NEEDS_VALUES:
-        flops = _flops(copy.deepcopy(module).eval(), shape)
-    return Cost(sum(part.numel() for part in module.parameters()), flops // 2)
+        counting = _run(copy.deepcopy(module).eval(), shape, convention)
+    seen: set[nn.Parameter] = set()
+    params = {path: _own(part, seen) for path, part in module.named_modules()}
+    # A traced graph may remember modules that it no longer has.
+    rows = [
+        Row(path, params.get(path, 0), counting.macs[path], counting.activations[path])
+        for path in dict.fromkeys([*params, *counting.macs])
+    ]
+    return Account(convention, tuple(row for row in rows if row.params or row.macs or row.activations))
 
 
-def _flops(module: nn.Module, shape: tuple[int, int, int]) -> int:
+def _run(module: nn.Module, shape: tuple[int, int, int], convention: Convention) -> Counting:
     like = next((part for part in module.parameters() if part.is_floating_point()), torch.empty(0))
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), warnings.catch_warnings(), counter:
+    counting = Counting(convention)
+    with torch.no_grad(), warnings.catch_warnings(), scopes(module, counting.stack), counting:
         warnings.simplefilter("ignore")
-        module(torch.zeros(1, *shape, device=like.device, dtype=like.dtype))
-    return int(counter.get_total_flops())
+        image = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
+        if isinstance(module, fx.GraphModule):
+            Scoped(module, counting.stack).run(image)
+        else:
+            module(image)
+    return counting
+
+
+def _own(module: nn.Module, seen: set[nn.Parameter]) -> int:
+    """The parameters of a module without its children that are not in `seen`, which they join."""
+    fresh = [part for part in module.parameters(recurse=False) if part not in seen]
+    seen.update(fresh)
+    return sum(part.numel() for part in fresh)
+
+
+def _sum(path: str, rows: Iterable[Row]) -> Row:
+    listed = list(rows)
+    return Row(
+        path,
+        sum(row.params for row in listed),
+        sum(row.macs for row in listed),
+        sum(row.activations for row in listed),
+    )

@@ -32,6 +32,7 @@ CODES: dict[str, str] = {
     "SE303": "the factory cannot be imported",
     "SE304": "the model does not take this input",
     "SE305": "the block cannot be built for this site",
+    "SE306": "the model has no such submodule",
     "SE401": "the artefact does not match its manifest",
     "SE402": "there is nothing to work on yet",
     "SE403": "the plan does not fit the model",

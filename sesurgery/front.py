@@ -10,10 +10,10 @@ from torch import nn
 
 from sesurgery import pipeline, planner
 from sesurgery.models import sources
+from sesurgery.models.sources import surgeon_for
 from sesurgery.pipeline import load_spec as load_spec
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
-from sesurgery.surgeons.fx import FxSurgeon
 
 _RULE_KEYS = {"name", "stages", "within", "except_", "min_channels", "expect"}
 _MODEL = {"source": "python", "name": "given:model"}
@@ -26,7 +26,7 @@ def plan(spec: SpecLike, model: nn.Module | None = None) -> Plan:
     spec = _spec(spec)
     if model is None:
         return pipeline.plan(spec).plan
-    return planner.plan(spec, FxSurgeon(spec.input.shape).view(model))
+    return planner.plan(spec, surgeon_for(spec).view(model))
 
 
 def apply(spec: SpecLike, model: nn.Module | None = None) -> nn.Module:
@@ -36,7 +36,7 @@ def apply(spec: SpecLike, model: nn.Module | None = None) -> nn.Module:
     """
     spec = _spec(spec)
     network = sources.build(spec) if model is None else model
-    surgeon = FxSurgeon(spec.input.shape)
+    surgeon = surgeon_for(spec)
     return surgeon.apply(network, planner.plan(spec, surgeon.view(network)))
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
+_NARROW = 8
+
 
 class Block(ABC):
     """What is inserted. Subclasses are frozen dataclasses whose fields are the options under `insert:` in a spec."""
@@ -22,3 +24,10 @@ class Block(ABC):
     def advice(self, channels: int) -> str | None:
         """Why a block of these options is a doubtful choice at this width, or None."""
         return None
+
+
+def narrow(hidden: int, channels: int) -> str | None:
+    """The advice of a block with a bottleneck: a complaint about a hidden width under 8, or None."""
+    if hidden >= _NARROW:
+        return None
+    return f"the hidden width is {hidden} at {channels} channels: a bottleneck under {_NARROW} carries little"

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from sesurgery.blocks.base import Block
+from sesurgery.blocks.base import Block, narrow
 
 Squeeze = Literal["avg", "max"]
 Activation = Literal["relu", "relu6", "silu", "gelu", "hard_swish"]
@@ -36,7 +36,6 @@ _GATES: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
 }
-_NARROW = 8
 
 
 class SEModule(nn.Module):
@@ -114,10 +113,7 @@ class SE(Block):
         return SEModule(channels, self.hidden(channels), self.bias, self.squeeze, self.activation, self.gate, self.init)
 
     def advice(self, channels: int) -> str | None:
-        hidden = self.hidden(channels)
-        if hidden >= _NARROW:
-            return None
-        return f"the hidden width is {hidden} at {channels} channels: a bottleneck under {_NARROW} carries little"
+        return narrow(self.hidden(channels), channels)
 
 
 EXAMPLES = (

@@ -28,7 +28,6 @@ from sesurgery.diagnostics import fail
 from sesurgery.models import sources
 from sesurgery.planner import Plan
 from sesurgery.spec import Catalogs, Spec, load
-from sesurgery.surgeons.fx import FxSurgeon
 
 SPEC, PLAN, WEIGHTS = "spec.yaml", "plan.json", "weights.safetensors"
 
@@ -103,7 +102,7 @@ def replay(spec: Spec, plan: Plan, beside: Path | None = None) -> nn.Module:
     """The changed network with fresh values, made from the spec's model by the plan alone."""
     with torch.random.fork_rng(devices=[]):
         network = sources.build(spec, weights=False, beside=beside)
-        surgeon = FxSurgeon(spec.input.shape)
+        surgeon = sources.surgeon_for(spec)
         view = surgeon.view(network)
         if view.digest != plan.view_digest:
             plan = _again(spec, plan, planner.plan(spec, view))

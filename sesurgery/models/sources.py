@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sesurgery.diagnostics import SesurgeryError, Span, fail, suggest
 from sesurgery.spec.model import Model, OnnxModel, PythonModel, Spec, TimmModel
+from sesurgery.surgeons.fx import FxSurgeon
 
 
 def build(spec: Spec, *, weights: bool = True, beside: Path | None = None) -> nn.Module:
@@ -55,16 +56,20 @@ def build(spec: Spec, *, weights: bool = True, beside: Path | None = None) -> nn
     return network
 
 
+def surgeon_for(spec: Spec) -> FxSurgeon:
+    """The surgeon for the spec's network, or for the part of it that the spec names."""
+    return FxSurgeon(spec.input.shape, getattr(spec.model, "submodule", ""))
+
+
 def load_weights(network: nn.Module, path: Path, span: Span | None = None) -> None:
     """Load a local state dict (`.safetensors`, or a torch file of tensors alone); every key and shape must match."""
     if not path.is_file():
         raise fail("SE401", f"the weights file {path} is not there", "check the path", span=span)
     state: object
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        safe = path.suffix == ".safetensors"
+        # On the CPU, wherever they were saved: this machine may have no such device.
+        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         text = f"{path} is not a weights file: {_first_line(error)}"
         raise fail("SE401", text, "save a state dict with safetensors or torch.save", span=span) from error

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from sesurgery.models import checkpoint
+from sesurgery.models.sources import surgeon_for
 from sesurgery.pipeline.plan import Planned, plan
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec import Spec
-from sesurgery.surgeons.fx import FxSurgeon
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
     planned = plan(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
-        network = FxSurgeon(spec.input.shape).apply(planned.network, planned.plan)
+        network = surgeon_for(spec).apply(planned.network, planned.plan)
     folder = workspace.fresh_run(spec.name, spec.digest)
     checkpoint.save(
         folder,

@@ -11,10 +11,10 @@ from sesurgery import planner
 from sesurgery.accounting import CONVENTION, Cost, cost
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, SpecError, located
 from sesurgery.models import sources
+from sesurgery.models.sources import surgeon_for
 from sesurgery.planner import Plan, Site
 from sesurgery.spec import Spec
 from sesurgery.spec.plugins import options_to_dict
-from sesurgery.surgeons.fx import FxSurgeon
 from sesurgery.surgeons.tracing import Leaf
 
 
@@ -83,26 +83,28 @@ def plan(spec: Spec) -> Planned:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         network = sources.build(spec)
-    surgeon = FxSurgeon(spec.input.shape)
+    surgeon = surgeon_for(spec)
     try:
         view = surgeon.view(network)
     except SesurgeryError as error:
         # The surgeon knows the network and not the file: these are the two keys its complaints are about.
-        raise located(error, {"SE304": spec.span("input", "shape"), "SE403": spec.span("model", "name")}) from error
+        places = {"SE306": spec.span("model", "submodule")}
+        raise located(
+            error, {**places, "SE304": spec.span("input", "shape"), "SE403": spec.span("model", "name")}
+        ) from error
     made = planner.plan(spec, view)
     return Planned(
         spec=spec,
         network=network,
         plan=made,
         leaves=surgeon.leaves(network),
-        before=cost(network, spec.input.shape),
+        before=cost(surgeon.part(network), spec.input.shape),
         sites=_costs_or_mistakes(spec, made),
     )
 
 
 def _costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
     """The sites' costs; raises SE305 pointing at every rule whose block cannot be built or run at one of its sites."""
-    names = spec.rule_names()
     mistakes: dict[str, Diagnostic] = {}
     good: set[tuple[str, int, int, int]] = set()
     for site in made.sites:
@@ -111,7 +113,7 @@ def _costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
             continue
         if (why := _obstacle(site)) is not None:
             text = f"the block cannot be {why}"
-            span = spec.span("surgery", names.index(site.rule), "insert")
+            span = spec.span("surgery", made.rules.index(site.rule), "insert")
             mistakes[site.rule] = Diagnostic("SE305", text, span, "change the block's options")
         good.add(kind)
     if mistakes:

@@ -161,7 +161,7 @@ def _model_at(loc: Sequence[str | int]) -> type[BaseModel] | None:
     for step in loc:
         if isinstance(step, int):
             continue
-        tagged = [model for model in candidates if "source" in model.model_fields and step in _tags(model)]
+        tagged = [model for model in candidates if step == model.__name__ or step in _tags(model)]
         if tagged:
             candidates = tagged
             continue
@@ -173,7 +173,9 @@ def _model_at(loc: Sequence[str | int]) -> type[BaseModel] | None:
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    return typing.get_args(model.model_fields["source"].annotation)
+    """The values of `source:` that choose this model among its alternatives."""
+    source = model.model_fields.get("source")
+    return typing.get_args(source.annotation) if source else ()
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

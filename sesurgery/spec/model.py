@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from sesurgery.artifacts import digest_text
 from sesurgery.diagnostics import Span
-from sesurgery.spec.plugins import BackendField, BlockField, DatasetField, PlacementField
+from sesurgery.spec.plugins import BackendField, BlockField, DatasetField, ExistingField, PlacementField
 from sesurgery.spec.source import Source
 
 Positive = Annotated[int, Field(gt=0)]
@@ -38,6 +38,7 @@ class TimmModel(Frozen):
     name: str
     pretrained: bool = False
     checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
     kwargs: dict[str, Kwarg] = Field(default_factory=dict, description="passed to timm.create_model")
 
 
@@ -48,6 +49,7 @@ class TorchvisionModel(Frozen):
     name: str
     pretrained: bool = False
     checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
     kwargs: dict[str, Kwarg] = Field(default_factory=dict, description="passed to torchvision.models.get_model")
 
 
@@ -60,6 +62,7 @@ class PythonModel(Frozen):
         Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:factory"),
     ]
     checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
     kwargs: dict[str, Kwarg] = Field(default_factory=dict, description="passed to the factory")
 
 
@@ -89,12 +92,13 @@ Globs = Annotated[
 ]
 
 
-class Rule(Frozen):
-    """One entry under `surgery:`: what is inserted, where, and which sites of that kind are taken."""
+RuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 
-    insert: BlockField = Field(description="the block: its name, or a mapping with `block:` and its options")
-    at: PlacementField = Field(description="the placement: its name, or a mapping with `placement:` and its options")
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
+
+class Filters(Frozen):
+    """Which of a rule's candidates are taken; all filters must agree."""
+
+    name: RuleName | None = Field(
         None, description="names the rule's blocks in keys and state dicts; default: the block's name"
     )
     stages: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = Field(
@@ -103,7 +107,46 @@ class Rule(Frozen):
     within: Globs | None = Field(None, description="globs over scopes: only these")
     except_: Globs | None = Field(None, alias="except", description="globs over scopes: not these")
     min_channels: Positive | None = Field(None, description="sites with fewer channels are turned down")
+    max_channels: Positive | None = Field(None, description="sites with more channels are turned down")
+    min_size: Positive | None = Field(None, description="maps smaller than this in height or width are turned down")
+    max_size: Positive | None = Field(None, description="maps larger than this in height or width are turned down")
+    pick: Literal["first", "last"] | None = Field(None, description="of each stage, only its first or last site")
+    every: Positive | None = Field(None, description="every n-th of what is left, beginning with the first")
     expect: Annotated[int, Field(ge=0)] | None = Field(None, description="any other number of sites is an error")
+
+
+class InsertRule(Filters):
+    """Blocks that are put in: what, and where."""
+
+    insert: BlockField = Field(description="the block: its name, or a mapping with `block:` and its options")
+    at: PlacementField = Field(description="the placement: its name, or a mapping with `placement:` and its options")
+
+
+class RemoveRule(Filters):
+    """Existing channel gates that are taken out, found by their dataflow, whoever wrote them."""
+
+    remove: ExistingField = Field(description="what is taken out: se, effective_se or any")
+
+
+class ReplaceRule(Filters):
+    """Existing channel gates that give way to a block in the same places."""
+
+    replace: ExistingField = Field(description="what is taken out: se, effective_se or any")
+    insert: BlockField = Field(description="the block that takes its place")
+
+
+def _rule_kind(given: object) -> str:
+    keys = given if isinstance(given, dict) else vars(given)
+    return "RemoveRule" if "remove" in keys else "ReplaceRule" if "replace" in keys else "InsertRule"
+
+
+Rule = InsertRule | RemoveRule | ReplaceRule
+RuleField = Annotated[
+    Annotated[InsertRule, Tag("InsertRule")]
+    | Annotated[RemoveRule, Tag("RemoveRule")]
+    | Annotated[ReplaceRule, Tag("ReplaceRule")],
+    Discriminator(_rule_kind),
+]
 
 
 class Optimizer(Frozen):
@@ -211,7 +254,7 @@ class Spec(Frozen):
     )
     model: Model
     input: Input
-    surgery: Annotated[tuple[Rule, ...], Field(min_length=1)]
+    surgery: Annotated[tuple[RuleField, ...], Field(min_length=1)]
     train: Train = Field(default_factory=Train)
     export: Export = Field(default_factory=Export)
     engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = (Engine(),)
@@ -246,7 +289,8 @@ class Spec(Frozen):
         """The rules' names: as given, else the block's name; a second rule of the same name becomes `se_2`."""
         names: list[str] = []
         for rule in self.surgery:
-            stem = rule.name or re.sub(r"\W", "_", rule.insert.name)
+            kind = f"remove_{rule.remove}" if isinstance(rule, RemoveRule) else rule.insert.name
+            stem = rule.name or re.sub(r"\W", "_", kind)
             name, count = stem, 1
             while name in names:
                 count += 1

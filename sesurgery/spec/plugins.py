@@ -40,7 +40,7 @@ class Catalogs:
 def options_adapter(plugin: Any) -> TypeAdapter[Any]:
     """A pydantic adapter over a plugin's dataclass that takes JSON types strictly and forbids unknown keys."""
     if "__pydantic_config__" not in vars(plugin):
-        plugin.__pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+        plugin.__pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
     return TypeAdapter(plugin)
 
 
@@ -110,6 +110,24 @@ def _known_backend(name: str, info: ValidationInfo) -> str:
     return name
 
 
+EXISTING = ("se", "effective_se", "any")
+"""Channel gates that can be named for removal: two projections, one, or any number."""
+
+
+def _existing(value: object) -> str:
+    name = value.get("block") if isinstance(value, Mapping) else value
+    extra = [key for key in value if key != "block"] if isinstance(value, Mapping) else []
+    if extra:
+        text = f"only 'block' can be said of what is taken out, found {extra[0]!r}"
+        raise PydanticCustomError("excluding", text)
+    if name not in EXISTING:
+        inner = ["block"] if isinstance(value, Mapping) and "block" in value else []
+        hint = suggest(str(name), EXISTING)
+        raise PydanticCustomError("plugin_unknown", f"unknown kind of gate {name!r}", {"hint": hint, "inner": inner})
+    return str(name)
+
+
+ExistingField = Annotated[str, PlainValidator(_existing, json_schema_input_type=str | dict[str, str])]
 BackendField = Annotated[str, AfterValidator(_known_backend)]
 BlockField = Annotated[Ref[Any], *_field("block", lambda catalogs: catalogs.blocks)]
 PlacementField = Annotated[Ref[Any], *_field("placement", lambda catalogs: catalogs.placements)]

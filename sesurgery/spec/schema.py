@@ -6,7 +6,7 @@ from typing import Any
 
 from sesurgery.catalog import Catalog
 from sesurgery.spec.model import Spec
-from sesurgery.spec.plugins import Catalogs, options_adapter
+from sesurgery.spec.plugins import EXISTING, Catalogs, options_adapter
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 
@@ -15,15 +15,30 @@ def json_schema(catalogs: Catalogs) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a spec file, with the blocks, placements, data sets and backends there are."""
     schema = Spec.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
-    rule = definitions["Rule"]["properties"]
-    rule["insert"].update(_choice("block", catalogs.blocks, definitions))
-    rule["at"].update(_choice("placement", catalogs.placements, definitions))
+    for name in ("InsertRule", "RemoveRule", "ReplaceRule"):
+        _complete_rule(definitions[name]["properties"], catalogs, definitions)
     definitions["Train"]["properties"]["data"].update(_choice("dataset", catalogs.datasets, definitions))
     definitions["Engine"]["properties"]["backend"]["enum"] = list(catalogs.backends)
-    for key in ("within", "except"):
-        one_or_many = rule[key]
-        one_or_many["anyOf"] = [{"type": "string"}, *one_or_many["anyOf"]]
     return {"$schema": SCHEMA_ID, **schema, "title": "sesurgery spec"}
+
+
+def _complete_rule(rule: dict[str, Any], catalogs: Catalogs, definitions: dict[str, Any]) -> None:
+    if "insert" in rule:
+        rule["insert"].update(_choice("block", catalogs.blocks, definitions))
+    if "at" in rule:
+        rule["at"].update(_choice("placement", catalogs.placements, definitions))
+    for key in ("remove", "replace"):
+        if key in rule:
+            names = {"enum": list(EXISTING)}
+            mapping = {
+                "type": "object",
+                "properties": {"block": names},
+                "required": ["block"],
+                "additionalProperties": False,
+            }
+            rule[key].update({"anyOf": [names, mapping], "type": ["string", "object"]})
+    for key in ("within", "except"):
+        rule[key]["anyOf"] = [{"type": "string"}, *rule[key]["anyOf"]]
 
 
 def _choice(key: str, catalog: Catalog[Any], definitions: dict[str, Any]) -> dict[str, Any]:

@@ -12,23 +12,38 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import map_arg
 
 from sesurgery.accounting import NEEDS_VALUES
-from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.graph import GraphView, NodeFacts, Shape
-from sesurgery.planner import Plan, Site
+from sesurgery.planner import Plan, Removal, Site
 from sesurgery.surgeons import fx_ops
 from sesurgery.surgeons.base import Surgeon, Weights
+from sesurgery.surgeons.faces import TwoFaced, counterparts
 from sesurgery.surgeons.proof import prove
 from sesurgery.surgeons.tracing import Leaf, Trace, trace
 
 
 class FxSurgeon(Surgeon[nn.Module]):
-    """View and apply for `torch.nn.Module`s that take one image tensor of `shape` (channels, height, width)."""
+    """View and apply for `torch.nn.Module`s that take one image tensor of `shape` (channels, height, width).
 
-    def __init__(self, shape: Shape) -> None:
+    With `submodule` only that part of the model is looked at and changed, and `shape` is the part's input: a detector's
+    backbone, whose whole takes and gives more than one tensor.
+    """
+
+    def __init__(self, shape: Shape, submodule: str = "") -> None:
         self.shape = shape
+        self.submodule = submodule
+
+    def part(self, model: nn.Module) -> nn.Module:
+        """What of the model this surgeon operates on; raises SE306 where there is no such part."""
+        try:
+            return model.get_submodule(self.submodule)
+        except AttributeError:
+            known = [path for path, _ in model.named_modules() if path]
+            text = f"the model has no submodule {self.submodule!r}"
+            raise fail("SE306", text, suggest(self.submodule, known)) from None
 
     def view(self, model: nn.Module) -> GraphView:
-        traced = trace(_twin(model))
+        traced = trace(_twin(self.part(model)))
         shapes = self._shapes(traced)
         facts = []
         for node in traced.graph.nodes:
@@ -39,28 +54,38 @@ class FxSurgeon(Surgeon[nn.Module]):
 
     def leaves(self, model: nn.Module) -> tuple[Leaf, ...]:
         """The modules that tracing had to take as a whole, and why."""
-        return trace(_twin(model)).leaves
+        return trace(_twin(self.part(model))).leaves
 
     def _insert(self, model: nn.Module, plan: Plan, weights: Weights | None) -> nn.Module:
-        original = copy.deepcopy(model)
-        graph = trace(original).graph
-        nodes = {node.name: node for node in graph.nodes}
+        whole = copy.deepcopy(model)
+        original = self.part(whole)
+        traced = trace(original)
+        graphs = [graph for graph in (traced.graph, traced.training_graph) if graph is not None]
+        # The plan's names are those of the first graph.
+        nodes = [counterparts(traced.graph, graph) for graph in graphs]
+        for gone in plan.removals:
+            targets = set().union(*(_remove(graph, known, gone) for graph, known in zip(graphs, nodes, strict=True)))
+            _uninstall(original, graphs, gone.scope, targets)
+        _vacate(original, graphs, nodes, plan)
         blocks = _build(original, plan, weights)
-        for site in plan.sites:
-            value = nodes[site.value]
-            with graph.inserting_after(value):
-                scaled = graph.create_node("call_module", site.module, (value,), name=site.module.replace(".", "_"))
-            # `out += identity` mutates: exactly the planned readings are rerouted, never a name.
-            for use in site.uses:
-                _reroute(nodes[use.user], use.slot, scaled)
+        for graph, known in zip(graphs, nodes, strict=True):
+            _wire(graph, known, plan)
         for path, block in blocks.items():
             _install(original, path, block)
-        changed = fx.GraphModule(original, graph, class_name=type(model).__name__)
-        _keep_everything(original, changed)
-        return changed
+        changed = [fx.GraphModule(original, graph, class_name=type(model).__name__) for graph in graphs]
+        _keep_everything(original, changed[0])
+        done: nn.Module = changed[0]
+        if len(changed) == 2:
+            done = TwoFaced(changed[0], changed[1])
+            done.training = original.training
+        if not self.submodule:
+            return done
+        parent, _, name = self.submodule.rpartition(".")
+        setattr(whole.get_submodule(parent), name, done)
+        return whole
 
     def _prove(self, changed: nn.Module, plan: Plan) -> None:
-        prove(changed, {site.key: site.module for site in plan.sites}, self.shape)
+        prove(self.part(changed), {site.key: site.module for site in plan.sites}, self.shape)
 
     def _shapes(self, traced: Trace) -> dict[str, Shape]:
         """Shapes of all four-dimensional values, found without computing anything wherever that is possible."""
@@ -137,14 +162,33 @@ def _reroute(user: fx.Node, slot: int, new: fx.Node) -> None:
     user.args, user.kwargs = map_arg((user.args, user.kwargs), replace)
 
 
+def _vacate(model: nn.Module, graphs: list[fx.Graph], nodes: list[dict[str, fx.Node]], plan: Plan) -> None:
+    """Clear away the identities of the blocks' names, which timm keeps where a block could be.
+
+    They do nothing and hold nothing, but are called, and on another value than the block will be.
+    """
+    names = {name for site in plan.sites for name in (site.value, *(use.user for use in site.uses))}
+    needed = {known[name] for known in nodes for name in names if name in known}
+    for site in plan.sites:
+        target = ("call_module", site.module)
+        calls = [node for graph in graphs for node in graph.nodes if (node.op, node.target) == target]
+        if not calls or type(model.get_submodule(site.module)) is not nn.Identity or not needed.isdisjoint(calls):
+            continue
+        for node in calls:
+            node.replace_all_uses_with(node.args[0])
+            node.graph.erase_node(node)
+        parent, _, name = site.module.rpartition(".")
+        delattr(model.get_submodule(parent), name)
+
+
 def _build(model: nn.Module, plan: Plan, weights: Weights | None) -> dict[str, nn.Module]:
     """Every site's block on the network's device and in its dtype; raises SE305 or SE405 for all sites at once."""
     reference = next((part for part in model.parameters() if part.is_floating_point()), None)
     blocks: dict[str, nn.Module] = {}
     mistakes: list[Diagnostic] = []
     for site in plan.sites:
-        if any(path == site.module for path, _ in model.named_modules()) or site.module in blocks:
-            text = f"{site.key}: the network already has a module {site.module!r}"
+        if _taken(model, site.module) or site.module in blocks:
+            text = f"{site.key}: the network already has something called {site.module!r}"
             mistakes.append(Diagnostic("SE405", text, hint="give the rule another 'name'"))
             continue
         try:
@@ -173,6 +217,57 @@ def _load(site: Site, block: nn.Module, weights: Weights | None) -> list[Diagnos
     except RuntimeError as error:
         return [Diagnostic("SE401", f"{site.key}: the weights do not fit the block: {error}")]
     return []
+
+
+def _wire(graph: fx.Graph, nodes: dict[str, fx.Node], plan: Plan) -> None:
+    """Call every site's block in the graph, and let exactly the planned readings read it."""
+    for site in plan.sites:
+        value = nodes[site.value]
+        with graph.inserting_after(value):
+            scaled = graph.create_node("call_module", site.module, (value,), name=site.module.replace(".", "_"))
+        # `out += identity` mutates: readings are rerouted, never a name.
+        for use in site.uses:
+            _reroute(nodes[use.user], use.slot, scaled)
+
+
+def _remove(graph: fx.Graph, nodes: dict[str, fx.Node], gone: Removal) -> set[str]:
+    """Let all readers of a gate's output read its input; returns the targets of the nodes erased with the gate."""
+    output, value = nodes[gone.output], nodes[gone.value]
+    output.replace_all_uses_with(value)
+    dead, targets = [output], set()
+    while dead:
+        node = dead.pop()
+        sources = node.all_input_nodes
+        if node.op in ("call_module", "get_attr"):
+            targets.add(str(node.target))
+        graph.erase_node(node)
+        dead += [
+            source for source in sources if not source.users and source is not value and source.op != "placeholder"
+        ]
+    return targets
+
+
+def _uninstall(root: nn.Module, graphs: list[fx.Graph], scope: str, targets: set[str]) -> None:
+    """Delete the modules that only erased nodes called; the gate's own module whole, where nothing in it is left."""
+    nodes = [node for graph in graphs for node in graph.nodes]
+    left = {str(node.target) for node in nodes if node.op in ("call_module", "get_attr")}
+    scopes = {_scope(node) for node in nodes}
+    inside = scope + "."
+    if scope and not any(item == scope or item.startswith(inside) for item in (*left, *scopes)):
+        targets = {scope}
+    for target in targets - left:
+        parent, _, name = target.rpartition(".")
+        owner = root.get_submodule(parent)
+        if name in owner._modules:
+            # As timm writes it where there is none: code that asks `if self.se is not None` goes on working.
+            del owner._modules[name]
+            owner.__dict__[name] = None
+
+
+def _taken(model: nn.Module, path: str) -> bool:
+    parent, _, name = path.rpartition(".")
+    owner = model.get_submodule(parent)
+    return hasattr(type(owner), name) or getattr(owner, name, None) is not None
 
 
 def _install(root: nn.Module, path: str, block: nn.Module) -> None:

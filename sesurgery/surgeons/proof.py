@@ -42,12 +42,13 @@ def prove(network: nn.Module, blocks: Mapping[str, str], shape: tuple[int, int, 
     for key, path in blocks.items():
         twin.get_submodule(path).register_forward_hook(_watch(seen[key]))
     like = next((part for part in twin.parameters() if part.is_floating_point()), torch.empty(0))
-    image = torch.randn(1, *shape, generator=generator).to(like)
+    # A gradient on the input reaches through a network whose own parameters are all frozen.
+    image = torch.randn(1, *shape, generator=generator).to(like).requires_grad_().clone()
     with torch.enable_grad():
         try:
             outputs = _tensors(twin(image))
             loss = sum((out * torch.randn(out.shape, generator=generator).to(out)).sum() for out in outputs)
-            reached = [item.output for item in seen.values() if item.output is not None]
+            reached = [item.output for item in seen.values() if item.output is not None and item.output.requires_grad]
             given = (
                 torch.autograd.grad(loss, reached, allow_unused=True) if isinstance(loss, Tensor) and reached else ()
             )
@@ -103,6 +104,8 @@ def _learns(block: nn.Module, like: Tensor, generator: torch.Generator) -> bool:
         with torch.enable_grad():
             out = block(value)
             target = (out * torch.randn(out.shape, generator=generator).to(out)).sum()
+            if not target.requires_grad:
+                return False
             gradients = torch.autograd.grad(target, parameters, allow_unused=True)
         if any(part is not None and bool(part.any()) for part in gradients):
             return True

@@ -3,7 +3,8 @@
 Two things usually go wrong when torch.fx traces a real network. Data-dependent control flow raises; then the innermost
 module being traced is made a leaf and tracing starts again. And `self.training` is read once, so that dropout is frozen
 into the mode of tracing; here it is traced as an attribute of the module, read anew whenever the traced network runs.
-A forward that *branches* on `self.training` cannot be traced and becomes a leaf like any other control flow.
+A forward that *branches* on `self.training` cannot be traced and becomes a leaf like any other control flow. Where the
+network's own forward branches, it is traced once for either mode.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torchvision
 from torch import fx, nn
 
 from sesurgery.diagnostics import fail
+from sesurgery.surgeons.faces import TwoFaced
 
 # Whatever derives from these is one operation to planning, however its forward is written.
 _PRIMITIVES: tuple[type[nn.Module], ...] = (
@@ -28,6 +30,7 @@ _PRIMITIVES: tuple[type[nn.Module], ...] = (
     nn.modules.instancenorm._InstanceNorm,
     torchvision.ops.FrozenBatchNorm2d,
 )
+_STACK = "nn_module_stack"
 _ACTIVATION_MODULES = ("timm.layers.activations", "timm.layers.activations_me")
 
 
@@ -46,33 +49,70 @@ class Trace:
     root: nn.Module
     graph: fx.Graph
     leaves: tuple[Leaf, ...]
+    training_graph: fx.Graph | None = None
+    """What runs in training, where the network's own forward branches on its mode; `graph` is then for evaluation."""
 
 
 def trace(model: nn.Module) -> Trace:
     """Trace a network; raises SE403 where its own forward cannot be traced even with every part of it a leaf."""
     leaves: dict[str, str] = {}
+    training_graph = None
+    if isinstance(model, TwoFaced):
+        graph, training_graph = (_graph(face, leaves, None) for face in model.faces)
+    else:
+        try:
+            graph = _graph(model, leaves, None)
+        except _BranchesOnMode:
+            graph, training_graph = _graph(model, leaves, False), _graph(model, leaves, True)
+    return Trace(model, graph, tuple(Leaf(path, why) for path, why in leaves.items()), training_graph)
+
+
+class _BranchesOnMode(Exception):  # noqa: N818  (a signal between two functions of this module)
+    """The root's forward uses `self.training` as something that a graph cannot hold."""
+
+
+def _graph(model: nn.Module, leaves: dict[str, str], mode: bool | None) -> fx.Graph:
+    """Trace until it works, adding leaves; `mode` is what `self.training` is to the root's own forward."""
     while True:
-        tracer = _Tracer(leaves)
+        tracer = _Tracer(leaves, mode)
         try:
             with _training_as_attribute(tracer):
                 graph = tracer.trace(model)
         except Exception as error:
             culprit, why = tracer.culprit, _reason(error)
+            if not culprit and tracer.root_read_mode and mode is None:
+                raise _BranchesOnMode from error
             if not culprit or culprit in leaves:
                 name = type(model).__name__
                 text = f"{name}.forward cannot be traced: {why}"
                 raise fail("SE403", text, "move what depends on the data into a module of its own") from error
             leaves[culprit] = why
         else:
-            return Trace(model, graph, tuple(Leaf(path, why) for path, why in leaves.items()))
+            if isinstance(model, fx.GraphModule):
+                _restore_scopes(model.graph, graph)
+            return graph
+
+
+def _restore_scopes(before: fx.Graph, after: fx.Graph) -> None:
+    """Give the operations of a traced graph module the scopes they had when the original network was traced."""
+    known, anew = _own_operations(before), [node for node in _own_operations(after) if not node.meta.get(_STACK)]
+    if [node.target for node in known] == [node.target for node in anew]:
+        for old, new in zip(known, anew, strict=True):
+            new.meta[_STACK] = old.meta.get(_STACK, {})
+
+
+def _own_operations(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if node.op in ("call_function", "call_method")]
 
 
 class _Tracer(fx.Tracer):
     """Knows which module's forward it is in, and takes some modules as leaves."""
 
-    def __init__(self, leaves: Mapping[str, str]) -> None:
+    def __init__(self, leaves: Mapping[str, str], mode: bool | None) -> None:
         super().__init__()
         self.leaves = leaves
+        self.mode = mode
+        self.root_read_mode = False
         self.stack: list[tuple[str, nn.Module]] = []
         self.culprit: str | None = None
 
@@ -106,7 +146,11 @@ def _training_as_attribute(tracer: _Tracer) -> Iterator[None]:
 
     def read(module: nn.Module) -> Any:
         current, path = (tracer.stack[-1][1], tracer.stack[-1][0] + ".") if tracer.stack else (None, "")
-        if module is current or (current is None and module is getattr(tracer, "root", None)):
+        at_root = current is None and module is getattr(tracer, "root", None)
+        tracer.root_read_mode |= at_root
+        if at_root and tracer.mode is not None:
+            return tracer.mode
+        if module is current or at_root:
             return tracer.create_proxy("get_attr", f"{path}training", (), {})
         return module.__dict__["training"]
 

@@ -122,6 +122,13 @@ def test_what_is_turned_down_carries_its_reason():
         ({"except": "layer1.1"}, ["layer1.0", "layer2.0"]),
         ({"min_channels": 17}, ["layer2.0"]),
         ({"within": "layer*", "except": ["layer2*"], "stages": [1]}, ["layer1.0", "layer1.1"]),
+        ({"max_channels": 16}, ["layer1.0", "layer1.1"]),
+        ({"min_size": 17}, ["layer1.0", "layer1.1"]),
+        ({"max_size": 16}, ["layer2.0"]),
+        ({"pick": "first"}, ["layer1.0", "layer2.0"]),
+        ({"pick": "last"}, ["layer1.1", "layer2.0"]),
+        ({"every": 2}, ["layer1.0", "layer2.0"]),
+        ({"every": 2, "stages": [1]}, ["layer1.0"]),
     ],
     ids=str,
 )
@@ -181,3 +188,80 @@ def test_a_key_means_the_same_site_under_any_filter():
     assert [site.key for site in planner.plan(spec({}), twins).sites] == ["fake/b[0]", "fake/b[1]"]
     assert [site.key for site in planner.plan(spec({"stages": [2]}), twins).sites] == ["fake/b[1]"]
     assert planner.plan(spec({"stages": [2]}), twins).sites[0].module == "b.fake_1"
+
+
+GATED = GraphView.parse("""
+x = input() : 16x8x8
+conv1 = conv(x) [3x3 s1 p1 16->16] @b.conv1 : 16x8x8
+act1 = act(conv1) @b.act1 : 16x8x8
+mean = global_pool(act1) @b.se : 16x1x1
+fc1 = conv(mean) [1x1 s1 p0 16->4] @b.se.fc1 : 4x1x1
+fc2 = conv(fc1) [1x1 s1 p0 4->16] @b.se.fc2 : 16x1x1
+gate = act(fc2) @b.se.gate : 16x1x1
+scaled = mul(act1, gate) @b.se : 16x8x8
+conv2 = conv(scaled) [3x3 s1 p1 16->16] @b.conv2 : 16x8x8
+pool2 = global_pool(conv2) @b.ese : 16x1x1
+fc = conv(pool2) [1x1 s1 p0 16->16] @b.ese.fc : 16x1x1
+gate2 = act(fc) @b.ese.gate : 16x1x1
+scaled2 = mul(gate2, conv2) @b.ese : 16x8x8
+add = add(x, scaled2) @b : 16x8x8
+out = output(add)
+""")
+
+
+def gated(*rules):
+    data = {"version": 1, "model": {"source": "timm", "name": "any"}, "input": {"shape": [16, 8, 8]}}
+    return planner.plan(load({**data, "surgery": list(rules)}, CATALOGS), GATED)
+
+
+def test_existing_gates_are_found_by_their_dataflow_and_kind():
+    assert [(item.scope, item.output, item.value) for item in gated({"remove": "any"}).removals] == [
+        ("b.se", "scaled", "act1"),
+        ("b.ese", "scaled2", "conv2"),
+    ]
+    assert [item.scope for item in gated({"remove": {"block": "se"}}).removals] == ["b.se"]
+    assert [item.scope for item in gated({"remove": "effective_se"}).removals] == ["b.ese"]
+
+
+def test_inserting_where_a_gate_stands_is_refused():
+    with pytest.raises(SpecError, match=r"it has a channel gate already \(b.ese\): remove or replace it"):
+        gated({"insert": "fake", "at": "residual"})
+    with pytest.raises(SpecError, match=r"it has a channel gate already \(b.se\)"):
+        gated({"insert": "fake", "at": "inner"})
+
+
+def test_inserting_where_a_gate_goes_takes_over_its_readers():
+    plan = gated({"insert": "fake", "at": "inner"}, {"insert": "fake", "at": "residual"}, {"remove": "any"})
+    assert [(site.value, [use.user for use in site.uses]) for site in plan.sites] == [
+        ("act1", ["conv2"]),
+        ("conv2", ["add"]),
+    ]
+
+
+def test_replacing_puts_the_new_block_into_the_unit():
+    plan = gated({"replace": "se", "insert": "fake", "name": "attention"})
+    assert [(site.key, site.value, [use.user for use in site.uses]) for site in plan.sites] == [
+        ("attention/b[0]", "act1", ["conv2"])
+    ]
+    assert [item.output for item in plan.removals] == ["scaled"]
+
+
+def test_two_rules_cannot_take_out_one_gate():
+    with pytest.raises(SpecError, match=r"the rule 'remove_any' takes it out already"):
+        gated({"remove": "any"}, {"remove": "se"})
+
+
+def test_a_network_without_gates_says_so_when_one_is_to_go():
+    with pytest.raises(SpecError, match=r"'remove: se' matches nothing(.|\n)*has no channel gate"):
+        planner.plan(
+            load(
+                {
+                    "version": 1,
+                    "model": {"source": "timm", "name": "any"},
+                    "input": {"shape": [3, 8, 8]},
+                    "surgery": [{"remove": "se"}],
+                },
+                CATALOGS,
+            ),
+            NETWORK,
+        )

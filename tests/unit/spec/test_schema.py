@@ -6,7 +6,7 @@ from sesurgery.spec.schema import json_schema
 
 
 def insert_choices(schema):
-    return schema["$defs"]["Rule"]["properties"]["insert"]["anyOf"]
+    return schema["$defs"]["InsertRule"]["properties"]["insert"]["anyOf"]
 
 
 def test_the_schema_knows_every_block_and_its_options():

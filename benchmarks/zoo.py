@@ -1,0 +1,272 @@
+"""Which networks can be operated on: every step on every model, with the reason where one fails.
+
+    python benchmarks/zoo.py                 torchvision's convolutional classifiers and the sample of timm below
+    python benchmarks/zoo.py timm:resnet18   some models
+    python benchmarks/zoo.py --table         docs/support.md from the committed results
+
+A model is given the first of the placements residual, concat, conv that finds sites in it, with identity blocks, at the
+smallest input that it takes. It passes a column when
+
+    plan     sites are found
+    apply    the blocks are inserted and proved to run
+    equal    outputs in evaluation equal the original's (largest difference at most 1e-5 of the largest output)
+    train    one training step gives a finite gradient to some parameter of every block, and to no one else's less
+    modes    train() and eval() reach every module, and evaluation after it still equals the original
+    replay   a run that is saved and read back gives the same outputs
+    export   the ONNX file agrees with the model at two batch sizes other than the exported one, in ONNX Runtime
+
+Each model has a process of its own with a time limit. Results are added to benchmarks/results/zoo.json as they come, so
+that a run that was stopped goes on where it was (`--again` starts anew).
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parent
+RESULTS = ROOT / "results" / "zoo.json"
+TABLE = ROOT.parent / "docs" / "support.md"
+COLUMNS = ("plan", "apply", "equal", "train", "modes", "replay", "export")
+PLACEMENTS = ("residual", "concat", "conv")
+SIZES = (64, 96, 128, 160, 192, 224, 256, 299, 331, 384, 448)
+TRANSFORMERS = ("vit_", "swin_")
+SECONDS = 400
+TOLERANCE = 1e-5
+
+
+def torchvision_models() -> list[str]:
+    """Torchvision's classification models but its pure transformers."""
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    return [f"torchvision:{name}" for name in names if not name.startswith(TRANSFORMERS)]
+
+
+def timm_models(per_module: int = 2) -> list[str]:
+    """The smallest few models of every module of timm, by parameters, that hold a 2-D convolution."""
+    import timm
+    import torch
+    from torch import nn
+
+    chosen = []
+    for module in timm.list_modules():
+        sized = []
+        for name in timm.list_models(module=module):
+            try:
+                with torch.device("meta"):
+                    model = timm.create_model(name)
+            except Exception:  # a model that needs an optional package or real tensors while it is built
+                continue
+            if any(isinstance(part, nn.Conv2d) for part in model.modules()):
+                sized.append((sum(part.numel() for part in model.parameters()), name))
+        chosen += [f"timm:{name}" for _, name in sorted(sized)[:per_module]]
+    return chosen
+
+
+def examine(model_id: str) -> dict[str, object]:
+    """Take one model through every step; what fails carries its reason."""
+    warnings.simplefilter("ignore")
+    import torch
+
+    from sesurgery import pipeline
+    from sesurgery.diagnostics import SesurgeryError
+
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    row: dict[str, object] = {"model": model_id}
+    try:
+        _steps(model_id, row, pipeline, torch)
+    except SesurgeryError as error:
+        row["reason"] = error.diagnostics[0].message[:300]
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        row["reason"] = f"{type(error).__name__}: {text[0] if text else ''}"[:300]
+    row["seconds"] = round(time.perf_counter() - started, 1)
+    return row
+
+
+def _steps(model_id, row, pipeline, torch) -> None:
+    planned, spec = _plan(model_id, row, pipeline)
+    row["plan"] = True
+    original = planned.network.eval()
+    from sesurgery.models import checkpoint
+    from sesurgery.models.export import export
+    from sesurgery.models.sources import surgeon_for
+
+    changed = surgeon_for(spec).apply(original, planned.plan).eval()
+    row["apply"] = True
+    image = torch.randn(2, *spec.input.shape, generator=torch.Generator().manual_seed(0))
+    row["difference"] = _difference(original, changed, image, torch)
+    row["equal"] = row["difference"] <= TOLERANCE
+    if not row["equal"]:
+        raise ValueError(f"outputs differ by {row['difference']:.2g} of the largest")
+    row["train"] = _train(changed, planned.plan, image, torch)
+    changed = surgeon_for(spec).apply(original, planned.plan)
+    changed.train()
+    reached = all(part.training for part in changed.modules())
+    changed.eval()
+    reached &= not any(part.training for part in changed.modules())
+    row["modes"] = reached and _difference(original, changed, image, torch) <= TOLERANCE
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "run"
+        checkpoint.save(folder, changed, spec, planned.plan, "zoo", {})
+        again = checkpoint.read(folder, pipeline.catalogs()).network
+        row["replay"] = _difference(changed, again, image, torch) == 0
+        report = export(changed, spec.input.shape, Path(name) / "net.onnx", spec.export)
+        row["export"] = True
+        row["export_difference"] = report.worst
+
+
+def _plan(model_id: str, row, pipeline):
+    """The first placement that finds sites, at the first size that the model takes."""
+    from sesurgery.diagnostics import SesurgeryError
+
+    source, _, name = model_id.partition(":")
+    last: SesurgeryError | None = None
+    for size in _sizes(model_id):
+        for placement in PLACEMENTS:
+            given = {
+                "version": 1,
+                "name": name.replace("/", "_"),
+                "model": {"source": source, "name": name, "kwargs": _kwargs(model_id)},
+                "input": {"shape": [3, size, size]},
+                "surgery": [{"insert": {"block": "se", "init": "identity", "min_width": 8}, "at": placement}],
+                "export": {"max_abs": 1e-2},
+            }
+            spec = pipeline.load_spec(given)
+            try:
+                planned = pipeline.plan(spec)
+            except SesurgeryError as error:
+                last = error
+                if error.diagnostics[0].code == "SE201":
+                    continue
+                break
+            row |= {"placement": placement, "size": size, "sites": len(planned.sites), "leaves": len(planned.leaves)}
+            return planned, spec
+        if last is not None and last.diagnostics[0].code not in ("SE304",):
+            break
+    assert last is not None
+    raise last
+
+
+def _sizes(model_id: str) -> tuple[int, ...]:
+    """The network's own size alone where it is fixed; otherwise the small ones first."""
+    source, _, name = model_id.partition(":")
+    if name in ("inception_v3", "googlenet") and source == "torchvision":
+        # Their auxiliary heads, which run in training alone, need the size they were made for.
+        return (299,) if name == "inception_v3" else (224,)
+    if source == "timm":
+        import timm
+
+        config = timm.get_pretrained_cfg(name)
+        if config is not None and config.fixed_input_size:
+            return (config.input_size[-1],)
+    return SIZES
+
+
+def _kwargs(model_id: str) -> dict[str, object]:
+    # Their constructors warn and take half a minute when they are to draw from scipy's truncated normal.
+    return {"init_weights": False} if model_id in ("torchvision:inception_v3", "torchvision:googlenet") else {}
+
+
+def _difference(one, other, image, torch) -> float:
+    with torch.no_grad():
+        expected, found = one(image), other(image)
+    scale = max(float(expected.abs().max()), 1e-12)
+    return float((expected - found).abs().max()) / scale
+
+
+def _train(changed, plan, image, torch) -> bool:
+    """One SGD step in training mode; every block must get a finite gradient and change."""
+    changed.train()
+    for part in changed.parameters():
+        # Branches whose last norm starts at zero hide what lies before them.
+        if not part.detach().any():
+            torch.nn.init.normal_(part, std=0.02)
+    optimizer = torch.optim.SGD(changed.parameters(), lr=1e-3)
+    outputs = changed(torch.cat([image, image.flip(0) * 0.5]))
+    outputs = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
+    (outputs * torch.randn_like(outputs)).sum().backward()
+    optimizer.step()
+    for site in plan.sites:
+        gradients = [part.grad for part in changed.get_submodule(site.module).parameters()]
+        known = [gradient for gradient in gradients if gradient is not None]
+        if not known or not all(bool(torch.isfinite(gradient).all()) for gradient in known):
+            raise ValueError(f"{site.key} got no finite gradient")
+        if not any(bool(gradient.any()) for gradient in known):
+            raise ValueError(f"{site.key} got a gradient of zero")
+    return True
+
+
+def _alone(model_id: str) -> dict[str, object]:
+    """Examine one model in a child that is ended when its time is up."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def work() -> None:
+        os.setpgrp()
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (the exporter talks)
+        sender.send(examine(model_id))
+
+    child = context.Process(target=work)
+    child.start()
+    sender.close()
+    try:
+        row = receiver.recv() if receiver.poll(SECONDS) else {"model": model_id, "reason": f"took over {SECONDS} s"}
+    except EOFError:
+        child.join(5)
+        row = {"model": model_id, "reason": f"the process ended with {child.exitcode}"}
+    if child.is_alive():
+        os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    return row
+
+
+def measure(models: list[str], again: bool) -> None:
+    """Examine the models that have no result yet, two at a time."""
+    from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+
+    known = (
+        {}
+        if again or not RESULTS.is_file()
+        else {row["model"]: row for row in json.loads(RESULTS.read_text())["models"]}
+    )
+    todo = [model for model in models if model not in known]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for count, row in enumerate(pool.map(_alone, todo), start=1):
+            known[row["model"]] = row
+            passed = all(row.get(column) for column in COLUMNS)
+            verdict = "pass" if passed else "FAIL"
+            print(f"{count}/{len(todo)} {verdict} {row['model']} {row.get('reason', '')}", flush=True)
+            data = {"device": cpu_name(), "versions": versions(), "models": [known[key] for key in sorted(known)]}
+            write_text(RESULTS, to_json(data))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--again", action="store_true", help="forget the results there are")
+    parser.add_argument("--table", action="store_true", help="write docs/support.md from the results")
+    parser.add_argument("--per-module", type=int, default=2, help="models of every module of timm")
+    given = parser.parse_args()
+    if given.table:
+        from zoo_table import write_table
+
+        write_table(RESULTS, TABLE, COLUMNS)
+        return
+    measure(given.models or [*torchvision_models(), *timm_models(given.per_module)], given.again)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Efficient Channel Attention (Wang et al., arXiv 1910.03151), as timm has it.
+
+    z = mean(x)                         [N, C]         over height and width
+    s = gate(conv1d_k(z))               [N, C, 1, 1]   one kernel over neighbouring channels, no reduction
+    y = x * s                           [N, C, H, W]
+    k = |log2(C) / gamma + beta / gamma|, the next odd number, 3 at least
+
+k weights in all. The channels have no order of their own: training gives them one. `padding: circular` lets the first
+and the last channel be neighbours (timm's CECA).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from sesurgery.blocks._gates import GateName, Init, gate_layer, zero
+from sesurgery.blocks.base import Block
+
+
+@dataclass(frozen=True)
+class ECA(Block):
+    """Efficient Channel Attention. `kernel_size` (odd) sets k itself; otherwise `gamma` and `beta` find it."""
+
+    kernel_size: Annotated[int, Field(gt=0)] | None = None
+    gamma: Annotated[float, Field(gt=0)] = 2
+    beta: float = 1
+    padding: Literal["zeros", "circular"] = "zeros"
+    gate: GateName = "sigmoid"
+    init: Init = "default"
+
+    def __post_init__(self) -> None:
+        if self.kernel_size is not None and (self.gamma, self.beta) != (2, 1):
+            raise ValueError("'kernel_size' is the kernel itself: gamma and beta do not go with it")
+
+    def build(self, channels: int) -> nn.Module:
+        from timm.layers import CecaModule, EcaModule
+
+        size = self.kernel_size
+        if size is not None and size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, found {size}")
+        module = (EcaModule if self.padding == "zeros" else CecaModule)(
+            # timm derives the kernel where it is told the channels, and takes kernel_size only where it is not.
+            channels if size is None else None,
+            kernel_size=3 if size is None else size,
+            gamma=self.gamma,
+            beta=self.beta,
+            gate_layer=gate_layer(self.gate, self.init),
+        )
+        (kernel,) = module.conv.kernel_size
+        if self.padding == "circular" and kernel // 2 > channels:
+            raise ValueError(f"a circular kernel of {kernel} goes more than once around {channels} channels")
+        if self.init == "identity":
+            zero(module.conv)
+        built: nn.Module = module
+        return built
+
+
+EXAMPLES = (
+    ECA(),
+    ECA(kernel_size=5),
+    ECA(gamma=1, beta=2, gate="hard_sigmoid"),
+    ECA(padding="circular"),
+    ECA(init="identity"),
+    ECA(init="identity", padding="circular", gate="hard_sigmoid"),
+)

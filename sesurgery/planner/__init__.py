@@ -1,0 +1,52 @@
+"""Spec x GraphView -> Plan: where every block goes, and why every other candidate was turned down. Pure."""
+
+from __future__ import annotations
+
+from sesurgery.diagnostics import SpecError
+from sesurgery.graph import GraphView
+from sesurgery.planner import mistakes
+from sesurgery.planner.model import Plan, Rejection, Removal, Site
+from sesurgery.planner.resolve import Resolved, Surroundings, resolve
+from sesurgery.spec.model import InsertRule, Spec
+
+__all__ = ["Plan", "Rejection", "Removal", "Site", "plan"]
+
+
+def plan(spec: Spec, graph: GraphView) -> Plan:
+    """Resolve every rule of the spec against the view; raises SpecError holding every mistake of all rules."""
+    around = Surroundings(graph)
+    names = _names(spec, graph)
+    named = list(enumerate(zip(names, spec.surgery, strict=True)))
+    resolved: dict[int, Resolved] = {}
+    # What is taken out decides what can be put in, whatever the order of the rules.
+    for index, (name, rule) in sorted(named, key=lambda item: isinstance(item[1][1], InsertRule)):
+        resolved[index] = resolve(name, rule, around)
+    ordered = [resolved[index] for index, _ in named]
+    sites = [site for item in ordered for site in item.sites]
+    found = [mistake for index, item in enumerate(ordered) for mistake in mistakes.of_rule(spec, index, item, around)]
+    found += mistakes.of_all(spec, names, sites)
+    if found:
+        raise SpecError(found)
+    return Plan(
+        rules=names,
+        sites=tuple(sites),
+        removals=tuple(removal for item in ordered for removal in item.removals),
+        rejected=tuple(rejection for item in ordered for rejection in item.rejected),
+        warnings=mistakes.advice(sites),
+        stages=around.sizes,
+        view_digest=graph.digest,
+        spec_digest=spec.digest,
+    )
+
+
+def _names(spec: Spec, graph: GraphView) -> tuple[str, ...]:
+    """The rules' names; one that was not given and that some module of the network has already gets a number."""
+    taken = {scope.rpartition(".")[2] for scope in graph.scopes}
+    names: list[str] = []
+    for rule, stem in zip(spec.surgery, spec.rule_names(), strict=True):
+        name, count = stem, 1
+        while rule.name is None and (name in taken or name in names):
+            count += 1
+            name = f"{stem}_{count}"
+        names.append(name)
+    return tuple(names)

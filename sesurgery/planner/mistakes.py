@@ -1,0 +1,118 @@
+"""What is wrong with a spec on a network, said at the place in the file where it can be put right."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from sesurgery.diagnostics import Diagnostic, suggest
+from sesurgery.graph import GraphView, Use
+from sesurgery.planner.model import Rejection, Site
+from sesurgery.planner.resolve import Resolved, Surroundings, matches
+from sesurgery.spec.model import InsertRule, RemoveRule, Spec
+
+
+def of_rule(spec: Spec, index: int, resolved: Resolved, around: Surroundings) -> list[Diagnostic]:
+    """Stages and globs that do not exist; else a rule that matches nothing, or another number than expected."""
+    rule, place = spec.surgery[index], ("surgery", index)
+    found = [*_stages(spec, index, around), *_globs(spec, index, around.graph)]
+    if found:
+        return found
+    if not resolved.taken and rule.expect != 0:
+        key = "at" if isinstance(rule, InsertRule) else "remove" if isinstance(rule, RemoveRule) else "replace"
+        name = rule.at.name if isinstance(rule, InsertRule) else getattr(rule, key)
+        hint = _why_nothing(around.graph, resolved.rejected, key)
+        return [Diagnostic("SE201", f"'{key}: {name}' matches nothing", spec.span(*place, key), hint)]
+    if rule.expect is not None and resolved.taken != rule.expect:
+        text = f"expected {rule.expect} sites, found {resolved.taken}"
+        hint = f"found: {shortened(resolved.keys) or 'none'}"
+        if resolved.rejected:
+            hint += f"; turned down: {_reasons(resolved.rejected)}"
+        return [Diagnostic("SE202", text, spec.span(*place, "expect"), hint)]
+    return []
+
+
+def of_all(spec: Spec, names: tuple[str, ...], sites: list[Site]) -> list[Diagnostic]:
+    """Two sites that would reroute one reading of one value."""
+    taken: dict[Use, Site] = {}
+    clashes: dict[tuple[str, str], list[str]] = {}
+    for site in sites:
+        for use in site.uses:
+            first = taken.setdefault(use, site)
+            if first is not site:
+                clashes.setdefault((first.rule, site.rule), []).append(f"{site.value} ({site.scope})")
+    return [
+        Diagnostic(
+            "SE203",
+            f"the rules {first!r} and {second!r} both insert on {shortened(list(dict.fromkeys(values)))}",
+            spec.span("surgery", names.index(second), "at"),
+            "narrow one of them with 'stages', 'within' or 'except'",
+        )
+        for (first, second), values in clashes.items()
+    ]
+
+
+def advice(sites: list[Site]) -> tuple[str, ...]:
+    """What the blocks themselves say against their sites, each piece of advice once with the sites it is about."""
+    told: dict[str, list[str]] = {}
+    for site in sites:
+        if (text := site.block.options.advice(site.channels)) is not None:
+            told.setdefault(text, []).append(site.key)
+    return tuple(f"{text} ({shortened(keys)})" for text, keys in told.items())
+
+
+def shortened(items: list[str], most: int = 4) -> str:
+    """The first few items, and how many more there are."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def _stages(spec: Spec, index: int, around: Surroundings) -> list[Diagnostic]:
+    sizes = around.sizes
+    known = ", ".join(f"{number} = {high}x{wide}" for number, (high, wide) in enumerate(sizes, start=1))
+    return [
+        Diagnostic(
+            "SE205",
+            f"there is no stage {stage}: the network has {len(sizes)}",
+            spec.span("surgery", index, "stages", position),
+            f"stages: {known or 'none'}",
+        )
+        for position, stage in enumerate(spec.surgery[index].stages or ())
+        if stage > len(sizes)
+    ]
+
+
+def _globs(spec: Spec, index: int, graph: GraphView) -> list[Diagnostic]:
+    rule = spec.surgery[index]
+    return [
+        Diagnostic(
+            "SE204", f"no scope matches {glob!r}", spec.span("surgery", index, key, at), _near_scopes(glob, graph)
+        )
+        for key, globs in (("within", rule.within), ("except", rule.except_))
+        for at, glob in enumerate(globs or ())
+        if not any(matches(scope, (glob,)) for scope in graph.scopes)
+    ]
+
+
+def _near_scopes(glob: str, graph: GraphView) -> str:
+    if not graph.scopes:
+        return "this network tells no scopes: use the structural placements without 'within' and 'except'"
+    near = suggest(glob.rstrip("*."), graph.scopes)
+    # A whole network's scopes are no help to anyone: the outermost ones are.
+    return near if near.startswith("did") else suggest("", [scope for scope in graph.scopes if "." not in scope])
+
+
+def _reasons(rejected: list[Rejection]) -> str:
+    counted = Counter(item.why for item in rejected)
+    first = {item.why: item.where for item in reversed(rejected)}
+    parts = [
+        f"{first[why]}: {why}" if count == 1 else f"{count} like {first[why]}: {why}"
+        for why, count in counted.most_common(4)
+    ]
+    return "; ".join(parts)
+
+
+def _why_nothing(graph: GraphView, rejected: list[Rejection], key: str) -> str:
+    if rejected:
+        return f"turned down: {_reasons(rejected)}"
+    if key != "at":
+        return "the network has no channel gate"
+    return f"the network has no candidate of this kind; its modules: {shortened(list(graph.scopes), 8)}"

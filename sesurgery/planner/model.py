@@ -1,0 +1,150 @@
+"""What a plan says: sites, removals, rejections; as data, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass
+from typing import Any
+
+from sesurgery.artifacts import digest_text, to_json
+from sesurgery.blocks.base import Block
+from sesurgery.catalog import Catalog, Ref
+from sesurgery.graph import Use
+from sesurgery.spec.plugins import options_to_dict, ref_from_dict
+
+
+@dataclass(frozen=True)
+class Site:
+    """One resolved insertion point: a block on `value`, read by exactly `uses`. `stage` is None between stages."""
+
+    key: str
+    rule: str
+    scope: str
+    stage: int | None
+    channels: int
+    height: int
+    width: int
+    value: str
+    uses: tuple[Use, ...]
+    block: Ref[Block]
+
+    @property
+    def module(self) -> str:
+        """The path of the block's module in the changed network: `se/layer1.0[0]` -> `layer1.0.se`."""
+        ordinal = int(self.key.rpartition("[")[2].rstrip("]"))
+        name = self.rule if ordinal == 0 else f"{self.rule}_{ordinal}"
+        return f"{self.scope}.{name}" if self.scope else name
+
+
+@dataclass(frozen=True)
+class Removal:
+    """An existing channel gate to take out: readers of `output` read `value` instead; `scope` is the gate's own."""
+
+    key: str
+    rule: str
+    scope: str
+    stage: int | None
+    channels: int
+    height: int
+    width: int
+    output: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A candidate that a rule turned down."""
+
+    rule: str
+    where: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All sites and every rejection with its reason, for one spec on one view. `stages` are (height, width).
+
+    Removals come first; a site's `value` and `uses` are those of the graph after them. `rules` are the names of the
+    spec's rules, in its order.
+    """
+
+    rules: tuple[str, ...]
+    sites: tuple[Site, ...]
+    removals: tuple[Removal, ...]
+    rejected: tuple[Rejection, ...]
+    warnings: tuple[str, ...]
+    stages: tuple[tuple[int, int], ...]
+    view_digest: str
+    spec_digest: str
+
+    def table(self) -> str:
+        """Sites and removals as an aligned text table, one a line."""
+        rows = [("site", "stage", "channels", "size", "block", "on")]
+        for gone in self.removals:
+            rows.append((gone.key, *_place(gone), f"remove {gone.scope or gone.output}", gone.value))
+        for site in self.sites:
+            options = ", ".join(f"{key}={_short(value)}" for key, value in _unusual(site.block).items())
+            rows.append((site.key, *_place(site), f"{site.block.name}({options})", site.value))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        padded = ([cell.ljust(size) for cell, size in zip(row, widths, strict=True)] for row in rows)
+        return "\n".join("  ".join(row).rstrip() for row in padded)
+
+    def stage_line(self) -> str:
+        """What the stage numbers mean: `stages: 1 = 56x56, 2 = 28x28`."""
+        named = (f"{number} = {high}x{wide}" for number, (high, wide) in enumerate(self.stages, start=1))
+        return "stages: " + (", ".join(named) or "none")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the plan's JSON."""
+        return digest_text(self.to_json())
+
+    def to_json(self) -> str:
+        """The plan as JSON; `from_json` is the inverse."""
+        data = asdict(self)
+        for item, site in zip(data["sites"], self.sites, strict=True):
+            item["block"] = options_to_dict(site.block, "block")
+        return to_json(data)
+
+    @classmethod
+    def from_json(cls, text: str, blocks: Catalog[Any]) -> Plan:
+        """A plan from its JSON; the catalog gives the blocks their options back."""
+        data = json.loads(text)
+        sites = (
+            {
+                **site,
+                "uses": tuple(Use(**use) for use in site["uses"]),
+                "block": ref_from_dict(site["block"], "block", blocks),
+            }
+            for site in data["sites"]
+        )
+        return cls(
+            rules=tuple(data["rules"]),
+            sites=tuple(Site(**site) for site in sites),
+            removals=tuple(Removal(**item) for item in data["removals"]),
+            rejected=tuple(Rejection(**item) for item in data["rejected"]),
+            warnings=tuple(data["warnings"]),
+            stages=tuple((high, wide) for high, wide in data["stages"]),
+            view_digest=data["view_digest"],
+            spec_digest=data["spec_digest"],
+        )
+
+
+def _place(item: Site | Removal) -> tuple[str, str, str]:
+    return "-" if item.stage is None else str(item.stage), str(item.channels), f"{item.height}x{item.width}"
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _unusual(block: Ref[Block]) -> Mapping[str, object]:
+    """The options that differ from the block's defaults, which is what a reader wants to see."""
+    given = options_to_dict(block, "block")
+    fields = type(block.options).__dataclass_fields__  # type: ignore[attr-defined]
+    usual = {
+        key: field.default if field.default_factory is MISSING else field.default_factory()
+        for key, field in fields.items()
+    }
+    return {key: value for key, value in given.items() if key != "block" and value != usual[key]}

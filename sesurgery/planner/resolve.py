@@ -1,0 +1,220 @@
+"""One rule against the graph: what it takes, what it turns down and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from sesurgery.catalog import Ref
+from sesurgery.graph import GraphView, Shape, Use
+from sesurgery.graph.gates import ChannelGate, channel_gates
+from sesurgery.graph.idioms import stages
+from sesurgery.placements.base import Match, Miss
+from sesurgery.planner.model import Rejection, Removal, Site
+from sesurgery.spec.model import Filters, InsertRule, RemoveRule, ReplaceRule, Rule
+
+
+class Surroundings:
+    """What all rules of one plan look at: the graph, its stages, its gates, and which of them will be gone."""
+
+    def __init__(self, graph: GraphView) -> None:
+        self.graph = graph
+        self.sizes = stages(graph)
+        self.gates = {gate.mul.name: gate for gate in channel_gates(graph)}
+        self.gated = {gate.value.name: gate for gate in self.gates.values()}
+        self.gone: dict[str, str] = {}
+        """Outputs of gates that a rule takes out, with that rule's name."""
+
+    def stage(self, shape: Shape) -> int | None:
+        size = shape[1:]
+        return self.sizes.index(size) + 1 if size in self.sizes else None
+
+
+@dataclass
+class Resolved:
+    """What became of one rule."""
+
+    sites: list[Site] = field(default_factory=list)
+    removals: list[Removal] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+
+    @property
+    def taken(self) -> int:
+        return len(self.sites) or len(self.removals)
+
+    @property
+    def keys(self) -> list[str]:
+        return [item.key for item in (self.sites or self.removals)]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Something a rule may take, before its filters; the shape is the map's."""
+
+    key: str
+    scope: str
+    shape: Shape
+    stage: int | None
+    match: Match | ChannelGate
+
+
+def resolve(name: str, rule: Rule, around: Surroundings) -> Resolved:
+    """Resolve one rule. Rules that take gates out must be resolved before those that insert."""
+    resolved = Resolved()
+    if isinstance(rule, InsertRule):
+        found: Iterable[Match | Miss | ChannelGate] = (
+            _after_removals(item, around) for item in rule.at.options.select(around.graph)
+        )
+    else:
+        found = _existing(rule, around)
+    listed = list(_candidates(name, found, around))
+    whys = _filtered(rule, [item for item in listed if isinstance(item, _Candidate)])
+    for item in listed:
+        if isinstance(item, Rejection):
+            resolved.rejected.append(item)
+        elif (why := whys[item.key]) is not None:
+            resolved.rejected.append(Rejection(name, item.scope or item.key, why))
+        elif isinstance(item.match, ChannelGate):
+            _take_out(name, rule, item, item.match, around, resolved)
+        else:
+            resolved.sites.append(_site(name, item, item.match.value.name, item.match.uses, rule))
+    return resolved
+
+
+def _candidates(
+    name: str, found: Iterable[Match | Miss | ChannelGate], around: Surroundings
+) -> Iterator[_Candidate | Rejection]:
+    ordinals: Counter[str] = Counter()
+    for item in found:
+        if isinstance(item, Miss):
+            yield Rejection(name, item.where, item.why)
+            continue
+        shape = item.value.shape
+        if shape is None:
+            yield Rejection(name, item.scope or item.value.name, "it is not a feature map")
+            continue
+        # Counted before the filters, so that a key means the same site under any filter.
+        key = f"{name}/{item.scope}[{ordinals[item.scope]}]"
+        ordinals[item.scope] += 1
+        yield _Candidate(key, item.scope, shape, around.stage(shape), item)
+
+
+def _existing(rule: RemoveRule | ReplaceRule, around: Surroundings) -> Iterator[ChannelGate | Miss]:
+    kind = rule.remove if isinstance(rule, RemoveRule) else rule.replace
+    projections = {"se": 2, "effective_se": 1}.get(kind)
+    for gate in around.gates.values():
+        where = gate.scope or gate.mul.name
+        if gate.mul.name in around.gone:
+            yield Miss(where, f"the rule {around.gone[gate.mul.name]!r} takes it out already")
+        elif projections is not None and gate.projections != projections:
+            yield Miss(where, f"it is a channel gate with {gate.projections} projections, {kind!r} has {projections}")
+        else:
+            yield gate
+
+
+def _take_out(
+    name: str, rule: Rule, candidate: _Candidate, gate: ChannelGate, around: Surroundings, resolved: Resolved
+) -> None:
+    around.gone[gate.mul.name] = name
+    channels, height, width = candidate.shape
+    resolved.removals.append(
+        Removal(
+            candidate.key,
+            name,
+            candidate.scope,
+            candidate.stage,
+            channels,
+            height,
+            width,
+            gate.mul.name,
+            gate.value.name,
+        )
+    )
+    if isinstance(rule, ReplaceRule):
+        # The new block belongs to the unit, as the old one did, not to the module that goes.
+        owner = gate.mul.scope if gate.mul.scope != gate.scope else gate.scope.rpartition(".")[0]
+        key = f"{name}/{owner}[{sum(site.scope == owner for site in resolved.sites)}]"
+        moved = _Candidate(key, owner, candidate.shape, candidate.stage, gate)
+        resolved.sites.append(_site(name, moved, gate.value.name, gate.mul.uses, rule))
+
+
+def _site(name: str, candidate: _Candidate, value: str, uses: tuple[Use, ...], rule: Rule) -> Site:
+    block: Ref[object] = rule.insert  # type: ignore[union-attr]
+    channels, height, width = candidate.shape
+    return Site(candidate.key, name, candidate.scope, candidate.stage, channels, height, width, value, uses, block)  # type: ignore[arg-type]
+
+
+def _after_removals(found: Match | Miss, around: Surroundings) -> Match | Miss:
+    """The match in the graph as it will be once the gates that go are gone; a miss where a gate stays on the value."""
+    if isinstance(found, Miss):
+        return found
+    value, uses = found.value, found.uses
+    ends = around.gates.get(value.name)
+    if ends and value.name in around.gone:
+        value = ends.value
+    begins = around.gated.get(value.name)
+    if begins and begins.mul.name in around.gone:
+        own = set(begins.readings)
+        uses = (*(use for use in uses if use not in own), *(begins.mul.uses if own & set(uses) else ()))
+        return Match(value, uses, found.scope)
+    standing = around.gates.get(value.name) or begins
+    if standing:
+        where = found.scope or value.name
+        return Miss(
+            where, f"it has a channel gate already ({standing.scope or standing.mul.name}): remove or replace it"
+        )
+    return Match(value, uses, found.scope)
+
+
+def _filtered(rule: Filters, candidates: list[_Candidate]) -> dict[str, str | None]:
+    """For every candidate's key why the rule turns it down, or None; `pick` and `every` look at what is left."""
+    whys = {candidate.key: _reason(rule, candidate) for candidate in candidates}
+    left = [candidate for candidate in candidates if whys[candidate.key] is None]
+    if rule.pick is not None:
+        chosen = _picked(rule.pick, left)
+        whys |= {item.key: f"it is not the {rule.pick} of its stage" for item in left if item.key not in chosen}
+        left = [candidate for candidate in left if candidate.key in chosen]
+    if rule.every is not None:
+        whys |= {item.key: f"'every' is {rule.every}" for index, item in enumerate(left) if index % rule.every}
+    return whys
+
+
+def _picked(which: str, candidates: list[_Candidate]) -> set[str]:
+    """The key of the first or last candidate of every stage."""
+    by_stage: dict[int | None, str] = {}
+    for candidate in candidates if which == "last" else reversed(candidates):
+        by_stage[candidate.stage] = candidate.key
+    return set(by_stage.values())
+
+
+def _reason(rule: Filters, candidate: _Candidate) -> str | None:
+    """Why a filter that looks at one candidate alone turns it down, or None."""
+    channels, height, width = candidate.shape
+    size, scope = f"{height}x{width}", candidate.scope
+    if rule.stages is not None and candidate.stage not in rule.stages:
+        return f"stage {candidate.stage} is not in 'stages'" if candidate.stage else "it lies in no stage"
+    if rule.within is not None and not matches(scope, rule.within):
+        return f"the scope {scope!r} is not 'within' {_listed(rule.within)}"
+    if rule.except_ is not None and matches(scope, rule.except_):
+        return f"the scope {scope!r} is in 'except' {_listed(rule.except_)}"
+    bounds: Mapping[str, tuple[bool, str]] = {
+        "min_channels": (channels < (rule.min_channels or 0), f"it has {channels} channels"),
+        "max_channels": (rule.max_channels is not None and channels > rule.max_channels, f"it has {channels} channels"),
+        "min_size": (min(height, width) < (rule.min_size or 0), f"its map is {size}"),
+        "max_size": (rule.max_size is not None and max(height, width) > rule.max_size, f"its map is {size}"),
+    }
+    for key, (broken, fact) in bounds.items():
+        if broken:
+            return f"{fact}, '{key}' is {getattr(rule, key)}"
+    return None
+
+
+def matches(scope: str, globs: Iterable[str]) -> bool:
+    """Whether a scope matches any of the globs."""
+    return any(fnmatchcase(scope, glob) for glob in globs)
+
+
+def _listed(globs: tuple[str, ...]) -> str:
+    return ", ".join(repr(glob) for glob in globs)
