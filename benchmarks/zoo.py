@@ -42,6 +42,7 @@ PLACEMENTS = ("residual", "concat", "conv")
 SIZES = (64, 96, 128, 160, 192, 224, 256, 299, 331, 384, 448)
 TRANSFORMERS = ("vit_", "swin_")
 SECONDS = 400
+DRAWS = 12
 TOLERANCE = 1e-5
 
 
@@ -72,6 +73,22 @@ def timm_models(per_module: int = 2) -> list[str]:
                 sized.append((sum(part.numel() for part in model.parameters()), name))
         chosen += [f"timm:{name}" for _, name in sorted(sized)[:per_module]]
     return chosen
+
+
+def by_size(models: list[str]) -> list[str]:
+    """The same models, the smallest first, so that a run that is stopped has seen as many as possible."""
+    import timm
+    import torch
+    import torchvision
+
+    sized = []
+    for model_id in models:
+        source, _, name = model_id.partition(":")
+        make = timm.create_model if source == "timm" else torchvision.models.get_model
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sized.append((sum(part.numel() for part in make(name).parameters()), model_id))
+    return [model_id for _, model_id in sorted(sized)]
 
 
 def examine(model_id: str) -> dict[str, object]:
@@ -188,25 +205,36 @@ def _difference(one, other, image, torch) -> float:
 
 
 def _train(changed, plan, image, torch) -> bool:
-    """One SGD step in training mode; every block must get a finite gradient and change."""
+    """One training step; every block must get a finite gradient that is not zero, within a few draws of drop-paths."""
     changed.train()
     for part in changed.parameters():
         # Branches whose last norm starts at zero hide what lies before them.
         if not part.detach().any():
             torch.nn.init.normal_(part, std=0.02)
     optimizer = torch.optim.SGD(changed.parameters(), lr=1e-3)
-    outputs = changed(torch.cat([image, image.flip(0) * 0.5]))
-    outputs = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
-    (outputs * torch.randn_like(outputs)).sum().backward()
+    blocks = {site.key: changed.get_submodule(site.module) for site in plan.sites}
+    batch = torch.cat([image, image.flip(0) * 0.5])
+    left = dict(blocks)
+    for _ in range(DRAWS):
+        outputs = changed(batch)
+        outputs = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
+        (outputs * torch.randn_like(outputs)).sum().backward()
+        # A drop-path takes whole branches out, so a block may have to wait for its turn.
+        left = {key: block for key, block in left.items() if not any(_moved(part) for part in block.parameters())}
+        if not left:
+            break
+    for key, block in blocks.items():
+        known = [part.grad for part in block.parameters() if part.grad is not None]
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in known):
+            raise ValueError(f"{key} got a gradient that is not finite")
+    if left:
+        raise ValueError(f"{', '.join(list(left)[:3])} got no gradient in {DRAWS} passes")
     optimizer.step()
-    for site in plan.sites:
-        gradients = [part.grad for part in changed.get_submodule(site.module).parameters()]
-        known = [gradient for gradient in gradients if gradient is not None]
-        if not known or not all(bool(torch.isfinite(gradient).all()) for gradient in known):
-            raise ValueError(f"{site.key} got no finite gradient")
-        if not any(bool(gradient.any()) for gradient in known):
-            raise ValueError(f"{site.key} got a gradient of zero")
     return True
+
+
+def _moved(part) -> bool:
+    return part.grad is not None and bool(part.grad.any())
 
 
 def _alone(model_id: str) -> dict[str, object]:
@@ -265,7 +293,7 @@ def main() -> None:
 
         write_table(RESULTS, TABLE, COLUMNS)
         return
-    measure(given.models or [*torchvision_models(), *timm_models(given.per_module)], given.again)
+    measure(given.models or by_size([*torchvision_models(), *timm_models(given.per_module)]), given.again)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,31 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from sesurgery.diagnostics import fail, suggest
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+def import_object(name: str, folders: Iterable[Path]) -> object:
+    """What `package.module:attribute` names, looked for in `folders` before the Python path; importing runs its code.
+
+    Raises whatever the import raises, and AttributeError where the module has no such attribute.
+    """
+    module_name, _, attribute = name.partition(":")
+    before = list(sys.path)
+    sys.path[:0] = [str(folder.resolve()) for folder in folders]
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    finally:
+        sys.path[:] = before
 
 
 @dataclass(frozen=True)

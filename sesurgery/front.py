@@ -14,8 +14,9 @@ from sesurgery.models.sources import surgeon_for
 from sesurgery.pipeline import load_spec as load_spec
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
+from sesurgery.spec.model import Filters
 
-_RULE_KEYS = {"name", "stages", "within", "except_", "min_channels", "expect"}
+_RULE_KEYS = set(Filters.model_fields)
 _MODEL = {"source": "python", "name": "given:model"}
 
 SpecLike = Spec | Path | str | Mapping[str, object]
@@ -51,7 +52,7 @@ def insert(
     """A changed copy of `model` with a block at every site of a placement; `model` stays untouched.
 
     `example_input` is an image batch [N, C, H, W], of which only the shape is used. Options are the block's own
-    (`reduction=16`) or a rule's filters (`stages`, `within`, `except_`, `min_channels`, `expect`, `name`).
+    (`reduction=16`) or a rule's filters (`stages`, `within`, `except_`, `every`, `expect`, `name` ...).
     Raises SpecError where nothing matches or an option is not known.
     """
     rule = {key.rstrip("_"): value for key, value in options.items() if key in _RULE_KEYS}

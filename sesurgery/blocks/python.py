@@ -5,14 +5,15 @@ The named module is imported, which runs its code: only name what you trust.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import nn
 
 from sesurgery.blocks.base import Block
+from sesurgery.catalog import import_object
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,8 @@ class Python(Block):
     kwargs: dict[str, bool | int | float | str | None] = field(default_factory=dict)
 
     def build(self, channels: int) -> nn.Module:
-        module_name, _, name = self.factory.partition(":")
         try:
-            factory = getattr(importlib.import_module(module_name), name)
+            factory: Any = import_object(self.factory, (Path.cwd(),))
         except (ImportError, AttributeError) as error:
             raise ValueError(f"the factory {self.factory!r} cannot be imported: {error}") from error
         block = factory(channels, **self.kwargs)

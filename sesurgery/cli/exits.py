@@ -19,7 +19,7 @@ _BUG = 3
 def guarded(program: click.Command) -> NoReturn:
     """Run the program and end the process with the code that says how it went."""
     try:
-        program.main(standalone_mode=False)
+        program.main(prog_name="sesurgery", standalone_mode=False)
     except SesurgeryError as error:
         for diagnostic in error.diagnostics:
             click.echo(_coloured(diagnostic), err=True)

@@ -32,4 +32,5 @@ def command(target: Path | None, resume: bool) -> None:
         done = f"{len(result.epochs)} of {trained.epochs} epochs"
         click.echo(f"interrupted after {done}; go on with: sesurgery train {folder.as_posix()} --resume", err=True)
         sys.exit(INTERRUPTED)
-    click.echo(f"{len(result.epochs)} epochs, held-out top-1 {result.top1 or 0:.2%} -> {folder.as_posix()}")
+    count = f"{len(result.epochs)} epoch{'s' * (len(result.epochs) != 1)}"
+    click.echo(f"{count}, held-out top-1 {result.top1 or 0:.2%} -> {folder.as_posix()}")

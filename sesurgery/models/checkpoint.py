@@ -92,7 +92,11 @@ def read(folder: Path, catalogs: Catalogs) -> Run:
     text = (folder / PLAN).read_text(encoding="utf-8", errors="replace") if (folder / PLAN).is_file() else ""
     if digest_text(text) != manifest.plan_digest:
         raise fail("SE401", f"{folder / PLAN} is not the plan that this run was made with", again)
-    plan = Plan.from_json(text, BLOCKS)
+    try:
+        plan = Plan.from_json(text, BLOCKS)
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise fail("SE401", f"{folder / PLAN} is not a plan that this version can read: {why}", again) from error
     network = replay(spec, plan, _beside(manifest))
     network.load_state_dict(load_file(folder / WEIGHTS))
     return Run(folder, spec, plan, network.eval(), manifest)

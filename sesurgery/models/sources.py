@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sesurgery.catalog import import_object
 from sesurgery.diagnostics import SesurgeryError, Span, fail, suggest
 from sesurgery.spec.model import Model, OnnxModel, PythonModel, Spec, TimmModel
 from sesurgery.surgeons.fx import FxSurgeon
@@ -121,19 +120,13 @@ def _factory(model: Model, spec: Spec, beside: Path) -> Callable[..., nn.Module]
 
 
 def _import(name: str, spec: Spec, beside: Path) -> Callable[..., nn.Module]:
-    module_name, _, attribute = name.partition(":")
-    # A factory beside the spec or in the current folder is found, as `python -m` would.
-    folders = [str(beside.resolve()), str(Path.cwd())]
-    before = list(sys.path)
-    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        # A factory beside the spec or in the current folder is found, as `python -m` would.
+        found = import_object(name, (beside, Path.cwd()))
     except Exception as error:
         text = f"the factory {name!r} cannot be imported: {_first_line(error)}"
         hint = "it is looked for beside the spec, in the current folder and on the Python path"
         raise fail("SE303", text, hint, span=spec.span("model", "name")) from error
-    finally:
-        sys.path[:] = before
     if not callable(found):
         raise fail(
             "SE303",
@@ -141,7 +134,7 @@ def _import(name: str, spec: Spec, beside: Path) -> Callable[..., nn.Module]:
             "name a function that returns the network",
             span=spec.span("model", "name"),
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _first_line(error: Exception) -> str:

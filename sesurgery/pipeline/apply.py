@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from sesurgery.diagnostics import Diagnostic, SesurgeryError
 from sesurgery.models import checkpoint
 from sesurgery.models.sources import surgeon_for
 from sesurgery.pipeline.plan import Planned, plan
 from sesurgery.pipeline.workspace import Workspace
+from sesurgery.planner import Plan
 from sesurgery.spec import Spec
 
 
@@ -29,7 +31,10 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
     planned = plan(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
-        network = surgeon_for(spec).apply(planned.network, planned.plan)
+        try:
+            network = surgeon_for(spec).apply(planned.network, planned.plan)
+        except SesurgeryError as error:
+            raise _at_its_rule(error, spec, planned.plan) from error
     folder = workspace.fresh_run(spec.name, spec.digest)
     checkpoint.save(
         folder,
@@ -47,3 +52,15 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
         },
     )
     return Applied(folder, network, planned)
+
+
+def _at_its_rule(error: SesurgeryError, spec: Spec, plan: Plan) -> SesurgeryError:
+    """The surgeon's complaints, which begin with a site's key, with the place of the rule that made the site."""
+
+    def placed(item: Diagnostic) -> Diagnostic:
+        rule = item.message.partition("/")[0]
+        if item.span or rule not in plan.rules:
+            return item
+        return replace(item, span=spec.span("surgery", plan.rules.index(rule), "insert"))
+
+    return type(error)([placed(item) for item in error.diagnostics])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sesurgery.artifacts import Manifest, manifest_path, read_manifest
+from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.models.checkpoint import WEIGHTS
 
@@ -37,8 +38,11 @@ class Workspace:
         return found.parent
 
     def newest_engine(self) -> Path:
-        """The engine with blocks that was built last; raises SE402 where there is none."""
-        found = _newest(path for path, manifest in self.built() if not manifest.details.get("plain"))
+        """The engine with blocks that was built last, one that can run here if there is any; raises SE402 for none."""
+        built = [(path, manifest) for path, manifest in self.built() if not manifest.details.get("plain")]
+        runs = {name: not BACKENDS.load(name)().probe().runs for name in {_backend(manifest) for _, manifest in built}}
+        runnable = [path for path, manifest in built if runs[_backend(manifest)]]
+        found = _newest(runnable or [path for path, _ in built])
         if found is None:
             text = f"there is no engine in {self.engines}/ yet"
             raise fail("SE402", text, "build one with `sesurgery build-engine`")
@@ -72,6 +76,10 @@ class Workspace:
             if untouched and not manifest.details.get("top1"):  # type: ignore[union-attr]
                 return folder
             number += 1
+
+
+def _backend(manifest: Manifest) -> str:
+    return str(manifest.details["backend"])
 
 
 def _newest(artifacts: Iterable[Path]) -> Path | None:

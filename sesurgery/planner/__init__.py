@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sesurgery.diagnostics import SpecError
-from sesurgery.graph import GraphView
+from sesurgery.graph import GraphView, Op
 from sesurgery.planner import mistakes
 from sesurgery.planner.model import Plan, Rejection, Removal, Site
 from sesurgery.planner.resolve import Resolved, Surroundings, resolve
@@ -40,8 +40,11 @@ def plan(spec: Spec, graph: GraphView) -> Plan:
 
 
 def _names(spec: Spec, graph: GraphView) -> tuple[str, ...]:
-    """The rules' names; one that was not given and that some module of the network has already gets a number."""
-    taken = {scope.rpartition(".")[2] for scope in graph.scopes}
+    """The rules' names; one that was not given and that some module of the network has already gets a number.
+
+    An identity that only holds a block's place (timm's `se` in a network without one) does not count: it gives way.
+    """
+    taken = {part for node in graph if node.op is not Op.PASS for part in node.scope.split(".")}
     names: list[str] = []
     for rule, stem in zip(spec.surgery, spec.rule_names(), strict=True):
         name, count = stem, 1

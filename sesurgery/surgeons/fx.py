@@ -13,7 +13,7 @@ from torch.fx.node import map_arg
 
 from sesurgery.accounting import NEEDS_VALUES
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
-from sesurgery.graph import GraphView, NodeFacts, Shape
+from sesurgery.graph import GraphView, NodeFacts, Op, Shape
 from sesurgery.planner import Plan, Removal, Site
 from sesurgery.surgeons import fx_ops
 from sesurgery.surgeons.base import Surgeon, Weights
@@ -122,10 +122,19 @@ class _Shapes(fx.Interpreter):
         self.found = found
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
+        result = self._unchanged(n) if n.op == "call_module" else None
+        result = super().run_node(n) if result is None else result
         if isinstance(result, Tensor) and result.dim() == 4:
             self.found[n.name] = (int(result.shape[1]), int(result.shape[2]), int(result.shape[3]))
         return result
+
+    def _unchanged(self, n: fx.Node) -> Tensor | None:
+        """What goes into a module that keeps the shape; norms alone would take most of the time of a run."""
+        kind, _ = fx_ops.kind(n, self.module)
+        if kind not in (Op.NORM, Op.ACT, Op.PASS) or len(n.all_input_nodes) != 1 or n.kwargs:
+            return None
+        value = self.env[n.all_input_nodes[0]]
+        return value if isinstance(value, Tensor) else None
 
 
 def _twin(model: nn.Module) -> nn.Module:

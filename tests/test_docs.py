@@ -1,0 +1,280 @@
+"""Docs and code name the same things: verbs, plugins, spec keys, error codes, messages, links; and commands run."""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from sesurgery import pipeline
+from sesurgery.backends import BACKENDS
+from sesurgery.blocks import BLOCKS
+from sesurgery.cli import program
+from sesurgery.diagnostics import CODES
+from sesurgery.lowering import PASSES
+from sesurgery.placements import PLACEMENTS
+from sesurgery.spec import model
+from sesurgery.spec.plugins import options_adapter
+from sesurgery.spec.schema import json_schema
+from sesurgery.training.datasets import DATASETS
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+GUIDE = ROOT / "docs" / "guide.md"
+SPEC_DOC = ROOT / "docs" / "spec.md"
+ERRORS_DOC = ROOT / "docs" / "errors.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("e*/README.md")])
+
+MODELS = {
+    name: value
+    for name, value in vars(model).items()
+    if isinstance(value, type) and issubclass(value, model.Frozen) and value is not model.Frozen
+}
+SCHEMA = json_schema(pipeline.catalogs())
+PLUGINS = {
+    f"{catalog.kind}: {name}": catalog.load(name)
+    for catalog in (BLOCKS, PLACEMENTS, DATASETS, PASSES)
+    for name in catalog.names()
+}
+
+
+# --- the spec reference -----------------------------------------------------------------------------------------------
+
+
+def documented_tables() -> dict[str, dict[str, list[str]]]:
+    """Every table behind a `<!-- table: NAME -->` mark: key -> the cells after it."""
+    tables: dict[str, dict[str, list[str]]] = {}
+    for mark, body in re.findall(r"<!-- table: (.+?) -->\n\n((?:\|.*\n)*)", SPEC_DOC.read_text()):
+        rows = [[cell.strip() for cell in line.strip("|\n").split(" | ")] for line in body.splitlines()[2:]]
+        tables[mark] = {row[0].strip("`"): row[1:] for row in rows}
+    return tables
+
+
+def expected_rows(properties: dict[str, dict], defaults: dict[str, object]) -> dict[str, list[str]]:
+    """Type and default of every key, as the reference must print them."""
+    return {key: [_type(part), _default(defaults[key])] for key, part in properties.items()}
+
+
+def _type(schema: dict) -> str:
+    if isinstance(schema.get("type"), list):
+        return " or ".join(schema["type"]).replace("object", "mapping")
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type(part) for part in schema["anyOf"] if part.get("type") != "null"))
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return ", ".join(f"`{name}`" for name in schema["enum"])
+    if "$ref" in schema or "discriminator" in schema or schema.get("type") == "object":
+        return "mapping"
+    kind = schema.get("type", "mapping")
+    if kind == "array":
+        items = schema.get("items") or schema["prefixItems"][0]
+        if not isinstance(items, dict):
+            items = schema["prefixItems"][0]
+        count = f"{schema['maxItems']} x " if schema.get("minItems") == schema.get("maxItems", 0) else ""
+        return f"list of {count}{_type(items)}"
+    bounds = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    limits = [f"{sign} {schema[key]}" for key, sign in bounds.items() if key in schema]
+    return f"{kind} {', '.join(limits)}".strip()
+
+
+def _default(value: object) -> str:
+    if value is PydanticUndefined or value is dataclasses.MISSING:
+        return "required"
+    return f"`{_flow(value)}`"
+
+
+def _flow(value: object) -> str:
+    if isinstance(value, BaseModel):
+        return _flow(
+            {name: getattr(value, name) for name in type(value).model_fields if name in value.model_fields_set}
+        )
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(value[key])}" for key in value) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str):
+        return value or '""'
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)
+
+
+def model_rows(name: str) -> dict[str, list[str]]:
+    """The keys that a model adds to those of the model it extends, which has a table of its own."""
+    inherited = {key for base in MODELS[name].__bases__ for key in base.model_fields}
+    fields = {field.alias or key: field for key, field in MODELS[name].model_fields.items() if key not in inherited}
+    # A model that is only extended has no schema of its own: its keys are in those that extend it.
+    parts = [SCHEMA if part == "Spec" else SCHEMA["$defs"].get(part) for part in MODELS if _extends(part, name)]
+    (properties, *_) = [part["properties"] for part in parts if part]
+    return expected_rows({key: properties[key] for key in fields}, {key: _of(fields[key]) for key in fields})
+
+
+def _extends(part: str, name: str) -> bool:
+    return issubclass(MODELS[part], MODELS[name])
+
+
+def _of(field: FieldInfo) -> object:
+    # A whole part that is left out is the same as an empty one.
+    whole = isinstance(field.default_factory, type)
+    return {} if whole else field.get_default(call_default_factory=True)
+
+
+def plugin_rows(name: str) -> dict[str, list[str]]:
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(PLUGINS[name])
+    }
+    return expected_rows(options_adapter(PLUGINS[name]).json_schema().get("properties", {}), defaults)
+
+
+def test_the_spec_reference_has_a_table_for_every_part_and_no_other() -> None:
+    assert set(documented_tables()) == {*MODELS, *PLUGINS}
+
+
+@pytest.mark.parametrize("name", [*MODELS, *PLUGINS])
+def test_the_spec_reference_lists_every_key_with_its_type_and_default(name: str) -> None:
+    expected = model_rows(name) if name in MODELS else plugin_rows(name)
+    documented = documented_tables()[name]
+    assert {key: cells[:2] for key, cells in documented.items()} == expected
+    assert all(cells[2] for cells in documented.values()), "every key needs its meaning"
+
+
+def test_the_spec_reference_names_every_backend() -> None:
+    text = SPEC_DOC.read_text()
+    assert [name for name in BACKENDS.names() if f"| `{name}` |" not in text] == []
+
+
+def test_every_spec_in_the_docs_is_one() -> None:
+    found = 0
+    for page in PAGES:
+        for text in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+            if "version:" in text:
+                found += 1
+                assert pipeline.load_spec(yaml.safe_load(text)).surgery
+    assert found
+
+
+# --- the error reference ----------------------------------------------------------------------------------------------
+
+
+def test_every_error_code_has_a_section_under_its_title() -> None:
+    assert dict(re.findall(r"^### `(SE\d{3})` (.+)$", ERRORS_DOC.read_text(), re.MULTILINE)) == CODES
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_error_code_comes_with_an_example_and_what_to_do(code: str) -> None:
+    example, advice = _section(code)
+    assert f"error[{code}]: " in example
+    assert len(advice.split()) > 5
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code < "SE400"])
+def test_the_example_of_a_spec_error_is_what_the_program_prints(code: str) -> None:
+    example, _ = _section(code)
+    goldens = (ROOT / "tests" / "specs" / "bad").glob(f"{code}_*.err")
+    # The page calls every spec net.yaml.
+    assert any(example in path.read_text().replace(f"{path.stem}.yaml", "net.yaml") for path in goldens)
+
+
+def _section(code: str) -> tuple[str, str]:
+    """The example of a code's section, and the prose after it."""
+    match = re.search(rf"^### `{code}` .*?```text\n(.*?)```\n(.*?)(?=^##|\Z)", ERRORS_DOC.read_text(), re.M | re.S)
+    assert match, code
+    return match[1], match[2]
+
+
+# --- the README and the guide -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", program.commands)
+def test_the_readme_names_every_verb(verb: str) -> None:
+    assert f"`sesurgery {verb}" in README.read_text()
+
+
+def runnable(language: str) -> list[str]:
+    """The code blocks behind a `<!-- run -->` mark in the README and the guide."""
+    pages = "".join(page.read_text() for page in (README, GUIDE))
+    return re.findall(rf"<!-- run -->\n+```{language}\n(.*?)```", pages, re.DOTALL)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "specs", tmp_path / "specs")
+    return tmp_path
+
+
+def execute(command: list[str], folder: Path) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", runnable("sh"))
+def test_a_shell_block_runs(block: str, workspace: Path) -> None:
+    execute(["sh", "-e", "-c", block], workspace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", runnable("console"))
+def test_a_console_block_prints_what_it_shows(block: str, workspace: Path) -> None:
+    commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    shown = [line for line in block.splitlines() if not line.startswith("$ ") and line != "..."]
+    printed = execute(["sh", "-e", "-c", "\n".join(commands)], workspace)
+    assert [line for line in shown if line not in printed.splitlines()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", runnable("python"))
+def test_a_python_block_runs(block: str, workspace: Path) -> None:
+    execute([sys.executable, "-c", block], workspace)
+
+
+def test_there_are_blocks_to_run() -> None:
+    assert runnable("sh")
+    assert runnable("console")
+    assert runnable("python")
+
+
+# --- all pages --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_resolve(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"\w+://|mailto:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE):
+        plain = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower())
+        found.add(plain.replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_names_a_verb_or_a_make_target_that_is_not_there(page: Path) -> None:
+    text = page.read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)`", text)) <= targets
+    assert set(re.findall(r"`sesurgery ([a-z][\w-]*)", text)) <= set(program.commands)

@@ -1,0 +1,198 @@
+"""What the project promises to everyone who opens it, checked from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sesurgery import pipeline
+
+ROOT = Path(__file__).parent.parent
+SPECS = sorted((ROOT / "specs").glob("*.yaml"))
+HEAVY = ("torch", "torchvision", "timm", "lightning", "onnx", "onnxruntime", "matplotlib", "sklearn", "tensorrt_rtx")
+
+
+def python(code: str, *arguments: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def imported(code: str) -> set[str]:
+    """The heavy packages that a piece of code has imported by its end."""
+    return set(python(f"{code}\nimport sys\nprint(*(name for name in {HEAVY} if name in sys.modules))").split())
+
+
+def test_the_check_for_heavy_imports_would_notice_one():
+    assert imported("import onnx") == {"onnx"}
+
+
+@pytest.mark.parametrize("verb", [[], ["run"], ["plan"], ["build-engine"], ["doctor"]], ids=lambda verb: " ".join(verb))
+def test_help_imports_nothing_heavy(verb):
+    out = python(
+        f"import sys\nfrom sesurgery.cli import main\nsys.argv = ['sesurgery', *{verb}, '--help']\n"
+        f"try:\n    main()\nexcept SystemExit:\n    print('heavy:', *(name for name in {HEAVY} if name in sys.modules))"
+    )
+    assert out.startswith("Usage: sesurgery ")
+    assert out.splitlines()[-1] == "heavy:"
+
+
+def test_help_answers_in_a_third_of_a_second():
+    program = [sys.executable, "-m", "sesurgery", "--help"]
+    taken = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run(program, capture_output=True, check=True, cwd=ROOT)
+        taken.append(time.perf_counter() - started)
+    assert min(taken) < 0.3
+
+
+def test_importing_the_package_costs_nothing():
+    assert imported("import sesurgery") == set()
+
+
+def test_planning_imports_no_framework():
+    """A text graph, a block that needs no framework, a plan: in a process of its own."""
+    code = """
+from dataclasses import dataclass
+from sesurgery import planner
+from sesurgery.blocks.base import Block
+from sesurgery.graph import GraphView
+from sesurgery.placements import PLACEMENTS
+from sesurgery.spec import Catalogs, load
+
+@dataclass(frozen=True)
+class Fake(Block):
+    def build(self, channels):
+        raise NotImplementedError
+
+class Fakes:
+    kind = "block"
+    def names(self):
+        return ("fake", "digits")
+    def load(self, name):
+        return Fake
+
+spec = load(
+    {
+        "version": 1,
+        "model": {"source": "timm", "name": "any"},
+        "input": {"shape": [8, 8, 8]},
+        "surgery": [{"insert": "fake", "at": "residual"}],
+    },
+    Catalogs(Fakes(), PLACEMENTS, Fakes(), ("onnxruntime",)),
+)
+graph = GraphView.parse('''
+x = input() : 8x8x8
+conv = conv(x) [3x3 s1 p1 8->8] @unit.conv : 8x8x8
+add = add(conv, x) @unit : 8x8x8
+''')
+assert [site.key for site in planner.plan(spec, graph).sites] == ["fake/unit[0]"]
+"""
+    assert imported(code) == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plan", "--help"], ["frobnicate"]], ids=" ".join)
+def test_python_dash_m_is_the_same_program(arguments):
+    script = Path(sys.executable).with_name("sesurgery")
+    ways = [
+        subprocess.run([*way, *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+        for way in ([str(script)], [sys.executable, "-m", "sesurgery"])
+    ]
+    assert len({(way.returncode, way.stdout, way.stderr) for way in ways}) == 1
+    assert ways[0].stdout or ways[0].stderr
+
+
+def test_there_are_specs():
+    assert {"digits.yaml", "seresnet50.yaml"} <= {path.name for path in SPECS}
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.name)
+def test_every_spec_plans(path):
+    assert pipeline.plan(pipeline.load_spec(path)).plan.sites
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.name)
+def test_every_spec_names_the_schema_for_editors(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# yaml-language-server: $schema=")
+    assert (path.parent / first.partition("$schema=")[2]).is_file()
+
+
+def test_plan_as_json_has_the_keys_and_figures_that_are_promised(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sesurgery", "plan", str(ROOT / "specs" / "seresnet50.yaml"), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    found = json.loads(done.stdout)
+    assert {"sites", "rejected", "totals"} <= found.keys()
+    assert len(found["sites"]) == 16
+    for site in found["sites"]:
+        assert {
+            "key",
+            "rule",
+            "scope",
+            "stage",
+            "channels",
+            "height",
+            "width",
+            "block",
+            "params",
+            "macs",
+        } <= site.keys()
+    totals = found["totals"]
+    assert (totals["params_before"], totals["params_after"]) == (25_557_032, 28_088_024)
+    assert totals["macs_before"] + sum(site["macs"] for site in found["sites"]) == totals["macs_after"]
+    expected = {
+        "key": "se/layer1.0[0]",
+        "rule": "se",
+        "scope": "layer1.0",
+        "stage": 1,
+        "channels": 256,
+        "height": 56,
+        "width": 56,
+        "params": 2 * 256 * 16 + 16 + 256,
+        "macs": 2 * 256 * 16,
+    }
+    assert {key: found["sites"][0][key] for key in expected} == expected
+
+
+def tracked() -> list[Path]:
+    """The files under version control; none where this is not a checkout."""
+    done = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, check=False)
+    return [ROOT / os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
+
+
+# Built from parts, or this file would name one itself.
+MACHINES = re.compile(r"(?<![\w.~-])/(" + "|".join(("work", "root", "home", "Users")) + r")/")
+
+
+def test_the_check_for_paths_would_notice_one():
+    assert MACHINES.search("see /" + "root/.cache/x")
+    assert not MACHINES.search("net/work/x, https://example.org/home/x, ~/" + "home/")
+
+
+def test_no_tracked_file_names_a_path_of_somebodys_machine():
+    files = [path for path in tracked() if path.is_file()]
+    if not files:
+        pytest.skip("this is not a git checkout")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1)
+        if MACHINES.search(line)
+    ]
+    assert found == []

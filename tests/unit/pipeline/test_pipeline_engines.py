@@ -1,0 +1,163 @@
+"""Export, build, verify, bench: what each takes, what it refuses, and the chain back to the trained weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import parser
+
+from sesurgery import pipeline
+from sesurgery.artifacts import read_manifest
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.pipeline import Workspace
+from sesurgery.spec.model import Engine
+
+RUN = Path("runs/tiny")
+FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")
+FP16 = Path("engines/tiny.onnxruntime.fp16.onnx")
+
+FOREIGN = """
+<ir_version: 10, opset_import: ["": 20]>
+net (float[batch, 1, 4, 4] x) => (float[batch, 1, 4, 4] y)
+<float[1, 1, 1, 1] w = {2.0}> { c = Conv(x, w) y = Relu(c) }
+"""
+
+
+def train_again() -> None:
+    shutil.rmtree(RUN / "train")
+    pipeline.train(RUN)
+
+
+def test_the_chain_of_parents_leads_from_an_engine_to_the_weights(here):
+    weights = read_manifest(RUN / "weights.safetensors")
+    chain = [FP16]
+    while parents := read_manifest(chain[-1]).parents:
+        chain.append(Path(parents[0].path))
+        if chain[-1] == RUN / "weights.safetensors":
+            break
+    assert [path.as_posix() for path in chain] == [
+        "engines/tiny.onnxruntime.fp16.onnx",
+        "export/tiny.fp16.onnx",
+        "export/tiny.onnx",
+        "runs/tiny/weights.safetensors",
+    ]
+    assert read_manifest(Path("export/tiny.onnx")).parents[0].sha256 == weights.sha256
+
+
+def test_an_export_is_kept_while_the_weights_are_the_same(here):
+    before = Path("export/tiny.onnx").stat().st_mtime_ns
+    kept = pipeline.export(RUN, Workspace(), again=False)
+    assert kept.worst is None
+    assert Path("export/tiny.onnx").stat().st_mtime_ns == before
+    train_again()
+    renewed = pipeline.export(RUN, Workspace(), again=False)
+    assert renewed.worst is not None
+    assert Path("export/tiny.onnx").stat().st_mtime_ns > before
+
+
+def test_the_plain_network_has_the_runs_weights_and_no_block(here):
+    plain = onnx.load(pipeline.export(RUN, Workspace(), plain=True).path)
+    changed = onnx.load("export/tiny.onnx")
+    names = {item.name for item in plain.graph.initializer}
+    assert not any(".se." in name for name in names)
+    values = {item.name: onnx.numpy_helper.to_array(item) for item in changed.graph.initializer}
+    fc = next(item for item in plain.graph.initializer if item.name == "fc.weight")
+    assert np.array_equal(onnx.numpy_helper.to_array(fc), values["fc.weight"])
+
+
+def test_an_onnx_file_from_elsewhere_is_built_and_computes_what_it_did(empty):
+    onnx.save(parser.parse_model(FOREIGN), "theirs.onnx")
+    (built,) = pipeline.build_engines(Path("theirs.onnx"), Workspace())
+    assert built.path == Path("engines/theirs.onnxruntime.fp32.onnx")
+    assert built.manifest.details["run"] is None
+    session = onnxruntime.InferenceSession(built.path, providers=["CPUExecutionProvider"])
+    x = np.full((2, 1, 4, 4), 3.0, np.float32)
+    assert np.array_equal(session.run(None, {"x": x})[0], 2 * x)
+
+
+def test_an_onnx_file_from_elsewhere_is_lowered_to_fp16(empty):
+    onnx.save(parser.parse_model(FOREIGN), "theirs.onnx")
+    (built,) = pipeline.build_engines(Path("theirs.onnx"), Workspace(), (Engine(precision="fp16"),))
+    assert built.path == Path("engines/theirs.onnxruntime.fp16.onnx")
+    assert dict(built.report.convolutions) == {"fp16": 1}
+
+
+def test_an_engine_of_a_file_from_elsewhere_has_nothing_to_be_compared_with(empty):
+    onnx.save(parser.parse_model(FOREIGN), "theirs.onnx")
+    (built,) = pipeline.build_engines(Path("theirs.onnx"), Workspace())
+    with pytest.raises(SesurgeryError, match=r"SE402.*came from no run"):
+        pipeline.verify(built.path)
+
+
+def test_an_onnx_file_that_was_changed_after_its_export_is_not_built(here):
+    model = onnx.load("export/tiny.onnx")
+    model.doc_string = "changed"
+    onnx.save(model, "export/tiny.onnx")
+    with pytest.raises(
+        SesurgeryError, match=r"SE401.*export/tiny\.onnx is not the file its manifest describes"
+    ) as caught:
+        pipeline.build_engines(Path("export/tiny.onnx"), Workspace())
+    assert "sesurgery export runs/tiny" in str(caught.value.diagnostics[0].hint)
+
+
+@pytest.mark.parametrize("engine", [FP32, FP16], ids=["fp32", "fp16"])
+def test_an_engine_of_the_trained_weights_passes(engine, here):
+    verified = pipeline.verify(engine)
+    assert verified.failures == ()
+    (entry,) = verified.section.parity
+    assert (entry.batch, entry.report.samples) == (128, 180)
+
+
+@pytest.mark.parametrize("engine", [FP32, FP16], ids=["fp32", "fp16"])
+def test_an_engine_from_before_a_second_training_is_refused(engine, here):
+    train_again()
+    with pytest.raises(
+        SesurgeryError, match=r"SE401.*was not built from the weights that runs/tiny holds now"
+    ) as caught:
+        pipeline.verify(engine)
+    assert caught.value.diagnostics[0].hint == "build it again: `sesurgery build-engine runs/tiny`"
+    pipeline.build_engines(RUN, Workspace())
+    assert pipeline.verify(FP32).failures == ()
+
+
+def test_an_engine_whose_bytes_changed_is_refused(here):
+    FP32.write_bytes(FP32.read_bytes() + b"\0")
+    with pytest.raises(SesurgeryError, match=r"SE401.*is not the file its manifest describes"):
+        pipeline.verify(FP32)
+
+
+def test_a_run_with_another_tolerance_is_another_run(empty):
+    text = Path("tiny.yaml").read_text().replace("{batches: [128]}", "{batches: [128], fp16: {max_abs: 1.0e-9}}")
+    Path("strict.yaml").write_text(text)
+    run = pipeline.apply(pipeline.load_spec("strict.yaml"), Workspace(), "strict.yaml").folder
+    (built,) = pipeline.build_engines(run, Workspace(), (Engine(precision="fp16"),))
+    (failure,) = pipeline.verify(built.path).failures
+    assert failure.code == "SE701"
+    assert failure.message.startswith("strict.onnxruntime.fp16.onnx at batch 128: max_abs: asked <= 1e-09, found ")
+
+
+def test_bench_builds_the_plain_engine_once_and_takes_it_again(here):
+    first = pipeline.bench(FP32, Workspace())
+    assert first.against == Path("engines/tiny.plain.onnxruntime.fp32.onnx")
+    before = first.against.stat().st_mtime_ns
+    assert pipeline.bench(FP32, Workspace()).against == first.against
+    assert first.against.stat().st_mtime_ns == before
+
+
+def test_bench_builds_a_stale_plain_engine_anew(here):
+    before = pipeline.bench(FP32, Workspace()).against.read_bytes()
+    train_again()
+    pipeline.build_engines(RUN, Workspace())
+    assert pipeline.bench(FP32, Workspace()).against.read_bytes() != before
+
+
+def test_bench_takes_the_rival_that_is_named(here):
+    benched = pipeline.bench(FP16, Workspace(), FP32)
+    assert benched.against == FP32
+    assert benched.section.title == "onnxruntime fp16, batch 1"
+    assert not Path("engines/tiny.plain.onnxruntime.fp16.onnx").exists()

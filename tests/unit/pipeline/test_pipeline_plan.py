@@ -1,0 +1,95 @@
+"""A plan with its costs, and mistakes that only the network or the block can show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sesurgery import pipeline
+from sesurgery.accounting import cost
+from sesurgery.diagnostics import SpecError
+from sesurgery.surgeons.fx import FxSurgeon
+
+
+def planned(*rules: dict[str, Any]) -> Any:
+    return pipeline.plan(
+        pipeline.load_spec(
+            {
+                "version": 1,
+                "model": {
+                    "source": "python",
+                    "name": "sesurgery.models.cifar_resnet:CifarResNet",
+                    "kwargs": {"depth": 8},
+                },
+                "input": {"shape": [3, 16, 16]},
+                "surgery": [{"at": "residual", **rule} for rule in rules],
+            }
+        )
+    )
+
+
+def test_what_is_after_is_what_the_changed_network_has():
+    made = planned({"insert": {"block": "se", "reduction": 4}})
+    changed = FxSurgeon((3, 16, 16)).apply(made.network, made.plan)
+    assert made.after == cost(changed, (3, 16, 16))
+
+
+def test_a_sites_cost_is_its_blocks():
+    made = planned({"insert": {"block": "se", "reduction": 4, "bias": False}})
+    assert [(site.params, site.macs) for site in made.sites] == [(128, 128), (512, 512), (2048, 2048)]
+
+
+def test_the_summary_is_one_line_with_both_currencies():
+    assert planned({"insert": {"block": "se", "reduction": 4, "bias": False}}).summary() == (
+        "3 sites, +2.69 k (+3.4%) parameters, +2.69 k (+0.1%) MACs"
+    )
+
+
+def test_planning_builds_one_network_for_one_seed_and_leaves_the_callers_generator():
+    before = torch.random.get_rng_state()
+    networks = [planned({"insert": "se"}).network.state_dict() for _ in range(2)]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(networks[0][key], value) for key, value in networks[1].items())
+
+
+def too_narrow(channels: int) -> nn.Module:
+    if channels < 32:
+        raise ValueError("at least 32 channels")
+    return nn.InstanceNorm2d(channels)
+
+
+def breaks(channels: int) -> nn.Module:
+    return nn.Conv2d(channels + 1, channels, 1)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("too_narrow", r"cannot be built for .*layer1\.0\[0\] \(16 channels\): at least 32 channels"),
+        ("breaks", r"cannot be run for .*layer1\.0\[0\] \(16 channels\): .*17"),
+    ],
+)
+def test_a_block_that_does_not_work_is_the_users_to_mend_and_is_named_once(factory, message):
+    with pytest.raises(SpecError, match=message) as caught:
+        planned({"insert": {"block": "python", "factory": f"{__name__}:{factory}"}})
+    assert [item.code for item in caught.value.diagnostics] == ["SE305"]
+
+
+def test_every_rule_whose_block_does_not_work_is_named():
+    rules = [
+        {"insert": {"block": "python", "factory": f"{__name__}:{factory}"}, "stages": [stage]}
+        for factory, stage in (("too_narrow", 1), ("breaks", 2))
+    ]
+    with pytest.raises(SpecError) as caught:
+        planned(*rules)
+    assert [item.code for item in caught.value.diagnostics] == ["SE305", "SE305"]
+
+
+def test_planning_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    planned({"insert": "se"})
+    assert list(Path().iterdir()) == []

@@ -1,0 +1,93 @@
+"""Tracing that does not give up."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.tracing import Leaf, trace
+
+SHAPE = (8, 6, 6)
+CONTROL_FLOW = "symbolically traced variables cannot be used as inputs to control flow"
+
+
+class Depends(nn.Module):
+    """Its control flow depends on the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) if x.sum() > 0 else -self.conv(x)
+
+
+class Outer(nn.Module):
+    """An untraceable part deep inside, beside a residual unit that must still be found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrapped = nn.ModuleDict({"deep": nn.Sequential(nn.ReLU(), Depends())})
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.wrapped["deep"](x)
+        return x + self.conv(x)
+
+
+def test_the_innermost_module_that_cannot_be_traced_becomes_a_leaf_and_says_why():
+    assert trace(Outer()).leaves == (Leaf("wrapped.deep.1", CONTROL_FLOW),)
+
+
+def test_what_lies_around_a_leaf_is_still_seen():
+    assert [str(node) for node in FxSurgeon(SHAPE).view(Outer())] == [
+        "x = input() : 8x6x6",
+        "wrapped_deep_0 = act(x) @wrapped.deep.0 : 8x6x6",
+        "wrapped_deep_1 = other(wrapped_deep_0) @wrapped.deep.1 : 8x6x6",
+        "conv = conv(wrapped_deep_1) [3x3 s1 p1 8->8] @conv : 8x6x6",
+        "add = add(wrapped_deep_1, conv) : 8x6x6",
+        "output = output(add) : 8x6x6",
+    ]
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_leaf_still_decides_by_its_data_after_surgery(sign, operate):
+    model = Outer().eval()
+    model.wrapped["deep"][0] = nn.Identity()
+    changed = operate(model, SHAPE, insert={"block": "se", "reduction": 2, "init": "identity"})
+    x = torch.full((1, *SHAPE), sign)
+    assert torch.equal(changed(x), model(x))
+
+
+def test_a_root_that_cannot_be_traced_is_se403_with_the_way_out():
+    with pytest.raises(SesurgeryError, match=r"SE403.*Depends\.forward cannot be traced") as caught:
+        trace(Depends())
+    assert caught.value.diagnostics[0].hint == "move what depends on the data into a module of its own"
+
+
+class Raises(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("always")
+
+
+def test_what_a_forward_raises_is_told():
+    with pytest.raises(SesurgeryError, match=r"SE403.*Raises\.forward cannot be traced: always"):
+        trace(Raises())
+
+
+@pytest.mark.parametrize("network", [Outer, Raises])
+def test_tracing_leaves_torch_as_it_was(network):
+    before = dict(vars(nn.Module))
+    with contextlib.suppress(SesurgeryError):
+        trace(network())
+    assert dict(vars(nn.Module)) == before
+
+
+def test_norms_and_activations_are_taken_whole():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8), nn.GELU())
+    assert [node.op for node in trace(model).graph.nodes] == ["placeholder", *["call_module"] * 3, "output"]
