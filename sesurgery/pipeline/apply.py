@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sesurgery.diagnostics import Diagnostic, SesurgeryError
+from sesurgery.artifacts import locked
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.models import checkpoint
 from sesurgery.models.sources import surgeon_for
 from sesurgery.pipeline.plan import Planned, plan
@@ -29,28 +30,33 @@ class Applied:
 def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
     """Insert the blocks, prove that they run, and write a run; `origin` is the spec as the user named it."""
     planned = plan(spec)
+    if not isinstance(planned.network, nn.Module):
+        text = "a network in an ONNX file has no run: it cannot be trained"
+        raise fail("SE302", text, "write a changed file with `sesurgery apply SPEC -o OUT.onnx`")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         try:
             network = surgeon_for(spec).apply(planned.network, planned.plan)
         except SesurgeryError as error:
             raise _at_its_rule(error, spec, planned.plan) from error
-    folder = workspace.fresh_run(spec.name, spec.digest)
-    checkpoint.save(
-        folder,
-        network,
-        spec,
-        planned.plan,
-        command=f"sesurgery apply {origin}",
-        details={
-            "spec": origin,
-            "sites": len(planned.sites),
-            "params_before": planned.before.params,
-            "params_after": planned.after.params,
-            "macs_before": planned.before.macs,
-            "macs_after": planned.after.macs,
-        },
-    )
+    # Two processes at once must not choose one folder.
+    with locked(workspace.runs):
+        folder = workspace.fresh_run(spec.name, spec.digest)
+        checkpoint.save(
+            folder,
+            network,
+            spec,
+            planned.plan,
+            command=f"sesurgery apply {origin}",
+            details={
+                "spec": origin,
+                "sites": len(planned.sites),
+                "params_before": planned.before.params,
+                "params_after": planned.after.params,
+                "macs_before": planned.before.macs,
+                "macs_after": planned.after.macs,
+            },
+        )
     return Applied(folder, network, planned)
 
 

@@ -1,0 +1,156 @@
+"""The program as a user meets it: real processes, a fresh folder, real data, a real ^C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+FACTORY = """\
+from sesurgery.models.cifar_resnet import CifarResNet
+
+
+def make(depth):
+    return CifarResNet(depth, in_channels=1)
+"""
+SPEC = """\
+version: 1
+model: {source: python, name: "my_network:make", kwargs: {depth: 8}}
+input: {shape: [1, 8, 8]}
+surgery:
+  - insert: {block: se, reduction: 4}
+    at: residual
+train: {data: digits, epochs: 2, batch_size: 64, threads: 1, optimizer: {lr: 0.05}}
+engines:
+  - {backend: onnxruntime, precision: fp32}
+latency: {rounds: 10, repeats: 2, warmup_seconds: 0, threads: 1}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's folder: a spec, and the network's factory beside it, which is not the current folder."""
+    specs = tmp_path / "specs"
+    specs.mkdir()
+    (specs / "tiny.yaml").write_text(SPEC)
+    (specs / "my_network.py").write_text(FACTORY)
+    return tmp_path
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("sesurgery")), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A test run in the background passes an ignored SIGINT on to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def sesurgery(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return subprocess.CompletedProcess(process.args, 0, out, err)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(
+        path.name for path in folder.iterdir() if path.is_file() and not path.name.endswith((".manifest.json", ".lock"))
+    )
+
+
+def test_the_verbs_work_one_after_the_other_with_nothing_named(folder):
+    applied = sesurgery(folder, "apply", "specs/tiny.yaml")
+    assert applied.stdout.endswith("-> runs/tiny\n")
+    trained = sesurgery(folder, "train")
+    assert trained.stdout.startswith("2 epochs, held-out top-1 ")
+    built = sesurgery(folder, "build-engine", "--fp16")
+    assert built.stdout.endswith("-> engines/tiny.onnxruntime.fp16.onnx\n")
+    verified = json.loads(sesurgery(folder, "verify", "--json").stdout)
+    assert len(verified) == 1
+    benched = sesurgery(folder, "bench")
+    assert "SE tax" in benched.stdout
+    assert files(folder / "export") == ["tiny.fp16.onnx", "tiny.onnx", "tiny.plain.fp16.onnx", "tiny.plain.onnx"]
+    assert files(folder / "engines") == ["tiny.onnxruntime.fp16.onnx", "tiny.plain.onnxruntime.fp16.onnx"]
+    assert files(folder / "runs" / "tiny") == [
+        "plan.json",
+        "report.html",
+        "report.json",
+        "report.md",
+        "spec.yaml",
+        "weights.safetensors",
+    ]
+    assert_no_pickles_but_the_checkpoint(folder)
+
+
+def assert_no_pickles_but_the_checkpoint(folder: Path) -> None:
+    found = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+        # What torch.save writes, and a pickle as such.
+        if zipfile.is_zipfile(path) or path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05")
+    ]
+    assert found == ["runs/tiny/train/last.ckpt"]
+    # Tensors and plain data alone: anything else would be refused here.
+    torch.load(folder / found[0], weights_only=True)
+
+
+def test_run_twice_in_one_folder_keeps_both_runs(folder):
+    (folder / "specs" / "tiny.yaml").write_text(SPEC.replace("epochs: 2", "epochs: 1"))
+    first = sesurgery(folder, "run", "specs/tiny.yaml")
+    weights = (folder / "runs" / "tiny" / "weights.safetensors").read_bytes()
+    second = sesurgery(folder, "run", "specs/tiny.yaml")
+    assert "runs/tiny/report.html" in first.stdout
+    assert "runs/tiny-2/report.html" in second.stdout
+    assert (folder / "runs" / "tiny" / "weights.safetensors").read_bytes() == weights
+    assert files(folder / "engines") == [
+        f"{run}{plain}.onnxruntime.fp32.onnx" for run in ("tiny-2", "tiny") for plain in ("", ".plain")
+    ]
+
+
+def test_control_c_in_training_exits_130_and_resume_goes_on_to_the_end(folder):
+    epochs = 40
+    (folder / "specs" / "tiny.yaml").write_text(SPEC.replace("epochs: 2", f"epochs: {epochs}"))
+    sesurgery(folder, "apply", "specs/tiny.yaml")
+    before = (folder / "runs" / "tiny" / "weights.safetensors").read_bytes()
+    process = start(folder, "train")
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("epoch  2/"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("interrupted after ")
+    assert last.endswith(f" of {epochs} epochs; go on with: sesurgery train runs/tiny --resume")
+    done = int(last.split()[2])
+    assert 2 <= done < epochs
+    # What was not trained to the end does not take the place of what was there.
+    assert (folder / "runs" / "tiny" / "weights.safetensors").read_bytes() == before
+    assert (folder / "runs" / "tiny" / "train" / "last.ckpt").is_file()
+
+    resumed = sesurgery(folder, "train", "runs/tiny", "--resume")
+    assert resumed.stdout.startswith(f"{epochs} epochs, held-out top-1 ")
+    assert resumed.stderr.splitlines()[0].startswith(f"epoch {done + 1:>2}/{epochs}")
+    rows = (folder / "runs" / "tiny" / "train" / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + epochs
+    assert float(resumed.stdout.split("top-1 ")[1].split("%")[0]) > 90

@@ -1,0 +1,138 @@
+"""What each verb writes, on which stream, and which artefact it takes when none is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def test_plan_shows_the_table_the_stages_and_one_line_of_sum(sesurgery, empty):
+    ended = sesurgery("plan", "tiny.yaml")
+    assert ended.code == 0
+    assert ended.out.splitlines() == [
+        "site            stage  channels  size  block            on",
+        "se/layer1.0[0]  1      16        8x8   se(reduction=4)  layer1_0_bn2",
+        "se/layer2.0[0]  2      32        4x4   se(reduction=4)  layer2_0_bn2",
+        "se/layer3.0[0]  3      64        2x2   se(reduction=4)  layer3_0_bn2",
+        "stages: 1 = 8x8, 2 = 4x4, 3 = 2x2",
+        "3 sites, +2.83 k (+3.6%) parameters, +2.69 k (+0.4%) MACs",
+    ]
+    assert ended.err.startswith("warning: the hidden width is 4 at 16 channels")
+
+
+def test_plan_explains_what_was_turned_down_and_what_was_taken_whole(sesurgery, empty):
+    text = Path("tiny.yaml").read_text().replace("at: residual", "at: residual\n    stages: [2, 3]")
+    Path("some.yaml").write_text(text)
+    ended = sesurgery("plan", "some.yaml", "--explain")
+    assert "turned down: 1\n  se: layer1.0: stage 1 is not in 'stages'\n" in ended.out
+    assert "taken as a whole when tracing: 0\n" in ended.out
+
+
+def test_apply_says_where_the_run_is(sesurgery, empty):
+    ended = sesurgery("apply", "tiny.yaml")
+    assert ended.code == 0
+    assert ended.out == "3 sites, +2.83 k (+3.6%) parameters, +2.69 k (+0.4%) MACs -> runs/tiny\n"
+    assert Path("runs/tiny/weights.safetensors").is_file()
+
+
+def test_train_takes_a_spec_and_applies_it_first(sesurgery, empty):
+    ended = sesurgery("train", "tiny.yaml")
+    assert ended.code == 0
+    assert ended.out.startswith("1 epoch, held-out top-1 ")
+    assert ended.out.endswith(" -> runs/tiny\n")
+    assert ended.err.startswith("epoch 1/1  loss ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "taken"),
+    [
+        (("evaluate",), "run: runs/tiny"),
+        (("export",), "run: runs/tiny"),
+        (("build-engine",), "run: runs/tiny"),
+        (("verify",), "engine: engines/tiny.onnxruntime.fp32.onnx"),
+        (("bench",), "engine: engines/tiny.onnxruntime.fp32.onnx"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_verb_without_its_argument_takes_the_newest_and_says_which(arguments, taken, sesurgery, here):
+    ended = sesurgery(*arguments)
+    assert ended.code == 0
+    assert ended.err.splitlines()[0] == f"taking the newest {taken}"
+    assert ended.out
+
+
+def test_an_engine_is_built_as_the_options_say(sesurgery, here):
+    ended = sesurgery("build-engine", "runs/tiny", "--fp16", "--batch", "1,2,4")
+    assert ended.code == 0
+    assert ended.out.endswith(" -> engines/tiny.onnxruntime.fp16.onnx\n")
+    manifest = json.loads(Path("engines/tiny.onnxruntime.fp16.onnx.manifest.json").read_text())
+    assert (manifest["details"]["precision"], manifest["details"]["batch"]) == ("fp16", [1, 2, 4])
+
+
+def test_bench_writes_the_report(sesurgery, here):
+    ended = sesurgery("bench")
+    assert ended.out.splitlines()[0] == (
+        "engines/tiny.onnxruntime.fp32.onnx against engines/tiny.plain.onnxruntime.fp32.onnx"
+    )
+    assert "SE tax" in ended.out
+    assert Path("runs/tiny/report.html").is_file()
+
+
+JSON = [
+    ("plan", "tiny.yaml", "--json"),
+    ("evaluate", "--json"),
+    ("verify", "--json"),
+    ("bench", "--json"),
+    ("doctor", "--json"),
+    ("schema",),
+]
+
+
+@pytest.mark.parametrize("arguments", JSON, ids=lambda value: value[0])
+def test_stdout_is_json_and_nothing_else(arguments, sesurgery, here):
+    ended = sesurgery(*arguments)
+    assert ended.code == 0
+    assert json.loads(ended.out)
+
+
+def test_a_failed_check_still_gives_its_json(sesurgery, empty):
+    text = Path("tiny.yaml").read_text().replace("{batches: [128]}", "{batches: [128], fp16: {max_abs: 1.0e-9}}")
+    Path("strict.yaml").write_text(text)
+    sesurgery("apply", "strict.yaml")
+    sesurgery("build-engine", "--fp16")
+    ended = sesurgery("verify", "--json")
+    assert ended.code == 4
+    assert json.loads(ended.out)
+
+
+def test_evaluate_takes_several_runs(sesurgery, here):
+    sesurgery("apply", "tiny.yaml")
+    found = json.loads(sesurgery("evaluate", "runs/tiny", "runs/tiny-2", "--json").out)
+    assert list(found) == ["runs/tiny", "runs/tiny-2"]
+    assert {result["samples"] for result in found.values()} == {180}
+
+
+def test_the_schema_goes_to_a_file_when_asked(sesurgery, empty):
+    ended = sesurgery("schema", "-o", "schema.json")
+    assert (ended.code, ended.out) == (0, "")
+    assert Path("schema.json").read_text() == sesurgery("schema").out
+
+
+@pytest.mark.parametrize("what", ["blocks", "placements", "passes", "backends", "datasets"])
+def test_list_describes_each_by_a_line(what, sesurgery):
+    ended = sesurgery("list", what)
+    assert ended.code == 0
+    for line in ended.out.splitlines():
+        name, _, description = line.partition(" ")
+        assert name
+        assert len(description.strip()) > 10
+
+
+def test_log_lines_do_not_grow_with_the_model(sesurgery, empty):
+    small = sesurgery("apply", "tiny.yaml")
+    Path("deep.yaml").write_text(Path("tiny.yaml").read_text().replace("depth: 8", "depth: 20"))
+    deep = sesurgery("apply", "deep.yaml")
+    assert len(deep.out.splitlines()) == len(small.out.splitlines()) == 1
+    assert len(deep.err.splitlines()) == len(small.err.splitlines())
