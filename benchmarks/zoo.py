@@ -57,37 +57,46 @@ def torchvision_models() -> list[str]:
 def timm_models(per_module: int = 2) -> list[str]:
     """The smallest few models of every module of timm, by parameters, that hold a 2-D convolution."""
     import timm
-    import torch
     from torch import nn
 
     chosen = []
     for module in timm.list_modules():
+        names = timm.list_models(module=module)
         sized = []
-        for name in timm.list_models(module=module):
-            try:
-                with torch.device("meta"):
-                    model = timm.create_model(name)
-            except Exception:  # a model that needs an optional package or real tensors while it is built
-                continue
-            if any(isinstance(part, nn.Conv2d) for part in model.modules()):
+        for name in names:
+            model = _built("timm", name, "meta")
+            if model is None and name in names[:3]:
+                model = _built("timm", name, "cpu")
+            if model is not None and any(isinstance(part, nn.Conv2d) for part in model.modules()):
                 sized.append((sum(part.numel() for part in model.parameters()), name))
         chosen += [f"timm:{name}" for _, name in sorted(sized)[:per_module]]
     return chosen
 
 
-def by_size(models: list[str]) -> list[str]:
-    """The same models, the smallest first, so that a run that is stopped has seen as many as possible."""
+def _built(source: str, name: str, device: str):
+    """The network without values; None where it cannot be built so (some look at their values while being built)."""
     import timm
     import torch
     import torchvision
 
+    make = timm.create_model if source == "timm" else torchvision.models.get_model
+    try:
+        with torch.device(device), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return make(name)
+    except Exception:  # what stands in the way is the model's affair, and said when it is examined
+        return None
+
+
+def by_size(models: list[str]) -> list[str]:
+    """The same models, the smallest first, so that a run that is stopped has seen as many as possible."""
     sized = []
     for model_id in models:
         source, _, name = model_id.partition(":")
-        make = timm.create_model if source == "timm" else torchvision.models.get_model
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            sized.append((sum(part.numel() for part in make(name).parameters()), model_id))
+        model = _built(source, name, "meta")
+        # One of unknown size is examined last.
+        size = sum(part.numel() for part in model.parameters()) if model is not None else sys.maxsize
+        sized.append((size, model_id))
     return [model_id for _, model_id in sorted(sized)]
 
 

@@ -268,7 +268,12 @@ def test_a_network_without_gates_says_so_when_one_is_to_go():
 
 
 def test_a_default_name_that_a_module_has_already_gets_a_number_and_a_placeholder_does_not_count():
-    unit = "x = input() : 8x8x8\nc = conv(x) [3x3 s1 p1 8->8] @b.{c} : 8x8x8\np = pass(c) @b.{p} : 8x8x8\ns = add(p, x) @b : 8x8x8"
+    unit = """
+        x = input() : 8x8x8
+        c = conv(x) [3x3 s1 p1 8->8] @b.{c} : 8x8x8
+        p = pass(c) @b.{p} : 8x8x8
+        s = add(p, x) @b : 8x8x8
+    """
     named = GraphView.parse(unit.format(c="fake", p="drop"))
     held = GraphView.parse(unit.format(c="conv", p="fake"))
     assert [site.key for site in planner.plan(spec({}), named).sites] == ["fake_2/b[0]"]
