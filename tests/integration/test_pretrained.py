@@ -1,0 +1,128 @@
+"""A network that was trained elsewhere keeps what it has: values, function, accuracy, dtype, layout."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+import sesurgery
+from sesurgery import pipeline
+from sesurgery.pipeline.train import data_of
+from sesurgery.training.evaluation import evaluate
+
+SHAPE = (3, 32, 32)
+
+
+def spec_file(folder, source, checkpoint):
+    path = folder / "net.yaml"
+    path.write_text(
+        "version: 1\n"
+        f"model: {{source: {source}, name: resnet18, checkpoint: {checkpoint}, kwargs: {{num_classes: 10}}}}\n"
+        "input: {shape: [3, 32, 32]}\nsurgery: [{insert: {block: se, init: identity}, at: residual}]\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("source", ["timm", "torchvision"])
+@pytest.mark.parametrize("form", ["weights.pth", "wrapped.pth", "weights.safetensors"])
+def test_a_local_checkpoint_keeps_its_accuracy_when_identity_blocks_go_in(source, form, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(3)
+    make = timm.create_model if source == "timm" else torchvision.models.get_model
+    trained = make("resnet18", num_classes=10)
+    for part in trained.parameters():
+        # What training leaves behind: no norm is at its starting value any more.
+        part.data.add_(0.05 * torch.randn(part.shape))
+    state = trained.state_dict()
+    if form.endswith(".safetensors"):
+        save_file(state, tmp_path / form)
+    else:
+        torch.save({"epoch": 3, "state_dict": state} if form == "wrapped.pth" else state, tmp_path / form)
+    spec = pipeline.load_spec(spec_file(tmp_path, source, form))
+    network = pipeline.apply(spec, pipeline.Workspace(), "net.yaml").network
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
+    held_out = data_of(spec).held_out
+    before, after = evaluate(trained, held_out), evaluate(network, held_out)
+    assert (before.correct, before.loss) == (after.correct, after.loss)
+
+
+def blocks_in(model, **options):
+    return sesurgery.insert(
+        model, at="residual", example_input=torch.zeros(1, *SHAPE), init="identity", min_width=2, **options
+    )
+
+
+def test_the_memory_format_of_the_weights_survives():
+    model = torchvision.models.resnet18().to(memory_format=torch.channels_last)
+    changed = blocks_in(model)
+    weight = changed.get_submodule("layer1.0.conv1").weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_dtype_survives_and_the_blocks_take_it(dtype):
+    model = torchvision.models.resnet18().to(dtype).eval()
+    changed = blocks_in(model)
+    assert {part.dtype for part in changed.parameters()} == {dtype}
+    image = torch.randn(2, *SHAPE, dtype=dtype)
+    with torch.no_grad():
+        assert torch.equal(changed(image), model(image))
+
+
+def test_parametrised_weights_stay_parametrised():
+    model = torchvision.models.resnet18().eval()
+    nn.utils.parametrizations.weight_norm(model.layer1[0].conv1)
+    changed = blocks_in(model)
+    conv = changed.get_submodule("layer1.0.conv1")
+    assert nn.utils.parametrize.is_parametrized(conv, "weight")
+    assert set(model.state_dict()) <= set(changed.state_dict())
+    image = torch.randn(2, *SHAPE)
+    with torch.no_grad():
+        assert torch.equal(changed(image), model(image))
+
+
+def test_an_old_checkpoint_loads_strictly_but_for_the_blocks_keys():
+    model = torchvision.models.resnet18()
+    changed = blocks_in(torchvision.models.resnet18())
+    result = changed.load_state_dict(model.state_dict(), strict=False)
+    assert result.unexpected_keys == []
+    assert all(".se.fc" in key for key in result.missing_keys)
+    assert len(result.missing_keys) == 8 * 4
+
+
+def test_a_detectors_backbone_is_changed_and_the_detector_goes_on_as_before():
+    detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=5
+    ).eval()
+    given = {
+        "version": 1,
+        "model": {"source": "python", "name": "given:model", "submodule": "backbone.body"},
+        "input": {"shape": [3, 64, 64]},
+        "surgery": [{"insert": {"block": "se", "init": "identity"}, "at": "residual"}],
+    }
+    changed = sesurgery.apply(given, detector)
+    image = [torch.rand(3, 96, 96)]
+    with torch.no_grad():
+        before, after = detector(image)[0], changed(image)[0]
+    assert type(changed) is type(detector)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    new = set(changed.state_dict()) - set(detector.state_dict())
+    assert new
+    assert all(key.startswith("backbone.body.") for key in new)
+
+
+def test_a_segmenters_backbone_gives_its_features_as_before():
+    segmenter = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=4).eval()
+    given = {
+        "version": 1,
+        "model": {"source": "python", "name": "given:model", "submodule": "backbone"},
+        "input": {"shape": [3, 64, 64]},
+        "surgery": [{"insert": {"block": "se", "init": "identity"}, "at": "residual", "expect": 16}],
+    }
+    changed = sesurgery.apply(given, segmenter)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(changed(image)["out"], segmenter(image)["out"])
