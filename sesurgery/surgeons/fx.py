@@ -43,7 +43,7 @@ class FxSurgeon(Surgeon[nn.Module]):
             raise fail("SE306", text, suggest(self.submodule, known)) from None
 
     def view(self, model: nn.Module) -> GraphView:
-        traced = trace(_twin(self.part(model)))
+        traced = trace(_twin(self.part(model)), self.shape)
         shapes = self._shapes(traced)
         facts = []
         for node in traced.graph.nodes:
@@ -54,12 +54,12 @@ class FxSurgeon(Surgeon[nn.Module]):
 
     def leaves(self, model: nn.Module) -> tuple[Leaf, ...]:
         """The modules that tracing had to take as a whole, and why."""
-        return trace(_twin(self.part(model))).leaves
+        return trace(_twin(self.part(model)), self.shape).leaves
 
     def _insert(self, model: nn.Module, plan: Plan, weights: Weights | None) -> nn.Module:
         whole = copy.deepcopy(model)
         original = self.part(whole)
-        traced = trace(original)
+        traced = trace(original, self.shape)
         graphs = [graph for graph in (traced.graph, traced.training_graph) if graph is not None]
         # The plan's names are those of the first graph.
         nodes = [counterparts(traced.graph, graph) for graph in graphs]

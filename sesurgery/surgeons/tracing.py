@@ -1,10 +1,11 @@
 """Symbolic tracing that does not give up: what cannot be traced becomes a leaf, and train() / eval() keep working.
 
-Two things usually go wrong when torch.fx traces a real network. Data-dependent control flow raises; then the innermost
-module being traced is made a leaf and tracing starts again. And `self.training` is read once, so that dropout is frozen
-into the mode of tracing; here it is traced as an attribute of the module, read anew whenever the traced network runs.
-A forward that *branches* on `self.training` cannot be traced and becomes a leaf like any other control flow. Where the
-network's own forward branches, it is traced once for either mode.
+Two things usually go wrong when torch.fx traces a real network. Control flow on a value raises; where the value follows
+from the input's size it is decided for that size, otherwise the innermost module being traced is made a leaf and
+tracing starts again. And `self.training` is read once, so that dropout is frozen into the mode of tracing; here it is
+traced as an attribute of the module, read anew whenever the traced network runs. A forward that *branches* on
+`self.training` cannot be traced and becomes a leaf like any other control flow. Where the network's own forward
+branches, it is traced once for either mode.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import torchvision
 from torch import fx, nn
 
 from sesurgery.diagnostics import fail
+from sesurgery.graph import Shape
 from sesurgery.surgeons.faces import TwoFaced
+from sesurgery.surgeons.sizes import Sizes
 
 # Whatever derives from these is one operation to planning, however its forward is written.
 _PRIMITIVES: tuple[type[nn.Module], ...] = (
@@ -53,17 +56,20 @@ class Trace:
     """What runs in training, where the network's own forward branches on its mode; `graph` is then for evaluation."""
 
 
-def trace(model: nn.Module) -> Trace:
-    """Trace a network; raises SE403 where its own forward cannot be traced even with every part of it a leaf."""
+def trace(model: nn.Module, shape: Shape) -> Trace:
+    """Trace a network for inputs of `shape` (channels, height, width); the batch stays open.
+
+    Raises SE403 where its own forward cannot be traced even with every part of it a leaf.
+    """
     leaves: dict[str, str] = {}
     training_graph = None
     if isinstance(model, TwoFaced):
-        graph, training_graph = (_graph(face, leaves, None) for face in model.faces)
+        graph, training_graph = (_graph(face, leaves, None, shape) for face in model.faces)
     else:
         try:
-            graph = _graph(model, leaves, None)
+            graph = _graph(model, leaves, None, shape)
         except _BranchesOnMode:
-            graph, training_graph = _graph(model, leaves, False), _graph(model, leaves, True)
+            graph, training_graph = _graph(model, leaves, False, shape), _graph(model, leaves, True, shape)
     return Trace(model, graph, tuple(Leaf(path, why) for path, why in leaves.items()), training_graph)
 
 
@@ -71,10 +77,10 @@ class _BranchesOnMode(Exception):  # noqa: N818  (a signal between two functions
     """The root's forward uses `self.training` as something that a graph cannot hold."""
 
 
-def _graph(model: nn.Module, leaves: dict[str, str], mode: bool | None) -> fx.Graph:
+def _graph(model: nn.Module, leaves: dict[str, str], mode: bool | None, shape: Shape) -> fx.Graph:
     """Trace until it works, adding leaves; `mode` is what `self.training` is to the root's own forward."""
     while True:
-        tracer = _Tracer(leaves, mode)
+        tracer = _Tracer(leaves, mode, Sizes(model, shape))
         try:
             with _training_as_attribute(tracer):
                 graph = tracer.trace(model)
@@ -108,13 +114,19 @@ def _own_operations(graph: fx.Graph) -> list[fx.Node]:
 class _Tracer(fx.Tracer):
     """Knows which module's forward it is in, and takes some modules as leaves."""
 
-    def __init__(self, leaves: Mapping[str, str], mode: bool | None) -> None:
+    def __init__(self, leaves: Mapping[str, str], mode: bool | None, sizes: Sizes) -> None:
         super().__init__()
         self.leaves = leaves
         self.mode = mode
+        self.sizes = sizes
         self.root_read_mode = False
         self.stack: list[tuple[str, nn.Module]] = []
         self.culprit: str | None = None
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """A decision that follows from the input's size is taken for this size; any other cannot be traced."""
+        answer = self.sizes.answer(obj.node)
+        return super().to_bool(obj) if answer is None else answer
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (

@@ -41,7 +41,7 @@ class Outer(nn.Module):
 
 
 def test_the_innermost_module_that_cannot_be_traced_becomes_a_leaf_and_says_why():
-    assert trace(Outer()).leaves == (Leaf("wrapped.deep.1", CONTROL_FLOW),)
+    assert trace(Outer(), SHAPE).leaves == (Leaf("wrapped.deep.1", CONTROL_FLOW),)
 
 
 def test_what_lies_around_a_leaf_is_still_seen():
@@ -66,7 +66,7 @@ def test_a_leaf_still_decides_by_its_data_after_surgery(sign, operate):
 
 def test_a_root_that_cannot_be_traced_is_se403_with_the_way_out():
     with pytest.raises(SesurgeryError, match=r"SE403.*Depends\.forward cannot be traced") as caught:
-        trace(Depends())
+        trace(Depends(), SHAPE)
     assert caught.value.diagnostics[0].hint == "move what depends on the data into a module of its own"
 
 
@@ -77,17 +77,50 @@ class Raises(nn.Module):
 
 def test_what_a_forward_raises_is_told():
     with pytest.raises(SesurgeryError, match=r"SE403.*Raises\.forward cannot be traced: always"):
-        trace(Raises())
+        trace(Raises(), SHAPE)
 
 
 @pytest.mark.parametrize("network", [Outer, Raises])
 def test_tracing_leaves_torch_as_it_was(network):
     before = dict(vars(nn.Module))
     with contextlib.suppress(SesurgeryError):
-        trace(network())
+        trace(network(), SHAPE)
     assert dict(vars(nn.Module)) == before
 
 
 def test_norms_and_activations_are_taken_whole():
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8), nn.GELU())
-    assert [node.op for node in trace(model).graph.nodes] == ["placeholder", *["call_module"] * 3, "output"]
+    assert [node.op for node in trace(model, (3, 6, 6)).graph.nodes] == ["placeholder", *["call_module"] * 3, "output"]
+
+
+class AsksItsSize(nn.Module):
+    """It decides by the size of its input, and by its batch as `view` needs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, channels, height, width = x.shape
+        if height != 6 or width * 2 < 5:
+            raise ValueError("made for 6")
+        y = self.conv(x).view(batch, channels, -1).view(batch, channels, height, width)
+        return x + y if y.shape[1] == channels else y
+
+
+def test_a_decision_on_the_inputs_size_is_taken_for_that_size_and_the_batch_stays_open(operate):
+    model = AsksItsSize().eval()
+    assert trace(model, SHAPE).leaves == ()
+    changed = operate(model, SHAPE, insert={"block": "se", "reduction": 2, "init": "identity"})
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, *SHAPE)
+        assert torch.equal(changed(x), model(x))
+
+
+def test_a_size_that_the_network_refuses_is_said_in_its_own_words():
+    with pytest.raises(SesurgeryError, match="made for 6"):
+        trace(AsksItsSize(), (8, 7, 6))
+
+
+def test_a_decision_on_a_value_is_never_taken_by_its_size():
+    assert trace(nn.Sequential(nn.Conv2d(8, 8, 1), Depends()), SHAPE).leaves == (Leaf("1", CONTROL_FLOW),)
