@@ -14,6 +14,7 @@ from sesurgery.backends.base import BatchRange, Precision
 from sesurgery.diagnostics import fail
 
 WORDS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -28,7 +29,9 @@ class Source:
         """How many convolutions give which type: {"fp16": 53}."""
         graph = self.model.graph
         types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
-        found = (types.get(node.output[0], TensorProto.UNDEFINED) for node in graph.node if node.op_type == "Conv")
+        found = (
+            types.get(node.output[0], TensorProto.UNDEFINED) for node in graph.node if node.op_type in CONVOLUTIONS
+        )
         return dict(Counter(word(_dtype_name(dtype)) for dtype in found))
 
     def output_types(self) -> dict[str, str]:

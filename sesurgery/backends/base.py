@@ -109,6 +109,8 @@ class Backend(ABC):
     suffix: ClassVar[str]
     """File suffix of its engines, with the dot."""
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
+    passes: ClassVar[tuple[str, ...]] = ()
+    """Lowering passes that pay for its engines, by measurement; a spec's `export: lowering:` says otherwise."""
 
     @abstractmethod
     def probe(self) -> Capability:

@@ -13,3 +13,5 @@ class TensorRT(NvidiaBackend):
     install = "pip install 'sesurgery[tensorrt]'"
     versions = ((10, 12), (12, 0))
     builds_without_gpu = False
+    # Those that move and remove work. `gate_epilogue` answers a habit of one compiler, measured on TensorRT-RTX alone.
+    passes = ("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout")

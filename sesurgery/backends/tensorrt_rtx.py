@@ -18,4 +18,6 @@ class TensorRTForRTX(NvidiaBackend):
     install = "pip install 'sesurgery[tensorrt-rtx]'"
     versions = ((1, 7), (2, 0))
     builds_without_gpu = True
+    # docs/free_se.md has what each of them brings.
+    passes = ("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue")
     capabilities = ("SM80", "SM86", "SM89", "SM120")

@@ -16,7 +16,10 @@ from sesurgery.cli import (
     doctor,
     evaluate,
     export,
+    init,
+    inspect_,
     list_,
+    lower,
     plan,
     run,
     schema,
@@ -42,7 +45,12 @@ def program() -> None:
     """
 
 
-for _verb in (run, check, plan, apply, train, evaluate, export, build_engine, verify, bench, schema, list_, doctor):
+_ORDER = (
+    *(run, inspect_, init, check, plan, apply, train, evaluate),
+    *(export, lower, build_engine, verify, bench, schema, list_, doctor),
+)
+
+for _verb in _ORDER:
     program.add_command(_verb.command)
 
 

@@ -9,11 +9,29 @@ import click
 
 @click.command("apply")
 @click.argument("spec", type=click.Path(path_type=Path))
-def command(spec: Path) -> None:
-    """Insert the blocks, prove that they run, and write a run: runs/NAME/ with spec, plan and weights."""
+@click.option("--onnx", "file", type=click.Path(path_type=Path), help="Change this ONNX file, not the spec's network.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="The changed ONNX file.  [default: export/NAME.onnx]"
+)
+@click.option("--weights", type=click.Path(path_type=Path), help="Take the blocks' values from this trained run.")
+def command(spec: Path, file: Path | None, out: Path | None, weights: Path | None) -> None:
+    """Insert the blocks, prove that they run, and write a run: runs/NAME/ with spec, plan and weights.
+
+    On an ONNX file (`--onnx`, or `source: onnx` in the spec) the result is an ONNX file.
+    """
     from sesurgery import pipeline
 
-    applied = pipeline.apply(pipeline.load_spec(spec), pipeline.Workspace(), spec.as_posix())
-    for warning in applied.planned.plan.warnings:
+    loaded, workspace = pipeline.load_spec(spec), pipeline.Workspace()
+    if file is None and loaded.model.source != "onnx":
+        if out or weights:
+            raise click.UsageError("-o and --weights go with --onnx, or with a spec of 'source: onnx'")
+        applied = pipeline.apply(loaded, workspace, spec.as_posix())
+        planned, written = applied.planned, applied.folder
+    else:
+        changed = pipeline.apply_onnx(loaded, workspace, spec.as_posix(), file=file, out=out, weights=weights)
+        planned, written = changed.planned, changed.path
+        for note in changed.notes:
+            click.echo(f"note: {note}", err=True)
+    for warning in planned.plan.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{applied.planned.summary()} -> {applied.folder.as_posix()}")
+    click.echo(f"{planned.summary()} -> {written.as_posix()}")

@@ -12,12 +12,17 @@ from sesurgery.cli.console import as_json, emit_json
 @click.command("plan")
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--explain", is_flag=True, help="List every rejected candidate and every module taken as a whole.")
+@click.option(
+    "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the network and its blocks to a file."
+)
 @as_json
-def command(spec: Path, explain: bool, as_json: bool) -> None:
-    """Resolve a spec against its network and show every site; nothing is written."""
+def command(spec: Path, explain: bool, svg: Path | None, as_json: bool) -> None:
+    """Resolve a spec against its network and show every site; nothing is written but the picture asked for."""
     from sesurgery import pipeline
 
     planned = pipeline.plan(pipeline.load_spec(spec))
+    if svg is not None:
+        click.echo(f"picture -> {pipeline.draw(planned, svg).as_posix()}", err=True)
     if as_json:
         emit_json(planned.to_dict())
         return

@@ -2,11 +2,12 @@
 
 A value is *data* when it is computed from what a graph input holds; weights, constants and shapes are not data.
 
-A gate is found by taint. Every squeeze (a spatial mean, sum, maximum or global pool) taints its output; a node is
-tainted when all its data operands are. The first `Mul` that joins tainted data with untainted data is the scaling of a
-feature map by a gate: everything tainted above its tainted operand is the gate branch. So `x * relu6(x + 3) / 6` inside
-a branch does not end it (both operands are tainted), the sum of an average and a maximum branch (CBAM) is one gate, and
-the pool before a classifier is none, because nothing scales with it.
+A gate is found by taint. Every squeeze (a spatial mean, sum, maximum or global pool, or the shares of a map that
+squeeze_hoist_spatial adds up) taints its output; a node is tainted when all its data operands are. The first `Mul` that
+joins tainted data with untainted data is the scaling of a feature map by a gate: everything tainted above its tainted
+operand is the gate branch. So `x * relu6(x + 3) / 6` inside a branch does not end it (both operands are tainted), the
+sum of an average and a maximum branch (CBAM) is one gate, and the pool before a classifier is none, because nothing
+scales with it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Shape = tuple[int | str | None, ...]
 
 SQUEEZES = frozenset(
     {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceL1", "ReduceL2", "AveragePool", "MaxPool"}
-    | {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"}
+    | {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "Reshape"}
 )
 # They only repeat the gate's values over the map: the scaling they belong to is the Mul that reads them.
 BROADCASTS = frozenset({"Expand", "Tile", "Resize", "Upsample"})
@@ -59,6 +60,9 @@ class Dataflow:
 
     def constant(self, value: str) -> NDArray[np.generic] | None:
         """The array behind a weight or a Constant node, or None."""
+        # TorchScript's exporter lets equal weights stand once, behind an Identity for each use.
+        while (node := self.producer.get(value)) is not None and node.op_type == "Identity":
+            value = node.input[0]
         if value in self.weights:
             return onnx.numpy_helper.to_array(self.weights[value])
         node = self.producer.get(value)
@@ -109,7 +113,13 @@ class Dataflow:
         if node.op_type.startswith("Reduce"):
             # Channels first, channels last, and maps flattened to (batch, channels, positions).
             return self.axes(node) in ({4: ((2, 3), (1, 2)), 3: ((2,),)}.get(len(before), ()))
-        return after is not None and len(after) == 4 and after[2:] == (1, 1) and before[2:] != (1, 1)
+        if node.op_type == "Reshape" and not self._adds_positions(self.producer.get(node.input[0])):
+            return False
+        return after is not None and len(before) in (3, 4) and len(after) == 4 and after[2:] == (1, 1) != before[2:]
+
+    def _adds_positions(self, node: NodeProto | None) -> bool:
+        """Whether a node is a constant times a flattened map, its positions added up: squeeze_hoist_spatial's form."""
+        return node is not None and node.op_type == "MatMul" and self.constant(node.input[0]) is not None
 
     def axes(self, node: NodeProto) -> tuple[int, ...] | None:
         """The axes a Reduce node sums over, not negative and sorted; None where they are not constant."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import onnx
 
 from sesurgery.diagnostics import fail
+from sesurgery.lowering import _numerics
+
+DEFECT = "this is a defect of the pass: leave it out and report it"
 
 
 @dataclass(frozen=True)
@@ -22,14 +26,26 @@ class Edit:
 
 @dataclass(frozen=True)
 class Lowered:
-    """The model after a pass, and the list of what the pass did and did not do."""
+    """The model after a pass, and the list of what the pass did and did not do.
+
+    `differences` holds, for each pass that was verified, the largest relative difference that it made.
+    """
 
     model: onnx.ModelProto
     edits: tuple[Edit, ...]
+    differences: dict[str, float] = field(default_factory=dict)
 
 
 class Pass(ABC):
-    """One ONNX -> ONNX rewrite. Subclasses are frozen dataclasses whose fields are the pass's options."""
+    """One ONNX -> ONNX rewrite. Subclasses are frozen dataclasses whose fields are the pass's options.
+
+    A second run of a pass changes nothing.
+    """
+
+    after: ClassVar[tuple[str, ...]] = ()
+    """Passes, by name, that come before this one where both are run."""
+    tolerance: ClassVar[float]
+    """The largest difference of an output, relative to its largest value, that the pass's arithmetic explains."""
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         """Why the pass cannot start on this model, or None where it can."""
@@ -44,26 +60,38 @@ class Pass(ABC):
         return None
 
 
-def run(model: onnx.ModelProto, passes: Sequence[Pass]) -> Lowered:
+def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool = False) -> Lowered:
     """Apply passes in order, each between its `requires` and its `ensures`; the result passes the ONNX checker.
 
+    `verify` computes random inputs with the graphs before and after every pass that changed something, and compares.
     Raises SE602 where a pass cannot start and SE607 where one breaks its promise.
     """
     edits: list[Edit] = []
+    differences: dict[str, float] = {}
+    fed = _numerics.feeds(model) if verify else {}
+    expected: _numerics.Values | None = None
     for step in passes:
         name = type(step).__name__
         if (obstacle := step.requires(model)) is not None:
             raise fail("SE602", f"{name} cannot start: {obstacle}")
         lowered = step.apply(model)
         if (broken := step.ensures(model, lowered.model)) is not None:
-            raise fail("SE607", f"{name}: {broken}", "this is a defect of the pass: leave it out and report it")
+            raise fail("SE607", f"{name}: {broken}", DEFECT)
         try:
             onnx.checker.check_model(lowered.model, full_check=True)
         except Exception as error:
             raise fail("SE607", f"{name} left a model that the ONNX checker rejects: {error}") from error
-        model = lowered.model
         edits.extend(lowered.edits)
-    return Lowered(model, tuple(edits))
+        before, model = model, lowered.model
+        if verify and any(edit.changed for edit in lowered.edits):
+            expected = expected or _numerics.outputs(before, fed)
+            found = _numerics.outputs(model, fed)
+            differences[name] = _numerics.difference(expected, found)
+            if not differences[name] <= step.tolerance:
+                words = f"it changed an output by {differences[name]:.2g} of its largest value"
+                raise fail("SE607", f"{name}: {words}, its arithmetic explains {step.tolerance:.2g}", DEFECT)
+            expected = found
+    return Lowered(model, tuple(edits), differences)
 
 
 @dataclass(frozen=True)

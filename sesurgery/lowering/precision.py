@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx
@@ -60,6 +60,12 @@ QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLin
 @dataclass(frozen=True)
 class Precision(Pass):
     """Compute in `target` outside the gates; inputs and outputs keep their types. An edit for every float node."""
+
+    after: ClassVar[tuple[str, ...]] = (
+        *("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue"),
+    )
+    # 11 bits a value, and errors that add up over the depth of a network.
+    tolerance: ClassVar[float] = 5e-2
 
     target: Literal["fp16"] = "fp16"
 
@@ -127,7 +133,7 @@ def kept_nodes(flow: Dataflow, opset: int) -> dict[str, str]:
 def _reason(node: NodeProto, flow: Dataflow, opset: int, gates: dict[str, str]) -> str | None:
     squeeze = gates.get(node.output[0])
     if squeeze is not None:
-        if squeeze == node.output[0]:
+        if squeeze == node.output[0] and node.op_type != "Reshape":
             return "the squeeze of a gate: a sum over the whole map overflows fp16 at 65504"
         return f"in the gate of squeeze {flow.producer[squeeze].name!r}: its error would scale a whole map"
     if node.op_type in KEPT_OPERATORS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,17 @@ def build(spec: Spec, *, weights: bool = True, beside: Path | None = None) -> nn
     """
     model = spec.model
     if isinstance(model, OnnxModel):
-        text = "a network that is an ONNX file cannot be changed yet"
+        text = "a network that is an ONNX file cannot be built as a torch module"
         raise fail("SE302", text, "name a timm, torchvision or python model", span=spec.span("model", "source"))
     factory = _factory(model, spec, beside or spec.folder)
     kwargs: dict[str, Any] = dict(model.kwargs)
     if not isinstance(model, PythonModel) and model.pretrained and weights:
         kwargs |= {"pretrained": True} if isinstance(model, TimmModel) else {"weights": "DEFAULT"}
     try:
-        network = factory(**kwargs)
+        with warnings.catch_warnings():
+            # What libraries plan to change in their constructors is no news to who inserts blocks.
+            warnings.simplefilter("ignore", FutureWarning)
+            network = factory(**kwargs)
     except SesurgeryError:
         raise
     except Exception as error:

@@ -4,6 +4,10 @@ from sesurgery.pipeline.apply import apply
 from sesurgery.pipeline.bench import bench
 from sesurgery.pipeline.engines import build_engine, build_engines
 from sesurgery.pipeline.export import export
+from sesurgery.pipeline.init import init
+from sesurgery.pipeline.inspect import draw, inspect
+from sesurgery.pipeline.lower import lower
+from sesurgery.pipeline.onnx import apply_onnx, plan_onnx
 from sesurgery.pipeline.plan import plan
 from sesurgery.pipeline.report import write_report
 from sesurgery.pipeline.run import run
@@ -15,14 +19,20 @@ from sesurgery.pipeline.workspace import Workspace
 __all__ = [
     "Workspace",
     "apply",
+    "apply_onnx",
     "bench",
     "build_engine",
     "build_engines",
     "catalogs",
+    "draw",
     "evaluate",
     "export",
+    "init",
+    "inspect",
     "load_spec",
+    "lower",
     "plan",
+    "plan_onnx",
     "run",
     "train",
     "verify",

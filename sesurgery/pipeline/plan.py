@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import onnx
 import torch
 from torch import nn
 
@@ -14,6 +15,7 @@ from sesurgery.models import sources
 from sesurgery.models.sources import surgeon_for
 from sesurgery.planner import Plan, Site
 from sesurgery.spec import Spec
+from sesurgery.spec.model import OnnxModel
 from sesurgery.spec.plugins import options_to_dict
 from sesurgery.surgeons.tracing import Leaf
 
@@ -23,25 +25,19 @@ class Planned:
     """A plan with the untouched network it is for, and what the network costs before and after."""
 
     spec: Spec
-    network: nn.Module
+    network: nn.Module | onnx.ModelProto
     plan: Plan
     leaves: tuple[Leaf, ...]
     before: Cost
     sites: tuple[Cost, ...]
-
-    @property
-    def after(self) -> Cost:
-        # Every block is a module of its own, called once: costs add up.
-        return Cost(
-            self.before.params + sum(site.params for site in self.sites),
-            self.before.macs + sum(site.macs for site in self.sites),
-        )
+    after: Cost
 
     def summary(self) -> str:
         """One line: sites, parameters and MACs added."""
+        removed = f"{len(self.plan.removals)} gates removed, " if self.plan.removals else ""
         return (
-            f"{len(self.sites)} sites, {_added(self.before.params, self.after.params)} parameters, "
-            f"{_added(self.before.macs, self.after.macs)} MACs"
+            f"{len(self.sites)} sites, {removed}{_change(self.before.params, self.after.params)} parameters, "
+            f"{_change(self.before.macs, self.after.macs)} MACs"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -64,6 +60,10 @@ class Planned:
                 }
                 for site, spent in zip(self.plan.sites, self.sites, strict=True)
             ],
+            "removals": [
+                {"key": gone.key, "rule": gone.rule, "scope": gone.scope, "stage": gone.stage, "value": gone.value}
+                for gone in self.plan.removals
+            ],
             "rejected": [{"rule": item.rule, "where": item.where, "why": item.why} for item in self.plan.rejected],
             "totals": {
                 "params_before": self.before.params,
@@ -80,6 +80,10 @@ class Planned:
 
 def plan(spec: Spec) -> Planned:
     """Plan a spec on its own network, built from its seed; raises SpecError holding every mistake."""
+    if isinstance(spec.model, OnnxModel):
+        from sesurgery.pipeline.onnx import plan_onnx
+
+        return plan_onnx(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         network = sources.build(spec)
@@ -93,17 +97,24 @@ def plan(spec: Spec) -> Planned:
             error, {**places, "SE304": spec.span("input", "shape"), "SE403": spec.span("model", "name")}
         ) from error
     made = planner.plan(spec, view)
-    return Planned(
-        spec=spec,
-        network=network,
-        plan=made,
-        leaves=surgeon.leaves(network),
-        before=cost(surgeon.part(network), spec.input.shape),
-        sites=_costs_or_mistakes(spec, made),
+    before, sites = cost(surgeon.part(network), spec.input.shape), costs_or_mistakes(spec, made)
+    if made.removals:
+        # What goes is part of the network: only the changed one tells what is left.
+        after = cost(surgeon.part(surgeon.apply(network, made)), spec.input.shape)
+    else:
+        after = added(before, sites)
+    return Planned(spec, network, made, surgeon.leaves(network), before, sites, after)
+
+
+def added(before: Cost, sites: tuple[Cost, ...]) -> Cost:
+    """The cost with blocks: every block is a module of its own, called once, so costs add up."""
+    return Cost(
+        before.params + sum(site.params for site in sites),
+        before.macs + sum(site.macs for site in sites),
     )
 
 
-def _costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
+def costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
     """The sites' costs; raises SE305 pointing at every rule whose block cannot be built or run at one of its sites."""
     mistakes: dict[str, Diagnostic] = {}
     good: set[tuple[str, int, int, int]] = set()
@@ -150,9 +161,9 @@ def site_costs(made: Plan) -> tuple[Cost, ...]:
     return tuple(costs)
 
 
-def _added(before: int, after: int) -> str:
-    share = f" (+{(after - before) / before:.1%})" if before else ""
-    return f"+{_short(after - before)}{share}"
+def _change(before: int, after: int) -> str:
+    share = f" ({(after - before) / before:+.1%})" if before else ""
+    return f"{'-' if after < before else '+'}{_short(abs(after - before))}{share}"
 
 
 def _short(number: int) -> str:

@@ -8,14 +8,17 @@ from pathlib import Path
 from sesurgery import spec as specs
 from sesurgery.backends import BACKENDS
 from sesurgery.blocks import BLOCKS
+from sesurgery.lowering import PASSES
 from sesurgery.placements import PLACEMENTS
 from sesurgery.spec import Catalogs, Spec
 from sesurgery.training.datasets import DATASETS
 
 
 def catalogs() -> Catalogs:
-    """The blocks, placements, data sets and backends that a spec may name here."""
-    return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS.names())
+    """The blocks, placements, data sets, backends and passes that a spec may name here."""
+    # The precision is an engine's, not the file's: it is asked for there.
+    passes = tuple(name for name in PASSES.names() if name != "precision")
+    return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS.names(), passes)
 
 
 def load_spec(given: Path | str | Mapping[str, object]) -> Spec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from sesurgery.diagnostics import Diagnostic, suggest
@@ -101,13 +102,18 @@ def _near_scopes(glob: str, graph: GraphView) -> str:
 
 
 def _reasons(rejected: list[Rejection]) -> str:
-    counted = Counter(item.why for item in rejected)
-    first = {item.why: item.where for item in reversed(rejected)}
+    counted = Counter(_kind(item) for item in rejected)
+    first = {_kind(item): item for item in reversed(rejected)}
     parts = [
-        f"{first[why]}: {why}" if count == 1 else f"{count} like {first[why]}: {why}"
-        for why, count in counted.most_common(4)
+        ("" if count == 1 else f"{count} like ") + f"{first[kind].where}: {first[kind].why}"
+        for kind, count in counted.most_common(4)
     ]
     return "; ".join(parts)
+
+
+def _kind(item: Rejection) -> str:
+    """A reason without the names in it, so that a hundred of one kind are told once."""
+    return re.sub(r"\([^)]*\)|^[\w.]+ (?=is joined)", "", item.why)
 
 
 def _why_nothing(graph: GraphView, rejected: list[Rejection], key: str) -> str:

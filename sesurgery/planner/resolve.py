@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from sesurgery.catalog import Ref
-from sesurgery.graph import GraphView, Shape, Use
+from sesurgery.graph import GraphView, Node, Op, Shape, Use
 from sesurgery.graph.gates import ChannelGate, channel_gates
 from sesurgery.graph.idioms import stages
 from sesurgery.placements.base import Match, Miss
@@ -23,7 +23,7 @@ class Surroundings:
         self.graph = graph
         self.sizes = stages(graph)
         self.gates = {gate.mul.name: gate for gate in channel_gates(graph)}
-        self.gated = {gate.value.name: gate for gate in self.gates.values()}
+        self.gated = {value.name: gate for gate in self.gates.values() for value in _seen_through_passes(gate.value)}
         self.gone: dict[str, str] = {}
         """Outputs of gates that a rule takes out, with that rule's name."""
 
@@ -155,17 +155,25 @@ def _after_removals(found: Match | Miss, around: Surroundings) -> Match | Miss:
     if ends and value.name in around.gone:
         value = ends.value
     begins = around.gated.get(value.name)
-    if begins and begins.mul.name in around.gone:
+    if begins and begins.mul.name in around.gone and begins.value is value:
         own = set(begins.readings)
         uses = (*(use for use in uses if use not in own), *(begins.mul.uses if own & set(uses) else ()))
         return Match(value, uses, found.scope)
     standing = around.gates.get(value.name) or begins
-    if standing:
+    if standing and standing.mul.name not in around.gone:
         where = found.scope or value.name
         return Miss(
             where, f"it has a channel gate already ({standing.scope or standing.mul.name}): remove or replace it"
         )
     return Match(value, uses, found.scope)
+
+
+def _seen_through_passes(value: Node) -> Iterator[Node]:
+    """The value, and those that become it by way of identities and drop-paths alone."""
+    yield value
+    while value.op is Op.PASS:
+        value = value.inputs[0]
+        yield value
 
 
 def _filtered(rule: Filters, candidates: list[_Candidate]) -> dict[str, str | None]:

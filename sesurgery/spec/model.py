@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from sesurgery.artifacts import digest_text
 from sesurgery.diagnostics import Span
-from sesurgery.spec.plugins import BackendField, BlockField, DatasetField, ExistingField, PlacementField
+from sesurgery.spec.plugins import BackendField, BlockField, DatasetField, ExistingField, PassesField, PlacementField
 from sesurgery.spec.source import Source
 
 Positive = Annotated[int, Field(gt=0)]
@@ -185,6 +185,9 @@ class Export(Frozen):
     )
     max_abs: Annotated[float, Field(gt=0)] = Field(
         1e-4, description="largest difference from the model that is accepted"
+    )
+    lowering: PassesField = Field(
+        None, description="lowering passes before an engine is built, or none; default: those of its backend"
     )
 
 

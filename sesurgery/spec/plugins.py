@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +35,7 @@ class Catalogs:
     placements: Catalog[Any]
     datasets: Catalog[Any]
     backends: tuple[str, ...]
+    passes: tuple[str, ...] = ()
 
 
 def options_adapter(plugin: Any) -> TypeAdapter[Any]:
@@ -110,6 +111,21 @@ def _known_backend(name: str, info: ValidationInfo) -> str:
     return name
 
 
+def _passes(value: object, info: ValidationInfo) -> tuple[str, ...] | None:
+    if value is None or (isinstance(value, tuple) and info.context is None):
+        return value
+    if value == "none":
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise PydanticCustomError("plugin_type", "expected a list of lowering passes, or 'none'")
+    known = _catalogs(info).passes
+    for index, name in enumerate(value):
+        if name not in known:
+            hint = {"hint": suggest(name, known), "inner": [index]}
+            raise PydanticCustomError("plugin_unknown", f"unknown pass {name!r}", hint)
+    return tuple(value)
+
+
 EXISTING = ("se", "effective_se", "any")
 """Channel gates that can be named for removal: two projections, one, or any number."""
 
@@ -128,6 +144,10 @@ def _existing(value: object) -> str:
 
 
 ExistingField = Annotated[str, PlainValidator(_existing, json_schema_input_type=str | dict[str, str])]
+PassesField = Annotated[
+    tuple[str, ...] | None, PlainValidator(_passes, json_schema_input_type=list[str] | Literal["none"] | None)
+]
+"""Names of lowering passes; `none` is no pass at all, and None leaves the choice to the backend."""
 BackendField = Annotated[str, AfterValidator(_known_backend)]
 BlockField = Annotated[Ref[Any], *_field("block", lambda catalogs: catalogs.blocks)]
 PlacementField = Annotated[Ref[Any], *_field("placement", lambda catalogs: catalogs.placements)]

@@ -59,12 +59,12 @@ def kind(node: fx.Node, root: nn.Module) -> tuple[Op, ConvFacts | None]:
         module = root.get_submodule(str(node.target))
         return _module(module), _facts(module)
     if node.op == "call_method":
-        if node.target == "mean":
-            return _mean(node), None
+        if node.target in ("mean", "amax"):
+            return _over_the_map(node), None
         return _METHODS.get(str(node.target), Op.OTHER), None
     if node.op == "call_function":
-        if node.target is torch.mean:
-            return _mean(node), None
+        if node.target in (torch.mean, torch.amax):
+            return _over_the_map(node), None
         if node.target in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d):
             size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
             return (Op.GLOBAL_POOL if _is_one(size) else Op.POOL), None
@@ -113,8 +113,8 @@ def _facts(module: nn.Module) -> ConvFacts | None:
     )
 
 
-def _mean(node: fx.Node) -> Op:
-    """A mean over the last two of four dimensions is a global pool."""
+def _over_the_map(node: fx.Node) -> Op:
+    """A mean or a maximum over the last two of four dimensions is a global pool."""
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     spatial = isinstance(dims, tuple | list) and sorted(int(dim) % 4 for dim in dims if isinstance(dim, int)) == [2, 3]
     return Op.GLOBAL_POOL if spatial else Op.OTHER

@@ -278,3 +278,24 @@ def test_a_default_name_that_a_module_has_already_gets_a_number_and_a_placeholde
     held = GraphView.parse(unit.format(c="conv", p="fake"))
     assert [site.key for site in planner.plan(spec({}), named).sites] == ["fake_2/b[0]"]
     assert [site.key for site in planner.plan(spec({}), held).sites] == ["fake/b[0]"]
+
+
+def test_a_gate_behind_an_identity_is_seen_and_its_removal_too():
+    graph = GraphView.parse("""
+        x = input() : 16x8x8
+        c = conv(x) [3x3 s1 p1 16->16] @b.conv : 16x8x8
+        n = norm(c) @b.bn : 16x8x8
+        held = pass(n) @b.aa : 16x8x8
+        mean = global_pool(held) @b.se : 16x1x1
+        fc1 = conv(mean) [1x1 s1 p0 16->4] @b.se.fc1 : 4x1x1
+        fc2 = conv(fc1) [1x1 s1 p0 4->16] @b.se.fc2 : 16x1x1
+        scaled = mul(held, fc2) @b.se : 16x8x8
+        last = conv(scaled) [1x1 s1 p0 16->16] @b.last : 16x8x8
+        add = add(x, last) @b : 16x8x8
+    """)
+    with pytest.raises(SpecError, match=r"it has a channel gate already \(b.se\)"):
+        planner.plan(spec({"at": "inner"}), graph)
+    data = {"version": 1, "model": {"source": "timm", "name": "any"}, "input": {"shape": [16, 8, 8]}}
+    both = [{"insert": "fake", "at": "inner"}, {"remove": "se"}]
+    plan = planner.plan(load({**data, "surgery": both}, CATALOGS), graph)
+    assert [(site.value, [use.user for use in site.uses]) for site in plan.sites] == [("n", ["held"])]

@@ -32,12 +32,18 @@ class Built:
 
 
 class EngineBuilder:
-    """One build. `capabilities` are names of trt.ComputeCapability to build for; empty leaves the builder's choice."""
+    """One build. `capabilities` are names of trt.ComputeCapability to build for; empty leaves the builder's choice.
 
-    def __init__(self, trt: ModuleType, name: str, capabilities: tuple[str, ...] = ()) -> None:
+    `detailed` makes it list the layers it compiled in `log.layers`.
+    """
+
+    def __init__(
+        self, trt: ModuleType, name: str, capabilities: tuple[str, ...] = (), *, detailed: bool = False
+    ) -> None:
         self.trt = trt
         self.name = name
         self.capabilities = capabilities
+        self.detailed = detailed
         self.log = messages.collector(trt)
         self.builder = trt.Builder(self.log)
 
@@ -75,7 +81,9 @@ class EngineBuilder:
 
     def _convolutions(self, network: Any) -> dict[str, int]:
         layers = (network.get_layer(index) for index in range(network.num_layers))
-        types = (_onnx_name(layer.get_output(0)) for layer in layers if layer.type == self.trt.LayerType.CONVOLUTION)
+        # A transposed convolution is one too: lowering writes some convolutions that way.
+        kinds = (self.trt.LayerType.CONVOLUTION, self.trt.LayerType.DECONVOLUTION)
+        types = (_onnx_name(layer.get_output(0)) for layer in layers if layer.type in kinds)
         return dict(Counter(_source.word(dtype) for dtype in types))
 
     def _check_outputs(self, network: Any, source: _source.Source) -> None:
@@ -92,6 +100,8 @@ class EngineBuilder:
         config.clear_flag(self.trt.BuilderFlag.TF32)
         if hasattr(config, "avg_timing_iterations"):
             config.avg_timing_iterations = TIMING_ITERATIONS
+        if self.detailed:
+            config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED
         if options.threads is not None:
             self.builder.max_threads = options.threads
         if self.capabilities:

@@ -13,10 +13,12 @@ from sesurgery.diagnostics import Diagnostic
 
 MISSING_OPERATOR = "Plugin not found"
 MOST_WARNINGS = 5
+LAYERS = "Layers:"
+"""How the message begins that lists what the compiler made; only a detailed build has one."""
 
 
 def collector(trt: ModuleType) -> Any:
-    """An ILogger that keeps `errors` and `warnings`: the build call itself only returns None.
+    """An ILogger that keeps `errors`, `warnings` and the compiled `layers`: the build call itself only returns None.
 
     An IErrorRecorder written in Python would be the tidier way, but crashes the interpreter at exit.
     """
@@ -26,6 +28,7 @@ def collector(trt: ModuleType) -> Any:
             super().__init__()
             self.errors: list[str] = []
             self.warnings: list[str] = []
+            self.layers: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             # Called from threads, where an exception would end the process.
@@ -33,6 +36,8 @@ def collector(trt: ModuleType) -> Any:
                 self.errors.append(message)
             elif severity == trt.ILogger.WARNING and len(self.warnings) < MOST_WARNINGS:
                 self.warnings.append(message)
+            elif message.startswith(LAYERS):
+                self.layers.append(message)
 
     return Collector()
 

@@ -161,3 +161,61 @@ def test_bench_takes_the_rival_that_is_named(here):
     assert benched.against == FP32
     assert benched.section.title == "onnxruntime fp16, batch 1"
     assert not Path("engines/tiny.plain.onnxruntime.fp16.onnx").exists()
+
+
+SQUEEZED = """
+<ir_version: 10, opset_import: ["": 20]>
+net (float[batch, 4, 4, 4] x) => (float[batch, 8, 4, 4] y)
+<float[8, 4, 1, 1] w, float[2, 8, 1, 1] w1, float[8, 2, 1, 1] w2> {
+    h = Relu(x) u = Conv(h, w) z = GlobalAveragePool(u) d = Conv(z, w1) e = Conv(d, w2) g = Sigmoid(e) y = Mul(u, g)
+}
+"""
+
+
+def squeezed(path: str) -> None:
+    model = parser.parse_model(SQUEEZED)
+    for value in model.graph.value_info:
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+
+
+def test_the_passes_that_are_named_are_run_and_the_file_says_so(empty):
+    squeezed("theirs.onnx")
+    built = pipeline.build_engine(
+        Path("theirs.onnx"), Engine(), Workspace(), lowering=("squeeze_layout", "squeeze_hoist")
+    )
+    lowered = Path("export/theirs.onnxruntime.fp32.onnx")
+    assert Path(built.manifest.parents[0].path).as_posix() == lowered.as_posix()
+    first, second = read_manifest(lowered).details["lowered"]
+    assert "before the convolution" in first
+    assert "channels last" in second
+
+
+def test_no_pass_leaves_the_file_as_it_is(empty):
+    squeezed("theirs.onnx")
+    built = pipeline.build_engine(Path("theirs.onnx"), Engine(), Workspace(), lowering=())
+    assert Path(built.manifest.parents[0].path).as_posix() == "theirs.onnx"
+
+
+def test_lower_writes_another_file_and_compares(empty):
+    squeezed("theirs.onnx")
+    done = pipeline.lower(Path("theirs.onnx"), Path("out/lowered.onnx"), "tensorrt-rtx")
+    assert [name for name, edits in done.edits.items() if any(edit.changed for edit in edits)] == [
+        *("squeeze_hoist", "squeeze_layout", "gate_epilogue"),
+    ]
+    assert done.difference is not None
+    assert done.difference < 1e-5
+    assert read_manifest(Path("out/lowered.onnx")).parents[0].path.endswith("theirs.onnx")
+    again = pipeline.lower(Path("out/lowered.onnx"), Path("again.onnx"), "tensorrt-rtx")
+    assert again.changed == 0
+
+
+def test_lower_does_not_write_over_what_it_reads(empty):
+    squeezed("theirs.onnx")
+    before = Path("theirs.onnx").read_bytes()
+    with pytest.raises(SesurgeryError, match=r"SE405.*theirs\.onnx is the file to be lowered"):
+        pipeline.lower(Path("theirs.onnx"), Path("./theirs.onnx"), "tensorrt-rtx")
+    assert Path("theirs.onnx").read_bytes() == before

@@ -1,0 +1,66 @@
+"""docs/support.md from the zoo's results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+_HEAD = """# Which networks are supported
+
+Every network below was taken through every step by
+
+    python benchmarks/zoo.py
+    python benchmarks/zoo.py --table     # this page, from benchmarks/results/zoo.json
+
+with identity blocks at the first of the placements `residual`, `concat`, `conv` that finds sites in it, at the smallest
+input that it takes. What the columns mean stands at the head of that program.
+
+"""
+
+
+def write_table(results: Path, target: Path, columns: Sequence[str]) -> None:
+    """Write the page; networks that pass every column are listed by source, the others with their reason."""
+    data = json.loads(results.read_text(encoding="utf-8"))
+    rows = data["models"]
+    versions = data["versions"]
+    lines = [_HEAD]
+    named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "timm", "onnxruntime"))
+    lines.append(f"Measured on {data['device']} with {named}.\n\n")
+    lines.append("| source | networks | pass every column | " + " | ".join(columns) + " |\n")
+    lines.append("| --- " * (3 + len(columns)) + "|\n")
+    for source in ("torchvision", "timm"):
+        own = [row for row in rows if row["model"].startswith(source + ":")]
+        if not own:
+            continue
+        passed = [row for row in own if _passed(row, columns)]
+        counts = [sum(bool(row.get(column)) for row in own) for column in columns]
+        share = f"{len(passed)} ({len(passed) / len(own):.1%})"
+        lines.append(f"| {source} | {len(own)} | {share} | " + " | ".join(map(str, counts)) + " |\n")
+    failed = [row for row in rows if not _passed(row, columns)]
+    if failed:
+        lines.append("\n## What fails, and why\n\n| network | stops at | reason |\n| --- | --- | --- |\n")
+        lines += [f"| {row['model']} | {_stop(row, columns)} | {_escaped(row.get('reason', ''))} |\n" for row in failed]
+    lines.append(
+        "\n## What passes\n\nSites at the placement, input size, leaves, and the largest difference of the ONNX file from the model.\n\n"
+    )
+    lines.append("| network | placement | sites | input | leaves | ONNX |\n| --- | --- | --- | --- | --- | --- |\n")
+    lines += [
+        f"| {row['model']} | {row['placement']} | {row['sites']} | {row['size']} | {row['leaves']} "
+        f"| {row['export_difference']:.1e} |\n"
+        for row in rows
+        if _passed(row, columns)
+    ]
+    target.write_text("".join(lines), encoding="utf-8")
+
+
+def _passed(row: dict, columns: Sequence[str]) -> bool:
+    return all(row.get(column) for column in columns)
+
+
+def _stop(row: dict, columns: Sequence[str]) -> str:
+    return next(column for column in columns if not row.get(column))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("\x1b[96m", "").replace("\x1b[0m", "")

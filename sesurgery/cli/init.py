@@ -1,0 +1,34 @@
+"""`sesurgery init`: a first spec for a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sesurgery.cli.inspect_ import shape
+
+
+@click.command("init")
+@click.argument("model")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The spec to write (default: specs/NAME.yaml); - prints it.",
+)
+@shape
+@click.option("--force", is_flag=True, help="Replace a file that is there already.")
+def command(model: str, output: Path | None, shape: tuple[int, int, int] | None, force: bool) -> None:
+    """Write a commented spec that works as it is, with the placement that suits the network's structure.
+
+    MODEL is timm:NAME, torchvision:NAME or python:package.module:factory.
+    """
+    from sesurgery import pipeline
+
+    made = pipeline.init(model, output, shape=shape, force=force)
+    if made.path is None:
+        click.echo(made.text, nl=False)
+        return
+    click.echo(f"{made.summary()} -> {made.path.as_posix()}")
+    click.echo(f"look at it with: sesurgery plan {made.path.as_posix()}", err=True)

@@ -1,0 +1,55 @@
+"""`sesurgery lower`: the lowering passes alone, on any ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sesurgery.cli.console import as_json, emit_json
+
+if TYPE_CHECKING:
+    from sesurgery.pipeline.lower import LoweredFile
+
+
+@click.command("lower")
+@click.argument("source", type=click.Path(path_type=Path), metavar="NET.onnx")
+@click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option("--for", "backend", required=True, metavar="BACKEND", help="Whose passes (`sesurgery list backends`).")
+@click.option("--passes", help="These passes instead, separated by commas (`sesurgery list passes`).")
+@click.option("--explain", is_flag=True, help="Say what was changed, and what was left alone and why.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the outputs after every pass.")
+@as_json
+def command(
+    source: Path, target: Path, backend: str, passes: str | None, explain: bool, no_verify: bool, as_json: bool
+) -> None:
+    """Rewrite an ONNX file so that attention blocks cost less on a backend; its function is kept, and compared."""
+    from sesurgery import pipeline
+
+    names = None if passes is None else tuple(name.strip() for name in passes.split(",") if name.strip())
+    done = pipeline.lower(source, target, backend, names, verify=not no_verify)
+    if as_json:
+        emit_json(_data(done))
+        return
+    if explain:
+        for name, edits in done.edits.items():
+            for edit in edits:
+                click.echo(f"{name}: {'' if edit.changed else 'left alone: '}{edit.where}: {edit.why}")
+    compared = "" if done.difference is None else f", largest relative difference {done.difference:.2g}"
+    counts = f"{done.changed} edits by {len(done.passes)} passes, {done.nodes[0]} -> {done.nodes[1]} nodes"
+    click.echo(f"{counts}{compared} -> {done.path.as_posix()}")
+
+
+def _data(done: LoweredFile) -> dict[str, object]:
+    return {
+        "path": done.path.as_posix(),
+        "passes": list(done.passes),
+        "nodes": {"before": done.nodes[0], "after": done.nodes[1]},
+        "difference": done.difference,
+        "edits": [
+            {"pass": name, "where": edit.where, "why": edit.why, "changed": edit.changed}
+            for name, edits in done.edits.items()
+            for edit in edits
+        ],
+    }

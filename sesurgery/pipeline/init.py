@@ -1,0 +1,207 @@
+"""The verb `init`: a first spec for a network, which works as it is and explains what else could stand in it."""
+
+from __future__ import annotations
+
+import inspect as introspection
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median_low
+
+import yaml
+
+from sesurgery import planner
+from sesurgery.artifacts import write_text
+from sesurgery.diagnostics import fail
+from sesurgery.graph import Shape
+from sesurgery.pipeline.inspect import Seen, inspected, look, offer, structural
+from sesurgery.pipeline.specs import load_spec
+from sesurgery.placements import PLACEMENTS
+from sesurgery.planner import Plan
+from sesurgery.reports.inspection import Inspection
+
+WIDE = 128
+"""A block of reduction 16 on fewer channels has a hidden width under 8."""
+
+_GATED = "has a channel gate already"
+
+
+@dataclass(frozen=True)
+class Started:
+    """A first spec, and what it does; `path` is None where it was not written."""
+
+    text: str
+    path: Path | None
+    plan: Plan
+    choice: str
+
+    def summary(self) -> str:
+        """One line: where the blocks go, and how many."""
+        return f"{self.choice}, {len(self.plan.sites)} sites"
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The rule that suits a network: `at` a placement, or in place of the network's own gates where that is None."""
+
+    at: str | None
+    written: str
+    sites: tuple[tuple[str, int | None, int], ...]
+    """Scope, stage and channels of every site."""
+
+
+def init(model: str, out: Path | None = None, *, shape: Shape | None = None, force: bool = False) -> Started:
+    """Write a first spec for a network to `out`, by default specs/NAME.yaml; `-` writes no file.
+
+    Raises SE405 where the file is there already and `force` does not say to replace it, SE201 where no block fits.
+    """
+    if Path(model).suffix in (".yaml", ".yml"):
+        raise fail("SE301", f"{model} is a spec already", "name a network, as in timm:resnet50")
+    path = out or Path("specs") / f"{_stem(model)}.yaml"
+    if path.exists() and not force:
+        raise fail("SE405", f"{path} is already there", "name another file with -o, or replace it with --force")
+    seen = look(model, shape)
+    inspection = inspected(seen, structural())
+    choice = _choose(seen, inspection)
+    text = _text(seen, inspection, choice, path)
+    made = planner.plan(load_spec(yaml.safe_load(text)), seen.view)
+    told = f"at: {choice.at}" if choice.at else choice.written
+    if str(path) == "-":
+        return Started(text, None, made, told)
+    write_text(path, text)
+    return Started(text, path, made, told)
+
+
+def _stem(model: str) -> str:
+    return re.sub(r"^[^A-Za-z0-9]+", "", re.sub(r"[^\w.-]", "_", model.rpartition(":")[2])) or "spec"
+
+
+def _choose(seen: Seen, inspection: Inspection) -> _Choice:
+    """Residual units before multi-branch modules before convolutions; the network's own gates where they take all."""
+    offers = {item.placement: item for item in inspection.offers}
+    for at in ("residual", "concat", "conv"):
+        found = offers[at]
+        if not found.sites and any(_GATED in item.why for item in found.rejected):
+            break
+        written = at
+        # Among convolutions of both kinds, those that look at more than a point are the ones that make features.
+        if at == "conv" and 0 < len((spatial := offer(seen.view, at, spatial_only=True)).sites) < len(found.sites):
+            found, written = spatial, "{placement: conv, spatial_only: true}"
+        if found.sites:
+            return _Choice(at, f"at: {written}", tuple((x.scope, x.stage, x.channels) for x in found.sites))
+    if inspection.gates:
+        kind = _kind(inspection)
+        sites = tuple((x.scope, x.stage, x.channels) for x in inspection.gates if kind in (x.kind, "any"))
+        return _Choice(None, f"replace: {kind}", sites)
+    text = f"{inspection.model} offers no place for a block: it has no feature map of channels, height and width"
+    raise fail("SE201", text, "name a convolutional network")
+
+
+def _kind(inspection: Inspection) -> str:
+    """The most common kind of the network's own gates."""
+    return Counter(gate.kind for gate in inspection.gates).most_common(1)[0][0]
+
+
+def _text(seen: Seen, inspection: Inspection, choice: _Choice, path: Path) -> str:
+    model, shape = seen.spec.model, inspection.shape
+    stages = [f"{number} = {high}x{wide}" for number, (high, wide) in enumerate(inspection.stages, start=1)]
+    lines: list[tuple[str, str]] = []
+    if (path.parent / "schema.json").is_file():
+        lines.append(("# yaml-language-server: $schema=schema.json", ""))
+    lines += [
+        (f"# Squeeze-and-Excitation in {model.name}, begun with `sesurgery init {seen.name}`.", ""),
+        ("# It works as it is. What is commented out shows what else there is; docs/spec.md has all of it.", ""),
+        ("version: 1", ""),
+        *_name(seen, path),
+        ("model:", ""),
+        (f"  source: {model.source}", ""),
+        (f"  name: {_scalar(model.name)}", ""),
+        *_about_values(str(model.source)),
+        ("input:", ""),
+        (f"  shape: [{', '.join(map(str, shape))}]", f"channels, height, width{_guess(seen)}; the batch is dynamic"),
+        (f"# The stages of this network: {', '.join(stages)}.", ""),
+        ("surgery:", ""),
+        *_rule(choice),
+        *_alternatives(inspection, choice),
+        ("# train: {data: digits, epochs: 10}", "these have 10 classes: `kwargs: {num_classes: 10}` above"),
+        ("# engines:", "what `sesurgery run` builds; left out: onnxruntime in fp32"),
+        ("#   - {backend: onnxruntime, precision: fp32}", ""),
+        ("#   - {backend: onnxruntime, precision: fp16}", "`sesurgery list backends` names the others"),
+    ]
+    wide = max(len(code) for code, note in lines if note) + 2
+    return "\n".join(f"{code:<{wide}}# {note}" if note else code for code, note in lines) + "\n"
+
+
+def _name(seen: Seen, path: Path) -> list[tuple[str, str]]:
+    """A name of its own for a spec whose file has none that could name artefacts."""
+    if str(path) == "-" or re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem):
+        return []
+    return [(f"name: {_stem(seen.name)}", "names the artefacts")]
+
+
+def _about_values(source: str) -> list[tuple[str, str]]:
+    lines = [("  # checkpoint: weights.safetensors", "a local weights file, relative to this one")]
+    if source != "python":
+        lines.insert(0, ("  # pretrained: true", f"the weights of {source}, which are downloaded"))
+    return [*lines, ("  # kwargs: {num_classes: 10}", "passed to what makes the network")]
+
+
+def _guess(seen: Seen) -> str:
+    return " (assumed: the network does not tell)" if seen.assumed else ""
+
+
+def _rule(choice: _Choice, indent: str = "  ") -> list[tuple[str, str]]:
+    """The rule, and filters with values that would leave something."""
+    channels = [item[2] for item in choice.sites]
+    narrow = ", min_width: 8" if min(channels) < WIDE else ""
+    hidden = "hidden width: channels / 16" + (", at least 8" if narrow else "")
+    block = (f"insert: {{block: se, reduction: 16{narrow}}}", f"what; {hidden}; `sesurgery list blocks`")
+    if choice.at is None:
+        what = [(choice.written, "the channel gates that the network has make way"), block]
+    else:
+        what = [block, (choice.written, f"where; {_about(choice.at)}")]
+    scope = choice.sites[-1][0]
+    within = f"{scope.rpartition('.')[0] or scope}*"
+    filters = [("# max_size: 56", "only on maps up to this height and width")]
+    if stages := sorted({stage for _, stage, _ in choice.sites if stage}):
+        filters = [(f"# stages: [{', '.join(map(str, stages[-2:]))}]", "only at these resolutions")]
+    if scope:
+        filters.append((f"# within: {_scalar(within)}", "only in modules with such names; 'except' for the contrary"))
+    filters.append((f"# min_channels: {median_low(channels)}", "only where there are so many channels"))
+    body = [*what, (f"expect: {len(choice.sites)}", "any other number of sites is an error"), *filters]
+    return [(f"{indent}{'- ' if index == 0 else '  '}{code}", note) for index, (code, note) in enumerate(body)]
+
+
+def _alternatives(inspection: Inspection, choice: _Choice) -> list[tuple[str, str]]:
+    lines = [
+        (f"  # at: {item.placement}", f"{len(item.sites)} sites: {_about(item.placement)}")
+        for item in inspection.offers
+        if item.sites and item.placement != choice.at
+    ]
+    if lines:
+        lead = "Other places for the rule above" if choice.at else "Beside those gates, in a rule of 'insert' and 'at'"
+        lines.insert(0, (f"  # {lead}, each with its number of sites for 'expect':", ""))
+    if inspection.gates and choice.at is not None:
+        kind = _kind(inspection)
+        sites = tuple((x.scope, x.stage, x.channels) for x in inspection.gates if kind in (x.kind, "any"))
+        rule = _rule(_Choice(None, f"replace: {kind}", sites), "")[:3]
+        lines.append((f"  # The network has {len(inspection.gates)} channel gates already. In their place:", ""))
+        lines += [(f"  # {code}", note) for code, note in rule]
+    return lines
+
+
+def _about(at: str) -> str:
+    """Where a placement is, in the first words of its own documentation."""
+    first = re.split(r"[,:;(.\n]", introspection.getdoc(PLACEMENTS.load(at)) or at)[0].strip()
+    return first[:1].lower() + first[1:]
+
+
+def _scalar(text: str) -> str:
+    """A text as a YAML scalar, quoted where YAML might take it for something else."""
+    return (
+        text
+        if re.fullmatch(r"[A-Za-z_][\w.-]*", text) and text.lower() not in ("null", "true", "false")
+        else json.dumps(text)
+    )

@@ -1,0 +1,199 @@
+"""The verb `inspect`: what a network offers, before there is a spec; and a plan as a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from sesurgery.accounting import Cost, cost
+from sesurgery.artifacts import write_text
+from sesurgery.diagnostics import SesurgeryError, fail, located
+from sesurgery.graph import GraphView, Shape
+from sesurgery.graph.gates import channel_gates
+from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
+from sesurgery.models import onnx_cost, onnx_io, sources
+from sesurgery.models.sources import surgeon_for
+from sesurgery.pipeline.onnx import source_file
+from sesurgery.pipeline.plan import Planned
+from sesurgery.pipeline.specs import load_spec
+from sesurgery.placements import PLACEMENTS
+from sesurgery.planner.resolve import Surroundings, resolve
+from sesurgery.reports.drawing import to_svg
+from sesurgery.reports.inspection import Gate, Inspection, Offer, kind_of
+from sesurgery.spec import Spec
+from sesurgery.spec.model import Input, OnnxModel
+from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.onnx import OnnxSurgeon
+from sesurgery.surgeons.tracing import Leaf
+
+SOURCES = ("timm", "torchvision", "python")
+
+
+Network = nn.Module | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A network that was built and looked at. `spec` holds its model and its input; its rules are of no account."""
+
+    name: str
+    spec: Spec
+    network: Network
+    view: GraphView
+    leaves: tuple[Leaf, ...]
+    assumed: bool
+    """Whether the input's shape is a guess."""
+
+
+def inspect(model: str, shape: Shape | None = None, at: Sequence[str] = ()) -> Inspection:
+    """Look at a network; `at` names the placements to try, by default all that need no options."""
+    names = tuple(at) or structural()
+    for name in names:
+        if name not in structural():
+            PLACEMENTS.load(name)
+            text = f"the placement {name!r} takes options and is not to be found in a structure"
+            raise fail("SE105", text, f"structural placements: {', '.join(structural())}")
+    seen = look(model, shape)
+    return inspected(seen, names)
+
+
+def inspected(seen: Seen, names: Sequence[str]) -> Inspection:
+    """What there is to say of a network that was looked at."""
+    around, shape = Surroundings(seen.view), seen.spec.input.shape
+    return Inspection(
+        model=seen.name,
+        shape=shape,
+        nodes=len(seen.view),
+        conv_units=len(conv_units(seen.view)),
+        residual_units=sum(isinstance(item, ResidualAdd) for item in residual_adds(seen.view)),
+        cost=_cost(seen),
+        stages=around.sizes,
+        leaves=seen.leaves,
+        gates=tuple(
+            Gate(gate.scope or gate.mul.name, kind_of(gate.projections), around.stage(found), found[0])
+            for gate in channel_gates(seen.view)
+            if (found := gate.value.shape)
+        ),
+        offers=tuple(offer(seen.view, name) for name in names),
+        names=frozenset([*seen.view.scopes, *(node.name for node in seen.view)]),
+    )
+
+
+def offer(view: GraphView, at: str, **options: object) -> Offer:
+    """What a placement finds in a graph, as a rule without filters would."""
+    given = {"insert": "se", "at": {"placement": at, **options}}
+    resolved = resolve(at, load_spec({**_EMPTY, "surgery": [given]}).surgery[0], Surroundings(view))
+    return Offer(at, tuple(resolved.sites), tuple(resolved.rejected))
+
+
+def look(model: str, shape: Shape | None = None) -> Seen:
+    """Build a network and draw its graph; `model` is `timm:NAME`, `torchvision:NAME`, `python:FACTORY` or a spec file.
+
+    Without `shape` the input is the spec's, or what the network was made for where that is known. Values are not
+    loaded: what a network offers does not depend on them.
+    """
+    in_file = Path(model).suffix in (".yaml", ".yml")
+    spec = load_spec(Path(model)) if in_file else _named(model)
+    network = _built(spec)
+    assumed = False
+    if shape or not in_file:
+        usual = shape or _usual_shape(spec, network)
+        assumed = usual is None
+        spec = spec.model_copy(update={"input": Input(shape=usual or _assumed_shape(network))})
+    try:
+        return Seen(model, spec, network, *_view(spec, network), assumed)
+    except SesurgeryError as error:
+        advice = {"SE304": "give the input's shape: --shape CHANNELS,HEIGHT,WIDTH"}
+        told = [replace(item, hint=advice.get(item.code, item.hint)) for item in error.diagnostics]
+        places = {"SE304": ("input", "shape"), "SE306": ("model", "submodule"), "SE403": ("model", "name")}
+        raise located(type(error)(told), {code: spec.span(*place) for code, place in places.items()}) from error
+
+
+def structural() -> tuple[str, ...]:
+    """The placements that find their sites in the structure alone, without options, the standard one first."""
+    missing = dataclasses.MISSING
+    names = [
+        name
+        for name in PLACEMENTS.names()
+        if all(
+            item.default is not missing or item.default_factory is not missing
+            for item in dataclasses.fields(PLACEMENTS.load(name))  # type: ignore[arg-type]
+        )
+    ]
+    order = ("residual", "pre", "post", "identity", "inner", "concat", "conv")
+    return tuple(sorted(names, key=lambda name: order.index(name) if name in order else len(order)))
+
+
+def draw(planned: Planned, out: Path) -> Path:
+    """Write the picture of a plan on its network as an SVG file."""
+    view, _ = _view(planned.spec, planned.network)
+    name, model = planned.spec.name, planned.spec.model.name.rpartition(":")[2]
+    write_text(out, to_svg(view, planned.plan, name if name == model else f"{name} ({model})"))
+    return out
+
+
+def _built(spec: Spec) -> Network:
+    if isinstance(spec.model, OnnxModel):
+        return onnx_io.load(source_file(spec))
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return sources.build(spec, weights=False)
+
+
+def _view(spec: Spec, network: Network) -> tuple[GraphView, tuple[Leaf, ...]]:
+    """The graph of a network, and what of it was taken as a whole."""
+    if isinstance(network, onnx.ModelProto):
+        files = OnnxSurgeon(spec.input.shape)
+        return files.view(network), files.leaves(network)
+    modules: FxSurgeon = surgeon_for(spec)
+    return modules.view(network), modules.leaves(network)
+
+
+def _cost(seen: Seen) -> Cost:
+    if isinstance(seen.network, onnx.ModelProto):
+        return onnx_cost.cost(seen.network, seen.spec.input.shape)
+    return cost(surgeon_for(seen.spec).part(seen.network), seen.spec.input.shape)
+
+
+_EMPTY = {
+    "version": 1,
+    "model": {"source": "python", "name": "given:model"},
+    "input": {"shape": [3, 224, 224]},
+    "surgery": [{"insert": "se", "at": "residual"}],
+}
+
+
+def _named(model: str) -> Spec:
+    """The spec of a network that is given by its source and name."""
+    source, colon, name = model.partition(":")
+    if not colon or source not in SOURCES:
+        hint = f"write timm:{model}, torchvision:{model}, python:package.module:factory, or name a spec file"
+        raise fail("SE301", f"{model!r} does not say where the network comes from", hint)
+    return load_spec({**_EMPTY, "model": {"source": source, "name": name}})
+
+
+def _usual_shape(spec: Spec, network: Network) -> Shape | None:
+    """The input that the network was made for, by its own account or by that of its published weights."""
+    config = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
+    if (size := config.get("input_size")) is not None:
+        return int(size[0]), int(size[1]), int(size[2])
+    if spec.model.source != "torchvision":
+        return None
+    from torchvision.models import get_model_weights
+
+    published = next(iter(get_model_weights(spec.model.name)), None)
+    side = getattr(published and published.transforms, "keywords", {}).get("crop_size")
+    return (3, side, side) if isinstance(side, int) else None
+
+
+def _assumed_shape(network: Network) -> Shape:
+    parts = network.modules() if isinstance(network, nn.Module) else ()
+    first = next((part for part in parts if isinstance(part, nn.Conv2d)), None)
+    return (first.in_channels if first else 3), 224, 224

@@ -1,0 +1,114 @@
+"""The verbs `plan` and `apply` on an ONNX file: the same spec, an ONNX file in, an ONNX file out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from safetensors.numpy import load_file
+
+from sesurgery import planner
+from sesurgery.artifacts import describe, locked, require_intact
+from sesurgery.diagnostics import SesurgeryError, fail, located
+from sesurgery.models import onnx_io
+from sesurgery.models.checkpoint import WEIGHTS
+from sesurgery.models.onnx_cost import cost
+from sesurgery.pipeline.plan import Planned, added, costs_or_mistakes
+from sesurgery.pipeline.workspace import Workspace
+from sesurgery.spec import Spec
+from sesurgery.spec.model import OnnxModel
+from sesurgery.surgeons.onnx import OnnxSurgeon
+
+
+@dataclass(frozen=True)
+class AppliedOnnx:
+    """A changed ONNX file, the plan that was carried out, and what else had to be done to the file."""
+
+    path: Path
+    planned: Planned
+    notes: tuple[str, ...]
+
+
+def plan_onnx(spec: Spec, file: Path | None = None) -> Planned:
+    """Plan a spec on an ONNX file, by default the spec's own; raises SpecError holding every mistake."""
+    try:
+        model = onnx_io.load(file or source_file(spec))
+        surgeon = OnnxSurgeon(spec.input.shape)
+        view = surgeon.view(model)
+        before = cost(model, spec.input.shape)
+    except SesurgeryError as error:
+        own = spec.span("model", "name") if isinstance(spec.model, OnnxModel) and file is None else None
+        places = {"SE304": spec.span("input", "shape"), "SE402": own, "SE602": own}
+        raise located(error, places) from error
+    made = planner.plan(spec, view)
+    sites = costs_or_mistakes(spec, made)
+    after = cost(surgeon.apply(model, made), spec.input.shape) if made.removals else added(before, sites)
+    return Planned(spec, model, made, surgeon.leaves(model), before, sites, after)
+
+
+def apply_onnx(
+    spec: Spec,
+    workspace: Workspace,
+    origin: str,
+    *,
+    file: Path | None = None,
+    out: Path | None = None,
+    weights: Path | None = None,
+) -> AppliedOnnx:
+    """Change an ONNX file (default: the spec's own) and write the result, by default as export/NAME.onnx.
+
+    The blocks' values come from the spec's seed, or from the run in the folder `weights`, by module path.
+    """
+    source = file or source_file(spec)
+    target = out or workspace.exports / f"{spec.name}.onnx"
+    if target.exists() and source.exists() and target.samefile(source):
+        raise fail("SE405", f"{target} is the file to be changed", "give the result another name with -o")
+    planned = plan_onnx(spec, file)
+    model = planned.network
+    if not isinstance(model, onnx.ModelProto):
+        raise TypeError(type(model).__name__)
+    values = _values(weights) if weights is not None else None
+    surgeon = OnnxSurgeon(spec.input.shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.train.seed)
+        changed = surgeon.apply(model, planned.plan, values)
+    notes = surgeon.notes(model, changed)
+    command = f"sesurgery apply {origin}" + (f" --onnx {file.as_posix()}" if file else "")
+    command += f" -o {out.as_posix()}" if out else ""
+    command += f" --weights {weights.as_posix()}" if weights else ""
+    with locked(target.parent):
+        onnx_io.save(changed, target)
+        describe(
+            target,
+            "onnx",
+            target.stem,
+            command,
+            parents=(source, *((weights / WEIGHTS,) if weights else ())),
+            spec_digest=spec.digest,
+            plan_digest=planned.plan.digest,
+            details={
+                "spec": origin,
+                "sites": len(planned.plan.sites),
+                "removals": len(planned.plan.removals),
+                "nodes": len(changed.graph.node),
+                "notes": list(notes),
+            },
+        )
+    return AppliedOnnx(target, planned, notes)
+
+
+def source_file(spec: Spec) -> Path:
+    """The ONNX file that a spec names; raises SE302 where its network is another kind."""
+    if not isinstance(spec.model, OnnxModel):
+        text = f"the spec's network comes from {spec.model.source}, not from an ONNX file"
+        raise fail("SE302", text, "name the file with --onnx", span=spec.span("model", "source"))
+    return spec.folder / spec.model.name
+
+
+def _values(run: Path) -> dict[str, np.ndarray]:
+    require_intact(run / WEIGHTS)
+    values: dict[str, np.ndarray] = load_file(run / WEIGHTS)
+    return values

@@ -1,0 +1,57 @@
+"""Which module an ONNX node came from, as far as the file tells.
+
+torch's exporter folds a batch norm into the convolution before it, and the convolution then carries the norm's path:
+only the name of its weight says which convolution it was. Other nodes carry their path in metadata
+(`pkg.torch.onnx.name_scopes`); files of torch's older exporter carry it in the node's name. Else it is empty.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from onnx import NodeProto
+
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def of_metadata(node: NodeProto) -> str | None:
+    """The module path that torch.onnx wrote beside the node, or None."""
+    for entry in node.metadata_props:
+        if entry.key == NAME_SCOPES:
+            try:
+                listed = ast.literal_eval(entry.value)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                return None
+            # The root's empty path comes first, the operation's own name last.
+            paths = [part for part in listed[:-1] if isinstance(part, str)] if isinstance(listed, list) else []
+            return paths[-1] if paths else ""
+    return None
+
+
+def of_name(node: NodeProto) -> str | None:
+    """The module path in a name like `/layer1/layer1.0/conv1/Conv`, or None.
+
+    A child of a Sequential repeats its parent's own name: `/features/features.1/block/block.0/Conv` is
+    `features.1.block.0`.
+    """
+    if not node.name.startswith("/") or not node.name.rpartition("/")[2].startswith(node.op_type):
+        return None
+    path, last = "", ""
+    for part in node.name.split("/")[1:-1]:
+        if last and part.startswith(last + "."):
+            path = path[: len(path) - len(last)] + part
+        else:
+            path = f"{path}.{part}" if path else part
+        last = part
+    return path
+
+
+def of_weight(name: str) -> str | None:
+    """The module path in a weight's name like `layer1.0.conv1.weight`, or None."""
+    path, dot, leaf = name.rpartition(".")
+    return path if dot and leaf == "weight" and ":" not in path and "/" not in path else None
+
+
+def plain(path: str) -> str:
+    """A path without what cannot stand in one: the text form of a graph ends a scope at a space."""
+    return "".join(path.split())

@@ -1,0 +1,75 @@
+"""`sesurgery lower`: a summary line, the reasons on request, data as JSON; and the passes that a spec may name."""
+
+import json
+
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from sesurgery import pipeline
+from sesurgery.cli import program
+from sesurgery.diagnostics import SpecError
+from sesurgery.lowering import _examples
+
+NET = """(float[N,4,6,6] x) => (float[N,8,6,6] y) <float[8,4,1,1] w, float[3,8,1,1] w1, float[8,3,1,1] w2> {
+    t = Relu(x) u = Conv(t, w) z = GlobalAveragePool(u) d = Conv(z, w1) e = Conv(d, w2) gate = Sigmoid(e)
+    y = Mul(u, gate) }"""
+SPEC = {
+    "version": 1,
+    "model": {"source": "torchvision", "name": "resnet18"},
+    "input": {"shape": [3, 32, 32]},
+    "surgery": [{"insert": "se", "at": "residual"}],
+}
+
+
+@pytest.fixture
+def net(tmp_path, monkeypatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(_examples.model(NET), "net.onnx")
+    return "net.onnx"
+
+
+def lower(*arguments: str) -> str:
+    result = CliRunner().invoke(program, ["lower", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_one_line_says_what_was_done(net: str) -> None:
+    said = lower(net, "-o", "out.onnx", "--for", "tensorrt-rtx")
+    assert said.startswith("3 edits by 5 passes, 7 -> 9 nodes, largest relative difference ")
+    assert said.endswith(" -> out.onnx\n")
+
+
+def test_explain_gives_the_reasons(net: str) -> None:
+    said = lower(net, "-o", "out.onnx", "--for", "onnxruntime", "--passes", "squeeze_hoist_spatial", "--explain")
+    assert "squeeze_hoist_spatial: left alone: GlobalAveragePool_2: the convolution is 1x1" in said
+
+
+def test_json_is_data(net: str) -> None:
+    data = json.loads(lower(net, "-o", "out.onnx", "--for", "tensorrt-rtx", "--json"))
+    assert data["passes"][:2] == ["linear_to_conv", "squeeze_hoist"]
+    assert [edit["pass"] for edit in data["edits"] if edit["changed"]] == [
+        *("squeeze_hoist", "squeeze_layout", "gate_epilogue"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("none", ()), (["squeeze_layout"], ("squeeze_layout",)), ([], ()), (None, None)]
+)
+def test_a_spec_names_its_passes(given: object, found: object) -> None:
+    assert pipeline.load_spec({**SPEC, "export": {"lowering": given}}).export.lowering == found
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["squeeze_layot"], "unknown pass 'squeeze_layot'"),
+        (["precision"], "unknown pass 'precision'"),
+        ("all", "expected a list of lowering passes, or 'none'"),
+        ([1], "expected a list of lowering passes, or 'none'"),
+    ],
+)
+def test_a_spec_that_names_none_that_there_is_is_refused(given: object, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        pipeline.load_spec({**SPEC, "export": {"lowering": given}})
