@@ -42,7 +42,7 @@ def write_table(results: Path, target: Path, columns: Sequence[str]) -> None:
         lines.append("\n## What fails, and why\n\n| network | stops at | reason |\n| --- | --- | --- |\n")
         lines += [f"| {row['model']} | {_stop(row, columns)} | {_escaped(row.get('reason', ''))} |\n" for row in failed]
     lines.append(
-        "\n## What passes\n\nSites at the placement, input size, modules taken as a whole when tracing, and the largest\n"
+        "\n## What passes\n\nSites at the placement, input size, modules that tracing takes whole, and the largest\n"
     )
     lines.append("difference of the ONNX file from the model.\n\n")
     lines.append("| network | placement | sites | input | leaves | ONNX |\n| --- | --- | --- | --- | --- | --- |\n")
