@@ -53,6 +53,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[FitResult, CifarRes
 
 
 CHILD = """
+import os
 import sys
 from pathlib import Path
 from test_training import Digits, SHAPE, fit, network, recipe
@@ -61,7 +62,8 @@ def beat(phase, done, of):
     print(phase, done, flush=True)
 
 result = fit(network(), Digits().load(SHAPE), recipe(), Path(sys.argv[1]), heartbeat=beat)
-print("returned", result.interrupted, len(result.epochs))
+# One write, so that two processes on one pipe do not mix their words.
+os.write(1, f"returned {result.interrupted} {len(result.epochs)}\n".encode())
 """
 
 

@@ -146,7 +146,7 @@ def test_se_costs_the_same_by_timms_module_and_by_ours():
 @pytest.mark.parametrize("convention", ["torch", "fvcore"])
 def test_a_traced_network_costs_what_it_did_module_by_module(convention):
     network = timm.create_model("seresnet18")
-    traced = trace(network)
+    traced = trace(network, (3, 64, 64))
     graph = fx.GraphModule(traced.root, traced.graph)
     assert account(graph, (3, 64, 64), convention).rows == account(network, (3, 64, 64), convention).rows
 
