@@ -63,7 +63,7 @@ def beat(phase, done, of):
 
 result = fit(network(), Digits().load(SHAPE), recipe(), Path(sys.argv[1]), heartbeat=beat)
 # One write, so that two processes on one pipe do not mix their words.
-os.write(1, f"returned {result.interrupted} {len(result.epochs)}\n".encode())
+os.write(1, f"returned {result.interrupted} {len(result.epochs)}{os.linesep}".encode())
 """
 
 
