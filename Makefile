@@ -24,7 +24,7 @@ demo: $(READY)
 	@$(BIN)/sesurgery run specs/digits.yaml
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n auto
 
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet .
