@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +13,7 @@ from torch import nn
 from sesurgery.diagnostics import fail
 from sesurgery.models import onnx_io
 from sesurgery.spec.model import Export
+from sesurgery.surgeons.exporting import quiet_exporter
 from sesurgery.surgeons.faces import TwoFaced
 
 INPUT, OUTPUT = "input", "logits"
@@ -60,7 +56,7 @@ def export(network: nn.Module, shape: tuple[int, int, int], target: Path, option
 def _convert(network: nn.Module, shape: tuple[int, int, int], options: Export) -> onnx.ModelProto:
     example = torch.zeros(2, *shape)
     try:
-        with _quiet():
+        with quiet_exporter():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -116,17 +112,3 @@ def _strip(model: onnx.ModelProto) -> None:
         del node.metadata_props[:]
         node.metadata_props.extend(scopes)
         node.doc_string = ""
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter reports progress on stdout and logs what is of no use to a user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -14,10 +14,11 @@ from torch.fx.node import map_arg
 from sesurgery.accounting import NEEDS_VALUES
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.graph import GraphView, NodeFacts, Op, Shape
-from sesurgery.planner import Plan, Removal, Site
+from sesurgery.planner import Plan, Removal
 from sesurgery.surgeons import fx_ops
 from sesurgery.surgeons.base import Surgeon, Weights
 from sesurgery.surgeons.faces import TwoFaced, counterparts
+from sesurgery.surgeons.grafting import graft
 from sesurgery.surgeons.proof import prove
 from sesurgery.surgeons.tracing import Leaf, Trace, trace
 
@@ -208,24 +209,10 @@ def _build(model: nn.Module, plan: Plan, weights: Weights | None) -> dict[str, n
         if reference is not None:
             block.to(device=reference.device, dtype=reference.dtype)
         blocks[site.module] = block.train(model.training)
-        mistakes += _load(site, block, weights)
+        mistakes += graft(site, block, weights)
     if mistakes:
         raise SesurgeryError(mistakes)
     return blocks
-
-
-def _load(site: Site, block: nn.Module, weights: Weights | None) -> list[Diagnostic]:
-    if weights is None:
-        return []
-    prefix = site.module + "."
-    state = {
-        key.removeprefix(prefix): torch.from_numpy(value) for key, value in weights.items() if key.startswith(prefix)
-    }
-    try:
-        block.load_state_dict(state)
-    except RuntimeError as error:
-        return [Diagnostic("SE401", f"{site.key}: the weights do not fit the block: {error}")]
-    return []
 
 
 def _wire(graph: fx.Graph, nodes: dict[str, fx.Node], plan: Plan) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
-import torch
 from onnx import TensorProto
 from torch import nn
 
@@ -14,6 +13,7 @@ from sesurgery.graph import GraphView, Shape
 from sesurgery.planner import Plan, Site
 from sesurgery.surgeons import onnx_opset
 from sesurgery.surgeons.base import Surgeon, Weights
+from sesurgery.surgeons.grafting import graft
 from sesurgery.surgeons.onnx_blocks import Blocks
 from sesurgery.surgeons.onnx_edit import Edit
 from sesurgery.surgeons.onnx_ops import ONNX_DOMAINS, captured, subgraphs
@@ -120,29 +120,11 @@ def _build(plan: Plan, weights: Weights | None) -> list[tuple[str, nn.Module]]:
         except Exception as error:
             mistakes.append(Diagnostic("SE305", f"{site.key}: {error}", hint="change the block's options"))
             continue
-        mistakes += _load(site, block, weights)
+        mistakes += graft(site, block, weights)
         blocks.append((site.key, block))
     if mistakes:
         raise SesurgeryError(mistakes)
     return blocks
-
-
-def _load(site: Site, block: nn.Module, weights: Weights | None) -> list[Diagnostic]:
-    if weights is None:
-        return []
-    prefix = site.module + "."
-    state = {
-        key.removeprefix(prefix): torch.from_numpy(value) for key, value in weights.items() if key.startswith(prefix)
-    }
-    if not state and block.state_dict():
-        text = f"{site.key}: there are no weights called '{prefix}*'"
-        return [Diagnostic("SE401", text, hint="take a run with the same rules on the same network")]
-    try:
-        block.load_state_dict(state)
-    except RuntimeError as error:
-        why = " ".join(str(error).split())
-        return [Diagnostic("SE401", f"{site.key}: the weights do not fit the block: {why}")]
-    return []
 
 
 def _require_free(edit: Edit, drawing: Drawing, plan: Plan) -> None:

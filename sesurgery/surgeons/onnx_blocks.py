@@ -7,11 +7,6 @@ Each filled graph is compared with its module before it is used.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +17,7 @@ from torch import Tensor, nn
 
 from sesurgery.diagnostics import fail
 from sesurgery.planner import Site
+from sesurgery.surgeons.exporting import quiet_exporter
 from sesurgery.surgeons.onnx_ops import ONNX_DOMAINS
 from sesurgery.surgeons.onnx_opset import OPSET
 from sesurgery.surgeons.onnx_shapes import first_line
@@ -86,7 +82,7 @@ class Blocks:
 def _export(block: nn.Module, shape: tuple[int, int, int, int], *, dynamic: bool) -> onnx.ModelProto:
     batch = torch.export.Dim("batch")
     sizes = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)} if dynamic else {}
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet_exporter(), torch.random.fork_rng(devices=[]):
         program = torch.onnx.export(
             block,
             (torch.zeros(shape),),
@@ -114,7 +110,7 @@ def _fill(kind: onnx.ModelProto, block: nn.Module) -> onnx.ModelProto:
         if tensor.name in state:
             array = state[tensor.name].detach().cpu().contiguous().numpy()
             model.graph.initializer[index].CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-    with _quiet():
+    with quiet_exporter():
         done: onnx.ModelProto = onnxscript.optimizer.optimize(model)
     return done
 
@@ -129,19 +125,3 @@ def _difference(model: onnx.ModelProto, sample: Tensor, expected: Tensor) -> flo
     if found.shape != reference.shape:
         return float("inf")
     return float(np.abs(found - reference).max() / max(1.0, float(np.abs(reference).max())))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter reports progress on stdout and logs what is of no use to a user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
