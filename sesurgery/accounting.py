@@ -121,12 +121,7 @@ def account(module: nn.Module, shape: tuple[int, int, int], convention: Conventi
     An operation belongs to the innermost module whose call it runs in; one that stands in a traced graph belongs to the
     module it was traced from. A parameter that several modules share belongs to the first of them.
     """
-    twin = copy.deepcopy(module).eval()
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            counting = _run(twin, shape, convention)
-    except NEEDS_VALUES:
-        counting = _run(copy.deepcopy(module).eval(), shape, convention)
+    counting, _ = _counted(module, shape, convention)
     seen: set[nn.Parameter] = set()
     params = {path: _own(part, seen) for path, part in module.named_modules()}
     # A traced graph may remember modules that it no longer has.
@@ -137,17 +132,29 @@ def account(module: nn.Module, shape: tuple[int, int, int], convention: Conventi
     return Account(convention, tuple(row for row in rows if row.params or row.macs or row.activations))
 
 
-def _run(module: nn.Module, shape: tuple[int, int, int], convention: Convention) -> Counting:
+def output_of(module: nn.Module, shape: tuple[int, int, int]) -> object:
+    """What a module puts out for one image of `shape` (channels, height, width), in eval mode, on shapes alone."""
+    return _counted(module, shape, "torch")[1]
+
+
+def _counted(module: nn.Module, shape: tuple[int, int, int], convention: Convention) -> tuple[Counting, object]:
+    # A forward may write to its buffers, which are small; the parameters need no copy.
+    twin = copy.deepcopy(module, {id(part): part for part in module.parameters()}).eval()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return _run(twin, shape, convention)
+    except NEEDS_VALUES:
+        return _run(copy.deepcopy(module).eval(), shape, convention)
+
+
+def _run(module: nn.Module, shape: tuple[int, int, int], convention: Convention) -> tuple[Counting, object]:
     like = next((part for part in module.parameters() if part.is_floating_point()), torch.empty(0))
     counting = Counting(convention)
     with torch.no_grad(), warnings.catch_warnings(), scopes(module, counting.stack), counting:
         warnings.simplefilter("ignore")
         image = torch.zeros(1, *shape, device=like.device, dtype=like.dtype)
-        if isinstance(module, fx.GraphModule):
-            Scoped(module, counting.stack).run(image)
-        else:
-            module(image)
-    return counting
+        run = Scoped(module, counting.stack).run if isinstance(module, fx.GraphModule) else module
+        return counting, run(image)
 
 
 def _own(module: nn.Module, seen: set[nn.Parameter]) -> int:

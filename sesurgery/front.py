@@ -12,6 +12,7 @@ from sesurgery import pipeline, planner
 from sesurgery.models import sources
 from sesurgery.models.sources import surgeon_for
 from sesurgery.pipeline import load_spec as load_spec
+from sesurgery.pipeline.plan import costs_or_mistakes
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
 from sesurgery.spec.model import Filters
@@ -27,7 +28,9 @@ def plan(spec: SpecLike, model: nn.Module | None = None) -> Plan:
     spec = _spec(spec)
     if model is None:
         return pipeline.plan(spec).plan
-    return planner.plan(spec, surgeon_for(spec).view(model))
+    made = planner.plan(spec, surgeon_for(spec).view(model))
+    costs_or_mistakes(spec, made)
+    return made
 
 
 def apply(spec: SpecLike, model: nn.Module | None = None) -> nn.Module:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sesurgery.cli.console import as_json, emit_json
+from sesurgery.cli.inspect_ import account_choices, account_options
+
+if TYPE_CHECKING:
+    from sesurgery.counting import Convention
+    from sesurgery.pipeline.plan import Planned
 
 
 @click.command("plan")
@@ -15,28 +21,47 @@ from sesurgery.cli.console import as_json, emit_json
 @click.option(
     "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the network and its blocks to a file."
 )
+@account_options
 @as_json
-def command(spec: Path, explain: bool, svg: Path | None, as_json: bool) -> None:
+def command(
+    spec: Path,
+    explain: bool,
+    svg: Path | None,
+    account: bool,
+    depth: int | None,
+    convention: Convention | None,
+    as_json: bool,
+) -> None:
     """Resolve a spec against its network and show every site; nothing is written but the picture asked for."""
+    choices = account_choices(account, depth, convention)
     from sesurgery import pipeline
+    from sesurgery.reports import accounts
 
     planned = pipeline.plan(pipeline.load_spec(spec))
     if svg is not None:
         click.echo(f"picture -> {pipeline.draw(planned, svg).as_posix()}", err=True)
+    counted = pipeline.account_of_plan(planned, **choices) if account else None
     if as_json:
-        emit_json(planned.to_dict())
+        emit_json(planned.to_dict() | ({"account": accounts.to_json(counted)} if counted else {}))
         return
     click.echo(planned.plan.table())
     click.echo(planned.plan.stage_line())
     for warning in planned.plan.warnings:
         click.echo(f"warning: {warning}", err=True)
+    if counted:
+        click.echo(f"\n{accounts.to_text(counted)}\n")
+    _tell_rejections(planned, explain)
+    click.echo(planned.summary())
+
+
+def _tell_rejections(planned: Planned, explain: bool) -> None:
+    rejected = planned.plan.rejected
     if explain:
-        click.echo(f"\nturned down: {len(planned.plan.rejected)}")
-        for item in planned.plan.rejected:
+        click.echo(f"\nturned down: {len(rejected)}")
+        for item in rejected:
             click.echo(f"  {item.rule}: {item.where}: {item.why}")
         click.echo(f"taken as a whole when tracing: {len(planned.leaves)}")
         for leaf in planned.leaves:
             click.echo(f"  {leaf.path}: {leaf.why}")
-    elif planned.plan.rejected:
-        click.echo(f"{len(planned.plan.rejected)} candidates turned down (--explain says why)", err=True)
-    click.echo(planned.summary())
+    elif rejected:
+        click.echo(f"{len(rejected)} candidates turned down (--explain says why)", err=True)

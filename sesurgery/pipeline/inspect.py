@@ -29,7 +29,7 @@ from sesurgery.reports.drawing import to_svg
 from sesurgery.reports.inspection import Gate, Inspection, Offer, kind_of
 from sesurgery.spec import Spec
 from sesurgery.spec.model import Input, OnnxModel
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.base import Sight
 from sesurgery.surgeons.onnx import OnnxSurgeon
 from sesurgery.surgeons.tracing import Leaf
 
@@ -108,12 +108,13 @@ def look(model: str, shape: Shape | None = None) -> Seen:
         assumed = usual is None
         spec = spec.model_copy(update={"input": Input(shape=usual or _assumed_shape(network))})
     try:
-        return Seen(model, spec, network, *_view(spec, network), assumed)
+        sight = _look(spec, network)
     except SesurgeryError as error:
         advice = {"SE304": "give the input's shape: --shape CHANNELS,HEIGHT,WIDTH"}
         told = [replace(item, hint=advice.get(item.code, item.hint)) for item in error.diagnostics]
         places = {"SE304": ("input", "shape"), "SE306": ("model", "submodule"), "SE403": ("model", "name")}
         raise located(type(error)(told), {code: spec.span(*place) for code, place in places.items()}) from error
+    return Seen(model, spec, network, sight.view, sight.leaves, assumed)
 
 
 def structural() -> tuple[str, ...]:
@@ -133,9 +134,8 @@ def structural() -> tuple[str, ...]:
 
 def draw(planned: Planned, out: Path) -> Path:
     """Write the picture of a plan on its network as an SVG file."""
-    view, _ = _view(planned.spec, planned.network)
     name, model = planned.spec.name, planned.spec.model.name.rpartition(":")[2]
-    write_text(out, to_svg(view, planned.plan, name if name == model else f"{name} ({model})"))
+    write_text(out, to_svg(planned.view, planned.plan, name if name == model else f"{name} ({model})"))
     return out
 
 
@@ -147,13 +147,11 @@ def _built(spec: Spec) -> Network:
         return sources.build(spec, weights=False)
 
 
-def _view(spec: Spec, network: Network) -> tuple[GraphView, tuple[Leaf, ...]]:
+def _look(spec: Spec, network: Network) -> Sight:
     """The graph of a network, and what of it was taken as a whole."""
     if isinstance(network, onnx.ModelProto):
-        files = OnnxSurgeon(spec.input.shape)
-        return files.view(network), files.leaves(network)
-    modules: FxSurgeon = surgeon_for(spec)
-    return modules.view(network), modules.leaves(network)
+        return OnnxSurgeon(spec.input.shape).look(network)
+    return surgeon_for(spec).look(network)
 
 
 def _cost(seen: Seen) -> Cost:

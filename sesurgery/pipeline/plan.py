@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from sesurgery import planner
-from sesurgery.accounting import CONVENTION, Cost, cost
+from sesurgery.accounting import CONVENTION, Cost, cost, output_of
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, SpecError, located
+from sesurgery.graph import GraphView
 from sesurgery.models import sources
 from sesurgery.models.sources import surgeon_for
 from sesurgery.planner import Plan, Site
@@ -22,12 +23,13 @@ from sesurgery.surgeons.tracing import Leaf
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan with the untouched network it is for, and what the network costs before and after."""
+    """A plan with the untouched network it is for and its graph, and what the network costs before and after."""
 
     spec: Spec
     network: nn.Module | onnx.ModelProto
-    plan: Plan
+    view: GraphView
     leaves: tuple[Leaf, ...]
+    plan: Plan
     before: Cost
     sites: tuple[Cost, ...]
     after: Cost
@@ -89,21 +91,21 @@ def plan(spec: Spec) -> Planned:
         network = sources.build(spec)
     surgeon = surgeon_for(spec)
     try:
-        view = surgeon.view(network)
+        sight = surgeon.look(network)
     except SesurgeryError as error:
         # The surgeon knows the network and not the file: these are the two keys its complaints are about.
         places = {"SE306": spec.span("model", "submodule")}
         raise located(
             error, {**places, "SE304": spec.span("input", "shape"), "SE403": spec.span("model", "name")}
         ) from error
-    made = planner.plan(spec, view)
+    made = planner.plan(spec, sight.view)
     before, sites = cost(surgeon.part(network), spec.input.shape), costs_or_mistakes(spec, made)
     if made.removals:
         # What goes is part of the network: only the changed one tells what is left.
         after = cost(surgeon.part(surgeon.apply(network, made)), spec.input.shape)
     else:
         after = added(before, sites)
-    return Planned(spec, network, made, surgeon.leaves(network), before, sites, after)
+    return Planned(spec, network, sight.view, sight.leaves, made, before, sites, after)
 
 
 def added(before: Cost, sites: tuple[Cost, ...]) -> Cost:
@@ -115,35 +117,42 @@ def added(before: Cost, sites: tuple[Cost, ...]) -> Cost:
 
 
 def costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
-    """The sites' costs; raises SE305 pointing at every rule whose block cannot be built or run at one of its sites."""
+    """The sites' costs; raises SE305 pointing at every rule whose block cannot be built, fails or changes its map."""
     mistakes: dict[str, Diagnostic] = {}
     good: set[tuple[str, int, int, int]] = set()
     for site in made.sites:
         kind = (site.rule, site.channels, site.height, site.width)
         if site.rule in mistakes or kind in good:
             continue
-        if (why := _obstacle(site)) is not None:
-            text = f"the block cannot be {why}"
-            span = spec.span("surgery", made.rules.index(site.rule), "insert")
-            mistakes[site.rule] = Diagnostic("SE305", text, span, "change the block's options")
+        if (found := _obstacle(site)) is not None:
+            text, hint = found
+            mistakes[site.rule] = Diagnostic(
+                "SE305", text, spec.span("surgery", made.rules.index(site.rule), "insert"), hint
+            )
         good.add(kind)
     if mistakes:
         raise SpecError(list(mistakes.values()))
     return site_costs(made)
 
 
-def _obstacle(site: Site) -> str | None:
-    """What cannot be done with the block at this site, and why, or None."""
-    where = f"for {site.key} ({site.channels} channels)"
+def _obstacle(site: Site) -> tuple[str, str] | None:
+    """What is wrong with the block at this site and what to do, or None; nothing is computed where that is possible."""
+    where, shape = f"for {site.key} ({site.channels} channels)", (site.channels, site.height, site.width)
     try:
         with torch.random.fork_rng(devices=[]):
             block = site.block.options.build(site.channels)
     except Exception as error:
-        return f"built {where}: {error}"
+        return f"the block cannot be built {where}: {error}", "change the block's options"
     try:
-        cost(block, (site.channels, site.height, site.width))
+        output = output_of(block, shape)
     except Exception as error:
-        return f"run {where}: {error}"
+        return f"the block cannot be run {where}: {error}", "change the block's options"
+    hint = "a block maps [N, C, H, W] to the same shape"
+    if not isinstance(output, torch.Tensor):
+        return f"the block returns {type(output).__name__}, not a tensor, at {site.key}", hint
+    if tuple(output.shape) != (1, *shape):
+        was, found = ("x".join(map(str, size)) for size in (shape, output.shape[1:]))
+        return f"the block changes the map at {site.key} from {was} to {found or 'a single value'}", hint
     return None
 
 

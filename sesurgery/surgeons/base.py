@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, TypeVar, final
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +13,47 @@ from numpy.typing import NDArray
 from sesurgery.diagnostics import fail
 from sesurgery.graph import GraphView
 from sesurgery.planner import Plan
+from sesurgery.surgeons.tracing import Leaf
 
-M = TypeVar("M")
 Weights = Mapping[str, NDArray[np.generic]]
 """Values for the blocks' parameters by their full path, e.g. `layer1.0.se.fc1.weight`."""
 
 
-class Surgeon(ABC, Generic[M]):
+@dataclass(frozen=True)
+class Sight:
+    """What one look at a network tells: its neutral graph, and what of it was taken as a whole, and why."""
+
+    view: GraphView
+    leaves: tuple[Leaf, ...]
+
+
+class Opened(Protocol):
+    """A network made ready for an operation, in a form of the surgeon's own, with the view it is operated by."""
+
+    @property
+    def view(self) -> GraphView: ...
+
+
+M = TypeVar("M")
+O = TypeVar("O", bound=Opened)  # noqa: E741  (what is opened)
+
+
+class Surgeon(ABC, Generic[M, O]):
     """View and apply for one representation of networks."""
 
     @abstractmethod
+    def look(self, model: M) -> Sight:
+        """The view and the leaves of the model, which stays untouched."""
+
+    @final
     def view(self, model: M) -> GraphView:
         """The neutral graph of the model, which stays untouched."""
+        return self.look(model).view
+
+    @final
+    def leaves(self, model: M) -> tuple[Leaf, ...]:
+        """The parts that are taken as a whole, and why."""
+        return self.look(model).leaves
 
     @final
     def apply(self, model: M, plan: Plan, weights: Weights | None = None) -> M:
@@ -32,14 +62,20 @@ class Surgeon(ABC, Generic[M]):
         Raises SE403 where the plan was made for another view, SE305 where a block cannot be built or does not keep the
         shape, SE404 where one does not run, SE405 where a name is taken.
         """
-        if self.view(model).digest != plan.view_digest:
+        # What is compared with the plan is what is operated on: one opening serves both.
+        opened = self._open(model)
+        if opened.view.digest != plan.view_digest:
             raise fail("SE403", "the plan was made for another network than this one", "plan again on this network")
-        changed = self._insert(model, plan, weights)
+        changed = self._insert(opened, plan, weights)
         self._prove(changed, plan)
         return changed
 
     @abstractmethod
-    def _insert(self, model: M, plan: Plan, weights: Weights | None) -> M:
+    def _open(self, model: M) -> O:
+        """What `_insert` works on, drawn anew; nothing that it changes belongs to the model."""
+
+    @abstractmethod
+    def _insert(self, opened: O, plan: Plan, weights: Weights | None) -> M:
         """A copy of the model with every site's block in it."""
 
     @abstractmethod

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import fx, nn
 from torch.fx.node import map_arg
 
-from sesurgery.accounting import NEEDS_VALUES
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
-from sesurgery.graph import GraphView, NodeFacts, Op, Shape
+from sesurgery.graph import GraphView, NodeFacts, Shape
 from sesurgery.planner import Plan, Removal
-from sesurgery.surgeons import fx_ops
-from sesurgery.surgeons.base import Surgeon, Weights
+from sesurgery.surgeons import containers, fx_ops
+from sesurgery.surgeons.base import Sight, Surgeon, Weights
+from sesurgery.surgeons.copying import buffers_kept, duplicate, twin
 from sesurgery.surgeons.faces import TwoFaced, counterparts
 from sesurgery.surgeons.grafting import graft
 from sesurgery.surgeons.proof import prove
-from sesurgery.surgeons.tracing import Leaf, Trace, trace
+from sesurgery.surgeons.shapes import map_shapes
+from sesurgery.surgeons.tracing import Trace, trace
 
 
-class FxSurgeon(Surgeon[nn.Module]):
+@dataclass(frozen=True)
+class _Opened:
+    """A copy of a network, the part of it that is operated on, and that part's graph in either form."""
+
+    whole: nn.Module
+    part: nn.Module
+    traced: Trace
+    view: GraphView
+
+
+class FxSurgeon(Surgeon[nn.Module, _Opened]):
     """View and apply for `torch.nn.Module`s that take one image tensor of `shape` (channels, height, width).
 
     With `submodule` only that part of the model is looked at and changed, and `shape` is the part's input: a detector's
@@ -43,38 +51,36 @@ class FxSurgeon(Surgeon[nn.Module]):
             text = f"the model has no submodule {self.submodule!r}"
             raise fail("SE306", text, suggest(self.submodule, known)) from None
 
-    def view(self, model: nn.Module) -> GraphView:
-        traced = trace(_twin(self.part(model)), self.shape)
-        shapes = self._shapes(traced)
-        facts = []
-        for node in traced.graph.nodes:
-            op, conv = fx_ops.kind(node, traced.root)
-            inputs = tuple(value.name for value in _readings(node))
-            facts.append(NodeFacts(node.name, op, inputs, _scope(node), shapes.get(node.name), conv))
-        return GraphView(facts)
+    def look(self, model: nn.Module) -> Sight:
+        traced = trace(twin(self.part(model)), self.shape)
+        return Sight(_view(traced, self.shape), traced.leaves)
 
-    def leaves(self, model: nn.Module) -> tuple[Leaf, ...]:
-        """The modules that tracing had to take as a whole, and why."""
-        return trace(_twin(self.part(model)), self.shape).leaves
+    def _open(self, model: nn.Module) -> _Opened:
+        whole = duplicate(model)
+        part = self.part(whole)
+        # A buffer is no symbol: what a forward counts in it is counted while tracing.
+        with buffers_kept(part):
+            traced = trace(part, self.shape)
+        return _Opened(whole, part, traced, _view(traced, self.shape))
 
-    def _insert(self, model: nn.Module, plan: Plan, weights: Weights | None) -> nn.Module:
-        whole = copy.deepcopy(model)
-        original = self.part(whole)
-        traced = trace(original, self.shape)
+    def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:
+        whole, original, traced = opened.whole, opened.part, opened.traced
         graphs = [graph for graph in (traced.graph, traced.training_graph) if graph is not None]
         # The plan's names are those of the first graph.
-        nodes = [counterparts(traced.graph, graph) for graph in graphs]
-        for gone in plan.removals:
-            targets = set().union(*(_remove(graph, known, gone) for graph, known in zip(graphs, nodes, strict=True)))
-            _uninstall(original, graphs, gone.scope, targets)
-        _vacate(original, graphs, nodes, plan)
+        pairs = [(graph, counterparts(traced.graph, graph)) for graph in graphs]
+        erased = [
+            (gone.scope, {name for graph, known in pairs for name in _remove(graph, known, gone)})
+            for gone in plan.removals
+        ]
+        _uninstall(original, graphs, erased)
+        _vacate(original, pairs, plan)
         blocks = _build(original, plan, weights)
-        for graph, known in zip(graphs, nodes, strict=True):
+        for graph, known in pairs:
             _wire(graph, known, plan)
         for path, block in blocks.items():
             _install(original, path, block)
-        changed = [fx.GraphModule(original, graph, class_name=type(model).__name__) for graph in graphs]
-        _keep_everything(original, changed[0])
+        changed = [fx.GraphModule(original, graph, class_name=type(original).__name__) for graph in graphs]
+        _keep_everything(original, changed[0], frozenset(blocks))
         done: nn.Module = changed[0]
         if len(changed) == 2:
             done = TwoFaced(changed[0], changed[1])
@@ -88,59 +94,15 @@ class FxSurgeon(Surgeon[nn.Module]):
     def _prove(self, changed: nn.Module, plan: Plan) -> None:
         prove(self.part(changed), {site.key: site.module for site in plan.sites}, self.shape)
 
-    def _shapes(self, traced: Trace) -> dict[str, Shape]:
-        """Shapes of all four-dimensional values, found without computing anything wherever that is possible."""
-        module = fx.GraphModule(traced.root, traced.graph).eval()
-        try:
-            try:
-                with FakeTensorMode(allow_non_fake_inputs=True):
-                    return self._run(module)
-            except NEEDS_VALUES:
-                # A leaf that looks at its data has nothing to look at in a fake tensor.
-                return self._run(copy.deepcopy(module))
-        except Exception as error:
-            size = "x".join(map(str, self.shape))
-            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise fail(
-                "SE304", f"the network does not take an input of {size}: {why}", "change 'input: shape'"
-            ) from error
 
-    def _run(self, module: fx.GraphModule) -> dict[str, Shape]:
-        found: dict[str, Shape] = {}
-        parameter = next((part for part in module.parameters() if part.is_floating_point()), torch.empty(0))
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            example = torch.zeros(2, *self.shape, device=parameter.device, dtype=parameter.dtype)
-            _Shapes(module, found).run(example)
-        return found
-
-
-class _Shapes(fx.Interpreter):
-    """Runs a graph on fake tensors and writes down the shapes."""
-
-    def __init__(self, module: fx.GraphModule, found: dict[str, Shape]) -> None:
-        super().__init__(module)
-        self.found = found
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = self._unchanged(n) if n.op == "call_module" else None
-        result = super().run_node(n) if result is None else result
-        if isinstance(result, Tensor) and result.dim() == 4:
-            self.found[n.name] = (int(result.shape[1]), int(result.shape[2]), int(result.shape[3]))
-        return result
-
-    def _unchanged(self, n: fx.Node) -> Tensor | None:
-        """What goes into a module that keeps the shape; norms alone would take most of the time of a run."""
-        kind, _ = fx_ops.kind(n, self.module)
-        if kind not in (Op.NORM, Op.ACT, Op.PASS) or len(n.all_input_nodes) != 1 or n.kwargs:
-            return None
-        value = self.env[n.all_input_nodes[0]]
-        return value if isinstance(value, Tensor) else None
-
-
-def _twin(model: nn.Module) -> nn.Module:
-    """The same network as other objects, the tensors shared: tracing runs a forward, which may write to its module."""
-    return copy.deepcopy(model, {id(part): part for part in (*model.parameters(), *model.buffers())})
+def _view(traced: Trace, shape: Shape) -> GraphView:
+    shapes = map_shapes(traced, shape)
+    facts = []
+    for node in traced.graph.nodes:
+        op, conv = fx_ops.kind(node, traced.root)
+        inputs = tuple(value.name for value in _readings(node))
+        facts.append(NodeFacts(node.name, op, inputs, _scope(node), shapes.get(node.name), conv))
+    return GraphView(facts)
 
 
 def _scope(node: fx.Node) -> str:
@@ -172,22 +134,26 @@ def _reroute(user: fx.Node, slot: int, new: fx.Node) -> None:
     user.args, user.kwargs = map_arg((user.args, user.kwargs), replace)
 
 
-def _vacate(model: nn.Module, graphs: list[fx.Graph], nodes: list[dict[str, fx.Node]], plan: Plan) -> None:
+def _vacate(model: nn.Module, pairs: list[tuple[fx.Graph, dict[str, fx.Node]]], plan: Plan) -> None:
     """Clear away the identities of the blocks' names, which timm keeps where a block could be.
 
     They do nothing and hold nothing, but are called, and on another value than the block will be.
     """
     names = {name for site in plan.sites for name in (site.value, *(use.user for use in site.uses))}
-    needed = {known[name] for known in nodes for name in names if name in known}
-    for site in plan.sites:
-        target = ("call_module", site.module)
-        calls = [node for graph in graphs for node in graph.nodes if (node.op, node.target) == target]
-        if not calls or type(model.get_submodule(site.module)) is not nn.Identity or not needed.isdisjoint(calls):
+    needed = {known[name] for _, known in pairs for name in names if name in known}
+    places = {site.module for site in plan.sites}
+    calls: dict[str, list[fx.Node]] = {}
+    for graph, _ in pairs:
+        for node in graph.nodes:
+            if node.op == "call_module" and node.target in places:
+                calls.setdefault(str(node.target), []).append(node)
+    for path, own in calls.items():
+        if type(model.get_submodule(path)) is not nn.Identity or not needed.isdisjoint(own):
             continue
-        for node in calls:
-            node.replace_all_uses_with(node.args[0])
+        for node in own:
+            node.replace_all_uses_with(node.all_input_nodes[0])
             node.graph.erase_node(node)
-        parent, _, name = site.module.rpartition(".")
+        parent, _, name = path.rpartition(".")
         delattr(model.get_submodule(parent), name)
 
 
@@ -243,21 +209,33 @@ def _remove(graph: fx.Graph, nodes: dict[str, fx.Node], gone: Removal) -> set[st
     return targets
 
 
-def _uninstall(root: nn.Module, graphs: list[fx.Graph], scope: str, targets: set[str]) -> None:
-    """Delete the modules that only erased nodes called; the gate's own module whole, where nothing in it is left."""
+def _uninstall(root: nn.Module, graphs: list[fx.Graph], erased: list[tuple[str, set[str]]]) -> None:
+    """Delete the modules that only erased nodes called; a gate's own module whole, where nothing in it is left.
+
+    `erased` holds the scope of every gate that went, and the targets of its nodes.
+    """
     nodes = [node for graph in graphs for node in graph.nodes]
     left = {str(node.target) for node in nodes if node.op in ("call_module", "get_attr")}
-    scopes = {_scope(node) for node in nodes}
-    inside = scope + "."
-    if scope and not any(item == scope or item.startswith(inside) for item in (*left, *scopes)):
-        targets = {scope}
-    for target in targets - left:
-        parent, _, name = target.rpartition(".")
-        owner = root.get_submodule(parent)
-        if name in owner._modules:
-            # As timm writes it where there is none: code that asks `if self.se is not None` goes on working.
-            del owner._modules[name]
-            owner.__dict__[name] = None
+    alive = {outer for path in {*left, *map(_scope, nodes)} for outer in _outwards(path)}
+    for scope, targets in erased:
+        for target in {scope} if scope and scope not in alive else targets - left:
+            parent, _, name = target.rpartition(".")
+            try:
+                owner = root.get_submodule(parent)
+            except AttributeError:
+                # It went with a gate that it was a part of.
+                continue
+            if name in owner._modules:
+                # As timm writes it where there is none: code that asks `if self.se is not None` goes on working.
+                del owner._modules[name]
+                owner.__dict__[name] = None
+
+
+def _outwards(path: str) -> Iterator[str]:
+    """The path, and those of all modules around it."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
 
 
 def _taken(model: nn.Module, path: str) -> bool:
@@ -274,12 +252,13 @@ def _install(root: nn.Module, path: str, block: nn.Module) -> None:
     owner.add_module(name, block)
 
 
-def _keep_everything(original: nn.Module, changed: fx.GraphModule) -> None:
+def _keep_everything(original: nn.Module, changed: fx.GraphModule, blocks: frozenset[str]) -> None:
     """Give the graph module all that the original has and the graph does not use, in the original's order.
 
     A GraphModule copies only what its graph calls. Heads that run in training alone, buffers that nobody reads and the
-    order of parameters (which optimiser states count on) would be lost.
+    order of parameters (which optimiser states count on) would be lost. `blocks` are the paths of what is new.
     """
+    holders = {path.rpartition(".")[0] for path in blocks}
     for path, module in original.named_modules(remove_duplicate=False):
         try:
             copied = changed.get_submodule(path)
@@ -299,3 +278,5 @@ def _keep_everything(original: nn.Module, changed: fx.GraphModule) -> None:
         # A tensor that is a plain attribute, or a constant in a forward, became a buffer: it must not become a key.
         constants = copied._buffers.keys() - module._buffers.keys()
         copied._non_persistent_buffers_set = module._non_persistent_buffers_set | constants
+        if path not in holders:
+            containers.restore(copied, module)

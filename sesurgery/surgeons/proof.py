@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sesurgery.diagnostics import Diagnostic, SesurgeryError
 
 _DRAWS = 32
-_SIDE = 64
+_SIDES = (16, 64)
 
 
 @dataclass
@@ -27,6 +27,9 @@ class _Seen:
     calls: int = 0
     output: Tensor | None = None
     problem: str | None = None
+    gradient: Tensor | None = None
+    learns: bool = False
+    """Whether a parameter received a gradient in this very pass."""
 
 
 def prove(network: nn.Module, blocks: Mapping[str, str], shape: tuple[int, int, int]) -> None:
@@ -37,31 +40,45 @@ def prove(network: nn.Module, blocks: Mapping[str, str], shape: tuple[int, int, 
     if not blocks:
         return
     generator = torch.Generator().manual_seed(0)
-    mistakes = []
     with _awake(network, generator):
-        try:
-            # Who reads whom does not depend on the resolution, and a small image costs a tenth.
-            seen, gradients = _run(network, blocks, _smaller(shape), generator)
-        except Exception:
-            if _smaller(shape) == shape:
-                raise
-            seen, gradients = _run(network, blocks, shape, generator)
-        for key, item in seen.items():
-            code, problem = _judge(item, gradients.get(key), network.get_submodule(blocks[key]), generator)
-            if problem:
-                mistakes.append(Diagnostic(code, f"{key}: {problem}", hint=_HINTS[code]))
-    if mistakes:
-        raise SesurgeryError(mistakes)
+        for size in _sizes(shape):
+            try:
+                mistakes = _mistakes(network, blocks, size, generator)
+            except Exception:
+                if size == shape:
+                    raise
+                continue
+            if not mistakes:
+                return
+    raise SesurgeryError(mistakes)
 
 
-def _smaller(shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    return (shape[0], min(shape[1], _SIDE), min(shape[2], _SIDE))
+def _sizes(shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+    """Small images first, the real one last.
+
+    Who reads whom does not depend on the resolution, and a small image costs a tenth. What fails on one may be the
+    fault of its size (a norm over a map of one pixel), so only the real size can convict.
+    """
+    smaller = [(shape[0], min(shape[1], side), min(shape[2], side)) for side in _SIDES]
+    return list(dict.fromkeys([*smaller, shape]))
+
+
+def _mistakes(
+    network: nn.Module, blocks: Mapping[str, str], shape: tuple[int, int, int], generator: torch.Generator
+) -> list[Diagnostic]:
+    """What there is to say against the blocks after one pass forward and back."""
+    found = []
+    for key, item in _run(network, blocks, shape, generator).items():
+        code, problem = _judge(item, network.get_submodule(blocks[key]), generator)
+        if problem:
+            found.append(Diagnostic(code, f"{key}: {problem}", hint=_HINTS[code]))
+    return found
 
 
 def _run(
     network: nn.Module, blocks: Mapping[str, str], shape: tuple[int, int, int], generator: torch.Generator
-) -> tuple[dict[str, _Seen], dict[str, Tensor | None]]:
-    """What the hooks saw in one forward pass, and the gradient at each block's output."""
+) -> dict[str, _Seen]:
+    """What the hooks saw in one forward pass, and the gradients at each block's output and of its parameters."""
     seen = {key: _Seen() for key in blocks}
     hooks = [network.get_submodule(path).register_forward_hook(_watch(seen[key])) for key, path in blocks.items()]
     like = next((part for part in network.parameters() if part.is_floating_point()), torch.empty(0))
@@ -71,21 +88,30 @@ def _run(
         with torch.enable_grad():
             outputs = _tensors(network(image))
             loss = sum((out * torch.randn(out.shape, generator=generator).to(out)).sum() for out in outputs)
-            reached = {key: item.output for key, item in seen.items() if item.output is not None}
-            reached = {key: value for key, value in reached.items() if value.requires_grad}
-            if not isinstance(loss, Tensor) or not reached:
-                return seen, {}
-            return seen, dict(
-                zip(reached, torch.autograd.grad(loss, [*reached.values()], allow_unused=True), strict=True)
-            )
+            if isinstance(loss, Tensor):
+                _differentiate(loss, seen, {key: _learnable(network.get_submodule(blocks[key])) for key in blocks})
     except Exception:
         # A block that broke its contract breaks what follows it: say that, not what followed.
         if not any(item.problem for item in seen.values()):
             raise
-        return seen, {}
     finally:
         for hook in hooks:
             hook.remove()
+    return seen
+
+
+def _differentiate(loss: Tensor, seen: Mapping[str, _Seen], parameters: Mapping[str, list[nn.Parameter]]) -> None:
+    """Write down the gradients of all blocks, found in one pass."""
+    reached = {key: item.output for key, item in seen.items() if item.output is not None and item.output.requires_grad}
+    if not reached:
+        return
+    own = [(key, parameter) for key in reached for parameter in parameters[key]]
+    wanted = [*reached.values(), *(parameter for _, parameter in own)]
+    gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+    for key, gradient in zip(reached, gradients, strict=False):
+        seen[key].gradient = gradient
+    for (key, _), gradient in zip(own, gradients[len(reached) :], strict=True):
+        seen[key].learns |= gradient is not None and bool(gradient.any())
 
 
 _HINTS = {
@@ -94,20 +120,22 @@ _HINTS = {
 }
 
 
-def _judge(
-    item: _Seen, gradient: Tensor | None, block: nn.Module, generator: torch.Generator
-) -> tuple[str, str | None]:
+def _judge(item: _Seen, block: nn.Module, generator: torch.Generator) -> tuple[str, str | None]:
     if item.problem:
         return "SE305", item.problem
     if item.calls == 0:
         return "SE404", "the block is never executed"
-    if item.output is None or gradient is None or not gradient.any():
+    if item.output is None or item.gradient is None or not item.gradient.any():
         return "SE404", "the block's output does not reach the network's output"
-    if not torch.isfinite(item.output).all() or not torch.isfinite(gradient).all():
+    if not torch.isfinite(item.output).all() or not torch.isfinite(item.gradient).all():
         return "SE404", "the block's output or its gradient is not finite"
-    if not _learns(block, item.output.detach(), generator):
+    if not item.learns and not _learns(block, item.output.detach(), generator):
         return "SE404", "no parameter of the block receives a gradient"
     return "SE404", None
+
+
+def _learnable(block: nn.Module) -> list[nn.Parameter]:
+    return [part for part in block.parameters() if part.requires_grad]
 
 
 def _learns(block: nn.Module, like: Tensor, generator: torch.Generator) -> bool:
@@ -115,7 +143,7 @@ def _learns(block: nn.Module, like: Tensor, generator: torch.Generator) -> bool:
 
     A narrow bottleneck is off for half of all inputs (its ReLU is zero), so several are drawn.
     """
-    parameters = [part for part in block.parameters() if part.requires_grad]
+    parameters = _learnable(block)
     if not parameters:
         return True
     size = (min(8, like.shape[2]), min(8, like.shape[3]))
@@ -140,7 +168,7 @@ def _awake(network: nn.Module, generator: torch.Generator) -> Iterator[None]:
     A residual's last norm or an identity start is zero, and the wiring that is proved here hides behind it.
     """
     modes = [(module, module.training) for module in network.modules()]
-    zeros = [part for part in network.parameters() if part.is_floating_point() and not part.any()]
+    zeros = [part for part in network.parameters() if part.is_floating_point() and _is_zero(part)]
     try:
         network.eval()
         with torch.no_grad():
@@ -152,7 +180,14 @@ def _awake(network: nn.Module, generator: torch.Generator) -> Iterator[None]:
             for part in zeros:
                 part.zero_()
         for module, mode in modes:
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    # The first value answers for almost all of them.
+    first = tensor[(0,) * tensor.dim()] if tensor.numel() else tensor
+    return not first.any() and not tensor.any()
 
 
 def _watch(item: _Seen) -> Any:

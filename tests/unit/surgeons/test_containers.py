@@ -1,0 +1,80 @@
+"""Containers of a changed network: their parts are found as before, and they do not pretend to run without blocks."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from sesurgery.surgeons.containers import Parts
+
+SHAPE = (3, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def original():
+    return timm.create_model("resnet18", num_classes=10).eval()
+
+
+@pytest.fixture
+def changed(original, operate):
+    return operate(original, SHAPE, insert={"block": "se", "init": "identity"})
+
+
+def test_a_part_of_a_container_is_found_by_its_number(original, changed):
+    assert isinstance(changed.layer2, nn.Sequential)
+    assert len(changed.layer2) == len(original.layer2) == 2
+    assert [*changed.layer2] == [changed.layer2[0], changed.layer2[1]]
+    assert changed.layer2[0].conv1 is changed.get_submodule("layer2.0.conv1")
+    assert torch.equal(changed.layer2[-1].bn2.weight, original.layer2[-1].bn2.weight)
+
+
+def test_a_container_says_why_it_does_not_run_alone(changed):
+    with pytest.raises(NotImplementedError, match="runs as a whole"):
+        changed.layer2(torch.zeros(1, 64, 8, 8))
+
+
+def test_a_copy_has_the_same_containers_keys_and_function(changed):
+    other, image = copy.deepcopy(changed), torch.randn(2, *SHAPE)
+    assert type(other.layer2) is Parts
+    assert [*other.state_dict()] == [*changed.state_dict()]
+    with torch.no_grad():
+        assert torch.equal(other(image), changed(image))
+
+
+def test_surgery_on_a_changed_network_keeps_its_containers(changed, operate):
+    twice = operate(changed, SHAPE, insert="se", at="post", name="late")
+    assert type(twice.layer2) is Parts
+    assert {"se", "late"} <= {name for name, _ in twice.layer2[0].named_children()}
+
+
+def test_torch_export_takes_a_changed_network(changed):
+    image = torch.randn(1, *SHAPE)
+    with torch.no_grad():
+        assert torch.allclose(torch.export.export(changed, (image,)).module()(image), changed(image), atol=1e-6)
+
+
+class Listed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.named = nn.ModuleDict({"last": nn.Conv2d(3, 3, 1)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for conv in self.convs:
+            x = x + conv(x)
+        return self.named["last"](x)
+
+
+def test_lists_and_dictionaries_of_modules_stay_what_they_are(operate):
+    changed = operate(Listed(), SHAPE, insert={"block": "se", "width": 2})
+    assert type(changed.convs) is nn.ModuleList
+    assert len(changed.convs) == 3
+    assert [*changed.named.keys()] == ["last"]
+
+
+def test_a_container_that_holds_a_block_is_no_list_of_parts(operate):
+    changed = operate(timm.create_model("resnet18"), SHAPE, at={"placement": "module", "names": "layer2"})
+    assert type(changed.layer2) is nn.Module
+    assert type(changed.layer3) is Parts
