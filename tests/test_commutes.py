@@ -141,12 +141,10 @@ def exported(name: str) -> onnx.ModelProto:
 
 
 def export(model: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
-    from sesurgery.models.export import _convert, _strip
+    from sesurgery.models.export import convert
     from sesurgery.spec.model import Export
 
-    made = _convert(model.eval(), shape, Export())
-    _strip(made)
-    return made
+    return convert(model.eval(), shape, Export())
 
 
 def planned(rule: dict[str, Any], shape: tuple[int, int, int], surgeon: Any, model: Any) -> Plan:

@@ -35,18 +35,18 @@ class AppliedOnnx:
 def plan_onnx(spec: Spec, file: Path | None = None) -> Planned:
     """Plan a spec on an ONNX file, by default the spec's own; raises SpecError holding every mistake."""
     try:
-        model = onnx_io.load(file or source_file(spec))
+        model = onnx_io.load(file or source_file(spec), weights=False)
         surgeon = OnnxSurgeon(spec.input.shape)
-        view = surgeon.view(model)
+        sight = surgeon.look(model)
         before = cost(model, spec.input.shape)
     except SesurgeryError as error:
         own = spec.span("model", "name") if isinstance(spec.model, OnnxModel) and file is None else None
         places = {"SE304": spec.span("input", "shape"), "SE402": own, "SE602": own}
         raise located(error, places) from error
-    made = planner.plan(spec, view)
+    made = planner.plan(spec, sight.view)
     sites = costs_or_mistakes(spec, made)
     after = cost(surgeon.apply(model, made), spec.input.shape) if made.removals else added(before, sites)
-    return Planned(spec, model, made, surgeon.leaves(model), before, sites, after)
+    return Planned(spec, model, sight.view, sight.leaves, made, before, sites, after)
 
 
 def apply_onnx(
@@ -87,6 +87,7 @@ def apply_onnx(
             target.stem,
             command,
             parents=(source, *((weights / WEIGHTS,) if weights else ())),
+            beside=onnx_io.beside(target),
             spec_digest=spec.digest,
             plan_digest=planned.plan.digest,
             details={

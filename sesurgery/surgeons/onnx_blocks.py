@@ -2,17 +2,20 @@
 
 The exporter runs once per kind of block and keeps every parameter under its own name. Values are put in by name, and
 only then is the graph optimised, so that what is folded (a norm into a convolution) is folded with the right values.
-Each filled graph is compared with its module before it is used.
+Where nothing is folded the optimised graph serves all sites of its kind. Each filled graph is compared with its module
+before it is used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sesurgery.diagnostics import fail
@@ -33,6 +36,8 @@ class Blocks:
     """Exported kinds of blocks; `site` gives one filled graph."""
 
     _kinds: dict[tuple[object, ...], onnx.ModelProto] = field(default_factory=dict)
+    # Optimised graphs by the identity of the exported one; None where optimising folds values.
+    _optimised: dict[int, onnx.ModelProto | None] = field(default_factory=dict)
 
     def site(self, site: Site, block: nn.Module) -> onnx.ModelProto:
         """A graph x -> y that computes what `block`, in evaluation, computes at this site.
@@ -48,7 +53,7 @@ class Blocks:
         if expected.shape != sample.shape:
             text = f"{site.key}: the block changes the shape {tuple(sample.shape)} to {tuple(expected.shape)}"
             raise fail("SE305", text, "a block maps [N, C, H, W] to the same shape")
-        filled = _fill(self._exported(site, block), block)
+        filled = self._filled(self._exported(site, block), block)
         if any(node.domain not in ONNX_DOMAINS for node in filled.graph.node):
             raise fail(
                 "SE305", f"{site.key}: the block needs operators that are not ONNX's own", "choose another block"
@@ -58,6 +63,16 @@ class Blocks:
             text = f"{site.key}: the exported block differs from the module by {difference:.3g}"
             raise fail("SE601", text, "report this block")
         return filled
+
+    def _filled(self, kind: onnx.ModelProto, block: nn.Module) -> onnx.ModelProto:
+        state = _state(block)
+        if id(kind) not in self._optimised:
+            # Values that are nothing special: what is optimised for them is so for all.
+            plain = _plain(state)
+            done = _optimised(_fill(kind, plain))
+            self._optimised[id(kind)] = done if _holds(done, kind, plain) else None
+        shared = self._optimised[id(kind)]
+        return _optimised(_fill(kind, state)) if shared is None else _fill(shared, state)
 
     def _exported(self, site: Site, block: nn.Module) -> onnx.ModelProto:
         free = (repr(site.block), site.channels)
@@ -100,19 +115,46 @@ def _export(block: nn.Module, shape: tuple[int, int, int, int], *, dynamic: bool
     return model
 
 
-def _fill(kind: onnx.ModelProto, block: nn.Module) -> onnx.ModelProto:
+def _state(block: nn.Module) -> dict[str, NDArray[np.generic]]:
+    tensors: dict[str, Tensor] = {**dict(block.named_parameters()), **dict(block.named_buffers())}
+    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
+
+
+def _plain(state: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    rng = np.random.default_rng(0)
+    return {
+        name: rng.uniform(0.5, 1.5, values.shape).astype(values.dtype)
+        if np.issubdtype(values.dtype, np.floating)
+        else values
+        for name, values in state.items()
+    }
+
+
+def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnxscript.optimizer
 
-    model = onnx.ModelProto()
-    model.CopyFrom(kind)
-    state: dict[str, Tensor] = {**dict(block.named_parameters()), **dict(block.named_buffers())}
-    for index, tensor in enumerate(model.graph.initializer):
-        if tensor.name in state:
-            array = state[tensor.name].detach().cpu().contiguous().numpy()
-            model.graph.initializer[index].CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     with quiet_exporter():
         done: onnx.ModelProto = onnxscript.optimizer.optimize(model)
     return done
+
+
+def _fill(kind: onnx.ModelProto, state: Mapping[str, NDArray[np.generic]]) -> onnx.ModelProto:
+    """A copy of the graph with values under their names."""
+    model = onnx.ModelProto()
+    model.CopyFrom(kind)
+    for tensor in model.graph.initializer:
+        if tensor.name in state:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(state[tensor.name], tensor.name))
+    return model
+
+
+def _holds(model: onnx.ModelProto, kind: onnx.ModelProto, state: Mapping[str, NDArray[np.generic]]) -> bool:
+    """Whether the optimised graph still has every value that the exported one reads, as it was."""
+    kept = {tensor.name: tensor for tensor in model.graph.initializer}
+    read = {tensor.name for tensor in kind.graph.initializer} & state.keys()
+    return all(
+        name in kept and np.array_equal(onnx.numpy_helper.to_array(kept[name]), state[name]) for name in sorted(read)
+    )
 
 
 def _difference(model: onnx.ModelProto, sample: Tensor, expected: Tensor) -> float:

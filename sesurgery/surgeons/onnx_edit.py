@@ -8,6 +8,9 @@ out is left out. An edit that changes nothing gives back an equal model.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import NodeProto, StringStringEntryProto
@@ -15,9 +18,13 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from sesurgery.diagnostics import fail
 from sesurgery.surgeons import onnx_scopes
+from sesurgery.surgeons.onnx_layout import TO_FIRST, TO_LAST
 from sesurgery.surgeons.onnx_ops import captured
 from sesurgery.surgeons.onnx_shapes import first_line
 from sesurgery.surgeons.onnx_view import Place
+
+# From this IR version on a weight need not be listed among the inputs.
+_FREE_WEIGHTS = 4
 
 
 class Edit:
@@ -34,9 +41,14 @@ class Edit:
         self.tensors = dict(self.graph.tensors())
         # What each node is written from: its own original, or the block's.
         self._written_from = dict(zip(map(id, self.nodes), model.graph.node, strict=True))
+        self._originals = frozenset(self._written_from)
         self._captured = {name for node in model.graph.node for name in captured(node)}
         self._names = {*self.tensors, *(node.name for node in self.nodes)}
         self._fresh: list[gs.Constant] = []
+        # New nodes by what they stand behind (None: in front of everything), the latest nearest.
+        self._behind: dict[int | None, list[list[gs.Node]]] = defaultdict(list)
+        self._dead: set[int] = set()
+        self._ends = {id(tensor) for tensor in (*self.graph.inputs, *self.graph.outputs)}
 
     def left(self, name: str) -> bool:
         """Whether a value of the original is still made or given."""
@@ -45,17 +57,33 @@ class Edit:
     def names(self) -> set[str]:
         """Every name that is in use now."""
         kept = {name for name, tensor in self.tensors.items() if self._kept(tensor)}
-        return kept | {node.name for node in self.graph.nodes} | {tensor.name for tensor in self._fresh}
+        return kept | {node.name for node in self._all()} | {tensor.name for tensor in self._fresh}
 
-    def remove(self, output: str, value: str, name: str) -> None:
-        """Let all readers of `output` read `value`, and take out what only `output` needed."""
-        if output in self._captured:
-            raise _not_rerouted(name, f"{output} is read inside a subgraph, and subgraphs are left alone")
-        gone, source = self.tensors[output], self.tensors[value]
-        for reader in list(gone.outputs):
-            for slot, tensor in enumerate(reader.inputs):
-                if tensor is gone:
-                    reader.inputs[slot] = source
+    def read_at(self, place: Place) -> str:
+        """The value that is read at a place now."""
+        node = self.nodes[place.node] if place.node >= 0 else None
+        tensor = node.inputs[place.slot] if node is not None else self.graph.outputs[place.slot]
+        return str(tensor.name)
+
+    def remove(self, output: str, value: str, name: str, faces: Iterable[str] = ()) -> None:
+        """Let all readers of `output` read `value`, and take out what only `output` needed.
+
+        `faces` are values that are `output` once quantised: their readers read `value` too.
+        """
+        source = self.tensors[value]
+        for one in (output, *faces):
+            if one in self._captured:
+                raise _not_rerouted(name, f"{one} is read inside a subgraph, and subgraphs are left alone")
+            gone = self.tensors[one]
+            kept = {id(self.tensors[face].inputs[0].inputs[0].inputs[0]) for face in faces} if one == output else set()
+            for reader in list(gone.outputs):
+                for slot, tensor in enumerate(reader.inputs):
+                    if tensor is gone and id(reader) not in kept:
+                        reader.inputs[slot] = source
+        for one in (*faces, output):
+            self._retire(self.tensors[one], source, name)
+
+    def _retire(self, gone: gs.Tensor, source: gs.Tensor, name: str) -> None:
         (maker,) = gone.inputs
         if any(tensor is gone for tensor in self.graph.outputs):
             # The network's output keeps its name.
@@ -65,8 +93,13 @@ class Edit:
             self._written_from[id(passed)] = NodeProto(op_type="Identity", name=passed.name)
         self._bury(maker)
 
-    def splice(self, block: onnx.ModelProto, value: str, module: str, parameters: set[str]) -> gs.Variable:
-        """Add a block's graph that reads `value`, under the module's name; the result is its output, read by nobody."""
+    def splice(
+        self, block: onnx.ModelProto, value: str, module: str, parameters: set[str], *, last: bool = False
+    ) -> gs.Variable:
+        """Add a block's graph that reads `value`, under the module's name; the result is its output, read by nobody.
+
+        With `last` the value keeps its channels last, and so does the result.
+        """
         part, source = gs.import_onnx(block), self.tensors[value]
         templates = dict(zip(map(id, part.nodes), block.graph.node, strict=True))
         start, end = part.inputs[0], part.outputs[0]
@@ -75,17 +108,33 @@ class Edit:
             tensor.name = self._unique(f"{module}/output" if tensor is end else own)
             if isinstance(tensor, gs.Constant):
                 self._fresh.append(tensor)
-        for node in part.nodes:
+        nodes = list(part.nodes)
+        if last:
+            source, turn, nodes, end = self._turned(source, module, nodes, end)
+        else:
+            turn = source
+        for node in nodes:
             template = NodeProto()
-            template.CopyFrom(templates[id(node)])
+            template.CopyFrom(templates.get(id(node)) or _turning(node))
             node.name = self._unique(f"{module}/{node.name or node.op}")
             _rescope(template, module, node.name)
             self._written_from[id(node)] = template
             for slot, tensor in enumerate(node.inputs):
                 if tensor is start:
-                    node.inputs[slot] = source
-        self._place(part.nodes, source)
+                    node.inputs[slot] = turn
+        self._place(nodes, source)
         return end
+
+    def _turned(
+        self, source: gs.Tensor, module: str, nodes: list[gs.Node], end: gs.Variable
+    ) -> tuple[gs.Tensor, gs.Tensor, list[gs.Node], gs.Variable]:
+        """The block's nodes with a Transpose on either side, for a map that keeps its channels last."""
+        first = gs.Variable(self._unique(f"{module}/turned"))
+        back = gs.Variable(end.name)
+        end.name = self._unique(f"{module}/inner")
+        before = gs.Node("Transpose", "Transpose", {"perm": list(TO_FIRST)}, [source], [first])
+        after = gs.Node("Transpose", "Transpose", {"perm": list(TO_LAST)}, [end], [back])
+        return source, first, [before, *nodes, after], back
 
     def reroute(self, place: Place, new: gs.Variable, what: str) -> None:
         """Let one reading read another value; an output of the graph keeps its name."""
@@ -98,9 +147,11 @@ class Edit:
         name = old.name
         old.name, new.name = self._unique(f"{new.name.rpartition('/')[0]}/input"), name
         self.graph.outputs[place.slot] = new
-        if not old.outputs and old.inputs and id(old.inputs[0]) not in map(id, self.nodes):
+        if not old.outputs and old.inputs and id(old.inputs[0]) not in self._originals:
             # The Identity that kept this output's name has nothing left to do.
+            self._ends.discard(id(old))
             self._bury(old.inputs[0])
+        self._ends.add(id(new))
 
     def result(self) -> onnx.ModelProto:
         """The changed model."""
@@ -108,7 +159,7 @@ class Edit:
         done.CopyFrom(self.model)
         graph = done.graph
         del graph.node[:]
-        for node in self.graph.nodes:
+        for node in self._all():
             written = graph.node.add()
             written.CopyFrom(self._written_from[id(node)])
             # A name that is not there is another thing than an empty one.
@@ -124,38 +175,55 @@ class Edit:
         _without(graph.initializer, orphans)
         _without(graph.input, orphans)
         _without(graph.value_info, orphans | lost)
-        graph.initializer.extend(OnnxExporter.export_tensor_proto(tensor) for tensor in self._fresh)
+        graph.initializer.extend(_written(tensor) for tensor in self._fresh)
+        if done.ir_version < _FREE_WEIGHTS:
+            # In such files a weight is an input with a value.
+            graph.input.extend(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                for tensor in graph.initializer[len(graph.initializer) - len(self._fresh) :]
+            )
         return done
+
+    def _all(self) -> Iterator[gs.Node]:
+        """Every node that is there now, in topological order."""
+        stack = [iter(self.nodes)]
+        waiting = [node for group in reversed(self._behind[None]) for node in group]
+        stack.append(iter(waiting))
+        while stack:
+            node = next(stack[-1], None)
+            if node is None:
+                stack.pop()
+                continue
+            if id(node) not in self._dead:
+                yield node
+            if id(node) in self._behind:
+                stack.append(iter([inner for group in reversed(self._behind[id(node)]) for inner in group]))
 
     def _place(self, nodes: list[gs.Node], source: gs.Tensor) -> None:
         """Put nodes directly behind what makes their source, so that the order stays topological."""
-        at = 0
-        if source.inputs:
-            maker = source.inputs[0]
-            at = next(index for index, node in enumerate(self.graph.nodes) if node is maker) + 1
-        self.graph.nodes[at:at] = nodes
+        self._behind[id(source.inputs[0]) if source.inputs else None].append(nodes)
 
     def _bury(self, node: gs.Node) -> None:
         """Take out a node that nobody reads, and what then nobody reads either."""
-        outputs = [id(tensor) for tensor in self.graph.outputs]
         pending = [node]
         while pending:
             dead = pending.pop()
-            if any(tensor.outputs or id(tensor) in outputs for tensor in dead.outputs):
+            if id(dead) in self._dead or any(tensor.outputs or id(tensor) in self._ends for tensor in dead.outputs):
                 continue
-            if not any(item is dead for item in self.graph.nodes):
+            # What a subgraph reads it reads by name.
+            if any(tensor.name in self._captured for tensor in dead.outputs):
                 continue
+            self._dead.add(id(dead))
             above = [tensor.inputs[0] for tensor in dead.inputs if tensor.inputs]
-            self.graph.nodes[:] = [item for item in self.graph.nodes if item is not dead]
             dead.inputs.clear()
             pending += above
 
     def _kept(self, tensor: gs.Tensor) -> bool:
-        if any(tensor is given for given in (*self.graph.inputs, *self.graph.outputs)):
+        if id(tensor) in self._ends:
             return True
         if isinstance(tensor, gs.Constant):
             return bool(tensor.outputs)
-        return bool(tensor.inputs) and any(node is tensor.inputs[0] for node in self.graph.nodes)
+        return bool(tensor.inputs) and id(tensor.inputs[0]) not in self._dead
 
     def _unique(self, name: str) -> str:
         free, count = name, 1
@@ -175,6 +243,16 @@ def _rescope(node: NodeProto, module: str, name: str) -> None:
     node.doc_string = ""
     leaf = name.rpartition("/")[2]
     node.metadata_props.append(StringStringEntryProto(key=onnx_scopes.NAME_SCOPES, value=str([*paths, leaf])))
+
+
+def _turning(node: gs.Node) -> NodeProto:
+    perm = onnx.helper.make_attribute("perm", node.attrs["perm"])
+    return NodeProto(op_type=node.op, attribute=[perm])
+
+
+def _written(tensor: gs.Constant) -> onnx.TensorProto:
+    written: onnx.TensorProto = OnnxExporter.export_tensor_proto(tensor)
+    return written
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:

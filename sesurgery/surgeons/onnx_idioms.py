@@ -3,6 +3,7 @@
     silu        x * Sigmoid(x)                          hardswish   x * HardSigmoid(x), x * Clip(x + 3, 0, 6) / 6
     mish        x * Tanh(Softplus(x))                   gelu        0.5 * x * (1 + Erf(x / sqrt 2)), and with Tanh
     group norm  Reshape, InstanceNormalization, Reshape, Mul, Add
+    batch norm  BatchNormalization, Mul, Add            (caffe kept scale and shift in a layer of their own)
 
 An activation is found by its dataflow: a product of two values that both come from one value x by elementwise steps
 with constants alone, one of them through a curve. It ends in that product, or in the constant scale behind it. No
@@ -62,7 +63,8 @@ def merged(flow: Flow, outputs: frozenset[str]) -> dict[int, Merged]:
     for index, node in enumerate(flow.nodes):
         if node.domain not in ONNX_DOMAINS or index in taken:
             continue
-        one = _activation(flow, index, outputs) if node.op_type == "Mul" else _group_norm(flow, index, outputs)
+        look = {"Mul": _activation, "InstanceNormalization": _group_norm, "BatchNormalization": _scaled_norm}
+        one = look[node.op_type](flow, index, outputs) if node.op_type in look else None
         if one is not None and taken.isdisjoint(one.nodes):
             found[one.nodes[-1]] = one
             taken.update(one.nodes)
@@ -137,8 +139,6 @@ def _has_whole_gate(flow: Flow, inside: set[int]) -> bool:
 
 
 def _group_norm(flow: Flow, index: int, outputs: frozenset[str]) -> Merged | None:
-    if flow.nodes[index].op_type != "InstanceNormalization":
-        return None
     before = flow.producer.get(flow.nodes[index].input[0])
     if before is None or flow.nodes[before].op_type != "Reshape":
         return None
@@ -153,6 +153,20 @@ def _group_norm(flow: Flow, index: int, outputs: frozenset[str]) -> Merged | Non
         last = after[0]
         inside.add(last)
     return _closed(flow, flow.nodes[before].input[0], inside, last, outputs, norm=True)
+
+
+def _scaled_norm(flow: Flow, index: int, outputs: frozenset[str]) -> Merged | None:
+    inside = [index]
+    for expected in ("Mul", "Add"):
+        readers = flow.readers.get(flow.nodes[inside[-1]].output[0], ())
+        if len(readers) != 1 or flow.nodes[readers[0]].op_type != expected:
+            return None
+        node = flow.nodes[readers[0]]
+        if len(flow.data(node)) != 1 or flow.scalar(node):
+            return None
+        inside.append(readers[0])
+    (source,) = flow.data(flow.nodes[index])[:1] or (None,)
+    return _closed(flow, source, set(inside), inside[-1], outputs, norm=True) if source else None
 
 
 def _closed(

@@ -50,9 +50,13 @@ def kind(node: NodeProto, data: tuple[str, ...], axes: tuple[int, ...] | None, v
         return Op.ADD if len(data) > 1 else Op.OTHER
     if name == "Mul":
         return Op.MUL
+    if name == "Transpose" and values.converters and (node.output[0] in values.last) != (node.input[0] in values.last):
+        # The same map in the other layout: a converter's turn, not the network's.
+        return Op.PASS
     if name in ("ReduceMean", "ReduceMax"):
         rank = len(values.dims(node.input[0]) or ())
-        spatial = rank == 4 and axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
+        inner = [1, 2] if node.input[0] in values.last else [2, 3]
+        spatial = rank == 4 and axes is not None and sorted(axis % 4 for axis in axes) == inner
         return Op.GLOBAL_POOL if spatial else Op.OTHER
     return _KINDS.get(name, Op.OTHER)
 

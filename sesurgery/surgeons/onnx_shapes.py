@@ -11,9 +11,10 @@ from onnx import TensorProto, TypeProto
 
 from sesurgery.diagnostics import fail
 from sesurgery.graph import Shape
+from sesurgery.surgeons.onnx_layout import TO_FIRST, channels_last, turned
 
 # Larger tensors are weights: inference never reads their values, only small ones (axes, shapes, pads).
-_SMALL = 1024
+SMALL = 1024
 
 
 class Values:
@@ -22,6 +23,10 @@ class Values:
     def __init__(self, types: dict[str, TypeProto.Tensor], weights: dict[str, TensorProto]) -> None:
         self._types = types
         self._weights = weights
+        self.last: frozenset[str] = frozenset()
+        """The values that keep their channels last."""
+        self.converters = True
+        """Whether a converter left them so, and no author."""
 
     def dtype(self, name: str) -> int:
         """The ONNX element type; UNDEFINED where inference does not know it."""
@@ -41,11 +46,16 @@ class Values:
         )
 
     def map(self, name: str) -> Shape | None:
-        """(channels, height, width) of a four-dimensional value, or None."""
+        """(channels, height, width) of a four-dimensional value in whichever layout, or None."""
         dims = self.dims(name)
         if dims is None or len(dims) != 4 or dims[1] is None or dims[2] is None or dims[3] is None:
             return None
-        return dims[1], dims[2], dims[3]
+        return (dims[3], dims[1], dims[2]) if name in self.last else (dims[1], dims[2], dims[3])
+
+    def rank(self, name: str) -> int | None:
+        """The number of dimensions, or None where it is unknown."""
+        dims = self.dims(name)
+        return None if dims is None else len(dims)
 
 
 def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
@@ -54,8 +64,7 @@ def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
     Raises SE304 where the file's input is another one, SE602 where the file's own types contradict one another.
     """
     copy = skeleton(model)
-    if shape is not None:
-        _set_input(copy, shape)
+    last = shape is not None and _set_input(copy, shape)
     try:
         inferred = onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True).graph
     except Exception:
@@ -66,7 +75,10 @@ def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
             raise fail("SE602", f"the types of the ONNX file do not work out: {first_line(error)}") from error
     listed = (*inferred.input, *inferred.output, *inferred.value_info)
     types = {value.name: value.type.tensor_type for value in listed if value.type.HasField("tensor_type")}
-    return Values(types, {tensor.name: tensor for tensor in model.graph.initializer})
+    values = Values(types, {tensor.name: tensor for tensor in model.graph.initializer})
+    given = (image_input(model).name,) if last else ()
+    values.last, values.converters = channels_last(model.graph.node, given, values.rank)
+    return values
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -86,7 +98,7 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         count = 1
         for size in tensor.dims:
             count *= size
-        if count <= _SMALL:
+        if count <= SMALL:
             copy.graph.initializer.append(tensor)
         else:
             copy.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
@@ -109,19 +121,41 @@ def first_line(error: Exception) -> str:
     return text[0] if text else type(error).__name__
 
 
-def _set_input(copy: onnx.ModelProto, shape: Shape) -> None:
+def takes_channels_last(model: onnx.ModelProto) -> bool:
+    """Whether the image is turned to [N, C, H, W] by whatever reads it, so that it comes as [N, H, W, C]."""
+    name = image_input(model).name
+    orders = [turned(node) for node in model.graph.node if name in node.input]
+    return bool(orders) and all(order == TO_FIRST for order in orders)
+
+
+def _set_input(copy: onnx.ModelProto, shape: Shape) -> bool:
+    """Give the image its size; true where the file takes it with its channels last."""
     value = image_input(copy)
     tensor = value.type.tensor_type
     dims = list(tensor.shape.dim) if tensor.HasField("shape") else []
     fixed = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
-    if dims and (len(dims) != 4 or any(own not in (None, size) for own, size in zip(fixed[1:], shape, strict=True))):
+    orders = {False: shape, True: (shape[1], shape[2], shape[0])}
+    turns = takes_channels_last(copy)
+    # Against what the readers tell, the file itself must say where its channels are.
+    said = {False: len(fixed) == 4 and fixed[1] is not None, True: len(fixed) == 4 and fixed[3] is not None}
+    fitting = [
+        last
+        for last in (turns, not turns)
+        if (not dims or (len(dims) == 4 and _fits(fixed[1:], orders[last]))) and (last == turns or said[last])
+    ]
+    if not fitting:
         found = "x".join("?" if own is None else str(own) for own in fixed[1:])
         text = f"the ONNX file does not take an input of {'x'.join(map(str, shape))}: its input is {found}"
         raise fail("SE304", text, "change 'input: shape'")
     batch = fixed[0] if fixed and fixed[0] else 1
     tensor.ClearField("shape")
-    for size in (batch, *shape):
+    for size in (batch, *orders[fitting[0]]):
         tensor.shape.dim.add(dim_value=size)
     # Outputs may carry sizes that belong to another input.
     for output in copy.graph.output:
         output.type.tensor_type.ClearField("shape")
+    return fitting[0]
+
+
+def _fits(fixed: list[int | None], sizes: tuple[int, ...]) -> bool:
+    return all(own in (None, size) for own, size in zip(fixed, sizes, strict=True))

@@ -160,7 +160,7 @@ def test_a_product_with_a_gate_is_no_activation() -> None:
 
 
 def test_an_activation_whose_curve_is_read_elsewhere_stays_in_pieces() -> None:
-    assert "y = mul(x, s)" in view_of("s = Sigmoid (x) y = Mul (x, s) z = Add (y, s)".replace("z =", "other ="))
+    assert "m = mul(x, s)" in view_of("s = Sigmoid (x) m = Mul (x, s) y = Add (m, s)")
 
 
 def test_a_group_norm_in_pieces_is_one_node() -> None:
@@ -359,7 +359,7 @@ def test_everything_but_the_block_is_kept() -> None:
     assert list(changed.graph.initializer)[:3] == list(model.graph.initializer)
 
 
-BRANCHING = UNIT.replace("map = Relu (sum)", "t = Relu (sum) flag = Constant <value = bool {1}> () map = Identity (t)")
+BRANCHING = UNIT.replace("map = Relu (sum)", "flag = Constant <value = bool {1}> () map = Identity (t)")
 
 
 def branching() -> onnx.ModelProto:
@@ -479,6 +479,105 @@ def test_files_of_torchs_older_exporter(opset: int) -> None:
     assert changed.opset_import == model.opset_import
 
 
+# --- what the view leaves out or draws as one -------------------------------------------------------------------------
+
+
+def test_a_dead_branch_carries_no_block_and_is_said_to_be_dead() -> None:
+    dead = "c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (sum, layer.conv1.weight) waste = Add (c, sum)"
+    model = unit(UNIT.replace("map = Relu (sum)", f"{dead} map = Relu (sum)"))
+    surgeon = OnnxSurgeon(SHAPE)
+    assert [(leaf.path, leaf.why.partition(":")[0]) for leaf in surgeon.leaves(model)] == [
+        ("waste", "nobody reads what it computes")
+    ]
+    plan = planned(model, SHAPE, {"insert": SE, "at": "residual", "expect": 1})
+    assert [site.value for site in plan.sites] == ["b"]
+
+
+def test_slices_that_cut_a_map_into_all_its_channels_are_one_split() -> None:
+    view = view_of(
+        "one = Constant <value = int64[1] {1}> () nil = Constant <value = int64[1] {0}> () "
+        "three = Constant <value = int64[1] {3}> () much = Constant <value = int64[1] {99}> () "
+        "a = Slice (x, nil, three, one) b = Slice (x, three, much, one) y = Concat <axis = 1> (b, a)"
+    )
+    assert view == (
+        "x = input() : 4x6x6\na() = other(x)\na = other(a()) : 3x6x6\nb = other(a()) : 1x6x6\n"
+        "y = concat(b, a) : 4x6x6\noutput() = output(y)"
+    )
+
+
+def test_a_batch_norm_with_its_scale_in_two_more_nodes_is_one_norm() -> None:
+    weights = "w = Constant <value = float[4] {1.0, 2.0, 1.0, 2.0}> () k = Constant <value = float[4, 1, 1] "
+    body = f"{weights} {{1.0, 2.0, 3.0, 4.0}}> () n = BatchNormalization (x, w, w, w, w) m = Mul (n, k) y = Add (m, k)"
+    assert view_of(body, opset=9) == "x = input() : 4x6x6\ny = norm(x) : 4x6x6\noutput() = output(y)"
+
+
+def test_a_map_that_keeps_its_channels_last_has_the_channels_of_any_other() -> None:
+    body = (
+        "t = Transpose <perm = [0, 2, 3, 1]> (x) r = Relu (t) p = ReduceMean <axes = [1, 2]> (r) "
+        "s = Sigmoid (p) m = Mul (r, s) y = Transpose <perm = [0, 3, 1, 2]> (m)"
+    )
+    assert view_of(body, opset=13) == (
+        "x = input() : 4x6x6\nt = pass(x) : 4x6x6\nr = act(t) : 4x6x6\np = global_pool(r) : 4x1x1\n"
+        "s = act(p) : 4x1x1\nm = mul(r, s) : 4x6x6\ny = pass(m) : 4x6x6\noutput() = output(y)"
+    )
+
+
+def test_the_input_of_a_converted_file_may_keep_its_channels_last() -> None:
+    text = "t = Transpose <perm = [0, 3, 1, 2]> (x) y = Relu (t)"
+    assert "x = input() : 4x6x6" in view_of(text, inputs="float[N, 6, 6, 4] x")
+
+
+# --- weights in other files -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_weights_in_several_files_never_enter_memory_and_arrive_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, reference = unit(), unit()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for tensor in model.graph.initializer:
+        data = tensor.raw_data
+        (folder / f"{tensor.name}.data").write_bytes(b"other" * 3 + data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", f"{tensor.name}.data"), ("offset", "15"), ("length", str(len(data)))):
+            tensor.external_data.add(key=key, value=value)
+    written(model, folder / "net.onnx")
+    monkeypatch.setattr("sesurgery.models.onnx_data._SMALL", 100)
+    referring = onnx_io.load(folder / "net.onnx", weights=False)
+    assert not any(tensor.raw_data for tensor in referring.graph.initializer)
+    whole = onnx_io.load(folder / "net.onnx")
+    assert [item.raw_data for item in whole.graph.initializer] == [
+        item.raw_data for item in reference.graph.initializer
+    ]
+    apply_file(folder / "net.onnx", tmp_path / "one" / "net.onnx")
+    monkeypatch.setattr(onnx_io, "LIMIT", 1000)
+    apply_file(folder / "net.onnx", tmp_path / "two" / "net.onnx")
+    assert (tmp_path / "two" / "net.onnx.data").is_file()
+    assert not (tmp_path / "one" / "net.onnx.data").exists()
+    expected = answer(reference, image())
+    for name in ("one", "two"):
+        found = answer(onnx_io.load(tmp_path / name / "net.onnx"), image())
+        np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("length", ["7", "576"])
+def test_a_data_file_that_is_too_short_is_se602(length: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sesurgery.models.onnx_data._SMALL", 100)
+    model = unit()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="short.data")
+    tensor.external_data.add(key="length", value=length)
+    (tmp_path / "short.data").write_bytes(b"12345678")
+    written(model, tmp_path / "net.onnx")
+    with pytest.raises(SesurgeryError, match=r"SE602.*layer.conv1.weight"):
+        onnx_io.load(tmp_path / "net.onnx", weights=False)
+
+
 # --- hostile files ----------------------------------------------------------------------------------------------------
 
 
@@ -514,6 +613,16 @@ def _dangling(model: onnx.ModelProto) -> bytes:
     return model.SerializeToString()
 
 
+def _twice(model: onnx.ModelProto) -> bytes:
+    model.graph.node[1].output[0] = "a"
+    return model.SerializeToString()
+
+
+def _lying(model: onnx.ModelProto) -> bytes:
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+    return model.SerializeToString()
+
+
 def _outside(location: str, model: onnx.ModelProto) -> bytes:
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -528,12 +637,24 @@ def _outside(location: str, model: onnx.ModelProto) -> bytes:
         _truncated,
         _cyclic,
         _dangling,
+        _twice,
+        _lying,
         functools.partial(_outside, "../weights.data"),
         functools.partial(_outside, "/etc/hostname"),
         functools.partial(_outside, "link.data"),
         functools.partial(_outside, "missing.data"),
     ],
-    ids=["truncated", "cyclic", "dangling", "dots", "absolute", "link", "missing"],
+    ids=[
+        "truncated",
+        "cyclic",
+        "dangling",
+        "one name twice",
+        "a shape that lies",
+        "dots",
+        "absolute",
+        "link",
+        "missing",
+    ],
 )
 def test_a_hostile_file_is_se602_and_nothing_is_written(damage: Any, tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
@@ -580,8 +701,11 @@ def mutated(seed: int) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(30))
-def test_a_mutated_file_gives_a_clear_error_or_a_valid_model(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(100))
+def test_a_mutated_file_gives_a_clear_error_or_a_valid_model(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sesurgery.pipeline.onnx.OnnxSurgeon", _surgeon)
     path, out = tmp_path / "net.onnx", tmp_path / "changed.onnx"
     path.write_bytes(mutated(seed))
     try:
@@ -594,5 +718,8 @@ def test_a_mutated_file_gives_a_clear_error_or_a_valid_model(seed: int, tmp_path
         expected = answer(before, image())
     except Exception:
         # What no engine runs cannot be compared.
+        return
+    if not np.abs(expected).max() < 1e30:
+        # Weights of such a size overflow in the block's sum.
         return
     np.testing.assert_allclose(answer(after, image()), expected, atol=1e-5)

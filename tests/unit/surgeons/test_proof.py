@@ -173,3 +173,22 @@ def test_an_error_that_is_not_the_blocks_is_not_blamed_on_it():
     network.fc = nn.Linear(5, 4)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         prove(network, {"se/unit[0]": "se"}, SHAPE)
+
+
+class Strided(nn.Module):
+    """Down to one pixel on a small image, from which its own mean leaves nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 8, 16, stride=16)
+        self.se = SE(reduction=2).build(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.se(self.down(x))
+        return (y - y.mean((2, 3), keepdim=True)) ** 2
+
+
+def test_what_only_a_small_image_hides_is_no_fault():
+    prove(Strided(), {"se/unit[0]": "se"}, (3, 96, 96))
+    with pytest.raises(SesurgeryError, match="does not reach the network's output"):
+        prove(Strided(), {"se/unit[0]": "se"}, (3, 16, 16))

@@ -363,6 +363,23 @@ def test_a_plan_for_another_network_is_se403(plan):
         surgeon.apply(CifarResNet(8), foreign)
 
 
+CHANGES = {
+    "another convolution": lambda model: setattr(model.layer1[0], "conv1", nn.Conv2d(16, 16, 5, padding=2)),
+    "another stride": lambda model: setattr(model.layer2[0].conv1, "stride", (1, 1)),
+    "a module less": lambda model: setattr(model, "layer3", nn.Sequential(*model.layer3[:-1])),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_a_network_that_was_changed_after_it_was_planned_is_refused(change, plan):
+    model, surgeon = CifarResNet(14), FxSurgeon((3, 16, 16))
+    made = plan(model, (3, 16, 16))
+    surgeon.apply(model, made)
+    change(model)
+    with pytest.raises(SesurgeryError, match=r"SE403|SE304"):
+        surgeon.apply(model, made)
+
+
 def test_weights_by_path_become_the_blocks_values(plan):
     model = Unit()
     made = plan(model, SHAPE, insert={"block": "se", "reduction": 4, "bias": False})
@@ -427,3 +444,25 @@ def test_weights_that_do_not_fit_are_se401_for_every_site_and_change_nothing(pla
         ("SE401", "se/layer3.0[0]"),
     ]
     assert untouched(model) == before
+
+
+class Counts(nn.Module):
+    """It counts its runs, in its own forward and in a part that is taken as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.register_buffer("runs", torch.zeros(1))
+        self.register_buffer("replaced", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.runs += 1
+        self.replaced = self.replaced + 1
+        return x + self.norm(self.conv(x))
+
+
+def test_looking_and_operating_count_no_runs(operate):
+    model = Counts()
+    changed = operate(model, (3, 16, 16), insert={"block": "se", "width": 2})
+    assert [*map(float, (model.runs, model.replaced))] == [0, 0]
+    assert [*map(float, (changed.runs, changed.replaced))] == [0, 0]

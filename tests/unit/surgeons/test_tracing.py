@@ -124,3 +124,63 @@ def test_a_size_that_the_network_refuses_is_said_in_its_own_words():
 
 def test_a_decision_on_a_value_is_never_taken_by_its_size():
     assert trace(nn.Sequential(nn.Conv2d(8, 8, 1), Depends()), SHAPE).leaves == (Leaf("1", CONTROL_FLOW),)
+
+
+class Switches(nn.Module):
+    """A forward with switches beside the image, such as a mask for training that is None otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None = None, features: bool = False, scale: float = 2.0
+    ) -> torch.Tensor:
+        y = self.conv(x)
+        if mask is not None:
+            y = y * mask.view(1, 1, 6, 6)
+        return y if features else x * scale + y
+
+
+def test_a_switch_of_the_forward_keeps_its_default_and_a_number_stays_an_argument(operate):
+    model = Switches().eval()
+    changed = operate(model, SHAPE, insert={"block": "se", "reduction": 2, "init": "identity"})
+    x = torch.randn(2, *SHAPE)
+    assert torch.equal(changed(x), model(x))
+    assert torch.equal(changed(x, scale=3.0), model(x, scale=3.0))
+    assert not torch.equal(changed(x, scale=3.0), model(x))
+
+
+class Remembers(nn.Module):
+    """A part that cannot be traced, and keeps what it computed for the size it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("places", torch.zeros(1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.places.shape[0] != int(x.shape[2]):
+            self.places = torch.arange(int(x.shape[2]), dtype=x.dtype)
+        return x * self.places.view(1, 1, -1, 1)
+
+
+class AsksAfterwards(nn.Module):
+    """A question about sizes behind the part, which is answered by running the part without values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = Remembers()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.part(x)
+        return x + self.conv(x) if x.shape[2] == 6 else x
+
+
+def test_what_a_part_keeps_while_a_question_is_answered_does_not_stay_in_the_network(operate):
+    model = AsksAfterwards().eval()
+    assert [leaf.path for leaf in trace(model, SHAPE).leaves] == ["part"]
+    assert type(model.part.places) is torch.Tensor
+    changed = operate(model, SHAPE, insert={"block": "se", "reduction": 2, "init": "identity"})
+    x = torch.randn(2, *SHAPE)
+    assert torch.equal(changed(x), model(x))
