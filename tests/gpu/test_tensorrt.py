@@ -1,5 +1,6 @@
 """TensorRT and TensorRT-RTX on a GPU: built, run at every batch of the profile, timed, against ONNX Runtime."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 from onnx import numpy_helper
 
 from sesurgery.backends import BACKENDS
+from sesurgery.backends._nvidia import inspector
 from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.base import run
 from sesurgery.lowering.precision import Precision
+from sesurgery.profiles import parse_profile
 
 pytestmark = pytest.mark.gpu
 
@@ -93,3 +96,89 @@ def test_an_engine_that_is_none_is_refused_with_a_reason(backend, tmp_path: Path
     (tmp_path / "net.engine").write_bytes(b"garbage")
     with pytest.raises(SesurgeryError, match=r"SE603.*cannot load the engine"):
         backend.load(tmp_path / "net.engine")
+
+
+def test_two_profiles_serve_all_their_shapes(backend, networks, tmp_path: Path) -> None:
+    shapes = ("x=1,1,4x3x32x32", "x=5,16,16x3x32x32")
+    options = BuildOptions(profiles=tuple(parse_profile(text) for text in shapes))
+    backend.build(networks["fp32"], tmp_path / "two.engine", options)
+    reference = BACKENDS.load("onnxruntime")()
+    reference.build(networks["fp32"], tmp_path / "reference.onnx", BuildOptions())
+    with reference.load(tmp_path / "reference.onnx") as expecting, backend.load(tmp_path / "two.engine") as runner:
+        for batch in (1, 4, 5, 16, 2, 16, 16, 16):
+            expected, found = expecting.infer(images(batch))["y"], runner.infer(images(batch))["y"]
+            assert np.abs(found - expected).max() <= TOLERANCE["fp32"] * np.abs(expected).max()
+        with pytest.raises(SesurgeryError, match=r"SE606.*no profile of the engine takes input 'x' of shape \[17"):
+            runner.infer(images(17))
+
+
+def test_a_graph_gives_what_plain_runs_give_at_every_batch(backend, networks, tmp_path: Path) -> None:
+    backend.build(networks["fp32"], tmp_path / "net.engine", BuildOptions(batch=BATCH))
+    plain = replace(backend, cuda_graph=False)
+    with backend.load(tmp_path / "net.engine") as graph, plain.load(tmp_path / "net.engine") as runner:
+        for batch in (4, 4, 4, 7, 7, 4, 4):
+            np.testing.assert_array_equal(graph.infer(images(batch))["y"], runner.infer(images(batch))["y"])
+
+
+def test_two_contexts_end_in_any_order(backend, networks, tmp_path: Path) -> None:
+    backend.build(networks["fp32"], tmp_path / "net.engine", BuildOptions(batch=BATCH))
+    for first in (0, 1):
+        runners = [backend.load(tmp_path / "net.engine")]
+        runners.append(runners[0].another())
+        answers = [runner.infer(images(3))["y"] for runner in runners]
+        np.testing.assert_array_equal(*answers)
+        runners[first].close()
+        np.testing.assert_array_equal(runners[1 - first].infer(images(3))["y"], answers[0])
+        runners[1 - first].close()
+
+
+def test_what_is_on_the_gpu_is_taken_from_there(backend, networks, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    backend.build(networks["fp32"], tmp_path / "net.engine", BuildOptions(batch=BATCH))
+    given = images(4)
+    with backend.load(tmp_path / "net.engine") as runner:
+        expected = runner.infer(given)["y"]
+        there = torch.from_numpy(given["x"]).cuda()
+        np.testing.assert_array_equal(runner.infer({"x": there})["y"], expected)
+
+
+def test_timings_add_up(backend, networks, tmp_path: Path) -> None:
+    backend.build(networks["fp16"], tmp_path / "net.engine", BuildOptions(precision="fp16", batch=BATCH))
+    with backend.load(tmp_path / "net.engine") as runner:
+        found = runner.timings(images(16), 50)
+    assert all((part > 0).all() for part in (found.host_to_device, found.compute, found.device_to_host, found.enqueue))
+    assert found.latency.sum() <= found.wall
+    assert "GPU compute" in str(found)
+
+
+def test_the_inspector_tells_the_kernels_of_a_detailed_engine(backend, networks, tmp_path: Path) -> None:
+    detailed = replace(backend, detailed=True)
+    detailed.build(networks["fp16"], tmp_path / "net.engine", BuildOptions(precision="fp16", batch=BATCH))
+    found = inspector.parse(detailed.layers(tmp_path / "net.engine"), 4)
+    assert found.kernels
+    assert found.traffic > 0
+
+
+def test_a_timing_cache_is_written_and_used_again(networks, tmp_path: Path) -> None:
+    made = BACKENDS.load("tensorrt")()
+    if (reason := made.probe().builds) is not None:
+        pytest.skip(reason)
+    made.build(networks["fp32"], tmp_path / "one.engine", BuildOptions(batch=BATCH))
+    (cache,) = (tmp_path / ".timing").glob("*.cache")
+    size = cache.stat().st_size
+    assert size > 0
+    report = made.build(networks["fp32"], tmp_path / "two.engine", BuildOptions(batch=BATCH))
+    assert not any("timing cache" in note for note in report.notes)
+    assert cache.stat().st_size >= size
+
+
+@pytest.mark.parametrize("option", ["refit", "stripped", "version_compatible", "tf32"])
+def test_an_option_gives_an_engine(backend, option: str, networks, tmp_path: Path) -> None:
+    if (backend.title, option) == ("TensorRT-RTX", "version_compatible"):
+        pytest.skip("TensorRT-RTX has no lean runtime to put into an engine")
+    made = replace(backend, **{option: True})
+    report = made.build(networks["fp32"], tmp_path / "net.engine", BuildOptions(batch=BATCH))
+    assert any("no weights" in note for note in report.notes) == (option == "stripped")
+    if option != "stripped":
+        with made.load(tmp_path / "net.engine") as runner:
+            assert np.isfinite(runner.infer(images(2))["y"]).all()

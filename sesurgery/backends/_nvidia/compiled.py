@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sesurgery.backends import _source
@@ -95,7 +95,7 @@ def compile_(backend: NvidiaBackend, onnx: Path, options: BuildOptions) -> Compi
     ability = backend.probe()
     if ability.builds is not None:
         raise fail("SE603", f"{backend.title} cannot build here: {ability.builds}", ability.remedy)
-    builder = EngineBuilder(backend._trt(), backend.title, backend.capabilities, detailed=True)
+    builder = EngineBuilder(backend.library(), backend.title, replace(backend.settings(), detailed=True))
     builder.build(_source.read(onnx), options, None)
     if not builder.log.layers:
         raise fail("SE604", f"{backend.title} listed no layers of {onnx}", "its log has another form in this version")

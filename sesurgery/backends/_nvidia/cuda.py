@@ -1,114 +1,41 @@
-"""The few CUDA runtime calls a runner needs, through cuda-bindings, which imports without a GPU and without torch."""
+"""Which package talks to the GPU here, and whether there is one."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from typing import Any
+import importlib.util
 
-from sesurgery.backends.base import Array
-from sesurgery.diagnostics import fail
+from sesurgery.backends._nvidia import libcuda, with_bindings, with_pycuda
+from sesurgery.backends._nvidia.device import Device
+from sesurgery.backends._nvidia.libcuda import device_name
 
-MODULE = "cuda.bindings.runtime"
+__all__ = ["REMEDY", "device_name", "obstacle", "open_device"]
+
 REMEDY = "an NVIDIA GPU with its driver, and: pip install cuda-bindings"
+ADAPTERS = {with_pycuda.MODULE: with_pycuda.PycudaDevice, with_bindings.MODULE: with_bindings.BindingsDevice}
+"""By the module that each needs, in the order in which they are taken."""
 
 
 def obstacle() -> str | None:
     """Why CUDA cannot be used here, or None where it can; never raises."""
+    if (reason := libcuda.obstacle()) is not None:
+        return reason
+    reasons = [reason for module in ADAPTERS if (reason := _missing(module)) is not None]
+    return None if len(reasons) < len(ADAPTERS) else f"nothing talks to the GPU: {'; '.join(reasons)}"
+
+
+def open_device() -> Device:
+    """The GPU, through pycuda where it is installed and cuda-bindings elsewhere; raises SE603 where CUDA fails."""
+    for module, adapter in ADAPTERS.items():
+        if _missing(module) is None:
+            return adapter()
+    # The last one says best what is wrong.
+    return with_bindings.BindingsDevice()
+
+
+def _missing(module: str) -> str | None:
     try:
-        runtime = importlib.import_module(MODULE)
-    except ImportError as error:
-        return f"cuda-bindings is not installed ({error})"
-    try:
-        status, version = runtime.cudaDriverGetVersion()
-        if status == runtime.cudaError_t.cudaSuccess and version == 0:
-            return "no CUDA driver: libcuda is not on this machine"
-        status, count = runtime.cudaGetDeviceCount()
-        if status != runtime.cudaError_t.cudaSuccess:
-            return f"no CUDA device: {_words(runtime, status)}"
-        return None if count else "no CUDA device: the driver lists none"
-    except Exception as error:  # a broken driver is a reason like any other
-        return f"no CUDA driver: {error}"
-
-
-def device_name() -> str:
-    """The GPU in use, with its compute capability and the driver's CUDA version."""
-    cuda = Cuda()
-    properties = cuda.call("cudaGetDeviceProperties", cuda.call("cudaGetDevice"))
-    driver = cuda.call("cudaDriverGetVersion")
-    name = properties.name.decode().rstrip("\0")
-    return f"{name}, sm_{properties.major}{properties.minor}, CUDA {driver // 1000}.{driver % 1000 // 10}"
-
-
-class Cuda:
-    """Device memory, one stream and events; whatever is still held is given back by `close`."""
-
-    def __init__(self) -> None:
-        self._runtime = importlib.import_module(MODULE)
-        self._buffers: set[int] = set()
-        self._stream: Any = None
-
-    def call(self, function: str, *arguments: Any) -> Any:
-        """The result of a runtime function; raises SE603 with CUDA's words where it fails."""
-        status, *results = getattr(self._runtime, function)(*arguments)
-        if status != self._runtime.cudaError_t.cudaSuccess:
-            raise fail("SE603", f"{function}: {_words(self._runtime, status)}")
-        return results[0] if results else None
-
-    @property
-    def stream(self) -> int:
-        """The handle of a stream that is not the default one, on which TensorRT would synchronise the device."""
-        if self._stream is None:
-            self._stream = self.call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
-        return int(self._stream)
-
-    def allocate(self, size: int) -> int:
-        address = int(self.call("cudaMalloc", size))
-        self._buffers.add(address)
-        return address
-
-    def free(self, address: int) -> None:
-        self._buffers.discard(address)
-        self.call("cudaFree", address)
-
-    def upload(self, address: int, array: Array) -> None:
-        kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self.call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self.stream)
-
-    def download(self, array: Array, address: int) -> None:
-        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self.call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self.stream)
-
-    def synchronize(self) -> None:
-        self.call("cudaStreamSynchronize", self.stream)
-
-    def event(self) -> Any:
-        return self.call("cudaEventCreate")
-
-    def record(self, event: Any) -> None:
-        self.call("cudaEventRecord", event, self.stream)
-
-    def seconds_between(self, start: Any, end: Any) -> float:
-        """Both events must have happened: synchronise first."""
-        return float(self.call("cudaEventElapsedTime", start, end)) * 1e-3
-
-    def forget(self, event: Any) -> None:
-        self.call("cudaEventDestroy", event)
-
-    def close(self) -> None:
-        # After a failed kernel every call fails; what caused it has been raised already.
-        with contextlib.suppress(Exception):
-            if self._stream is not None:
-                self.synchronize()
-        for address in tuple(self._buffers):
-            with contextlib.suppress(Exception):
-                self.free(address)
-        if self._stream is not None:
-            with contextlib.suppress(Exception):
-                self.call("cudaStreamDestroy", self._stream)
-            self._stream = None
-
-
-def _words(runtime: Any, status: Any) -> str:
-    _, text = runtime.cudaGetErrorString(status)
-    return f"{text.decode()} ({status.name})"
+        importlib.import_module(module)
+    except Exception as error:  # not installed, or built for another driver: ImportError, OSError, RuntimeError
+        return f"{module.split('.')[0]} is not to be had ({error})"
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from types import ModuleType
@@ -13,6 +14,8 @@ from sesurgery.diagnostics import Diagnostic
 
 MISSING_OPERATOR = "Plugin not found"
 MOST_WARNINGS = 5
+SHORTEST_NAME = 4
+"""A node called `a` is found in any sentence."""
 LAYERS = "Layers:"
 """How the message begins that lists what the compiler made; only a detailed build has one."""
 
@@ -42,13 +45,17 @@ def collector(trt: ModuleType) -> Any:
     return Collector()
 
 
-def reporter(trt: ModuleType, progress: Progress) -> Any:
-    """An IProgressMonitor that passes on to `progress`; what that raises cancels the build and is kept in `raised`."""
+def reporter(trt: ModuleType, progress: Progress | None) -> Any:
+    """An IProgressMonitor that passes on to `progress`; what that raises cancels the build and is kept in `raised`.
+
+    `cancel` makes the build end at its next step.
+    """
 
     class Reporter(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
             super().__init__()
             self.raised: BaseException | None = None
+            self.cancelled = False
             self._steps: dict[str, int] = {}
             self._lock = threading.Lock()
 
@@ -59,15 +66,18 @@ def reporter(trt: ModuleType, progress: Progress) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             self._tell(phase_name, step + 1)
-            return self.raised is None
+            return self.raised is None and not self.cancelled
 
         def phase_finish(self, phase_name: str) -> None:
             # A phase may end before its last step was reported.
             self._tell(phase_name, self._steps.get(phase_name, 0))
 
+        def cancel(self) -> None:
+            self.cancelled = True
+
         def _tell(self, phase: str, done: int) -> None:
             with self._lock:
-                if self.raised is None:
+                if progress is not None and self.raised is None and not self.cancelled:
                     try:
                         progress(phase, done, self._steps.get(phase, 0))
                     except BaseException as error:
@@ -82,11 +92,13 @@ def parser_mistakes(name: str, source: Source, errors: Sequence[Any], logged: Se
     for error in errors:
         node, operator, code = error.node_name(), error.node_operator(), error.code().name
         # A description can be the mere source text of a failed check ("false"): the code says what kind it is.
-        words = f"{code.lower().replace('_', ' ')}: {' '.join(error.desc().split())}"
+        desc = " ".join(error.desc().split())
+        words = f"{code.lower().replace('_', ' ')}: {desc}"
         scope = source.scope(node)
         where = f"node {node!r} ({operator}{f', in {scope}' if scope else ''})" if node else str(source.path)
         hint = None
-        if code == "UNSUPPORTED_NODE" or MISSING_OPERATOR in words:
+        # An operator that it has, but not for this type or attribute, it tells of in words.
+        if MISSING_OPERATOR in words or (code == "UNSUPPORTED_NODE" and "Assertion failed" not in desc):
             words, hint = (
                 f"{name} has no operator {operator!r}",
                 "replace it by operators that ONNX defines, then export",
@@ -96,3 +108,15 @@ def parser_mistakes(name: str, source: Source, errors: Sequence[Any], logged: Se
         words = "; ".join(logged) or "the parser found no network in it"
         mistakes.append(Diagnostic("SE604", f"{name} cannot read {source.path}: {words}"))
     return mistakes
+
+
+def located(words: str, source: Source) -> str:
+    """A builder's words, and after them the module of each node that they name, where the file knows it."""
+    named = {node.name for node in source.model.graph.node if len(node.name) >= SHORTEST_NAME}
+    # Compiled layers are called `node_x_myl0_3`, fused ones `node_x + node_y`.
+    found = dict.fromkeys(
+        word for word in re.findall(r"[\w./:-]+", re.sub(r"_myl\d+_\d+", " ", words)) if word in named
+    )
+    scopes = {name: source.scope(name) for name in found}
+    where = ", ".join(f"{name} is in {scope}" for name, scope in scopes.items() if scope)
+    return f"{words} ({where})" if where else words

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import atexit
+import contextlib
+import math
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -10,135 +15,429 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sesurgery.backends import _feeds
+from sesurgery.backends._feeds import OnDevice
 from sesurgery.backends._nvidia import messages
-from sesurgery.backends._nvidia.cuda import Cuda
+from sesurgery.backends._nvidia.device import Device
+from sesurgery.backends._nvidia.foreign import on_device
+from sesurgery.backends._nvidia.timings import Timings
 from sesurgery.backends.base import Array, Runner, TensorInfo
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 
 EVENTS = 64
 """Runs that are put on the stream before their events are read: enough to keep a GPU busy, few enough to hold."""
+Shape = tuple[int, ...]
+Bounds = tuple[Shape, Shape, Shape]
+"""Smallest, tuned for, largest."""
+Key = tuple[int, tuple[tuple[str, Shape, int], ...]]
+"""What a captured graph is good for: a profile, and every tensor's shape and address."""
 
 
 class NvidiaRunner(Runner):
-    """One engine, one context, one stream; not for use from several threads at once."""
+    """One engine, one context, one stream; not for use from several threads at once.
 
-    def __init__(self, trt: ModuleType, name: str, plan: bytes, cuda: Cuda) -> None:
-        self._trt = trt
-        self._name = name
-        self._cuda: Cuda | None = cuda
-        self._log = messages.collector(trt)
-        self._runtime = trt.Runtime(self._log)
-        self._engine = self._must(self._runtime.deserialize_cuda_engine(plan), "load the engine")
-        self._context = self._must(self._engine.create_execution_context(), "make room for the engine")
+    `another()` gives a second context of the same engine, for another thread. They may be closed in any order. With
+    `cuda_graph` the second run on the same shapes is captured, and launched from then on.
+    """
+
+    def __init__(
+        self,
+        trt: ModuleType,
+        name: str,
+        plan: bytes,
+        device: Device,
+        *,
+        cuda_graph: bool = True,
+        version_compatible: bool = False,
+    ) -> None:
+        with device.active():
+            loaded = _Loaded(trt, name, plan, device, version_compatible)
+            try:
+                self._start(loaded, cuda_graph)
+            except BaseException:
+                loaded.end()
+                raise
+
+    def another(self) -> NvidiaRunner:
+        """A second context of this engine, with room and a stream of its own."""
+        loaded, _ = self._opened()
+        made = object.__new__(NvidiaRunner)
+        with loaded.device.active():
+            made._start(loaded, self._graphs)
+        return made
+
+    def _start(self, loaded: _Loaded, cuda_graph: bool) -> None:
+        self._graphs = cuda_graph
+        self._notes: list[str] = []
+        context = loaded.must(loaded.engine.create_execution_context(), "make room for the engine")
+        self.inputs, self.outputs = loaded.inputs, loaded.outputs
+        self._stream = loaded.device.stream()
         self._room: dict[str, tuple[int, int]] = {}
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        infos = {name: self._info(name) for name in names}
-        modes = {name: self._engine.get_tensor_mode(name) for name in names}
-        self.inputs = tuple(infos[name] for name in names if modes[name] == trt.TensorIOMode.INPUT)
-        self.outputs = tuple(infos[name] for name in names if modes[name] == trt.TensorIOMode.OUTPUT)
-        self._bounds: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        for info in self.inputs:
-            smallest, _, largest = self._engine.get_tensor_profile_shape(info.name, 0)
-            self._bounds[info.name] = (tuple(smallest), tuple(largest))
+        self._pinned: dict[str, Array] = {}
+        self._host: dict[str, Array] = {}
+        self._profile = 0
+        self._last: Key | None = None
+        self._captured: tuple[Key, int] | None = None
+        self._loaded: _Loaded | None = loaded
+        self._context: Any = context
+        loaded.enter(self)
 
-    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        cuda = self._open()
-        results = self._stage(cuda, feeds)
-        self._enqueue(cuda)
-        for name, array in results.items():
-            cuda.download(array, self._room[name][0])
-        cuda.synchronize()
-        return results
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What did not go as asked, such as a graph that could not be captured."""
+        return tuple(self._notes)
 
-    def time(self, feeds: Mapping[str, Array], repeats: int) -> NDArray[np.float64]:
+    def infer(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """Run once, on arrays of the host or the GPU (`__cuda_array_interface__`, DLPack); the answers are numpy's.
+
+        Raises SE606 naming the tensor, its shape and the range it must lie in.
+        """
+        loaded, device = self._opened()
+        with device.active(), self._settled(device):
+            shapes, sources = self._stage(loaded, feeds)
+            self._upload(device, sources)
+            self._run(loaded)
+            for name in shapes:
+                device.download(self._host[name], self._room[name][0], self._stream)
+            device.synchronize(self._stream)
+            types = {info.name: info.dtype for info in self.outputs}
+            # Copies: the next run writes to the same place.
+            return {name: _as(self._host[name], shape, types[name]).copy() for name, shape in shapes.items()}
+
+    def time(self, feeds: Mapping[str, Any], repeats: int) -> NDArray[np.float64]:
         """GPU time between events around each run; the feeds are on the device before the first."""
-        cuda = self._open()
-        self._stage(cuda, feeds)
-        self._enqueue(cuda)
-        cuda.synchronize()
+        loaded, device = self._opened()
         samples = np.empty(repeats, np.float64)
-        events = [(cuda.event(), cuda.event()) for _ in range(min(EVENTS, repeats))]
-        try:
+        with device.active(), self._settled(device), _events(device, 2 * min(EVENTS, repeats)) as events:
+            self._warm_up(loaded, feeds)
             for first in range(0, repeats, EVENTS):
-                batch = events[: repeats - first]
-                for start, end in batch:
-                    cuda.record(start)
-                    self._enqueue(cuda)
-                    cuda.record(end)
-                cuda.synchronize()
-                for index, (start, end) in enumerate(batch):
-                    samples[first + index] = cuda.seconds_between(start, end)
-        finally:
-            for pair in events:
-                for event in pair:
-                    cuda.forget(event)
+                count = min(EVENTS, repeats - first)
+                for index in range(count):
+                    device.record(events[2 * index], self._stream)
+                    self._run(loaded)
+                    device.record(events[2 * index + 1], self._stream)
+                device.synchronize(self._stream)
+                for index in range(count):
+                    samples[first + index] = device.seconds_between(events[2 * index], events[2 * index + 1])
         return samples
 
+    def timings(self, feeds: Mapping[str, Any], repeats: int) -> Timings:
+        """Each run with its copies, one after the other; in parts, and what the host took to start it."""
+        loaded, device = self._opened()
+        parts = np.empty((3, repeats), np.float64)
+        enqueue = np.empty(repeats, np.float64)
+        with device.active(), self._settled(device), _events(device, 4) as events:
+            shapes, sources = self._warm_up(loaded, feeds)
+            begin = time.perf_counter()
+            for index in range(repeats):
+                device.record(events[0], self._stream)
+                self._upload(device, sources)
+                device.record(events[1], self._stream)
+                started = time.perf_counter()
+                self._run(loaded)
+                enqueue[index] = time.perf_counter() - started
+                device.record(events[2], self._stream)
+                for name in shapes:
+                    device.download(self._host[name], self._room[name][0], self._stream)
+                device.record(events[3], self._stream)
+                device.synchronize(self._stream)
+                for part in range(3):
+                    parts[part, index] = device.seconds_between(events[part], events[part + 1])
+            wall = time.perf_counter() - begin
+        return Timings(parts[0], parts[1], parts[2], enqueue, wall, self._captured is not None)
+
+    def layers(self) -> str:
+        """What the inspector tells of the engine's layers, as JSON."""
+        loaded, device = self._opened()
+        with device.active():
+            return loaded.layers()
+
     def close(self) -> None:
-        if self._cuda is None:
+        loaded = getattr(self, "_loaded", None)
+        if loaded is None:
             return
-        cuda, self._cuda = self._cuda, None
-        # In this order: a context outlives neither its engine nor the memory it was told to write to.
+        self._loaded = None
+        device = loaded.device
+        # In this order: a graph and a context outlive neither the memory they write to nor their engine.
+        with contextlib.suppress(Exception), device.active():
+            with contextlib.suppress(Exception):
+                device.synchronize(self._stream)
+            if self._captured is not None:
+                device.forget_graph(self._captured[1])
+            self._context = None
+            for address, _ in self._room.values():
+                device.free(address)
+            for array in self._pinned.values():
+                device.unpin(array)
+            device.forget_stream(self._stream)
         self._context = None
-        self._engine = None
-        self._runtime = None
         self._room.clear()
-        cuda.close()
+        self._pinned.clear()
+        self._host.clear()
+        loaded.leave()
 
-    def _stage(self, cuda: Cuda, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Put the feeds on the device, tell the context where everything lies, give the arrays for the outputs."""
-        checked = _feeds.check(self.inputs, feeds, self._bounds)
-        for name, array in checked.items():
-            self._yes(self._context.set_input_shape(name, array.shape), f"take shape {array.shape} for {name!r}")
+    def __del__(self) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _settled(self, device: Device) -> Iterator[None]:
+        """Nothing is under way when a run fails: its buffers are used again."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Exception):
+                device.synchronize(self._stream)
+            raise
+
+    def _warm_up(self, loaded: _Loaded, feeds: Mapping[str, Any]) -> tuple[dict[str, Shape], Mapping[str, Any]]:
+        """Feeds on the device, and all that happens only once done: kernels loaded, the graph captured."""
+        staged = self._stage(loaded, feeds)
+        self._upload(loaded.device, staged[1])
+        for _ in range(2 if self._graphs else 1):
+            self._run(loaded)
+        loaded.device.synchronize(self._stream)
+        return staged
+
+    def _stage(
+        self, loaded: _Loaded, feeds: Mapping[str, Any]
+    ) -> tuple[dict[str, Shape], Mapping[str, Array | OnDevice]]:
+        """Tell the context all shapes and where everything lies; gives the outputs' shapes, and the feeds checked."""
+        sources = {name: on_device(name, feed) or feed for name, feed in feeds.items()}
+        only = (
+            {name: (low, high) for name, (low, _, high) in loaded.bounds[0].items()}
+            if len(loaded.bounds) == 1
+            else None
+        )
+        _feeds.fit(self.inputs, sources, only)
+        self._choose_profile(loaded, {name: tuple(feed.shape) for name, feed in sources.items()})
+        for name, feed in sources.items():
+            done = self._context.set_input_shape(name, tuple(feed.shape))
+            loaded.yes(done, f"take shape {list(feed.shape)} for {name!r}")
         if missing := self._context.infer_shapes():
-            raise fail("SE606", f"{self._name} cannot tell its shapes without {', '.join(missing)}")
-        results = {
-            info.name: np.empty(tuple(self._context.get_tensor_shape(info.name)), info.dtype) for info in self.outputs
-        }
-        for name, array in {**checked, **results}.items():
-            address = self._reserve(cuda, name, array.nbytes)
-            self._yes(self._context.set_tensor_address(name, address), f"take an address for {name!r}")
-        for name, array in checked.items():
-            cuda.upload(self._room[name][0], array)
-        return results
+            raise fail("SE606", f"{loaded.name} cannot tell its shapes without {', '.join(missing)}")
+        shapes = {}
+        for info in self.outputs:
+            shapes[info.name] = tuple(self._context.get_tensor_shape(info.name))
+            if -1 in shapes[info.name]:
+                raise fail("SE603", f"the shape of {info.name!r} depends on the data, which is not supported")
+        used = [(name, tuple(feed.shape), feed.nbytes) for name, feed in sources.items()]
+        for info in self.outputs:
+            size = math.prod(shapes[info.name]) * np.dtype(info.dtype).itemsize
+            used.append((info.name, shapes[info.name], size))
+        for name, _, size in used:
+            address = self._reserve(loaded.device, name, size)
+            loaded.yes(self._context.set_tensor_address(name, address), f"take an address for {name!r}")
+        self._key: Key = (self._profile, tuple((name, shape, self._room[name][0]) for name, shape, _ in used))
+        for name, feed in sources.items():
+            if isinstance(feed, np.ndarray):
+                _as(self._host[name], feed.shape, feed.dtype)[...] = feed
+        return shapes, sources
 
-    def _reserve(self, cuda: Cuda, name: str, size: int) -> int:
+    def _upload(self, device: Device, sources: Mapping[str, Array | OnDevice]) -> None:
+        for name, feed in sources.items():
+            if isinstance(feed, OnDevice):
+                # Copied, not used where it lies: a captured graph holds addresses, and TensorRT wants aligned ones.
+                if feed.stream is not None:
+                    device.wait_for(feed.stream)
+                device.copy(self._room[name][0], feed.address, feed.nbytes, self._stream)
+            else:
+                device.upload(self._room[name][0], self._host[name], self._stream)
+
+    def _reserve(self, device: Device, name: str, size: int) -> int:
+        """Room for a tensor on the GPU and on the host; what is large enough stays where it is."""
         address, capacity = self._room.get(name, (0, -1))
         if size > capacity:
             if capacity >= 0:
-                cuda.synchronize()
+                device.synchronize(self._stream)
+                # Forgotten before it is freed: nothing may be freed twice when the next step fails.
                 del self._room[name]
-                cuda.free(address)
-            # An address is wanted for an empty tensor, too.
-            address = cuda.allocate(max(size, 1))
+                device.free(address)
+            address = device.allocate(size)
             self._room[name] = (address, size)
+        room = self._pinned.get(name)
+        if room is None or room.nbytes < size:
+            if room is not None:
+                device.synchronize(self._stream)
+                device.unpin(self._pinned.pop(name))
+            room = self._pinned[name] = device.pin(size)
+        self._host[name] = room[:size]
         return address
 
-    def _enqueue(self, cuda: Cuda) -> None:
-        self._yes(self._context.execute_async_v3(cuda.stream), "run")
+    def _choose_profile(self, loaded: _Loaded, shapes: Mapping[str, Shape]) -> None:
+        """Of the profiles that take these shapes, the one tuned for the nearest; raises SE606 where none does."""
+        fitting = [
+            number
+            for number, bounds in enumerate(loaded.bounds)
+            if all(_within(shape, bounds[name]) for name, shape in shapes.items())
+        ]
+        if not fitting:
+            raise SesurgeryError([_outside(shapes, loaded.bounds)])
+        nearest = min(fitting, key=lambda number: _distance(shapes, loaded.bounds[number]))
+        if nearest != self._profile:
+            done = self._context.set_optimization_profile_async(nearest, self._stream)
+            loaded.yes(done, f"take profile {nearest + 1}")
+            loaded.device.synchronize(self._stream)
+            self._profile = nearest
 
-    def _info(self, name: str) -> TensorInfo:
-        shape = tuple(self._engine.get_tensor_shape(name))
-        # Only the batch is dynamic: build refuses anything else.
-        dims = tuple(("batch" if axis == 0 else f"dim{axis}") if dim == -1 else dim for axis, dim in enumerate(shape))
-        dtype = self._engine.get_tensor_dtype(name)
+    def _run(self, loaded: _Loaded) -> None:
+        """One run of what was staged: plain at first, captured at the second time, launched from then on."""
+        device, key = loaded.device, self._key
+        if self._captured is not None and self._captured[0] != key:
+            device.synchronize(self._stream)
+            device.forget_graph(self._captured[1])
+            self._captured = None
+        if self._graphs and self._captured is None and self._last == key:
+            self._capture(loaded)
+        if self._captured is not None:
+            device.launch(self._captured[1], self._stream)
+        else:
+            self._enqueue(loaded)
+        self._last = key
+
+    def _capture(self, loaded: _Loaded) -> None:
+        device = loaded.device
+        # Only TensorRT-RTX can tell: it may still be compiling a kernel for these shapes, and will not be later.
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        if capturable is not None and not capturable(self._stream):
+            return
+        device.begin_capture(self._stream)
         try:
-            return TensorInfo(name, dims, np.dtype(self._trt.nptype(dtype)).name)
-        except TypeError:
-            raise fail("SE603", f"{name!r} is {dtype.name.lower()}, which numpy does not have") from None
+            self._enqueue(loaded)
+            graph = device.end_capture(self._stream)
+        except SesurgeryError as error:
+            device.abandon_capture(self._stream)
+            self._graphs = False
+            self._notes.append(f"no CUDA graph: {error.diagnostics[0].message}")
+            return
+        self._captured = (self._key, graph)
 
-    def _must(self, made: Any, what: str) -> Any:
-        self._yes(made is not None, what)
+    def _enqueue(self, loaded: _Loaded) -> None:
+        loaded.yes(self._context.execute_async_v3(self._stream), "run")
+
+    def _opened(self) -> tuple[_Loaded, Device]:
+        if self._loaded is None:
+            raise fail("SE603", "the engine was closed", "use a runner inside its `with` block")
+        return self._loaded, self._loaded.device
+
+
+class _Loaded:
+    """A deserialised engine and its device, which end with the last runner that uses them, or with the program."""
+
+    def __init__(self, trt: ModuleType, name: str, plan: bytes, device: Device, version_compatible: bool) -> None:
+        self.name = name
+        self.device = device
+        self._users = 0
+        self._runners: weakref.WeakSet[NvidiaRunner] = weakref.WeakSet()
+        self._trt = trt
+        self._log = messages.collector(trt)
+        self._runtime: Any = trt.Runtime(self._log)
+        if version_compatible:
+            # Such an engine brings its own runtime along, which is code.
+            self._runtime.engine_host_code_allowed = True
+        self.engine: Any = self.must(self._runtime.deserialize_cuda_engine(plan), "load the engine")
+        names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
+        modes = {tensor: self.engine.get_tensor_mode(tensor) for tensor in names}
+        fed = [tensor for tensor in names if modes[tensor] == trt.TensorIOMode.INPUT]
+        infos = {tensor: self._info(tensor, alone=len(fed) == 1 or tensor not in fed) for tensor in names}
+        self.inputs = tuple(infos[tensor] for tensor in fed)
+        self.outputs = tuple(infos[tensor] for tensor in names if modes[tensor] == trt.TensorIOMode.OUTPUT)
+        self.bounds = tuple(
+            {tensor: self._bounds(tensor, number) for tensor in fed}
+            for number in range(max(1, self.engine.num_optimization_profiles))
+        )
+        # Registered after pycuda's own clean-up, so run before it: TensorRT's objects must die before the context.
+        atexit.register(self.end)
+
+    def enter(self, runner: NvidiaRunner) -> None:
+        self._users += 1
+        self._runners.add(runner)
+
+    def leave(self) -> None:
+        """One runner less; with the last one all ends."""
+        self._users -= 1
+        if self._users <= 0:
+            self.end()
+
+    def end(self) -> None:
+        for runner in tuple(self._runners):
+            self._runners.discard(runner)
+            runner.close()
+        self.engine = None
+        self._runtime = None
+        self.device.close()
+        atexit.unregister(self.end)
+
+    def layers(self) -> str:
+        inspector = self.engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+
+    def must(self, made: Any, what: str) -> Any:
+        self.yes(made is not None, what)
         return made
 
-    def _yes(self, done: bool, what: str) -> None:
+    def yes(self, done: bool, what: str) -> None:
         """TensorRT answers False or None and tells the reason to its logger only."""
         if not done:
             words = "; ".join(self._log.errors) or "no reason given"
             self._log.errors.clear()
-            raise fail("SE603", f"{self._name} cannot {what}: {words}")
+            raise fail("SE603", f"{self.name} cannot {what}: {words}")
 
-    def _open(self) -> Cuda:
-        if self._cuda is None:
-            raise fail("SE603", "the engine was closed", "use a runner inside its `with` block")
-        return self._cuda
+    def _bounds(self, tensor: str, profile: int) -> Bounds:
+        shape = tuple(self.engine.get_tensor_shape(tensor))
+        if -1 not in shape:
+            return shape, shape, shape
+        smallest, best, largest = self.engine.get_tensor_profile_shape(tensor, profile)
+        return tuple(smallest), tuple(best), tuple(largest)
+
+    def _info(self, tensor: str, *, alone: bool) -> TensorInfo:
+        if self.engine.get_tensor_location(tensor) != self._trt.TensorLocation.DEVICE:
+            raise fail("SE603", f"{tensor!r} is read or written on the host, which is not supported")
+        shape = tuple(self.engine.get_tensor_shape(tensor))
+        # An engine does not keep the names that dimensions have in the ONNX file; those of two inputs may differ.
+        words = [("batch" if axis == 0 else f"dim{axis}") for axis in range(len(shape))]
+        dims = tuple(
+            dim if dim != -1 else word if alone else f"{tensor}.{word}" for dim, word in zip(shape, words, strict=True)
+        )
+        dtype = self.engine.get_tensor_dtype(tensor)
+        try:
+            return TensorInfo(tensor, dims, np.dtype(self._trt.nptype(dtype)).name)
+        except TypeError:
+            raise fail("SE603", f"{tensor!r} is {dtype.name.lower()}, which numpy does not have") from None
+
+
+@contextlib.contextmanager
+def _events(device: Device, count: int) -> Iterator[list[int]]:
+    made: list[int] = []
+    try:
+        made.extend(device.event() for _ in range(count))
+        yield made
+    finally:
+        for event in made:
+            device.forget_event(event)
+
+
+def _as(room: Array, shape: Shape, dtype: Any) -> Array:
+    """Bytes as an array."""
+    array: Array = room.view(dtype).reshape(shape)
+    return array
+
+
+def _outside(shapes: Mapping[str, Shape], profiles: Sequence[Mapping[str, Bounds]]) -> Diagnostic:
+    given = ", ".join(f"input {name!r} of shape {list(shape)}" for name, shape in shapes.items())
+    known = "; ".join(
+        f"profile {number + 1}: "
+        + ", ".join(f"{name!r} from {list(low)} to {list(high)}" for name, (low, _, high) in bounds.items())
+        for number, bounds in enumerate(profiles)
+    )
+    return Diagnostic("SE606", f"no profile of the engine takes {given}", hint=known)
+
+
+def _within(shape: Shape, bounds: Bounds) -> bool:
+    return all(low <= size <= high for low, size, high in zip(bounds[0], shape, bounds[2], strict=True))
+
+
+def _distance(shapes: Mapping[str, Shape], bounds: Mapping[str, Bounds]) -> float:
+    return sum(
+        abs(math.log(size / best))
+        for name, shape in shapes.items()
+        for size, best in zip(shape, bounds[name][1], strict=True)
+    )

@@ -1,6 +1,12 @@
 """The compiler's list of layers, read: kernels, what they move, what fused."""
 
+import json
+
+import pytest
+
+from sesurgery.backends._nvidia import inspector
 from sesurgery.backends._nvidia.compiled import Compiled, parse
+from sesurgery.diagnostics import SesurgeryError
 
 LOG = """Layers:
 Name: __mye1_0_myl0_0, LayerType: shape_call, Inputs: [], Constants: [], Outputs: [], TacticName: , \
@@ -31,3 +37,34 @@ def test_traffic_counts_activations_once_read_and_once_written_but_no_constants(
     assert one.traffic == (3 * 64 + 4 * 64) * 2 + 4 * 64 * 2 + 4 * 4
     assert eight.traffic == 8 * one.traffic
     assert one.fusions == {"correlation": 1, "TranCastMean": 1}
+
+
+TEN = {"Name": "x", "Location": "Device", "Dimensions": [-1, 3, 8, 8], "Format/Datatype": "Row major linear FP16"}
+ELEVEN = {
+    "Name": "x",
+    "Location": "Device",
+    "Dimensions": [-1, 3, 8, 8],
+    "Format": "Row major linear",
+    "Datatype": "Half",
+}
+
+
+@pytest.mark.parametrize(("tensor", "ends"), [(TEN, "Bindings"), (ELEVEN, "I/O Tensors")], ids=["10", "11"])
+def test_an_inspectors_json_is_read_in_either_versions_words(tensor: dict, ends: str) -> None:
+    layer = {
+        "Name": "conv",
+        "LayerType": "CaskConvolution",
+        "Inputs": [tensor],
+        "Outputs": [{**tensor, "Name": "y"}],
+        "Metadata": "[ONNX Layer: node_Conv_1]\u001e[ONNX Layer: node_relu]",
+    }
+    text = json.dumps({"Layers": [layer, {**layer, "Name": "shape", "Inputs": [], "Outputs": []}], ends: ["x", "y"]})
+    found = inspector.parse(text, 4)
+    assert found.traffic == 2 * 4 * 3 * 64 * 2
+    assert [kernel.nodes for kernel in found.kernels] == [("node_Conv_1", "node_relu")]
+
+
+@pytest.mark.parametrize("layers", [["conv", "relu"], []])
+def test_an_engine_that_has_only_names_says_how_to_get_more(layers: list[str]) -> None:
+    with pytest.raises(SesurgeryError, match=r"SE603.*does not tell its layers(.|\n)*-O detailed=true"):
+        inspector.parse(json.dumps({"Layers": layers, "Bindings": []}))

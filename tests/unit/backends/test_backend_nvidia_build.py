@@ -12,6 +12,7 @@ import pytest
 from sesurgery.backends import _source
 from sesurgery.backends._nvidia import cuda
 from sesurgery.backends._nvidia.build import EngineBuilder
+from sesurgery.backends._nvidia.settings import Settings
 from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.tensorrt import TensorRT
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
@@ -78,7 +79,7 @@ def test_a_broken_file_is_refused_before_the_parser_accepts_it(part: float, fp32
 def test_what_the_parser_takes_for_a_network_is_not_built(content: bytes, message: str, tmp_path: Path) -> None:
     # The check before would refuse both; a file that is replaced between the check and the parser gets this far.
     (tmp_path / "net.onnx").write_bytes(content)
-    builder = EngineBuilder(RTX._trt(), "TensorRT-RTX")
+    builder = EngineBuilder(RTX.library(), "TensorRT-RTX")
     with pytest.raises(SesurgeryError, match=rf"SE604.*{message}"):
         builder.build(_source.Source(tmp_path / "net.onnx", onnx.ModelProto()), BuildOptions(), None)
 
@@ -100,6 +101,14 @@ def test_an_operator_it_does_not_have_is_named_with_its_node_and_scope(operator,
 
 
 @needs_rtx
+def test_an_operator_it_has_for_other_types_is_told_in_its_own_words(make, tmp_path: Path) -> None:
+    path = make("(bfloat16[batch,4] x) => (bfloat16[batch,4] y) { a = Relu(x)\n y = HardSwish(a) }", domains='"": 22')
+    message = refused(path, tmp_path / "e.engine", BuildOptions(precision="bf16"))
+    assert "SE604]: node 'node_y' (HardSwish): unsupported node: " in message
+    assert "The current type = BF16" in message
+
+
+@needs_rtx
 @pytest.mark.parametrize(("file", "precision"), [("fp32", "fp16"), ("fp16", "fp32")])
 def test_an_engine_is_not_given_a_precision_it_does_not_have(file, precision, tmp_path: Path, request) -> None:
     message = refused(request.getfixturevalue(file), tmp_path / "e.engine", BuildOptions(precision=precision))
@@ -107,15 +116,17 @@ def test_an_engine_is_not_given_a_precision_it_does_not_have(file, precision, tm
 
 
 @needs_rtx
-def test_a_dynamic_height_is_refused(make, tmp_path: Path) -> None:
+def test_a_dynamic_height_without_a_profile_is_refused(make, tmp_path: Path) -> None:
     path = make("(float[batch,3,height,8] x) => (float[batch,3,height,8] y) { y = Relu(x) }")
-    assert "input 'x' has shape [-1, 3, -1, 8]: only the batch may be dynamic" in refused(path, tmp_path / "e.engine")
+    message = refused(path, tmp_path / "e.engine")
+    assert "input 'x' has shape [-1, 3, -1, 8]: more than its batch is dynamic" in message
+    assert "hint: give its sizes: --shape x=SIZE0x3xSIZE2x8" in message
 
 
 @needs_rtx
 def test_what_the_builder_cannot_build_is_said_in_its_own_words(fp32: Path) -> None:
     # There are no fp32 matrix products for Turing.
-    builder = EngineBuilder(RTX._trt(), "TensorRT-RTX", ("SM75",))
+    builder = EngineBuilder(RTX.library(), "TensorRT-RTX", Settings(capabilities=("SM75",)))
     with pytest.raises(SesurgeryError, match=r"SE604.*TensorRT-RTX cannot build .*FP32 GEMM is not supported"):
         builder.build(_source.read(fp32), BuildOptions(), None)
 
@@ -159,11 +170,9 @@ def test_the_reason_for_no_gpu_fits_one_line() -> None:
 
 
 @needs_no_gpu
-def test_cuda_calls_fail_with_cudas_words() -> None:
-    device = cuda.Cuda()
-    with pytest.raises(SesurgeryError, match=r"SE603.*cudaMalloc: .*\(cudaError"):
-        device.allocate(16)
-    device.close()
+def test_a_device_that_cannot_be_opened_says_why() -> None:
+    with pytest.raises(SesurgeryError, match=r"SE603.*: (no CUDA driver|.*\(CUDA_ERROR_)"):
+        cuda.open_device()
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, version: str) -> None:

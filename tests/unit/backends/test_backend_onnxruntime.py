@@ -10,6 +10,7 @@ import pytest
 from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.diagnostics import SesurgeryError
+from sesurgery.models import onnx_io
 
 # Same kernels in another order of operations.
 FP32_TOLERANCE = 1e-5
@@ -87,6 +88,25 @@ def test_weights_outside_the_file_end_up_in_the_engine(fp32: Path, tmp_path: Pat
     (tmp_path / "se.onnx.data").unlink()
     with OnnxRuntime().load(tmp_path / "engines" / "e.onnx") as runner:
         np.testing.assert_allclose(runner.infer(images(2))["y"], expected, atol=FP32_TOLERANCE)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_an_engine_that_one_file_cannot_hold_keeps_its_weights_beside_it(provider, tmp_path, monkeypatch) -> None:
+    weight = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    graph = "net (float[batch, 64] x) => (float[batch, 64] y) { y = MatMul(x, w) }"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {graph}')
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    monkeypatch.setattr(onnx_io, "LIMIT", 4096)
+    engine, backend = tmp_path / "engines" / "e.onnx", OnnxRuntime(provider=provider)
+    backend.build(tmp_path / "net.onnx", engine, BuildOptions())
+    assert sorted(path.name for path in engine.parent.iterdir()) == ["e.onnx", "e.onnx.data"]
+    assert backend.beside(engine) == (engine.with_name("e.onnx.data"),)
+    (tmp_path / "weights").unlink()
+    image = np.ones((3, 64), np.float32)
+    # What a GPU runs is run on the CPU here: the file has the same form.
+    with OnnxRuntime().load(engine) as runner:
+        np.testing.assert_allclose(runner.infer({"x": image})["y"], image @ weight, rtol=0, atol=FP32_TOLERANCE)
 
 
 def test_building_prints_nothing(fp32: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

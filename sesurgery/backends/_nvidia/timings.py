@@ -1,0 +1,75 @@
+"""Where the time of a run goes, in trtexec's words: copies in, GPU compute, copies out, and the host's enqueue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+ENQUEUE_BOUND = 0.8
+"""Median enqueue over median GPU compute above which the host holds the GPU up."""
+UNSTABLE = 0.025
+"""Coefficient of variation above which trtexec calls a measurement unstable."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of each run by part, in the order they ran; `wall` is from the first enqueue to the last result.
+
+    `graph`: whether the runs were launches of a CUDA graph.
+    """
+
+    host_to_device: Floats
+    compute: Floats
+    device_to_host: Floats
+    enqueue: Floats
+    wall: float
+    graph: bool
+
+    @property
+    def latency(self) -> Floats:
+        """Host to device, compute and device to host together."""
+        return self.host_to_device + self.compute + self.device_to_host
+
+    @property
+    def throughput(self) -> float:
+        """Runs a second."""
+        return len(self.compute) / self.wall
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the numbers doubtful."""
+        found = []
+        enqueue, compute = float(np.median(self.enqueue)), float(np.median(self.compute))
+        if enqueue > ENQUEUE_BOUND * compute:
+            took = f"{enqueue * 1e3:.3g} ms to start what the GPU does in {compute * 1e3:.3g} ms"
+            text = f"enqueue-bound: the host takes {took}"
+            found.append(text if self.graph else f"{text}; a CUDA graph would help")
+        spread = float(np.std(self.compute) / np.mean(self.compute))
+        if spread > UNSTABLE:
+            found.append(f"unstable: GPU compute varies by {100 * spread:.1f} % (above {100 * UNSTABLE:.1f} %)")
+        return tuple(found)
+
+    def __str__(self) -> str:
+        parts = {
+            "Latency": self.latency,
+            "Enqueue": self.enqueue,
+            "H2D": self.host_to_device,
+            "GPU compute": self.compute,
+            "D2H": self.device_to_host,
+        }
+        lines = [
+            f"{'':12}{'min':>9}{'mean':>9}{'median':>9}{'p90':>9}{'p95':>9}{'p99':>9}{'max':>9}  ms",
+            *(f"{name:12}{_row(seconds * 1e3)}" for name, seconds in parts.items()),
+            f"{len(self.compute)} runs in {self.wall:.3g} s, {self.throughput:.1f} a second; "
+            f"GPU compute {self.compute.sum():.3g} s; transfers on, CUDA graph {'on' if self.graph else 'off'}",
+            *(f"warning: {text}" for text in self.warnings),
+        ]
+        return "\n".join(lines)
+
+
+def _row(values: Floats) -> str:
+    found = (values.min(), values.mean(), *np.percentile(values, (50, 90, 95, 99)), values.max())
+    return "".join(f"{value:9.3f}" for value in found)

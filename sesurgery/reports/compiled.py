@@ -1,0 +1,81 @@
+"""A compiled network as a table of fusions, as lines of kernels, and as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sesurgery.backends._nvidia.compiled import Compiled, Kernel
+
+
+@dataclass(frozen=True)
+class CompiledReport:
+    """What was compiled, how, and what came of it; `scopes` has the module of each ONNX node where it is known."""
+
+    name: str
+    how: str
+    compiled: Compiled
+    scopes: Mapping[str, str]
+
+    def modules(self, kernel: Kernel) -> tuple[str, ...]:
+        """The modules whose operations a kernel carries out, each once."""
+        return tuple(dict.fromkeys(self.scopes[node] for node in kernel.nodes if node in self.scopes))
+
+
+def to_json(report: CompiledReport) -> dict[str, object]:
+    """Plain data: totals, fusions by how often, and every kernel with its nodes and the modules they are of."""
+    compiled = report.compiled
+    return {
+        "name": report.name,
+        "how": report.how,
+        "batch": compiled.batch,
+        "kernels": len(compiled.kernels),
+        "activation_bytes": compiled.traffic,
+        "fusions": compiled.fusions,
+        "layers": [
+            {
+                "name": kernel.name,
+                "kind": kernel.kind,
+                "fused": kernel.fused,
+                "bytes": compiled.moved(kernel),
+                "types": sorted({tensor.dtype for tensor in kernel.outputs}),
+                "nodes": list(kernel.nodes),
+                "modules": list(report.modules(kernel)),
+            }
+            for kernel in compiled.kernels
+        ],
+    }
+
+
+def to_text(report: CompiledReport, *, every: bool = False) -> str:
+    """The fusions with how often and how much they move; with `every`, every kernel in the order they run."""
+    return "\n".join([*_summary(report), "", *(_kernels(report) if every else _fusions(report.compiled))])
+
+
+def _summary(report: CompiledReport) -> Iterator[str]:
+    compiled = report.compiled
+    yield f"{report.name}: {report.how}"
+    moved = f"{_mega(compiled.traffic)} MB of activations read and written"
+    yield f"{len(compiled.kernels)} kernels, {moved} at batch {compiled.batch}"
+
+
+def _fusions(compiled: Compiled) -> Iterator[str]:
+    moved: dict[str, int] = {}
+    for kernel in compiled.kernels:
+        moved[kernel.fused] = moved.get(kernel.fused, 0) + compiled.moved(kernel)
+    counts = compiled.fusions
+    wide = max(map(len, counts), default=0)
+    yield f"{'kernel':{wide}}  {'count':>5}  {'MB':>9}"
+    for name in sorted(moved, key=lambda name: -moved[name]):
+        yield f"{name:{wide}}  {counts[name]:>5}  {_mega(moved[name]):>9}"
+
+
+def _kernels(report: CompiledReport) -> Iterator[str]:
+    for kernel in report.compiled.kernels:
+        of = ", ".join(report.modules(kernel) or kernel.nodes)
+        types = "/".join(sorted({tensor.dtype for tensor in kernel.outputs}))
+        yield f"{_mega(report.compiled.moved(kernel)):>9} MB  {types:8}  {kernel.fused}{f'  {of}' if of else ''}"
+
+
+def _mega(count: int) -> str:
+    return f"{count / 1e6:.2f}"
