@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sesurgery.diagnostics import fail
 
 Values = dict[str, NDArray[np.generic]]
+Feeds = Mapping[str, NDArray[np.generic]]
 BATCH, SIZE = 2, 64
 """What stands for an open first dimension, and for any other."""
 TINY = 1e-30
@@ -36,18 +37,24 @@ def feeds(model: onnx.ModelProto, seed: int = 0) -> Values:
     return found
 
 
-def outputs(model: onnx.ModelProto, fed: Mapping[str, NDArray[np.generic]]) -> Values:
+def outputs(model: onnx.ModelProto, fed: Feeds) -> Values:
     """All outputs, computed by ONNX Runtime on the CPU without its own rewriting; raises SE602 where it cannot."""
+    return {name: values[0] for name, values in outputs_of_all(model, [fed]).items()}
+
+
+def outputs_of_all(model: onnx.ModelProto, samples: Sequence[Feeds]) -> Values:
+    """The outputs of each of several feeds, stacked; they must be of one shape."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found = session.run(None, dict(fed))
+        found = [session.run(None, dict(feeds)) for feeds in samples]
     except Exception as error:  # its exceptions share no base class but Exception
         text = f"ONNX Runtime cannot run the graph, so that nothing can be proved about it: {error}"
         raise fail("SE602", text, "lower it without verification") from error
-    return dict(zip((value.name for value in model.graph.output), found, strict=True))
+    names = [value.name for value in model.graph.output]
+    return {name: np.stack([values[index] for values in found]) for index, name in enumerate(names)}
 
 
 def difference(reference: Values, found: Values) -> float:

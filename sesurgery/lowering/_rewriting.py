@@ -12,17 +12,13 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
 from sesurgery.lowering._dataflow import Dataflow
+from sesurgery.lowering._opset import opset
 from sesurgery.lowering._retyping import prepare, unique
 
 AXES_ARE_INPUTS = 18
 """The opset from which on ReduceMean takes its axes as an input."""
 OLDEST_OPSET = 13
 LIMIT = 2 * 1024**3 - 1
-
-
-def opset(model: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators; 0 where the model imports none."""
-    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
 def obstacle(model: onnx.ModelProto) -> str | None:

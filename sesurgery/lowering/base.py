@@ -60,15 +60,16 @@ class Pass(ABC):
         return None
 
 
-def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool = False) -> Lowered:
+def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequence[_numerics.Feeds] = False) -> Lowered:
     """Apply passes in order, each between its `requires` and its `ensures`; the result passes the ONNX checker.
 
-    `verify` computes random inputs with the graphs before and after every pass that changed something, and compares.
+    `verify` computes random inputs, or the samples given, with the graphs before and after every pass that changed
+    something, and compares.
     Raises SE602 where a pass cannot start and SE607 where one breaks its promise.
     """
     edits: list[Edit] = []
     differences: dict[str, float] = {}
-    fed = _numerics.feeds(model) if verify else {}
+    fed = [_numerics.feeds(model)] if verify is True else list(verify or ())
     expected: _numerics.Values | None = None
     for step in passes:
         name = type(step).__name__
@@ -83,9 +84,9 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool = False)
             raise fail("SE607", f"{name} left a model that the ONNX checker rejects: {error}") from error
         edits.extend(lowered.edits)
         before, model = model, lowered.model
-        if verify and any(edit.changed for edit in lowered.edits):
-            expected = expected or _numerics.outputs(before, fed)
-            found = _numerics.outputs(model, fed)
+        if fed and any(edit.changed for edit in lowered.edits):
+            expected = expected or _numerics.outputs_of_all(before, fed)
+            found = _numerics.outputs_of_all(model, fed)
             differences[name] = _numerics.difference(expected, found)
             if not differences[name] <= step.tolerance:
                 words = f"it changed an output by {differences[name]:.2g} of its largest value"

@@ -171,7 +171,8 @@ def test_passes_run_in_the_order_that_they_ask_for() -> None:
 @pytest.mark.parametrize("name", PASSES.names())
 def test_every_pass_names_its_tolerance_and_passes_that_there_are(name: str) -> None:
     step = PASSES.load(name)
-    assert 0 < step.tolerance < 0.1
+    # 8 bits are held to the samples they were calibrated on, and more loosely.
+    assert 0 < step.tolerance < (0.5 if name == "quantize" else 0.1)
     assert set(step.after) <= set(PASSES.names())
 
 

@@ -1,0 +1,85 @@
+"""The samples on which an engine's ranges are found: of the run's training data, or of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx as onnx_library
+from numpy.typing import NDArray
+
+from sesurgery.artifacts import Manifest
+from sesurgery.diagnostics import fail
+from sesurgery.models import checkpoint
+from sesurgery.pipeline.specs import catalogs
+from sesurgery.pipeline.train import data_of
+from sesurgery.spec.model import Calibration
+
+Array = NDArray[np.generic]
+SEED = 1709
+"""Of the choice among the training samples; the paper's year and month."""
+OPTION = "--calibration FILE.npz, or `calibration: {file: ...}` in the spec"
+
+
+def samples(
+    onnx: onnx_library.ModelProto, origin: Manifest | None, wanted: Calibration
+) -> tuple[list[Mapping[str, Array]], str] | None:
+    """Feeds of one sample each (or of the batch that the file fixes), and where they come from; None without any.
+
+    Never of the held-out data: what an engine is judged on must not have shaped it. Raises SE402 where the file of
+    samples is not there and SE606 where samples do not fit the network.
+    """
+    inputs = _inputs(onnx)
+    if wanted.file is not None:
+        arrays, source = _of_file(Path(wanted.file), inputs), wanted.file
+    elif origin is not None and (folder := origin.details.get("run")):
+        train = data_of(checkpoint.read_spec(Path(str(folder)), catalogs())).train.images
+        chosen = np.random.default_rng(SEED).permutation(len(train))[: wanted.samples]
+        arrays, source = {next(iter(inputs)): train[np.sort(chosen)].numpy()}, f"the training data of {folder}"
+    else:
+        return None
+    step = max(1, *(sizes[0] for sizes in inputs.values()))
+    count = min(wanted.samples, *(len(array) for array in arrays.values())) // step * step
+    for name, array in arrays.items():
+        fits = len(array.shape) == len(inputs[name]) and all(
+            size in (0, found) for size, found in zip(inputs[name][1:], array.shape[1:], strict=True)
+        )
+        if not count or not fits:
+            asked = "x".join(str(size or "?") for size in inputs[name])
+            text = f"samples of input {name!r} have shape {'x'.join(map(str, array.shape))}; it takes {asked}"
+            raise fail("SE606", text, f"samples come from {source}")
+    feeds: list[Mapping[str, Array]] = [
+        {name: np.ascontiguousarray(array[start : start + step]) for name, array in arrays.items()}
+        for start in range(0, count, step)
+    ]
+    return feeds, f"{count} samples of {source}"
+
+
+def _inputs(model: onnx_library.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The sizes of each input, 0 where they are open."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) or (0,)
+        for value in model.graph.input
+        if value.name not in weights
+    }
+
+
+def _of_file(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    if not path.is_file():
+        raise fail("SE402", f"{path}, which holds the samples to calibrate on, is not there", f"give {OPTION}")
+    try:
+        # Pickled objects would be code.
+        loaded = np.load(path, allow_pickle=False)
+        arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {next(iter(inputs)): loaded}
+    except (ValueError, OSError, EOFError) as error:
+        raise fail("SE606", f"{path} holds no samples: {error}", "write it with numpy.save or numpy.savez") from error
+    if set(arrays) != set(inputs):
+        found, asked = ", ".join(sorted(arrays)), ", ".join(sorted(inputs))
+        text = f"{path} holds samples of {found}; the network's inputs are {asked}"
+        raise fail("SE606", text, "numpy.savez(FILE, NAME=array) with the inputs' names")
+    return {
+        name: np.asarray(arrays[name], np.float32) if arrays[name].dtype.kind == "f" else arrays[name]
+        for name in inputs
+    }

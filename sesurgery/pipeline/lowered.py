@@ -1,0 +1,178 @@
+"""The ONNX file that an engine is built from: lowered for its backend, then written in its precision."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx as onnx_library
+from numpy.typing import NDArray
+
+from sesurgery.artifacts import Manifest, describe
+from sesurgery.backends import BACKENDS
+from sesurgery.backends.base import Backend
+from sesurgery.diagnostics import fail
+from sesurgery.lowering import load as passes
+from sesurgery.lowering import quantize
+from sesurgery.lowering._autocast import AutoCast
+from sesurgery.lowering._ranges import measure
+from sesurgery.lowering.base import Edit, Lowered, Pass
+from sesurgery.lowering.base import run as lower
+from sesurgery.lowering.precision import SAFE, Precision
+from sesurgery.models import onnx_io
+from sesurgery.pipeline import calibration
+from sesurgery.pipeline.talk import Talk
+from sesurgery.pipeline.workspace import Workspace
+from sesurgery.spec.model import Calibration, Engine
+
+SPOILED = {"bf16": ("gate_epilogue",), "int8": ("gate_epilogue",)}
+"""Passes that do not go with a precision: the compiler has no transposed convolution for bf16, and none for int8."""
+JUDGED = 16
+"""Samples on which the network before and after quantization are compared."""
+Feeds = list[Mapping[str, NDArray[np.generic]]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """An ONNX file, and its manifest where it has one."""
+
+    path: Path
+    manifest: Manifest | None
+
+
+def lowered(
+    source: Origin,
+    wanted: Engine,
+    workspace: Workspace,
+    talk: Talk,
+    lowering: tuple[str, ...] | None,
+    command: str,
+) -> Path:
+    """The file as the engine is built from it: itself where nothing changes, else a file of its own in export/.
+
+    Raises SE402 where int8 has no samples, SE602 where a pass cannot start, SE607 where one breaks its promise.
+    """
+    backend: Backend = wanted.backend.options
+    names = passes_for(backend, wanted, lowering)
+    chosen = passes(names)
+    if not chosen and wanted.precision == "fp32":
+        return source.path
+    model = onnx_io.load(source.path)
+    if lowering is None:
+        # What pays in general must not keep a file from elsewhere from being built.
+        obstacles = {obstacle for step in chosen if (obstacle := step.requires(model)) is not None}
+        for obstacle in sorted(obstacles):
+            talk.say(f"not lowered for {wanted.backend.name}: {obstacle}")
+        chosen = () if obstacles else chosen
+    shaped = lower(model, chosen, verify=True) if chosen else Lowered(model, ())
+    changed = [edit for edit in shaped.edits if edit.changed]
+    if changed:
+        talk.say(f"lowered for {wanted.backend.name}: {len(changed)} edits")
+    elif wanted.precision == "fp32":
+        return source.path
+    precise, details = _precise(shaped.model, source.manifest, wanted, talk)
+    target = workspace.exports / f"{source.path.stem}.{_kind(wanted, bool(changed))}.onnx"
+    kept = [edit for edit in precise.edits if not edit.changed]
+    if kept:
+        talk.say(f"kept in fp32: {summary(kept)}; each is named in {target.name}.manifest.json")
+    onnx_io.save(precise.model, target)
+    origin = source.manifest
+    samples = wanted.calibration.file
+    describe(
+        target,
+        "onnx",
+        target.stem,
+        command,
+        parents=(source.path, *((Path(samples),) if samples and Path(samples).is_file() else ())),
+        beside=onnx_io.beside(target),
+        spec_digest=origin.spec_digest if origin else None,
+        plan_digest=origin.plan_digest if origin else None,
+        details={
+            **(_plain(origin.details) if origin else {}),
+            "precision": wanted.precision,
+            "lowered": [f"{edit.where}: {edit.why}" for edit in changed],
+            "not_lowered": [f"{edit.where}: {edit.why}" for edit in shaped.edits if not edit.changed],
+            "kept_fp32": [f"{edit.where}: {edit.why}" for edit in kept],
+            **details,
+        },
+    )
+    return target
+
+
+def passes_for(backend: Backend, wanted: Engine, lowering: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The lowering passes before the precision: those named, or those of the backend that go with the precision."""
+    if lowering is not None:
+        return lowering
+    return tuple(name for name in backend.passes if name not in SPOILED.get(wanted.precision, ()))
+
+
+def require_possible(wanted: Engine, origin: Manifest | None) -> None:
+    """Raises SE603 where the backend has no such precision or a converter is missing, and SE402 where samples are.
+
+    Asked before anything is written.
+    """
+    backend: Backend = wanted.backend.options
+    if wanted.precision not in backend.precisions:
+        able = [name for name in BACKENDS.names() if wanted.precision in BACKENDS.load(name).precisions]
+        text = (
+            f"{wanted.backend.name} has no {wanted.precision} convolutions: it builds {', '.join(backend.precisions)}"
+        )
+        raise fail("SE603", text, f"--backend {', '.join(able)} may, or take another precision")
+    if wanted.precision == "int8" and wanted.calibration.file is None and not (origin and origin.details.get("run")):
+        text = "int8 needs samples to find ranges on, and this file came from no run whose training data could be used"
+        raise fail("SE402", text, f"give {calibration.OPTION}")
+    if wanted.converter == "autocast" and wanted.precision in ("fp16", "bf16"):
+        AutoCast.require_installed()
+
+
+def summary(kept: Iterable[Edit]) -> str:
+    """How many nodes were kept for which reason, the names left out."""
+    reasons = Counter(re.sub(r"'[^']*' ?", "", edit.why).split(":")[0].strip() for edit in kept)
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+
+
+def _precise(
+    model: onnx_library.ModelProto, origin: Manifest | None, wanted: Engine, talk: Talk
+) -> tuple[Lowered, dict[str, Any]]:
+    """The model in the precision wanted, and what its manifest says of the data that took part."""
+    if wanted.precision == "fp32":
+        return Lowered(model, ()), {}
+    found = calibration.samples(model, origin, wanted.calibration) if wanted.precision != "bf16" else None
+    feeds, source = found or ([], "")
+    details: dict[str, Any] = {"calibration": source} if found else {}
+    if wanted.precision == "int8":
+        talk.say(f"calibrating by {wanted.calibration.method} on {source}")
+        backend: Backend = wanted.backend.options
+        ranges = quantize.ranges_of(model, feeds, wanted.calibration.method)
+        step: Pass = quantize.Quantize(ranges, backend.int8_activations)
+        done = lower(model, [step], verify=feeds[:JUDGED])
+        difference = done.differences.get(type(step).__name__)
+        return done, {**details, "method": wanted.calibration.method, "difference": difference}
+    reaches = {}
+    if found:
+        talk.say(f"looking for values too large for fp16 in {source}")
+        reaches = measure(model, feeds, SAFE)
+    elif wanted.precision == "fp16":
+        talk.say(f"ranges were not checked: no samples are known (give {calibration.OPTION})")
+    step = Precision(wanted.precision, wanted.io, reaches)
+    if wanted.converter == "autocast":
+        step = AutoCast(step, tuple(feeds[:JUDGED]))
+    return lower(model, [step]), details
+
+
+def _kind(wanted: Engine, changed: bool) -> str:
+    """What tells this file from others of the network: its backend only where that makes a difference."""
+    own = (wanted.calibration, wanted.io, wanted.converter) != (Calibration(), "keep", "sesurgery")
+    unsigned = wanted.precision == "int8" and wanted.backend.options.int8_activations != "int8"
+    apart = changed or own or unsigned
+    parts = [wanted.backend.name if apart else None, wanted.precision, wanted.name if own else None]
+    return ".".join(part for part in parts if part)
+
+
+def _plain(details: Mapping[str, object]) -> dict[str, Any]:
+    return dict(details)
