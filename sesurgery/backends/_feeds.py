@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +16,30 @@ Bounds = Mapping[str, tuple[Sequence[int], Sequence[int]]]
 """Per input the smallest and the largest shape an engine was built for."""
 
 
+@dataclass(frozen=True)
+class OnDevice:
+    """An array in C layout on a GPU. `stream` is one to wait for first; `owner` keeps the memory alive."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    address: int
+    stream: int | None
+    owner: object
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
 def check(inputs: Sequence[TensorInfo], feeds: Mapping[str, Array], bounds: Bounds | None = None) -> dict[str, Array]:
     """The feeds in the inputs' order and in C layout; raises SE606 with everything that does not fit."""
+    fit(inputs, feeds, bounds)
+    # ascontiguousarray would make a vector of a scalar.
+    return {info.name: np.asarray(feeds[info.name], order="C") for info in inputs}
+
+
+def fit(inputs: Sequence[TensorInfo], feeds: Mapping[str, Array | OnDevice], bounds: Bounds | None = None) -> None:
+    """Raises SE606 with everything about the feeds that does not fit the inputs."""
     known = [info.name for info in inputs]
     mistakes = [
         Diagnostic("SE606", f"there is no input {name!r}", hint=suggest(name, known))
@@ -29,17 +54,15 @@ def check(inputs: Sequence[TensorInfo], feeds: Mapping[str, Array], bounds: Boun
             mistakes.append(Diagnostic("SE606", f"input {info.name!r} {mistake}", hint=f"feed {_wanted(info)}"))
     if mistakes:
         raise SesurgeryError(mistakes)
-    # ascontiguousarray would make a vector of a scalar.
-    return {name: np.asarray(feeds[name], order="C") for name in known}
 
 
 def _mistake(
     info: TensorInfo,
-    array: Array,
+    array: Array | OnDevice,
     bounds: tuple[Sequence[int], Sequence[int]] | None,
     named: dict[str, tuple[str, int]],
 ) -> str | None:
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray | OnDevice):
         return f"must be a numpy array, found {type(array).__name__}"
     # Compared as types, so that float32 in foreign byte order does not pass.
     if array.dtype != np.dtype(info.dtype):

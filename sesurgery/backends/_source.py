@@ -26,13 +26,19 @@ class Source:
     model: onnx.ModelProto
 
     def convolutions(self) -> dict[str, int]:
-        """How many convolutions give which type: {"fp16": 53}."""
+        """How many convolutions compute in which type: {"fp16": 53}; int8 is where both operands are dequantized."""
         graph = self.model.graph
         types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
-        found = (
-            types.get(node.output[0], TensorProto.UNDEFINED) for node in graph.node if node.op_type in CONVOLUTIONS
+        dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+        return dict(
+            Counter(
+                "int8"
+                if dequantized.issuperset(node.input[:2])
+                else word(_dtype_name(types.get(node.output[0], TensorProto.UNDEFINED)))
+                for node in graph.node
+                if node.op_type in CONVOLUTIONS
+            )
         )
-        return dict(Counter(word(_dtype_name(dtype)) for dtype in found))
 
     def output_types(self) -> dict[str, str]:
         """The declared types of the outputs, in ONNX's words."""
@@ -87,11 +93,11 @@ def prove_precision(asked: Precision, convolutions: Mapping[str, int], where: st
     Some convolutions of an fp16 network are fp32 on purpose (the gates), an fp32 network has only fp32 ones.
     """
     found = ", ".join(f"{count} {name}" for name, count in sorted(convolutions.items())) or "none at all"
-    if asked == "fp16" and not convolutions.get("fp16"):
+    if asked != "fp32" and not convolutions.get(asked):
         raise fail(
             "SE605",
-            f"{where} has no fp16 convolution (found: {found})",
-            "lower the ONNX file first: sesurgery lower, or the pass 'precision'",
+            f"{where} has no {asked} convolution (found: {found})",
+            f"build it with sesurgery build-engine --{asked}, which writes the file in that precision first",
         )
     if asked == "fp32" and set(convolutions) - {"fp32"}:
         raise fail(

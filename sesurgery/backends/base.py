@@ -8,14 +8,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sesurgery.artifacts import cpu_name
 from sesurgery.diagnostics import fail
+from sesurgery.profiles import Profile
 
-Precision = Literal["fp32", "fp16"]
+if TYPE_CHECKING:
+    from torch import nn
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Source = Literal["onnx", "network"]
+"""What an engine is built from."""
 Array = NDArray[np.generic]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all (0 where that is unknown)."""
@@ -29,6 +36,7 @@ class Capability:
     builds: str | None
     runs: str | None
     remedy: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,14 @@ class BatchRange:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What may be asked of a build, the same words for every backend."""
+    """What may be asked of a build, the same words for every backend; its own options are its dataclass's fields.
+
+    Without `profiles` there is one, over the batch of every dynamic input.
+    """
 
     precision: Precision = "fp32"
     batch: BatchRange = field(default_factory=BatchRange)
+    profiles: tuple[Profile, ...] = ()
     threads: int | None = None
 
 
@@ -103,18 +115,34 @@ class Runner(AbstractContextManager["Runner"], ABC):
         self.close()
 
 
+@dataclass(frozen=True)
 class Backend(ABC):
-    """Builds and runs engines of one kind. The file name is the backend's name in specs and on the command line."""
+    """Builds and runs engines of one kind. The file name is the backend's name in specs and on the command line.
+
+    A backend is a frozen dataclass; its fields are its options in specs, all of them with defaults.
+    """
 
     suffix: ClassVar[str]
     """File suffix of its engines, with the dot."""
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
+    int8_activations: ClassVar[Literal["int8", "uint8"]] = "int8"
+    """The type of activations that its integer kernels take."""
+    source: ClassVar[Source] = "onnx"
+    """`network`: it builds from the trained network itself, by `build_network`, and needs a run."""
     passes: ClassVar[tuple[str, ...]] = ()
     """Lowering passes that pay for its engines, by measurement; a spec's `export: lowering:` says otherwise."""
 
     @abstractmethod
     def probe(self) -> Capability:
         """What is installed and what it can do here; never raises and never starts anything slow."""
+
+    def device(self) -> str:
+        """What an engine that is built here is for, as its manifest names it."""
+        return cpu_name()
+
+    def beside(self, engine: Path) -> tuple[Path, ...]:
+        """Files that belong to an engine besides its own."""
+        return ()
 
     @abstractmethod
     def build(self, onnx: Path, out: Path, options: BuildOptions, progress: Progress | None = None) -> BuildReport:
@@ -123,6 +151,20 @@ class Backend(ABC):
         Raises SE603 where it cannot build here, SE604 with the builder's own words where the build fails, and SE605
         where the built network does not have the precision asked for. On any error `out` is not written.
         """
+
+    def build_network(
+        self,
+        network: nn.Module,
+        shape: tuple[int, int, int],
+        out: Path,
+        options: BuildOptions,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        """Build `out` from a network (already lowered) for images of `shape`, where `source` is `network`.
+
+        Raises as `build` does.
+        """
+        raise NotImplementedError(f"{type(self).__name__} builds from ONNX")
 
     @abstractmethod
     def load(self, engine: Path, threads: int | None = None) -> Runner:

@@ -20,7 +20,9 @@ from sesurgery.cli import (
     inspect_,
     list_,
     lower,
+    package,
     plan,
+    predict,
     run,
     schema,
     train,
@@ -47,7 +49,7 @@ def program() -> None:
 
 _ORDER = (
     *(run, inspect_, init, check, plan, apply, train, evaluate),
-    *(export, lower, build_engine, verify, bench, schema, list_, doctor),
+    *(export, lower, build_engine, verify, bench, predict, package, schema, list_, doctor),
 )
 
 for _verb in _ORDER:

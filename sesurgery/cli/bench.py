@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, newest, talking
+from sesurgery.cli.console import as_json, emit_json, foreign, newest, talking
 
 
 @click.command("bench")
@@ -14,8 +14,9 @@ from sesurgery.cli.console import as_json, emit_json, newest, talking
 @click.option(
     "--against", type=click.Path(path_type=Path), help="Default: the plain network's engine, built if need be."
 )
+@foreign
 @as_json
-def command(engine: Path | None, against: Path | None, as_json: bool) -> None:
+def command(engine: Path | None, against: Path | None, foreign: bool, as_json: bool) -> None:
     """Time an engine (default: the newest) in turn with another one, and write the run's report."""
     from sesurgery import pipeline
     from sesurgery.reports.latency import to_json, to_text
@@ -23,7 +24,7 @@ def command(engine: Path | None, against: Path | None, as_json: bool) -> None:
     workspace = pipeline.Workspace()
     chosen = engine or newest("engine", workspace.newest_engine())
     with talking() as talk:
-        benched = pipeline.bench(chosen, workspace, against, talk)
+        benched = pipeline.bench(chosen, workspace, against, talk, foreign=foreign)
     reported = pipeline.write_report(benched.run, workspace)
     if as_json:
         emit_json(to_json(benched.section))

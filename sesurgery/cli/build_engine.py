@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from sesurgery.cli.console import newest, talking
 
 if TYPE_CHECKING:
+    from sesurgery.pipeline.auto import Tried
     from sesurgery.spec.model import Engine
 
 
@@ -17,39 +19,100 @@ if TYPE_CHECKING:
 @click.argument("target", required=False, type=click.Path(path_type=Path), metavar="[RUN|ONNX]")
 @click.option("--fp32", "precision", flag_value="fp32", help="Single precision.")
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision; the gates stay in single.")
-@click.option("--backend", help="Who builds it (`sesurgery list backends`). Default: onnxruntime.")
+@click.option("--bf16", "precision", flag_value="bf16", help="Brain float; the gates stay in single.")
+@click.option("--int8", "precision", flag_value="int8", help="8 bits, calibrated on training data; not the gates.")
+@click.option("--backend", help="Who builds it (`sesurgery list backends`); auto: the fastest. Default: onnxruntime.")
 @click.option("--batch", help="Batch sizes MIN,BEST,MAX the engine takes. Default: 1,1,64.")
-def command(target: Path | None, precision: str | None, backend: str | None, batch: str | None) -> None:
+@click.option("--shape", "shapes", multiple=True, help="A profile, as input=1,8,32x3x224x224; once for each profile.")
+@click.option("-O", "options", multiple=True, metavar="KEY=VALUE", help="An option of the backend.")
+@click.option(
+    "--calibration",
+    multiple=True,
+    metavar="FILE|KEY=VALUE",
+    help="Samples (.npy, .npz) instead of the training data; samples=N, method=NAME.",
+)
+@click.option(
+    "--io", type=click.Choice(["keep", "convert"]), help="Inputs and outputs in fp32 (keep) or with the rest."
+)
+@click.option("--autocast", is_flag=True, help="ModelOpt's AutoCast writes fp16 and bf16, where it is installed.")
+@click.option("--name", help="Part of the file's name, to keep engines of one kind apart.")
+@click.option("--again", is_flag=True, help="Build also what is up to date.")
+def command(
+    target: Path | None,
+    precision: str | None,
+    backend: str | None,
+    batch: str | None,
+    shapes: tuple[str, ...],
+    options: tuple[str, ...],
+    calibration: tuple[str, ...],
+    io: str | None,
+    autocast: bool,
+    name: str | None,
+    again: bool,
+) -> None:
     """Build an engine of a run (default: the newest) or an ONNX file into engines/.
 
-    Without --fp32, --fp16, --backend and --batch: every engine that the run's spec names.
+    Without an option that says which: every engine that the run's spec names.
     """
     from sesurgery import pipeline
-    from sesurgery.backends import BACKENDS
 
     workspace = pipeline.Workspace()
     given = target or newest("run", workspace.newest_run())
     engines: tuple[Engine, ...] = ()
-    if precision or backend or batch:
-        BACKENDS.load(backend or "onnxruntime")
-        engines = (_engine(precision or "fp32", backend or "onnxruntime", batch),)
+    if precision or backend or batch or shapes or options or calibration or io or autocast or name:
+        chosen = {"backend": backend or "onnxruntime", **dict(_option(option) for option in options)}
+        kind = {"backend": chosen, "precision": precision or "fp32", "name": name, "io": io or "keep"}
+        kind |= {"converter": "autocast" if autocast else "sesurgery", "calibration": _calibration(calibration)}
+        engines = (pipeline.engine({**kind, "batch": _batch(batch), "shapes": list(shapes)}),)
     with talking() as talk:
-        built = pipeline.build_engines(given, workspace, engines, talk=talk)
+        built = pipeline.build_engines(given, workspace, engines, again=again, talk=talk)
     for item in built:
+        if item.tried:
+            click.echo(_table(item.tried))
+        if item.why is None:
+            click.echo(f"up to date -> {item.path.as_posix()}")
+            continue
         for note in item.report.notes:
             click.echo(f"note: {note}", err=True)
         counts = ", ".join(f"{count} in {kind}" for kind, count in item.report.convolutions.items())
         click.echo(f"convolutions: {counts}; built in {item.report.seconds:.1f} s -> {item.path.as_posix()}")
 
 
-def _engine(precision: str, backend: str, batch: str | None) -> Engine:
-    from sesurgery.spec.model import Batch, Engine
+def _table(tried: tuple[Tried, ...]) -> str:
+    """What `auto` found: each backend with its median, its largest error, and why it was left."""
+    rows = [("backend", "median ms", "max error", "")]
+    for each in tried:
+        median = "" if each.median_ms is None else f"{each.median_ms:.4f}"
+        error = "" if each.max_abs is None else f"{each.max_abs:.2g}"
+        rows.append((each.backend, median, error, "kept" if each.left is None else each.left))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = (f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows)
+    return "\n".join(lines)
 
-    sizes = Batch()
-    if batch:
-        try:
-            low, best, high = (int(part) for part in batch.split(","))
-            sizes = Batch(min=low, opt=best, max=high)
-        except ValueError as error:
-            raise click.BadParameter(f"expected MIN,BEST,MAX in ascending order, found {batch!r}") from error
-    return Engine(backend=backend, precision=precision, batch=sizes)  # type: ignore[arg-type]
+
+def _batch(text: str | None) -> dict[str, int]:
+    if text is None:
+        return {}
+    try:
+        low, best, high = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"expected MIN,BEST,MAX, found {text!r}") from error
+    if not 1 <= low <= best <= high:
+        raise click.BadParameter(f"expected MIN,BEST,MAX in ascending order, found {text!r}")
+    return {"min": low, "opt": best, "max": high}
+
+
+def _calibration(given: tuple[str, ...]) -> dict[str, object]:
+    """`samples.npz`, `samples=64` and `method=entropy` -> what stands under `calibration:` in a spec."""
+    return dict(_option(text) if "=" in text else ("file", text) for text in given)
+
+
+def _option(text: str) -> tuple[str, object]:
+    """`level=4` -> ("level", 4): values are read as JSON, and as text where they are none."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"expected KEY=VALUE, found {text!r}")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value

@@ -76,4 +76,7 @@ def newest(what: str, path: Path) -> Path:
     return path
 
 
+foreign = click.option(
+    "--foreign", is_flag=True, help="Take an engine that another version or another device has built."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")

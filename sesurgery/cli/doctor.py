@@ -15,8 +15,9 @@ def command(as_json: bool) -> None:
 
     from sesurgery.artifacts import cpu_name, versions
     from sesurgery.backends import BACKENDS
+    from sesurgery.pipeline.engines import AUTO
 
-    found = {name: BACKENDS.load(name)().probe() for name in BACKENDS.names()}
+    found = {name: BACKENDS.load(name)().probe() for name in BACKENDS.names() if name != AUTO}
     gpu = _gpu()
     if as_json:
         backends = {name: dataclasses.asdict(capability) for name, capability in found.items()}
@@ -31,6 +32,8 @@ def command(as_json: bool) -> None:
         click.echo(f"{name}  {capability.version or 'not installed'}")
         click.echo(f"  builds: {_answer(capability.builds)}")
         click.echo(f"  runs:   {_answer(capability.runs)}")
+        for note in capability.notes:
+            click.echo(f"  {note}")
         if capability.remedy:
             click.echo(f"  to get it: {capability.remedy}")
 

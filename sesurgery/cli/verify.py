@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, newest
+from sesurgery.cli.console import as_json, emit_json, foreign, newest
 from sesurgery.diagnostics import CheckFailed
 
 
 @click.command("verify")
 @click.argument("engines", nargs=-1, type=click.Path(path_type=Path), metavar="[ENGINE...]")
+@foreign
 @as_json
-def command(engines: tuple[Path, ...], as_json: bool) -> None:
+def command(engines: tuple[Path, ...], foreign: bool, as_json: bool) -> None:
     """Compare engines (default: the newest) with the trained model on every held-out sample.
 
     Exits with 4 when one falls short of the spec's parity.
@@ -22,7 +23,7 @@ def command(engines: tuple[Path, ...], as_json: bool) -> None:
     from sesurgery.reports.parity import to_json, to_text
 
     chosen = engines or (newest("engine", pipeline.Workspace().newest_engine()),)
-    verified = [pipeline.verify(engine) for engine in chosen]
+    verified = [pipeline.verify(engine, foreign=foreign) for engine in chosen]
     sections = [item.section for item in verified]
     if as_json:
         emit_json([to_json(section) for section in sections])

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from sesurgery.artifacts import Manifest, digest_file, require_intact, write_text
-from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Backend
 from sesurgery.models import checkpoint
 from sesurgery.models.export import INPUT
 from sesurgery.pipeline import results
 from sesurgery.pipeline.engines import build_engines
-from sesurgery.pipeline.specs import catalogs
+from sesurgery.pipeline.specs import backend_of, catalogs, engine_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.train import data_of
 from sesurgery.pipeline.verify import descends_from, run_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.reports.model import LatencySection
-from sesurgery.spec.model import Batch, Engine
+from sesurgery.serving.home import require_at_home
 from sesurgery.verification.latency import race
 
 
@@ -34,17 +33,24 @@ class Benched:
     section: LatencySection
 
 
-def bench(engine: Path, workspace: Workspace, against: Path | None = None, talk: Talk | None = None) -> Benched:
+def bench(
+    engine: Path,
+    workspace: Workspace,
+    against: Path | None = None,
+    talk: Talk | None = None,
+    *,
+    foreign: bool = False,
+) -> Benched:
     """Time an engine against another one, by default the plain network's of the same backend and precision.
 
     The plain network's engine is built where it is missing or stale. Raises SE603 where one of them cannot run here.
     """
     talk = talk or Silent()
-    manifest, folder = run_of(engine)
+    manifest, folder = run_of(engine, foreign=foreign)
     spec = checkpoint.read_spec(folder, catalogs())
-    backend = BACKENDS.load(str(manifest.details["backend"]))()
+    backend = backend_of(manifest)
     against = against or _plain(folder, workspace, manifest, talk)
-    rival = BACKENDS.load(str(require_intact(against).details["backend"]))()
+    rival = backend_of(require_at_home(against, foreign=foreign))
     plan = spec.latency
     images = data_of(spec).held_out.images[: plan.batch].numpy()
     threads = plan.threads or len(os.sched_getaffinity(0))
@@ -52,7 +58,9 @@ def bench(engine: Path, workspace: Workspace, against: Path | None = None, talk:
         report = race(
             candidate,
             baseline,
-            {candidate.inputs[0].name if candidate.inputs else INPUT: images},
+            {candidate.inputs[0].name: images.astype(candidate.inputs[0].dtype)}
+            if candidate.inputs
+            else {INPUT: images},
             plan,
             lambda what, done, total: talk.progress(what, done, total),
         )
@@ -66,15 +74,12 @@ def _plain(folder: Path, workspace: Workspace, engine: Manifest, talk: Talk) -> 
     """The plain network's engine: one built of the run's weights, in the same way and by the same versions."""
     weights = require_intact(folder / checkpoint.WEIGHTS).sha256
     details: Any = engine.details
-    same = ("backend", "precision", "batch")
+    same = ("engine",)
     for path, made in workspace.built(folder):
         alike = made.versions == engine.versions and all(made.details[key] == details[key] for key in same)
         if made.details.get("plain") and alike and digest_file(path) == made.sha256 and descends_from(made, weights):
             return path
-    low, best, high = details["batch"]
-    batch = Batch(min=low, opt=best, max=high)
-    wanted = Engine(backend=details["backend"], precision=details["precision"], batch=batch)
-    (built,) = build_engines(folder, workspace, (wanted,), plain=True, talk=talk)
+    (built,) = build_engines(folder, workspace, (engine_of(engine),), plain=True, talk=talk)
     return built.path
 
 

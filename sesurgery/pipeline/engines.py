@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sesurgery.artifacts import Manifest, describe, locked, manifest_path, require_intact
-from sesurgery.backends import BACKENDS
+from sesurgery.artifacts import Manifest, describe, digest_file, locked, manifest_path, read_manifest, require_intact
 from sesurgery.backends.base import Backend, BatchRange, BuildOptions, BuildReport
-from sesurgery.lowering import load as passes
-from sesurgery.lowering.base import Lowered
-from sesurgery.lowering.base import run as lower
-from sesurgery.lowering.precision import Precision as PrecisionPass
-from sesurgery.models import checkpoint, onnx_io
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.models import checkpoint
+from sesurgery.pipeline import freshness, results
 from sesurgery.pipeline.export import export
-from sesurgery.pipeline.specs import catalogs
+from sesurgery.pipeline.lowered import Origin, lowered, require_possible
+from sesurgery.pipeline.networks import build_from_network
+from sesurgery.pipeline.specs import catalogs, engine
 from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.pipeline.train import write_interface
 from sesurgery.pipeline.workspace import Workspace
-from sesurgery.spec.model import Engine
+from sesurgery.profiles import parse_profile
+from sesurgery.serving import interface
+from sesurgery.serving.home import INGREDIENTS
+from sesurgery.spec.model import Batch, Calibration, Engine
+
+if TYPE_CHECKING:
+    from sesurgery.pipeline.auto import Tried
+
+AUTO = "auto"
+"""The backend that is a choice among the others."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """An engine that was built, what the builder reported, and its manifest."""
+    """An engine, what its builder reported, and its manifest; `why` it was built, None where it was up to date.
+
+    `tried` is what `auto` found of each backend, this one among them.
+    """
 
     path: Path
     report: BuildReport
     manifest: Manifest
+    why: str | None = None
+    tried: tuple[Tried, ...] = ()
 
 
 def build_engines(
@@ -35,9 +54,13 @@ def build_engines(
     engines: tuple[Engine, ...] = (),
     *,
     plain: bool = False,
+    again: bool = False,
     talk: Talk | None = None,
 ) -> tuple[Built, ...]:
-    """Build engines of a run folder (exported where needed) or an ONNX file; default: those of the run's spec."""
+    """Build engines of a run folder (exported where needed) or an ONNX file; default: those of the run's spec.
+
+    An engine that is up to date is kept, unless `again`.
+    """
     talk = talk or Silent()
     lowering: tuple[str, ...] | None = None
     if given.suffix == ".onnx":
@@ -46,39 +69,69 @@ def build_engines(
         spec = checkpoint.read_spec(given, catalogs())
         engines = engines or spec.engines
         lowering = spec.export.lowering
+        if not (given / interface.FILE).is_file():
+            try:
+                write_interface(given, spec)
+            except SesurgeryError as error:
+                # An engine can be built where the data is not.
+                talk.say(f"no {interface.FILE} was written: {error.diagnostics[0].message}")
         exported = export(given, workspace, plain=plain, again=False)
         onnx = exported.path
         if exported.worst is not None:
             talk.say(f"exported {onnx.as_posix()}, largest difference from the model {exported.worst:.2g}")
-    return tuple(build_engine(onnx, engine, workspace, talk, lowering) for engine in engines or (Engine(),))
+    return tuple(
+        build_engine(onnx, wanted, workspace, talk, lowering, again=again) for wanted in engines or (engine(),)
+    )
 
 
 def build_engine(
     onnx: Path,
-    engine: Engine,
+    wanted: Engine,
     workspace: Workspace,
     talk: Talk | None = None,
     lowering: tuple[str, ...] | None = None,
+    *,
+    again: bool = False,
 ) -> Built:
     """Build one engine of an ONNX file, lowered by the passes named or else by those that pay for the backend.
 
     Raises SE401 where the file is not the one its manifest describes.
     """
     talk = talk or Silent()
-    backend = BACKENDS.load(engine.backend)()
+    if wanted.backend.name == AUTO:
+        # It builds engines itself: imported here, as neither module can come first.
+        from sesurgery.pipeline.auto import choose
+
+        return choose(onnx, wanted, workspace, talk, lowering, again=again)
+    backend: Backend = wanted.backend.options
     origin = require_intact(onnx) if manifest_path(onnx).is_file() else None
-    target = workspace.engines / f"{onnx.stem}.{engine.backend}.{engine.precision}{backend.suffix}"
-    talk.say(f"building {target.name}")
+    target = target_of(onnx, wanted, workspace)
+    require_possible(wanted, origin)
+    ingredients = made_of(onnx, wanted, lowering)
+    why = "it was asked for" if again else freshness.stale(target, ingredients)
+    if why is None:
+        return kept(target)
+    talk.say(f"building {target.name}" + (f": {why}" if target.exists() else ""))
     with locked(workspace.engines):
-        source = _lowered(onnx, engine, backend, workspace, origin, talk, lowering)
-        options = BuildOptions(engine.precision, BatchRange(engine.batch.min, engine.batch.opt, engine.batch.max))
-        report = backend.build(source, target, options, talk.progress)
+        options = BuildOptions(
+            wanted.precision,
+            BatchRange(wanted.batch.min, wanted.batch.opt, wanted.batch.max),
+            tuple(parse_profile(shapes) for shapes in wanted.shapes),
+        )
+        extra: Mapping[str, object] = {}
+        if backend.source == "network":
+            source = onnx
+            report, extra = build_from_network(backend, onnx, origin, target, options, talk, lowering)
+        else:
+            source = lowered(Origin(onnx, origin), wanted, workspace, talk, lowering, command(onnx, wanted))
+            report = backend.build(source, target, options, talk.progress)
         manifest = describe(
             target,
             "engine",
             onnx.stem,
-            f"sesurgery build-engine {onnx.as_posix()} --backend {engine.backend} --{engine.precision}",
+            command(onnx, wanted),
             parents=(source,),
+            beside=backend.beside(target),
             spec_digest=origin.spec_digest if origin else None,
             plan_digest=origin.plan_digest if origin else None,
             device=report.device,
@@ -86,61 +139,60 @@ def build_engine(
                 "run": origin.details.get("run") if origin else None,
                 "plain": bool(origin and origin.details.get("plain")),
                 "onnx": onnx.as_posix(),
-                "backend": engine.backend,
-                "precision": engine.precision,
-                "batch": [engine.batch.min, engine.batch.opt, engine.batch.max],
+                "backend": wanted.backend.name,
+                "precision": wanted.precision,
+                "engine": wanted.model_dump(mode="json", by_alias=True),
                 "seconds": report.seconds,
                 "convolutions": dict(report.convolutions),
                 "notes": list(report.notes),
+                INGREDIENTS: ingredients,
+                **extra,
             },
         )
+    if manifest.details["run"]:
+        # They are those of the file that lay there before.
+        results.forget(Path(str(manifest.details["run"])), target)
+    return Built(target, report, manifest, why)
+
+
+def target_of(onnx: Path, wanted: Engine, workspace: Workspace) -> Path:
+    """Where an engine of an ONNX file lies."""
+    kind = ".".join(filter(None, (wanted.backend.name, wanted.precision, wanted.name)))
+    return workspace.engines / f"{onnx.stem}.{kind}{wanted.backend.options.suffix}"
+
+
+def kept(target: Path) -> Built:
+    """An engine that is there already, as it was built."""
+    manifest = read_manifest(target)
+    details: Any = manifest.details
+    report = BuildReport(details["seconds"], details["convolutions"], manifest.device, tuple(details["notes"]))
     return Built(target, report, manifest)
 
 
-def _lowered(
-    onnx: Path,
-    engine: Engine,
-    backend: Backend,
-    workspace: Workspace,
-    origin: Manifest | None,
-    talk: Talk,
-    lowering: tuple[str, ...] | None,
-) -> Path:
-    """The file as the engine is built from it: itself where nothing changes, else a file of its own in export/."""
-    chosen = passes(backend.passes if lowering is None else lowering)
-    if not chosen and engine.precision == "fp32":
-        return onnx
-    model = onnx_io.load(onnx)
-    if lowering is None:
-        # What pays in general must not keep a file from elsewhere from being built.
-        obstacles = {obstacle for step in chosen if (obstacle := step.requires(model)) is not None}
-        for obstacle in sorted(obstacles):
-            talk.say(f"not lowered for {engine.backend}: {obstacle}")
-        chosen = () if obstacles else chosen
-    lowered = lower(model, chosen, verify=True) if chosen else Lowered(model, ())
-    changed = [edit for edit in lowered.edits if edit.changed]
-    if changed:
-        talk.say(f"lowered for {engine.backend}: {len(changed)} edits")
-    elif engine.precision == "fp32":
-        return onnx
-    ready = lowered if engine.precision == "fp32" else lower(lowered.model, [PrecisionPass(target=engine.precision)])
-    target = workspace.exports / f"{onnx.stem}.{f'{engine.backend}.' if changed else ''}{engine.precision}.onnx"
-    onnx_io.save(ready.model, target)
-    precise = () if ready is lowered else ready.edits
-    describe(
-        target,
-        "onnx",
-        target.stem,
-        f"sesurgery build-engine {onnx.as_posix()} --backend {engine.backend} --{engine.precision}",
-        parents=(onnx,),
-        spec_digest=origin.spec_digest if origin else None,
-        plan_digest=origin.plan_digest if origin else None,
-        details={
-            **(origin.details if origin else {}),
-            "precision": engine.precision,
-            "lowered": [f"{edit.where}: {edit.why}" for edit in changed],
-            "not_lowered": [f"{edit.where}: {edit.why}" for edit in lowered.edits if not edit.changed],
-            "kept_fp32": [f"{edit.where}: {edit.why}" for edit in precise if not edit.changed],
-        },
-    )
-    return target
+def made_of(onnx: Path, wanted: Engine, lowering: tuple[str, ...] | None = None) -> dict[str, str]:
+    """What decides the bytes of an engine of an ONNX file."""
+    calibration = None
+    if wanted.calibration.file is not None and Path(wanted.calibration.file).is_file():
+        calibration = digest_file(Path(wanted.calibration.file))
+    elif wanted.precision in ("int8", "fp16"):
+        # The run's spec names the data set and its split; the file holds neither.
+        calibration = read_manifest(onnx).spec_digest if manifest_path(onnx).is_file() else None
+        calibration = calibration or "no run"
+    return freshness.ingredients(onnx, wanted, lowering, calibration)
+
+
+def command(onnx: Path, wanted: Engine) -> str:
+    """The command line that builds this engine."""
+    standard = type(wanted.backend.options)()
+    words = [f"sesurgery build-engine {onnx.as_posix()} --backend {wanted.backend.name} --{wanted.precision}"]
+    if wanted.batch != Batch():
+        words.append(f"--batch {wanted.batch.min},{wanted.batch.opt},{wanted.batch.max}")
+    words += [f"--shape {shlex.quote(shapes)}" for shapes in wanted.shapes]
+    for key, value in wanted.calibration.model_dump().items():
+        if value != getattr(Calibration(), key):
+            words.append(f"--calibration {shlex.quote(f'{key}={value}' if key != 'file' else str(value))}")
+    words += [f"--io {wanted.io}"] * (wanted.io != "keep") + ["--autocast"] * (wanted.converter == "autocast")
+    for option, value in dataclasses.asdict(wanted.backend.options).items():
+        if value != getattr(standard, option):
+            words.append(f"-O {shlex.quote(f'{option}={json.dumps(value)}')}")
+    return " ".join(words + [f"--name {name}" for name in filter(None, [wanted.name])])

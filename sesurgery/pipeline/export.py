@@ -10,7 +10,7 @@ from torch import nn
 
 from sesurgery.artifacts import describe, locked, require_intact
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.models import checkpoint, sources
+from sesurgery.models import checkpoint, onnx_io, sources
 from sesurgery.models.checkpoint import WEIGHTS, Run
 from sesurgery.models.export import export as export_network
 from sesurgery.pipeline.specs import catalogs
@@ -45,6 +45,7 @@ def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bo
             name,
             f"sesurgery export {folder.as_posix()}" + (" --plain" if plain else ""),
             parents=(folder / WEIGHTS,),
+            beside=onnx_io.beside(target),
             spec_digest=run.manifest.spec_digest,
             plan_digest=None if plain else run.manifest.plan_digest,
             details={

@@ -66,6 +66,7 @@ def lower(
         f"sesurgery lower {source.as_posix()} -o {target.as_posix()} --for {backend}"
         + (f" --passes {','.join(passes)}" if passes is not None else ""),
         parents=(source,),
+        beside=onnx_io.beside(target),
         details={"passes": list(names), "edits": done.changed, "difference": done.difference},
     )
     return done

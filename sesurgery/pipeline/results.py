@@ -43,6 +43,17 @@ def reason(run: Path, engine: Path) -> str | None:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
+def forget(run: Path, engine: Path) -> None:
+    """Take away what was measured of an engine that is gone."""
+    for path in (parity_file(run, engine), latency_file(run, engine), reason_file(run, engine)):
+        path.unlink(missing_ok=True)
+
+
+def files_of(engine: Path, manifest: Manifest) -> tuple[Path, ...]:
+    """An engine's own file, and those that belong to it."""
+    return (engine, *(engine.with_name(Path(other.path).name) for other in manifest.beside))
+
+
 def engine_section(run: Path, engine: Path, manifest: Manifest) -> EngineSection:
     """What a report says of an engine: how it was built, and its parity or why there is none."""
     details: Any = manifest.details
@@ -55,6 +66,6 @@ def engine_section(run: Path, engine: Path, manifest: Manifest) -> EngineSection
         convolutions=details["convolutions"],
         parity=parity or (),
         not_verified=None if parity else reason(run, engine) or "it was not verified yet",
-        size_bytes=engine.stat().st_size,
+        size_bytes=sum(path.stat().st_size for path in files_of(engine, manifest)),
         notes=tuple(details["notes"]),
     )

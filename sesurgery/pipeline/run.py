@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sesurgery.artifacts import write_text
-from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import Diagnostic
 from sesurgery.pipeline import results
 from sesurgery.pipeline.apply import Applied, apply
 from sesurgery.pipeline.bench import Benched, bench, can_run
 from sesurgery.pipeline.engines import Built, build_engines
 from sesurgery.pipeline.report import Reported, write_report
+from sesurgery.pipeline.specs import backend_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.train import Trained, train
 from sesurgery.pipeline.verify import Verified, verify
@@ -51,15 +51,15 @@ def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None)
     built: list[Built] = []
     skipped: list[str] = []
     for engine in spec.engines:
-        if (why := BACKENDS.load(engine.backend)().probe().builds) is not None:
-            skipped.append(f"{engine.backend} {engine.precision} was not built: {why}")
+        if (why := engine.backend.options.probe().builds) is not None:
+            skipped.append(f"{engine.backend.name} {engine.precision} was not built: {why}")
             talk.say(skipped[-1])
             continue
         built += build_engines(applied.folder, workspace, (engine,), talk=talk)
     verified: list[Verified] = []
     benched: list[Benched] = []
     for item in built:
-        why = can_run(BACKENDS.load(str(item.manifest.details["backend"]))())
+        why = can_run(backend_of(item.manifest))
         if why is not None:
             skipped.append(f"{item.path.name} was built, and cannot run here: {why}")
             talk.say(skipped[-1])

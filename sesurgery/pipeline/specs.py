@@ -6,21 +6,41 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sesurgery import spec as specs
+from sesurgery.artifacts import Manifest
 from sesurgery.backends import BACKENDS
 from sesurgery.blocks import BLOCKS
+from sesurgery.diagnostics import fail
 from sesurgery.lowering import PASSES
 from sesurgery.placements import PLACEMENTS
+from sesurgery.serving.home import backend_of
 from sesurgery.spec import Catalogs, Spec
+from sesurgery.spec.model import Engine
 from sesurgery.training.datasets import DATASETS
+
+__all__ = ["backend_of", "catalogs", "engine", "engine_of", "load_spec"]
 
 
 def catalogs() -> Catalogs:
     """The blocks, placements, data sets, backends and passes that a spec may name here."""
     # The precision is an engine's, not the file's: it is asked for there.
-    passes = tuple(name for name in PASSES.names() if name != "precision")
-    return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS.names(), passes)
+    passes = tuple(name for name in PASSES.names() if name not in ("precision", "quantize"))
+    return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS, passes)
 
 
 def load_spec(given: Path | str | Mapping[str, object]) -> Spec:
     """The typed spec of a YAML file or of a mapping that holds the same; raises SpecError with every mistake."""
     return specs.load(given, catalogs())
+
+
+def engine(given: Mapping[str, object] | None = None) -> Engine:
+    """One engine of a spec's `engines:`, from what would stand there; raises SpecError with every mistake."""
+    return specs.load_engine(dict(given or {}), catalogs())
+
+
+def engine_of(manifest: Manifest) -> Engine:
+    """What was asked for when an engine was built."""
+    given = manifest.details.get("engine")
+    if not isinstance(given, Mapping):
+        text = f"the manifest of {manifest.file} does not say what engine it is"
+        raise fail("SE401", text, f"build it again: {manifest.command}")
+    return engine(given)

@@ -8,6 +8,8 @@ from pathlib import Path
 from sesurgery.models import checkpoint
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.serving import interface
+from sesurgery.serving.interface import Interface
 from sesurgery.spec import Spec
 from sesurgery.training.datasets.base import Data
 from sesurgery.training.evaluation import Evaluation
@@ -32,6 +34,13 @@ def data_of(spec: Spec) -> Data:
     return spec.train.data.options.load(spec.input.shape)  # type: ignore[no-any-return]
 
 
+def write_interface(folder: Path, spec: Spec, data: Data | None = None) -> None:
+    """Say beside a run what its network takes and answers, for those who only have an engine."""
+    chosen = spec.train.data
+    classes = (data or data_of(spec)).classes
+    interface.write(folder, Interface(chosen.name, classes, chosen.options.preprocessing(spec.input.shape)))
+
+
 def train(folder: Path, *, resume: bool = False, talk: Talk | None = None) -> Trained:
     """Train a run's network and write its weights back; ^C leaves a checkpoint for `resume`."""
     talk = talk or Silent()
@@ -47,9 +56,11 @@ def train(folder: Path, *, resume: bool = False, talk: Talk | None = None) -> Tr
     def after_batch(phase: str, done: int, total: int) -> None:
         talk.progress("training" if phase == "train" else "evaluating", done, total)
 
+    data = data_of(run.spec)
+    write_interface(folder, run.spec, data)
     result = fit(
         run.network,
-        data_of(run.spec),
+        data,
         recipe,
         folder / TRAIN,
         resume=resume,

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sesurgery.artifacts import Manifest, require_intact, write_text
-from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.models import checkpoint
 from sesurgery.pipeline import results
-from sesurgery.pipeline.specs import catalogs
+from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.train import data_of
 from sesurgery.reports.model import BatchParity, EngineSection
+from sesurgery.serving.home import require_at_home
 from sesurgery.training.evaluation import logits
 from sesurgery.verification.parity import compare, predict
 
@@ -36,9 +36,12 @@ class Verified:
         )
 
 
-def run_of(engine: Path) -> tuple[Manifest, Path]:
-    """An intact engine's manifest and the folder of the run it came from; raises SE402 where there is none."""
-    manifest = require_intact(engine)
+def run_of(engine: Path, *, foreign: bool = False) -> tuple[Manifest, Path]:
+    """An intact engine's manifest and the folder of the run it came from; raises SE402 where there is none.
+
+    Raises SE603 for an engine that another version or device has built, unless `foreign` ones are taken.
+    """
+    manifest = require_at_home(engine, foreign=foreign)
     folder = manifest.details.get("run")
     if not folder:
         text = f"{engine} was built from an ONNX file that came from no run: there is no trained model to compare with"
@@ -46,12 +49,12 @@ def run_of(engine: Path) -> tuple[Manifest, Path]:
     return manifest, Path(str(folder))
 
 
-def verify(engine: Path) -> Verified:
+def verify(engine: Path, *, foreign: bool = False) -> Verified:
     """Compare an engine with its run's trained model on every held-out sample; the result is kept beside the run.
 
     Raises SE603 where the engine cannot run here and SE401 where the run was trained again after the engine was built.
     """
-    manifest, folder = run_of(engine)
+    manifest, folder = run_of(engine, foreign=foreign)
     run = checkpoint.read(folder, catalogs())
     if not descends_from(manifest, run.manifest.sha256):
         text = f"{engine} was not built from the weights that {folder} holds now"
@@ -61,7 +64,7 @@ def verify(engine: Path) -> Verified:
     images, labels = held_out.images.numpy(), held_out.labels.numpy()
     tolerance = getattr(run.spec.parity, str(manifest.details["precision"]))
     entries = []
-    with BACKENDS.load(str(manifest.details["backend"]))().load(engine) as runner:
+    with backend_of(manifest).load(engine) as runner:
         for batch in run.spec.parity.batches:
             entries.append(BatchParity(batch, compare(reference, predict(runner, images, batch), labels, tolerance)))
     write_text(results.parity_file(folder, engine), results.dump(results.PARITY, tuple(entries)))

@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from sesurgery.spec.model import Optimizer, Train
 from sesurgery.training.batches import Batch, InOrder, Shuffled, mixed
 from sesurgery.training.datasets.base import Data
+from sesurgery.training.fused import fuse
 
 HELD_OUT_BATCH = 256
 
@@ -33,6 +34,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.held_out_loss = MeanMetric(nan_strategy="disable")
         self.held_out_top1 = MulticlassAccuracy(len(data.classes), average="micro")
         self.rate = 0.0
+        # In a tuple it is not registered: its modules and weights are the model's own, and have one name.
+        self.running: tuple[nn.Module] = (model,)
 
     def train_dataloader(self) -> Shuffled:
         return self.batches
@@ -43,6 +46,10 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
 
     def on_fit_start(self) -> None:
         self.batches.share, self.batches.shares = self.global_rank, self.trainer.world_size
+        if self.recipe.fused:
+            # Only now is the model on the device that it is trained on.
+            _, channels, height, width = self.batches.split.images.shape
+            self.running = (fuse(self.model, (channels, height, width)).network,)
 
     def on_train_epoch_start(self) -> None:
         # Order and dropout depend on seed and epoch alone, so an epoch is the same after a resume.
@@ -53,7 +60,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         images, labels = batch
         self.rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = F.cross_entropy(self.running[0](images), labels, label_smoothing=self.recipe.label_smoothing)
         self.train_loss.update(loss.detach(), weight=len(labels))
         return loss
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from sesurgery.training.preprocessing import Preprocessing
+
 
 @dataclass(frozen=True)
 class Split:
@@ -38,3 +40,7 @@ class Dataset(ABC):
 
         Raises SE501 where the data cannot take that shape.
         """
+
+    def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing | None:
+        """How an image file becomes what the held-out split holds; None where there is no such thing."""
+        return None

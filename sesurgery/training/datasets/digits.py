@@ -13,6 +13,7 @@ from sklearn.model_selection import train_test_split
 
 from sesurgery.diagnostics import fail
 from sesurgery.training.datasets.base import Data, Dataset, Split
+from sesurgery.training.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,24 @@ class Digits(Dataset):
 
         Normalised with the mean and the standard deviation of the training split. Raises SE501 for other channels.
         """
+        images, labels, train, held_out = self._resized(shape)
+        images = (images - images[train].mean()) / images[train].std()
+        images = images.expand(-1, shape[0], -1, -1)
+        return Data(
+            train=Split(images[train].contiguous(), labels[train]),
+            held_out=Split(images[held_out].contiguous(), labels[held_out]),
+            classes=tuple(str(name) for name in load_digits().target_names),
+            origin="scikit-learn load_digits: 1797 handwritten digits, UCI Optical Recognition of Handwritten Digits",
+        )
+
+    def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing:
+        """Light strokes on a dark ground, as in the data: white is the data's largest value, 16."""
+        images, _, train, _ = self._resized(shape)
+        mean, std = float(images[train].mean()), float(images[train].std())
+        return Preprocessing("L", shape[0], (shape[1], shape[2]), None, 16 / 255, (mean,), (std,))
+
+    def _resized(self, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images [N, 1, H, W] from 0 to 16, labels, and the indices of both splits."""
         channels, height, width = shape
         if channels not in (1, 3):
             raise fail(
@@ -44,14 +63,7 @@ class Digits(Dataset):
                 torch.arange(len(labels)).numpy(), test_size=self.held_out, random_state=self.seed, stratify=raw.target
             )
         )
-        images = (images - images[train].mean()) / images[train].std()
-        images = images.expand(-1, channels, -1, -1)
-        return Data(
-            train=Split(images[train].contiguous(), labels[train]),
-            held_out=Split(images[held_out].contiguous(), labels[held_out]),
-            classes=tuple(str(name) for name in raw.target_names),
-            origin="scikit-learn load_digits: 1797 handwritten digits, UCI Optical Recognition of Handwritten Digits",
-        )
+        return images, labels, train, held_out
 
 
 EXAMPLES = (Digits(), Digits(held_out=0.5, seed=7))

@@ -1,0 +1,1 @@
+"""How an inductor engine is built and run."""

@@ -1,0 +1,91 @@
+"""torch's own compiler, ahead of time: an engine is a `.pt2` package of AOTInductor, built from the network itself.
+
+The other backends read an ONNX file. This one takes the trained network, as nothing is gained by writing torch's graph
+down in another language and reading it back: what it is given came from a run. The package holds compiled code and the
+weights, runs without tracing anything, and is for the kind of device it was compiled on.
+
+On the CPU weights are frozen into the code (their layout is chosen, and convolution, sum and ReLU become one call), and
+maps lie channels-last: `python benchmarks/gpu/latency.py --device cpu` has what each brings. How many threads run is
+decided when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sesurgery.artifacts import cpu_name
+from sesurgery.backends.base import Backend, BuildOptions, BuildReport, Capability, Precision, Progress, Runner, Source
+from sesurgery.diagnostics import fail
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Inductor(Backend):
+    """`target: auto` is the GPU where there is one; `autotune` times kernels against one another while it builds."""
+
+    suffix: ClassVar[str] = ".pt2"
+    source: ClassVar[Source] = "network"
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
+    # docs/free_se.md has what it brings, and why squeeze_hoist_spatial is not among them.
+    passes: ClassVar[tuple[str, ...]] = ("squeeze_hoist",)
+
+    target: Device = "auto"
+    autotune: bool = False
+
+    def probe(self) -> Capability:
+        import torch
+
+        missing = _no_cuda() if self.target == "cuda" else None
+        compiler = os.environ.get("CXX", "g++")
+        builds = missing
+        if builds is None and shutil.which(compiler) is None:
+            builds = f"it compiles C++, and {compiler} is not on this machine"
+        return Capability(torch.__version__, builds, missing, "install a C++ compiler (g++), or name one in CXX")
+
+    def device(self) -> str:
+        import torch
+
+        return torch.cuda.get_device_name() if self._kind() == "cuda" else cpu_name()
+
+    def build(self, onnx: Path, out: Path, options: BuildOptions, progress: Progress | None = None) -> BuildReport:
+        text = f"inductor builds from a trained network, and {onnx} is only a file"
+        raise fail("SE603", text, "name a run, or an ONNX file that was exported from one; or take another backend")
+
+    def build_network(
+        self,
+        network: nn.Module,
+        shape: tuple[int, int, int],
+        out: Path,
+        options: BuildOptions,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        from sesurgery.backends._inductor.build import compile_
+
+        ability = self.probe()
+        if ability.builds is not None:
+            raise fail("SE603", f"inductor cannot build engines here: {ability.builds}", ability.remedy)
+        return compile_(network, shape, out, options, self._kind(), self.device(), self.autotune, progress)
+
+    def load(self, engine: Path, threads: int | None = None) -> Runner:
+        from sesurgery.backends._inductor.runner import Package
+
+        return Package(engine, threads)
+
+    def _kind(self) -> Literal["cpu", "cuda"]:
+        if self.target == "auto":
+            return "cuda" if _no_cuda() is None else "cpu"
+        return self.target
+
+
+def _no_cuda() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else "torch sees no CUDA device"

@@ -1,0 +1,291 @@
+"""OpenVINO on the CPU: an engine is OpenVINO's own file pair, NAME.xml with the graph and NAME.bin with the weights.
+
+The pair, not the blob of `export_model`: a blob takes the precision of whoever imports it and one version of OpenVINO,
+and Triton's OpenVINO backend reads the pair. Compiling happens at load and is the same on every load.
+
+Left to itself the plugin computes an fp32 graph in bf16 wherever the processor has bf16 (AMX, AVX512_BF16), and takes
+a wish for f16 as one for bf16. So the precision to compute in is written into the .xml, set at every load, and proved:
+a build reads back what every convolution of the compiled network runs in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from sesurgery.artifacts import cpu_name
+from sesurgery.backends import _feeds, _source
+from sesurgery.backends.base import (
+    Array,
+    Backend,
+    BuildOptions,
+    BuildReport,
+    Capability,
+    Precision,
+    Progress,
+    Runner,
+    TensorInfo,
+)
+from sesurgery.diagnostics import SesurgeryError, fail
+
+DEVICE = "CPU"
+INSTALL = "pip install 'sesurgery[openvino]'"
+PRECISION = ["sesurgery", "inference_precision"]
+"""Where the .xml holds the precision to compute in."""
+NEEDED = {"bf16": "BF16", "f16": "FP16"}
+"""What OPTIMIZATION_CAPABILITIES must list for a hint to be taken at its word."""
+WORDS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+CONVOLUTIONS = ("Convolution", "Deconvolution")
+
+
+@dataclass(frozen=True)
+class OpenVINO(Backend):
+    """OpenVINO 2025 and later, on the CPU; `threads` is how many an engine runs with where the caller names none."""
+
+    suffix = ".xml"
+    precisions = ("fp32", "fp16", "bf16", "int8")
+
+    threads: Annotated[int, Field(gt=0)] | None = None
+
+    def probe(self) -> Capability:
+        if importlib.util.find_spec("openvino") is None:
+            reason = "OpenVINO is not installed"
+            return Capability(None, builds=reason, runs=reason, remedy=INSTALL)
+        version = importlib.metadata.version("openvino")
+        try:
+            abilities = _capabilities()
+        except Exception as error:  # a missing library or plugin: ImportError, OSError, RuntimeError
+            reason = f"OpenVINO is installed but has no {DEVICE} device: {_words(error)}"
+            return Capability(version, builds=reason, runs=reason, remedy=INSTALL)
+        return Capability(version, builds=None, runs=None, notes=(f"the processor has {', '.join(sorted(abilities))}",))
+
+    def beside(self, engine: Path) -> tuple[Path, ...]:
+        return (_weights(engine),)
+
+    def build(self, onnx: Path, out: Path, options: BuildOptions, progress: Progress | None = None) -> BuildReport:
+        ability = self.probe()
+        if ability.builds is not None:
+            raise fail("SE603", f"OpenVINO cannot build here: {ability.builds}", ability.remedy)
+        source = _source.read(onnx)
+        _source.prove_precision(options.precision, source.convolutions(), str(onnx))
+        hint, notes = _hint(options.precision)
+        tell = progress or (lambda what, done, total: None)
+        started = time.perf_counter()
+        tell("converting", 0, 2)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # A folder of its own: OpenVINO chooses the name of the second file.
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            made = Path(folder) / out.name
+            try:
+                model = _core().read_model(onnx)
+                _bound(model, options)
+                model.set_rt_info(hint, PRECISION)
+                # By default it would write the weights in half precision.
+                _openvino().save_model(model, made, compress_to_fp16=False)
+                tell("compiling", 1, 2)
+                compiled = _compile(made, hint, options.threads or self.threads)
+                convolutions = _convolutions(compiled)
+            except SesurgeryError:
+                raise
+            except Exception as error:  # RuntimeError and its own kinds, which share no base class
+                raise fail("SE604", f"OpenVINO cannot build {onnx}: {_words(error)}") from error
+            _prove(options.precision, hint, convolutions, str(onnx))
+            # The weights first: an .xml that is there has its .bin.
+            _weights(made).replace(_weights(out))
+            made.replace(out)
+        tell("compiling", 2, 2)
+        notes = (*_source.fixed_batch_notes(source, options.batch), *notes)
+        return BuildReport(time.perf_counter() - started, convolutions, cpu_name(), notes)
+
+    def load(self, engine: Path, threads: int | None = None) -> Runner:
+        ability = self.probe()
+        if ability.runs is not None:
+            raise fail("SE603", f"OpenVINO cannot run engines here: {ability.runs}", ability.remedy)
+        for path in (engine, _weights(engine)):
+            if not path.is_file():
+                raise fail("SE402", f"{path} is not there", "build the engine first; it is two files, .xml and .bin")
+        try:
+            model = _core().read_model(engine)
+        except Exception as error:
+            text = f"OpenVINO cannot load {engine}: {_words(error)}"
+            raise fail("SE603", text, "build the engine again here") from error
+        # Without a word in the file: the one precision that cannot change an answer.
+        hint = model.get_rt_info(PRECISION).astype(str) if model.has_rt_info(PRECISION) else "f32"
+        if NEEDED.get(hint, "FP32") not in _capabilities():
+            raise fail("SE603", f"{engine} computes in {hint}, which this processor does not have", "build fp32")
+        try:
+            return _Requests(_compile(model, hint, threads or self.threads))
+        except RuntimeError as error:
+            text = f"OpenVINO cannot load {engine}: {_words(error)}"
+            raise fail("SE603", text, "build the engine again here") from error
+
+
+class _Requests(Runner):
+    """One compiled network with one request; not for use from several threads at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self.inputs = tuple(_info(port) for port in compiled.inputs)
+        self.outputs = tuple(_info(port) for port in compiled.outputs)
+        self._bounds = {
+            info.name: _bounds(port.get_partial_shape())
+            for info, port in zip(self.inputs, compiled.inputs, strict=True)
+        }
+
+    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        request = self._open()
+        results = request.infer(_feeds.check(self.inputs, feeds, self._bounds), share_inputs=True)
+        return {info.name: results[index] for index, info in enumerate(self.outputs)}
+
+    def time(self, feeds: Mapping[str, Array], repeats: int) -> NDArray[np.float64]:
+        request = self._open()
+        tensor = _openvino().Tensor
+        # Bound once: later runs read these arrays and write where the first run wrote.
+        for name, array in _feeds.check(self.inputs, feeds, self._bounds).items():
+            request.set_tensor(name, tensor(array, shared_memory=True))
+        request.infer(share_outputs=True)
+        samples = np.empty(repeats, np.float64)
+        for index in range(repeats):
+            start = time.perf_counter_ns()
+            request.infer(share_outputs=True)
+            samples[index] = (time.perf_counter_ns() - start) * 1e-9
+        return samples
+
+    def close(self) -> None:
+        self._request = None
+
+    def _open(self) -> Any:
+        if self._request is None:
+            raise fail("SE603", "the engine was closed", "use a runner inside its `with` block")
+        return self._request
+
+
+def _openvino() -> Any:
+    return importlib.import_module("openvino")
+
+
+def _core() -> Any:
+    return _openvino().Core()
+
+
+def _capabilities() -> frozenset[str]:
+    return frozenset(_core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
+
+
+def _weights(engine: Path) -> Path:
+    return engine.with_suffix(".bin")
+
+
+def _hint(precision: Precision) -> tuple[str, tuple[str, ...]]:
+    """The precision to ask the plugin for, and what must be said of it."""
+    abilities = _capabilities()
+    if precision == "bf16":
+        if "BF16" not in abilities:
+            text = f"this processor has no bf16 (it has {', '.join(sorted(abilities))})"
+            raise fail("SE603", text, "build fp32, or build where the processor has AVX512_BF16 or AMX")
+        return "bf16", ("every layer that can computes in bf16, the gates too: the plugin has one precision for all",)
+    if precision == "fp16":
+        if "FP16" in abilities:
+            return "f16", ()
+        # Asked for f16, it would compute in bf16 where there is bf16, and not say so.
+        return "f32", ("this processor has no fp16: all of it computes in fp32, from weights rounded to fp16",)
+    return "f32", ()
+
+
+def _bound(model: Any, options: BuildOptions) -> None:
+    """Put the ranges of the profiles, or else of the batch, in the place of dimensions that are open."""
+    openvino = _openvino()
+    names = {name: port for port in model.inputs for name in port.get_names()}
+    unknown = sorted({name for profile in options.profiles for name in profile} - set(names))
+    if unknown:
+        raise fail("SE604", f"a profile names input {unknown[0]!r}, the file has {', '.join(sorted(names))}")
+    shapes = {}
+    for port in model.inputs:
+        shape = port.get_partial_shape()
+        ranges = [profile[name] for profile in options.profiles for name in port.get_names() if name in profile]
+        dimensions = list(shape)
+        if ranges and len(ranges[0].minimum) != len(dimensions):
+            text = f"a profile gives {port.get_any_name()!r} {len(ranges[0].minimum)} dimensions, the file {shape}"
+            raise fail("SE604", text)
+        for axis, dimension in enumerate(dimensions):
+            if not dimension.is_dynamic:
+                continue
+            if ranges:
+                low, high = min(r.minimum[axis] for r in ranges), max(r.maximum[axis] for r in ranges)
+            elif axis == 0:
+                low, high = options.batch.minimum, options.batch.maximum
+            else:
+                continue
+            dimensions[axis] = openvino.Dimension(low, high)
+        shapes[port] = openvino.PartialShape(dimensions)
+    model.reshape(shapes)
+
+
+def _compile(model: Any, hint: str, threads: int | None) -> Any:
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return _core().compile_model(model, DEVICE, config)
+
+
+def _convolutions(compiled: Any) -> dict[str, int]:
+    """What the convolutions of the compiled network compute in, by its own account."""
+    kinds = [operation.get_rt_info() for operation in compiled.get_runtime_model().get_ops()]
+    found = (info["runtimePrecision"].astype(str) for info in kinds if _is_convolution(info))
+    return dict(Counter(WORDS.get(name, name) for name in found))
+
+
+def _is_convolution(info: Any) -> bool:
+    return "layerType" in info and info["layerType"].astype(str) in CONVOLUTIONS
+
+
+def _prove(precision: Precision, hint: str, convolutions: Mapping[str, int], where: str) -> None:
+    """Raises SE605 unless the compiled network computes as asked; fp16 may be fp32, of which the notes speak."""
+    wanted = "int8" if precision == "int8" else WORDS[hint]
+    wrong = set(convolutions) - {"fp32"} if precision == "fp32" else not convolutions.get(wanted)
+    if wrong:
+        found = ", ".join(f"{count} {name}" for name, count in sorted(convolutions.items())) or "none at all"
+        text = f"OpenVINO compiled {where} to no network that computes in {wanted} (convolutions: {found})"
+        raise fail("SE605", text, "build another precision, or report this network")
+
+
+def _info(port: Any) -> TensorInfo:
+    dimensions = list(port.get_partial_shape())
+    names = ("batch" if axis == 0 else f"dim{axis}" for axis in range(len(dimensions)))
+    shape = tuple(
+        name if dimension.is_dynamic else dimension.get_length()
+        for name, dimension in zip(names, dimensions, strict=True)
+    )
+    try:
+        dtype = np.dtype(port.get_element_type().to_dtype()).name
+    except (TypeError, RuntimeError):
+        dtype = port.get_element_type().get_type_name()
+    return TensorInfo(port.get_any_name(), shape, dtype)
+
+
+def _bounds(shape: Any) -> tuple[list[int], list[int]]:
+    """Smallest and largest shape; no upper bound is a very large one."""
+    low, high = [], []
+    for dimension in shape:
+        low.append(dimension.get_min_length())
+        high.append(dimension.get_max_length() if dimension.get_max_length() >= 0 else np.iinfo(np.int64).max)
+    return low, high
+
+
+def _words(error: Exception) -> str:
+    """What an OpenVINO error says, in one line; lines that only name its own source files are left out."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return " ".join(telling or lines) or type(error).__name__

@@ -1,0 +1,246 @@
+"""`--backend auto`: build with every backend that can run here, compare, race, keep the fastest within parity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sesurgery.artifacts import digest_text, manifest_path, read_manifest, to_json, write_text
+from sesurgery.backends import BACKENDS
+from sesurgery.backends.base import Array, Backend, Runner
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
+from sesurgery.models import checkpoint
+from sesurgery.pipeline import freshness, results
+from sesurgery.pipeline.engines import AUTO, Built, build_engine, kept, made_of, target_of
+from sesurgery.pipeline.specs import backend_of, catalogs, engine
+from sesurgery.pipeline.talk import Talk
+from sesurgery.pipeline.train import data_of
+from sesurgery.pipeline.verify import verify
+from sesurgery.pipeline.workspace import Workspace
+from sesurgery.profiles import parse_profile
+from sesurgery.spec.model import Engine, Latency, Parity, Tolerance
+from sesurgery.verification.estimates import Tax
+from sesurgery.verification.latency import race
+from sesurgery.verification.parity import compare
+
+NOISE = 32
+"""Samples of noise that an engine answers where there is no run."""
+SEED = 20170905
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One backend: `left` says why it was not kept, None for the one that was; times in milliseconds a run."""
+
+    backend: str
+    median_ms: float | None = None
+    max_abs: float | None = None
+    left: str | None = None
+
+
+@dataclass(frozen=True)
+class _Entrant:
+    """An engine that keeps its parity, on its way through the race."""
+
+    built: Built
+    max_abs: float
+    median_ms: float | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.built.manifest.details["backend"])
+
+    def out(self, left: str | None) -> Tried:
+        return Tried(self.name, self.median_ms, self.max_abs, left)
+
+
+def choose(
+    onnx: Path,
+    wanted: Engine,
+    workspace: Workspace,
+    talk: Talk,
+    lowering: tuple[str, ...] | None = None,
+    *,
+    again: bool = False,
+) -> Built:
+    """Build `wanted` with each backend, keep the fastest engine that keeps its parity, and take the others away.
+
+    With a run, parity is the run's; without, an engine is compared with ONNX Runtime's fp32 engine of the same file on
+    noise, under a spec's default tolerance. Raises SE604 where no backend is left.
+    """
+    candidates, tried = _candidates(wanted)
+    targets = {target_of(onnx, each, workspace): made_of(onnx, each, lowering) for each in candidates}
+    key = digest_text(to_json([list(targets.values()), [asdict(each) for each in tried]]))
+    if not again and (earlier := _kept(targets, key)) is not None:
+        return earlier
+    entrants: list[_Entrant] = []
+    for candidate in candidates:
+        try:
+            built = build_engine(onnx, candidate, workspace, talk, lowering, again=again)
+            worst, failure = _compare(built, onnx, wanted)
+        except SesurgeryError as error:
+            tried.append(Tried(candidate.backend.name, left=error.diagnostics[0].message))
+            continue
+        if failure is None:
+            entrants.append(_Entrant(built, worst))
+        else:
+            tried.append(Tried(candidate.backend.name, max_abs=worst, left=f"falls short of parity: {failure}"))
+    if not entrants:
+        mistakes = [Diagnostic("SE604", f"{each.backend}: {each.left}") for each in tried]
+        _remove(targets, None)
+        raise SesurgeryError([Diagnostic("SE604", f"no backend is left to build {onnx}"), *mistakes])
+    best, lost = _race(entrants, wanted, talk)
+    tried = [best.out(None), *lost, *tried]
+    _remove(targets, best.built.path)
+    return _written(best.built, tuple(tried), key)
+
+
+def _candidates(wanted: Engine) -> tuple[list[Engine], list[Tried]]:
+    """The engines to build, and the backends that cannot build and run them here."""
+    among = wanted.backend.options.among
+    known = [name for name in BACKENDS.names() if name != AUTO]
+    for name in among or ():
+        if name not in known:
+            raise fail("SE105", f"unknown backend {name!r}", suggest(name, known))
+    found: list[Engine] = []
+    tried: list[Tried] = []
+    for name in among or known:
+        backend: Backend = BACKENDS.load(name)()
+        ability = backend.probe()
+        if (why := ability.builds or ability.runs) is not None:
+            tried.append(Tried(name, left=why))
+        elif wanted.precision not in backend.precisions:
+            tried.append(Tried(name, left=f"it does not build {wanted.precision}"))
+        else:
+            asked = wanted.model_dump(mode="json", by_alias=True)
+            # Under a name of their own: engines that were asked for by their backend are left alone.
+            label = f"{wanted.name}-{AUTO}" if wanted.name else AUTO
+            found.append(engine({**asked, "backend": name, "name": label}))
+    return found, tried
+
+
+def _kept(targets: Mapping[Path, Mapping[str, str]], key: str) -> Built | None:
+    """The engine that an earlier choice among the same candidates came to, if it is still the same."""
+    for target, ingredients in targets.items():
+        if freshness.stale(target, ingredients) is None:
+            built = kept(target)
+            choice: Any = built.manifest.details.get("choice")
+            if choice and choice["key"] == key:
+                return replace(built, tried=tuple(Tried(**each) for each in choice["tried"]))
+    return None
+
+
+def _compare(built: Built, onnx: Path, wanted: Engine) -> tuple[float, str | None]:
+    """The largest difference from what the engine should answer, and the first criterion that it does not meet."""
+    if _run(built) is not None:
+        verified = verify(built.path)
+        worst = max(entry.report.max_abs for entry in verified.section.parity)
+        return worst, verified.failures[0].message if verified.failures else None
+    tolerance: Tolerance = getattr(Parity(), wanted.precision)
+    backend = backend_of(built.manifest)
+    worst = 0.0
+    with BACKENDS.load("onnxruntime")().load(onnx) as reference, backend.load(built.path) as candidate:
+        # More than one size: an engine can be right at the one it is tuned for only.
+        for size in dict.fromkeys((wanted.batch.min, min(NOISE, wanted.batch.max))):
+            feeds = _noise(reference, wanted, size)
+            expected, found = reference.infer(feeds), candidate.infer(feeds)
+            for name, array in expected.items():
+                rows, others = array.reshape(len(array), -1), found[name].reshape(len(array), -1)
+                report = compare(rows, others, rows.argmax(axis=1), tolerance)
+                worst = max(worst, report.max_abs)
+                if not report.passed:
+                    return worst, f"output {name!r} at batch {size}: {report.failures[0]}"
+    return worst, None
+
+
+def _race(entrants: list[_Entrant], wanted: Engine, talk: Talk) -> tuple[_Entrant, list[Tried]]:
+    """Each engine against the best so far, in alternating rounds; the earlier stays where they cannot be told apart."""
+    best, lost = entrants[0], []
+    folder = _run(best.built)
+    spec = checkpoint.read_spec(folder, catalogs()) if folder else None
+    # Without a spec: its defaults, at the batch that the engine is tuned for.
+    plan = spec.latency if spec else Latency(batch=wanted.batch.opt)
+    threads = plan.threads or len(os.sched_getaffinity(0))
+    images = data_of(spec).held_out.images[: plan.batch].numpy() if spec else None
+    for challenger in entrants[1:]:
+        talk.say(f"racing {challenger.name} against {best.name}")
+        with (
+            backend_of(challenger.built.manifest).load(challenger.built.path, threads) as new,
+            backend_of(best.built.manifest).load(best.built.path, threads) as old,
+        ):
+            feeds = {new.inputs[0].name: images} if images is not None else _noise(new, wanted, plan.batch)
+            report = race(new, old, feeds, plan, talk.progress, names=(challenger.name, best.name))
+        for doubt in report.warnings:
+            # What speaks of the tax of blocks is not about two engines of one network.
+            if doubt.startswith((challenger.name, best.name)):
+                talk.say(f"warning: {doubt}")
+        tax = report.tax
+        if tax is None or report.baseline is None:
+            raise RuntimeError("a race of two engines gives a ratio")
+        challenger = replace(challenger, median_ms=1e3 * report.candidate.stats.median_seconds)
+        best = replace(best, median_ms=1e3 * report.baseline.stats.median_seconds)
+        if tax.high < 0:
+            lost.append(best.out(f"slower: {challenger.name} takes {_interval(tax)} against it"))
+            best = challenger
+        elif tax.includes_zero:
+            lost.append(challenger.out(f"cannot be told apart from {best.name}: {_interval(tax)}"))
+        else:
+            lost.append(challenger.out(f"slower: it takes {_interval(tax)} against {best.name}"))
+    return best, lost
+
+
+def _interval(tax: Tax) -> str:
+    return f"{100 * tax.value:+.1f} % ({100 * tax.low:+.1f} to {100 * tax.high:+.1f} %)"
+
+
+def _run(built: Built) -> Path | None:
+    """The run that an engine answers for; the plain network's answers are no run's."""
+    details = built.manifest.details
+    return Path(str(details["run"])) if details.get("run") and not details.get("plain") else None
+
+
+def _noise(runner: Runner, wanted: Engine, batch: int) -> dict[str, Array]:
+    """The same normal values every time, `batch` of them where the batch is open."""
+    random = np.random.default_rng(SEED)
+    profile = parse_profile(wanted.shapes[0]) if wanted.shapes else {}
+    feeds: dict[str, Array] = {}
+    for info in runner.inputs:
+        best = profile[info.name].optimum if info.name in profile else ()
+        shape = []
+        for axis, dimension in enumerate(info.shape):
+            if isinstance(dimension, str) and axis and not best:
+                text = f"input {info.name!r} has an open dimension, {dimension}: no noise can be made for it"
+                raise fail("SE606", text, "name its sizes with --shape")
+            shape.append(dimension if isinstance(dimension, int) else best[axis] if axis else batch)
+        feeds[info.name] = random.normal(size=shape).astype(info.dtype)
+    return feeds
+
+
+def _remove(targets: Iterable[Path], best: Path | None) -> None:
+    """Take away what was built for the race alone."""
+    for path in targets:
+        if path != best and manifest_path(path).is_file():
+            manifest = read_manifest(path)
+            if manifest.details.get("run"):
+                results.forget(Path(str(manifest.details["run"])), path)
+            for item in (*results.files_of(path, manifest), manifest_path(path)):
+                item.unlink(missing_ok=True)
+
+
+def _written(built: Built, tried: tuple[Tried, ...], key: str) -> Built:
+    """The engine with the choice in its manifest, so that the report tells of it and it need not be made again."""
+    others = "; ".join(f"{each.backend}: {each.left}" for each in tried if each.left is not None)
+    note = f"chosen by auto{f' ({others})' if others else ''}"
+    details = {
+        **built.manifest.details,
+        "notes": [*built.report.notes, note],
+        "choice": {"key": key, "tried": [asdict(each) for each in tried]},
+    }
+    manifest = built.manifest.model_copy(update={"details": details})
+    write_text(manifest_path(built.path), manifest.model_dump_json(indent=2) + "\n")
+    return replace(built, manifest=manifest, why=built.why or "the choice was made again", tried=tried)

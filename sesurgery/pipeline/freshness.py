@@ -1,0 +1,80 @@
+"""Is an engine on disk the one that a build would give now?
+
+An engine's manifest holds its *ingredients*: whatever decides its bytes, in words. Same ingredients, same engine; one
+that differs is the reason to build again.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx as onnx_library
+
+from sesurgery.artifacts import digest_file, digest_text, require_intact
+from sesurgery.backends.base import Backend
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.serving.home import INGREDIENTS, here
+from sesurgery.spec.model import Engine
+
+FILE = "the ONNX file"
+PASSES = "the lowering passes"
+OPTIONS = "what was asked for"
+CALIBRATION = "the calibration data"
+PROGRAM = "the version of sesurgery"
+
+
+def ingredients(
+    onnx: Path, wanted: Engine, lowering: tuple[str, ...] | None = None, calibration: str | None = None
+) -> dict[str, str]:
+    """What decides the bytes of an engine of this file; `calibration` is a digest of the samples, for int8."""
+    backend: Backend = wanted.backend.options
+    asked = wanted.model_dump(mode="json", by_alias=True)
+    found = {
+        FILE: digest_onnx(onnx),
+        PASSES: ", ".join(backend.passes if lowering is None else lowering) or "none",
+        OPTIONS: json.dumps({key: asked[key] for key in sorted(asked) if key != "name"}, sort_keys=True),
+        **here(wanted.backend.name, backend),
+        PROGRAM: importlib.metadata.version("sesurgery"),
+    }
+    return found if calibration is None else {**found, CALIBRATION: calibration}
+
+
+def digest_onnx(path: Path) -> str:
+    """SHA-256 of a file, or of it and of the files that hold its weights."""
+    if not path.is_file():
+        return ""
+    digests = [digest_file(path)]
+    try:
+        weights = onnx_library.load(path, load_external_data=False).graph.initializer
+    except Exception:  # no ONNX file: the build says so, and better
+        return digests[0]
+    for tensor in weights:
+        for entry in tensor.external_data:
+            beside = path.parent / entry.value
+            if entry.key == "location" and beside.is_file() and (found := digest_file(beside)) not in digests:
+                digests.append(found)
+    return digests[0] if len(digests) == 1 else digest_text(" ".join(digests))
+
+
+def stale(engine: Path, wanted: Mapping[str, str]) -> str | None:
+    """Why an engine has to be built, or None where the one that is there has the same ingredients."""
+    if not engine.is_file():
+        return "it is not there yet"
+    try:
+        made = require_intact(engine)
+        for parent in made.parents:
+            path = Path(parent.path)
+            if not path.is_file() or digest_file(path) != parent.sha256:
+                return f"{path.as_posix()}, which it was built from, is not what it was"
+    except SesurgeryError as error:
+        return error.diagnostics[0].message
+    before = made.details.get(INGREDIENTS)
+    if not isinstance(before, Mapping):
+        return "its manifest does not say what it was made of"
+    for what in dict.fromkeys((*wanted, *before)):
+        if before.get(what) != wanted.get(what):
+            return f"{what} changed"
+    return None

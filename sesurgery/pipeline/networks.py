@@ -1,0 +1,51 @@
+"""Engines built from the network itself: the run behind an ONNX file, lowered as torch's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sesurgery.artifacts import Manifest
+from sesurgery.backends.base import Backend, BuildOptions, BuildReport
+from sesurgery.diagnostics import fail
+from sesurgery.models import checkpoint
+from sesurgery.pipeline.export import plain_network
+from sesurgery.pipeline.specs import catalogs
+from sesurgery.pipeline.talk import Talk
+
+
+def build_from_network(
+    backend: Backend,
+    onnx: Path,
+    origin: Manifest | None,
+    target: Path,
+    options: BuildOptions,
+    talk: Talk,
+    lowering: tuple[str, ...] | None,
+) -> tuple[BuildReport, Mapping[str, object]]:
+    """Build from the network that an ONNX file was exported from; the report, and details for the manifest.
+
+    Raises SE603 where the file came from no run, and SE401 where the run has been trained again since.
+    """
+    from sesurgery.lowering._fx import lower
+
+    folder = origin.details.get("run") if origin else None
+    if origin is None or not folder:
+        # Its own words: it knows what it needs.
+        return backend.build(onnx, target, options, talk.progress), {}
+    run = checkpoint.read(Path(str(folder)), catalogs())
+    if all(parent.sha256 != run.manifest.sha256 for parent in origin.parents):
+        text = f"{onnx} was not exported from the weights that {folder} holds now"
+        raise fail("SE401", text, f"export it again: `sesurgery export {folder}`")
+    network = plain_network(run) if origin.details.get("plain") else run.network
+    batch = (options.batch.minimum, options.batch.maximum)
+    names = backend.passes if lowering is None else lowering
+    lowered = lower(network, run.spec.input.shape, batch, names)
+    changed = [edit for edit in lowered.edits if edit.changed]
+    if changed:
+        talk.say(f"lowered for {type(backend).__name__.lower()}: {len(changed)} edits")
+    report = backend.build_network(lowered.module, run.spec.input.shape, target, options, talk.progress)
+    return report, {
+        "lowered": [f"{edit.where}: {edit.why}" for edit in changed],
+        "not_lowered": [f"{edit.where}: {edit.why}" for edit in lowered.edits if not edit.changed],
+    }

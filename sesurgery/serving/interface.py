@@ -1,0 +1,52 @@
+"""What a run's network takes and answers, beside the run: how an image becomes its input, and what its classes are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from sesurgery.artifacts import Manifest, write_text
+from sesurgery.diagnostics import fail
+from sesurgery.training.preprocessing import Preprocessing
+
+FILE = "interface.json"
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Of one data set at one input size; `preprocessing` is None where the data set takes no image files."""
+
+    dataset: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing | None
+
+
+_ADAPTER: TypeAdapter[Interface] = TypeAdapter(Interface)
+
+
+def write(run: Path, interface: Interface) -> None:
+    """Write it into a run's folder."""
+    write_text(run / FILE, _ADAPTER.dump_json(interface, indent=2).decode() + "\n")
+
+
+def read(run: Path) -> Interface:
+    """The interface of a run; raises SE402 where it is not there and SE401 where it is something else."""
+    path = run / FILE
+    if not path.is_file():
+        text = f"{path.as_posix()} is not there: nobody knows what the network takes and answers"
+        raise fail("SE402", text, f"write it with: `sesurgery build-engine {run.as_posix()}`")
+    try:
+        return _ADAPTER.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise fail("SE401", f"{path.as_posix()} is not what was written: {error}", "build the engine again") from error
+
+
+def of(engine: Path, manifest: Manifest) -> Interface:
+    """The interface of an engine's run; raises SE402 where it came from no run."""
+    folder = manifest.details.get("run")
+    if not folder:
+        text = f"{engine} was built from an ONNX file that came from no run: its classes and its input are not known"
+        raise fail("SE402", text, "build the engine from a run")
+    return read(Path(str(folder)))

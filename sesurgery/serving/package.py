@@ -1,0 +1,291 @@
+"""The verb `package`: an engine as a model of Triton Inference Server.
+
+    DIR/NAME/config.pbtxt   what it takes and answers, and how requests are put together into batches
+    DIR/NAME/labels.txt     class names, where its run's data set has them
+    DIR/NAME/1/model.*      the engine; the next one packaged under that name is version 2
+
+`config.pbtxt` is protobuf's text form of Triton's ModelConfig, written by hand: it is short, and the server's schema
+is a dependency for the tests alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+
+from sesurgery.artifacts import Manifest, describe, digest_file, locked, write_text
+from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.profiles import parse_profile
+from sesurgery.serving import interface
+from sesurgery.serving.home import require_at_home
+
+CONFIG, LABELS = "config.pbtxt", "labels.txt"
+QUEUE_DELAY = 100
+"""Microseconds that a request waits for others to share a batch with."""
+TYPES = {
+    TensorProto.FLOAT: "TYPE_FP32",
+    TensorProto.FLOAT16: "TYPE_FP16",
+    TensorProto.BFLOAT16: "TYPE_BF16",
+    TensorProto.DOUBLE: "TYPE_FP64",
+    **{getattr(TensorProto, f"{sign}INT{size}"): f"TYPE_{sign}INT{size}" for sign in ("", "U") for size in (8, 16, 32)},
+    TensorProto.INT64: "TYPE_INT64",
+    TensorProto.UINT64: "TYPE_UINT64",
+    TensorProto.BOOL: "TYPE_BOOL",
+}
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A version of a model on a server; `notes` is what differs there from the engine that was verified."""
+
+    folder: Path
+    version: int
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How Triton takes the engines of one backend: its backend's name, the file's name, and what it cannot do."""
+
+    backend: str
+    files: tuple[str, ...]
+    batches: bool = True
+    from_source: bool = False
+    notes: tuple[str, ...] = ()
+
+
+KINDS = {
+    "tensorrt": _Kind(
+        "tensorrt",
+        ("model.plan",),
+        notes=("the server must have the GPU and the TensorRT that this plan was built with",),
+    ),
+    "onnxruntime": _Kind(
+        "onnxruntime",
+        ("model.onnx",),
+        from_source=True,
+        notes=(
+            "model.onnx is the file that the engine was built from: the engine itself is for this processor and this "
+            "ONNX Runtime, and the server optimises for its own",
+        ),
+    ),
+    # With a batch size it compiles for that size alone, and computes the whole of it for a single sample.
+    "openvino": _Kind(
+        "openvino",
+        ("model.xml", "model.bin"),
+        batches=False,
+        notes=("Triton's OpenVINO backend puts no requests together: a client's batch is run as it comes",),
+    ),
+}
+
+
+def package(engine: Path, repository: Path, name: str | None = None, *, foreign: bool = False) -> Packaged:
+    """Put an engine into a model repository, as the next version of `name` (default: the run's or the file's).
+
+    Raises SE603 for an engine that Triton has no backend for, or from elsewhere (unless `foreign`), SE402 where the
+    ONNX file that it was built from is gone, SE405 where the model is there with another configuration.
+    """
+    manifest = require_at_home(engine, foreign=foreign)
+    details: Any = manifest.details
+    kind = KINDS.get(details["backend"])
+    if kind is None:
+        text = f"Triton has no backend for engines of {details['backend']!r}"
+        raise fail("SE603", text, f"build one with {', '.join(sorted(KINDS))}")
+    source = _source(engine, manifest)
+    inputs, outputs = _tensors(source)
+    classes = _classes(engine, manifest, outputs)
+    name = name or str(details["onnx"]).rpartition("/")[2].removesuffix(".onnx")
+    config = _config(name, kind, inputs, outputs, manifest, labels=bool(classes))
+    notes = _notes(kind, manifest, "dynamic_batching" in config)
+    model = repository / name
+    with locked(repository):
+        _write_once(model / CONFIG, config)
+        if classes:
+            _write_once(model / LABELS, "".join(f"{label}\n" for label in classes))
+        version, files = _place(model, _files(engine, manifest, source, kind))
+    main = files[0]
+    describe(
+        main,
+        "engine",
+        name,
+        f"sesurgery package {engine.as_posix()} --triton {repository.as_posix()} --name {name}",
+        parents=(engine, source),
+        beside=files[1:],
+        device=manifest.device,
+        details={"server": "triton", "version": version, "engine": engine.as_posix(), "notes": list(notes)},
+    )
+    return Packaged(model, version, files, notes)
+
+
+def _source(engine: Path, manifest: Manifest) -> Path:
+    """The ONNX file that the engine was built from, which names its inputs and outputs."""
+    for parent in manifest.parents:
+        path = Path(parent.path)
+        if path.is_file() and digest_file(path) == parent.sha256:
+            return path
+    names = ", ".join(parent.path for parent in manifest.parents)
+    text = f"{names}, which {engine} was built from, is gone or was changed"
+    raise fail("SE402", text, f"build it again: `{manifest.command}`")
+
+
+def _tensors(source: Path) -> tuple[list[_Tensor], list[_Tensor]]:
+    """Inputs and outputs; an open dimension is -1."""
+    graph = onnx.load(source, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+
+    def made(value: onnx.ValueInfoProto) -> _Tensor:
+        kind = value.type.tensor_type
+        shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
+        if kind.elem_type not in TYPES:
+            dtype = TensorProto.DataType.Name(kind.elem_type)
+            raise fail("SE603", f"{value.name!r} is {dtype}, which Triton does not have", "export it in another type")
+        return _Tensor(value.name, TYPES[kind.elem_type], shape)
+
+    inputs = [made(value) for value in graph.input if value.name not in weights]
+    return inputs, [made(value) for value in graph.output]
+
+
+def _classes(engine: Path, manifest: Manifest, outputs: list[_Tensor]) -> tuple[str, ...]:
+    """Class names, where there is one output with as many values as there are names."""
+    if not manifest.details.get("run"):
+        return ()
+    try:
+        classes = interface.of(engine, manifest).classes
+    except SesurgeryError:
+        # A model without names is a model all the same.
+        return ()
+    return classes if len(outputs) == 1 and outputs[0].shape[1:] == (len(classes),) else ()
+
+
+def _largest(asked: Mapping[str, Any]) -> int:
+    """The largest batch that the engine takes."""
+    sizes = [size.maximum[0] for text in asked["shapes"] for size in parse_profile(text).values()]
+    return max(sizes, default=int(asked["batch"]["max"]))
+
+
+def _config(
+    name: str, kind: _Kind, inputs: list[_Tensor], outputs: list[_Tensor], manifest: Manifest, labels: bool
+) -> str:
+    asked: Any = manifest.details["engine"]
+    on_gpu = manifest.details["backend"] == "tensorrt" or _provider(manifest) in ("cuda", "tensorrt")
+    batched = kind.batches and all(tensor.shape[:1] == (-1,) for tensor in (*inputs, *outputs))
+    parts = [
+        f"name: {_quoted(name)}",
+        f"backend: {_quoted(kind.backend)}",
+        # Zero: the first dimension is an ordinary one, and no requests are put together.
+        f"max_batch_size: {_largest(asked) if batched else 0}",
+        *(_tensor("input", tensor, batched) for tensor in inputs),
+        *(_tensor("output", tensor, batched, LABELS if labels else None) for tensor in outputs),
+        f"instance_group [\n  {{ count: 1 kind: {'KIND_GPU' if on_gpu else 'KIND_CPU'} }}\n]",
+    ]
+    if batched:
+        best = asked["batch"]["opt"]
+        preferred = f"  preferred_batch_size: [ {best} ]\n" if best > 1 else ""
+        parts.append(f"dynamic_batching {{\n{preferred}  max_queue_delay_microseconds: {QUEUE_DELAY}\n}}")
+    if _provider(manifest) == "tensorrt":
+        accelerator = '{ name: "tensorrt" }'
+        parts.append(f"optimization {{ execution_accelerators {{ gpu_execution_accelerator: [ {accelerator} ] }} }}")
+    parts += [_parameter(key, value) for key, value in _parameters(manifest).items()]
+    return "\n".join(parts) + "\n"
+
+
+def _tensor(word: str, tensor: _Tensor, batched: bool, labels: str | None = None) -> str:
+    dims = ", ".join(str(dim) for dim in tensor.shape[int(batched) :])
+    named = f"\n    label_filename: {_quoted(labels)}" if labels else ""
+    return (
+        f"{word} [\n  {{\n    name: {_quoted(tensor.name)}\n    data_type: {tensor.dtype}\n    dims: [ {dims} ]{named}"
+        "\n  }\n]"
+    )
+
+
+def _parameter(key: str, value: str) -> str:
+    return f"parameters {{ key: {_quoted(key)} value: {{ string_value: {_quoted(value)} }} }}"
+
+
+def _parameters(manifest: Manifest) -> dict[str, str]:
+    """What Triton's OpenVINO backend is told; it has no word for fp32."""
+    if manifest.details["backend"] != "openvino":
+        return {}
+    found = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    return {**found, "HINT_BF16": "YES"} if manifest.details["precision"] == "bf16" else found
+
+
+def _provider(manifest: Manifest) -> str | None:
+    given: Any = manifest.details["engine"]
+    provider: str | None = given["backend"].get("provider")
+    return provider
+
+
+def _notes(kind: _Kind, manifest: Manifest, batched: bool) -> tuple[str, ...]:
+    """What is different on the server."""
+    asked: Any = manifest.details["engine"]
+    notes = list(kind.notes)
+    if manifest.details["backend"] == "openvino" and manifest.details["precision"] != "bf16":
+        notes.append(
+            "Triton's OpenVINO backend cannot be told to compute in fp32: on a processor with bf16 it computes in "
+            "bf16, which is not what was verified here"
+        )
+    if batched and asked["batch"]["min"] > 1:
+        notes.append(f"the engine takes batches of {asked['batch']['min']} and more: the server may form smaller ones")
+    return tuple(notes)
+
+
+def _files(engine: Path, manifest: Manifest, source: Path, kind: _Kind) -> dict[str, Path]:
+    """The files of a version, by their names there."""
+    if not kind.from_source:
+        beside = [engine.with_name(Path(other.path).name) for other in manifest.beside]
+        return dict(zip(kind.files, (engine, *beside), strict=True))
+    locations = {
+        entry.value
+        for tensor in onnx.load(source, load_external_data=False).graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    # Weights outside the file are sought beside it, under the name that it holds.
+    return {kind.files[0]: source, **{name: source.with_name(Path(name).name) for name in sorted(locations)}}
+
+
+def _place(model: Path, files: Mapping[str, Path]) -> tuple[int, tuple[Path, ...]]:
+    """Copy the files into the next version's folder, which appears when it is whole: a server may be watching."""
+    there = [int(path.name) for path in model.iterdir() if path.is_dir() and path.name.isdigit()]
+    version = max(there, default=0) + 1
+    with tempfile.TemporaryDirectory(dir=model, prefix=".version-") as folder:
+        whole = Path(folder) / str(version)
+        whole.mkdir()
+        for name, path in files.items():
+            shutil.copyfile(path, whole / name)
+        whole.rename(model / str(version))
+    return version, tuple(model / str(version) / name for name in files)
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a file that all versions share; raises SE405 where another one is there."""
+    if not path.exists():
+        write_text(path, text)
+    elif (before := path.read_text(encoding="utf-8")) != text:
+        pairs = zip_longest(before.splitlines(), text.splitlines(), fillvalue="nothing")
+        old, new = next((old.strip(), new.strip()) for old, new in pairs if old != new)
+        what = f"{path} is there and says {old!r} where this engine needs {new!r}"
+        raise fail("SE405", what, "give the model another --name, or take the folder away")
+
+
+def _quoted(text: str) -> str:
+    """A string of protobuf's text form, which reads JSON's escapes but for those of characters beyond ASCII."""
+    return json.dumps(text, ensure_ascii=False)

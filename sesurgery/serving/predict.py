@@ -1,0 +1,137 @@
+"""The verb `predict`: an engine on image files, by its runner alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sesurgery.backends.base import Runner
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
+from sesurgery.serving import interface
+from sesurgery.serving.home import backend_of, require_at_home
+from sesurgery.training.preprocessing import Preprocessing
+
+LARGEST = 32
+"""Images a run of the engine, where it takes as many: they are all in memory at once."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class and the share of certainty that the network gives it."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image's classes, the most probable first."""
+
+    image: Path
+    guesses: tuple[Guess, ...]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The answers in the order of the images, and an error for every file that is no image."""
+
+    predictions: tuple[Prediction, ...]
+    failures: tuple[Diagnostic, ...]
+
+
+def predict(engine: Path, images: Sequence[Path], top: int = 5, *, foreign: bool = False) -> Predicted:
+    """Answer for image files, and for those in the folders named, prepared as the run's data set does in evaluation.
+
+    A file that cannot be read is left out, with an error in `failures`. Raises SE603 where the engine cannot run here
+    or is from elsewhere (unless `foreign`), SE402 where its run is unknown, SE501 where its data set has no images.
+    """
+    manifest = require_at_home(engine, foreign=foreign)
+    known = interface.of(engine, manifest)
+    if known.preprocessing is None:
+        text = f"the data set {known.dataset!r} does not say how an image file becomes the network's input"
+        raise fail("SE501", text, "feed the engine arrays of your own")
+    details: Any = manifest.details
+    batch = details["engine"]["batch"]
+    predictions: list[Prediction] = []
+    failures: list[Diagnostic] = []
+    with backend_of(manifest).load(engine) as runner:
+        low, high = _sizes(runner, batch["min"], batch["max"])
+        pile: list[tuple[Path, NDArray[np.float32]]] = []
+        for path in _files(images):
+            try:
+                pile.append((path, _read(path, known.preprocessing)))
+            except SesurgeryError as error:
+                failures.extend(error.diagnostics)
+            if len(pile) == high:
+                predictions.extend(_answers(runner, pile, low, known.classes, top))
+                pile = []
+        if pile:
+            predictions.extend(_answers(runner, pile, low, known.classes, top))
+    return Predicted(tuple(predictions), tuple(failures))
+
+
+def _sizes(runner: Runner, smallest: int, largest: int) -> tuple[int, int]:
+    if len(runner.inputs) != 1 or len(runner.outputs) != 1:
+        counts = f"{len(runner.inputs)} inputs and {len(runner.outputs)} outputs"
+        raise fail("SE606", f"the engine has {counts}; a classifier with one of each is expected")
+    fixed = runner.inputs[0].shape[0]
+    if isinstance(fixed, int):
+        return fixed, fixed
+    return smallest, max(smallest, min(largest, LARGEST))
+
+
+def _files(given: Sequence[Path]) -> Iterator[Path]:
+    """Files as they are named; of a folder, those whose names end as an image's do, in order."""
+    suffixes = Image.registered_extensions()
+    for path in given:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(item for item in path.iterdir() if item.suffix.lower() in suffixes and item.is_file())
+        if not found:
+            raise fail("SE001", f"there is no image in {path}/", "name files, or a folder with images in it")
+        yield from found
+
+
+def _read(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    try:
+        with Image.open(path) as image:
+            return preprocessing(image)
+    except FileNotFoundError:
+        raise fail("SE001", f"{path} is not there") from None
+    # A broken PNG is a SyntaxError to Pillow.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise fail("SE001", f"{path} is no image that can be read: {error}", "PNG and JPEG are read") from error
+
+
+def _answers(
+    runner: Runner, pile: Sequence[tuple[Path, NDArray[np.float32]]], smallest: int, classes: Sequence[str], top: int
+) -> Iterator[Prediction]:
+    batch = np.stack([array for _, array in pile])
+    # An engine that takes no batch as small as this gets the last image several times over.
+    missing = max(0, smallest - len(pile))
+    batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+    info = runner.inputs[0]
+    (logits,) = runner.infer({info.name: batch.astype(info.dtype)}).values()
+    if logits.ndim != 2 or logits.shape[1] != len(classes):
+        text = f"the engine gives {list(logits.shape)} for {len(batch)} images, the data set has {len(classes)} classes"
+        raise fail("SE606", text, "is it the engine of this run?")
+    if not np.isfinite(logits).all():
+        raise fail("SE606", "the engine gives NaN or infinity", "see what `sesurgery verify` says of it")
+    for (path, _), row in zip(pile, _softmax(logits), strict=False):
+        best = np.argsort(-row, kind="stable")[:top]
+        yield Prediction(path, tuple(Guess(classes[index], float(row[index])) for index in best))
+
+
+def _softmax(logits: NDArray[np.generic]) -> NDArray[np.float64]:
+    values = logits.astype(np.float64)
+    # The largest is taken away first: exp of a large logit overflows.
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
