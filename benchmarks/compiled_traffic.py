@@ -33,11 +33,21 @@ PAGE = ROOT.parent / "docs" / "free_se.md"
 NETWORKS = {
     "resnet50": "seresnet50",
     "resnet18": "seresnet18",
+    "resnet34": "resnet34 + se",
+    "resnet101": "resnet101 + se",
     "resnext50_32x4d": "seresnext50_32x4d",
     "mobilenetv3_large_100": "mobilenetv3_large_100",
     "efficientnet_b0": "efficientnet_b0",
+    "regnety_008": "regnety_008",
+    "regnety_032": "regnety_032",
 }
-"""Plain network -> the one with SE. Where the names are the same, the plain one is it with its SE blocks taken out."""
+"""Plain network -> the one with SE.
+
+Where the names are the same, the plain one is it with its SE blocks taken out; with `+ se`, they are put in by
+sesurgery.
+"""
+BLOCKS = ("SqueezeExcite", "SEModule")
+"""What timm calls its SE blocks."""
 FORMS = ("plain", "as exported", "lowered")
 
 
@@ -65,11 +75,15 @@ def exported(name: str, folder: Path, *, without_se: bool):
     import torch
     from torch import nn
 
+    import sesurgery
     from sesurgery.models.export import export
     from sesurgery.spec.model import Export
 
     torch.manual_seed(0)
+    name, _, ours = name.partition(" + ")
     network = timm.create_model(name).eval()
+    if ours:
+        network = sesurgery.insert(network, block=ours, at="residual", example_input=torch.zeros(1, 3, 224, 224)).eval()
     generator = torch.Generator().manual_seed(1)
     for module in list(network.modules()):
         if isinstance(module, nn.BatchNorm2d):
@@ -78,7 +92,7 @@ def exported(name: str, folder: Path, *, without_se: bool):
             module.weight.data.uniform_(0.5, 1.0, generator=generator)
             module.bias.data.normal_(0, 0.1, generator=generator)
         for child, inner in list(module.named_children()):
-            if without_se and type(inner).__name__ == "SqueezeExcite":
+            if without_se and type(inner).__name__ in BLOCKS:
                 setattr(module, child, nn.Identity())
     path = folder / "net.onnx"
     export(network, (3, 224, 224), path, Export(check_batches=(1,), max_abs=1e-2))

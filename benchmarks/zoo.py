@@ -17,7 +17,7 @@ smallest input that it takes. It passes a column when
              (largest difference at most 1e-3 of the largest output)
 
 Each model has a process of its own with a time limit. Results are added to benchmarks/results/zoo.json as they come, so
-that a run that was stopped goes on where it was (`--again` starts anew).
+that a run that was stopped goes on where it was. `--again` examines models that have a result already.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -35,12 +36,17 @@ import warnings
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Here, and not where it is used: a child that is forked while another thread imports waits for it for ever.
+from sesurgery.artifacts import cpu_name, locked, to_json, versions, write_text
+
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results" / "zoo.json"
 TABLE = ROOT.parent / "docs" / "support.md"
 COLUMNS = ("plan", "apply", "equal", "train", "modes", "replay", "export")
 PLACEMENTS = ("residual", "concat", "conv")
 SIZES = (64, 96, 128, 160, 192, 224, 256, 299, 331, 384, 448)
+SMALLER = {"timm:samvit_base_patch16": 256}
 TRANSFORMERS = ("vit_", "swin_")
 SECONDS = 400
 DRAWS = 12
@@ -122,6 +128,7 @@ def examine(model_id: str) -> dict[str, object]:
         text = str(error).strip().splitlines()
         row["reason"] = f"{type(error).__name__}: {text[0] if text else ''}"[:300]
     row["seconds"] = round(time.perf_counter() - started, 1)
+    row["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)
     return row
 
 
@@ -202,6 +209,8 @@ def _sizes(model_id: str) -> tuple[int, ...]:
     if source == "timm":
         import timm
 
+        if model_id in SMALLER:
+            return (SMALLER[model_id],)
         config = timm.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:
             return (config.input_size[-1],)
@@ -210,7 +219,10 @@ def _sizes(model_id: str) -> tuple[int, ...]:
 
 def _kwargs(model_id: str) -> dict[str, object]:
     # Their constructors warn and take half a minute when they are to draw from scipy's truncated normal.
-    return {"init_weights": False} if model_id in ("torchvision:inception_v3", "torchvision:googlenet") else {}
+    if model_id in ("torchvision:inception_v3", "torchvision:googlenet"):
+        return {"init_weights": False}
+    # At its own 1024 x 1024, training attends over 4096 places and takes more than 24 GiB.
+    return {"img_size": SMALLER[model_id]} if model_id in SMALLER else {}
 
 
 def _difference(one, other, image, torch) -> float:
@@ -253,7 +265,7 @@ def _moved(part) -> bool:
     return part.grad is not None and bool(part.grad.any())
 
 
-def _alone(model_id: str) -> dict[str, object]:
+def _alone(model_id: str, seconds: int) -> dict[str, object]:
     """Examine one model in a child that is ended when its time is up."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -267,7 +279,7 @@ def _alone(model_id: str) -> dict[str, object]:
     child.start()
     sender.close()
     try:
-        row = receiver.recv() if receiver.poll(SECONDS) else {"model": model_id, "reason": f"took over {SECONDS} s"}
+        row = receiver.recv() if receiver.poll(seconds) else {"model": model_id, "reason": f"took over {seconds} s"}
     except EOFError:
         child.join(5)
         row = {"model": model_id, "reason": f"the process ended with {child.exitcode}"}
@@ -277,39 +289,47 @@ def _alone(model_id: str) -> dict[str, object]:
     return row
 
 
-def measure(models: list[str], again: bool) -> None:
+def measure(models: list[str], again: bool, seconds: int) -> None:
     """Examine the models that have no result yet, two at a time."""
-    from sesurgery.artifacts import cpu_name, to_json, versions, write_text
-
-    known = (
-        {}
-        if again or not RESULTS.is_file()
-        else {row["model"]: row for row in json.loads(RESULTS.read_text())["models"]}
-    )
+    known = set() if again else {row["model"] for row in _results()}
     todo = [model for model in models if model not in known]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for count, row in enumerate(pool.map(_alone, todo), start=1):
-            known[row["model"]] = row
+        rows = [pool.submit(_alone, model, seconds) for model in todo]
+        for count, done in enumerate(concurrent.futures.as_completed(rows), start=1):
+            row = done.result()
+            _add(row)
             passed = all(row.get(column) for column in COLUMNS)
             verdict = "pass" if passed else "FAIL"
             print(f"{count}/{len(todo)} {verdict} {row['model']} {row.get('reason', '')}", flush=True)
-            data = {"device": cpu_name(), "versions": versions(), "models": [known[key] for key in sorted(known)]}
-            write_text(RESULTS, to_json(data))
+
+
+def _results() -> list[dict[str, object]]:
+    return json.loads(RESULTS.read_text())["models"] if RESULTS.is_file() else []
+
+
+def _add(row: dict[str, object]) -> None:
+    """Write one row in; another run of this program may be writing others."""
+    with locked(RESULTS.parent):
+        rows = {known["model"]: known for known in _results()} | {row["model"]: row}
+        data = {"device": cpu_name(), "versions": versions(), "models": [rows[key] for key in sorted(rows)]}
+        write_text(RESULTS, to_json(data))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
-    parser.add_argument("--again", action="store_true", help="forget the results there are")
+    parser.add_argument("--again", action="store_true", help="examine models that have a result already, too")
     parser.add_argument("--table", action="store_true", help="write docs/support.md from the results")
     parser.add_argument("--per-module", type=int, default=2, help="models of every module of timm")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="time limit of one model")
     given = parser.parse_args()
     if given.table:
         from zoo_table import write_table
 
         write_table(RESULTS, TABLE, COLUMNS)
         return
-    measure(given.models or by_size([*torchvision_models(), *timm_models(given.per_module)]), given.again)
+    models = given.models or by_size([*torchvision_models(), *timm_models(given.per_module)])
+    measure(models, given.again, given.seconds)
 
 
 if __name__ == "__main__":

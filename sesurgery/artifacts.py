@@ -22,7 +22,18 @@ from sesurgery.diagnostics import fail
 Kind = Literal["run", "onnx", "engine", "report"]
 Detail = str | int | float | bool | None | tuple["Detail", ...] | Mapping[str, "Detail"]
 
-PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "numpy", "tensorrt", "tensorrt-rtx")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "numpy",
+    "tensorrt",
+    "tensorrt-rtx",
+    "openvino",
+)
 
 
 class Parent(BaseModel):
@@ -36,6 +47,7 @@ class Parent(BaseModel):
 class Manifest(BaseModel):
     """Where an artefact came from: the command that makes it again, digests of it and its parents, versions, device.
 
+    `beside` holds files that belong to the artefact and lie in its folder, by their names there (weights kept outside).
     `details` holds what only this kind of artefact knows (an engine's precision and shapes, say), as plain JSON.
     """
 
@@ -50,6 +62,7 @@ class Manifest(BaseModel):
     spec_digest: str | None = None
     plan_digest: str | None = None
     parents: tuple[Parent, ...] = ()
+    beside: tuple[Parent, ...] = ()
     versions: dict[str, str]
     device: str
     details: dict[str, object] = {}
@@ -110,6 +123,7 @@ def describe(
     command: str,
     *,
     parents: tuple[Path, ...] = (),
+    beside: tuple[Path, ...] = (),
     spec_digest: str | None = None,
     plan_digest: str | None = None,
     device: str | None = None,
@@ -126,6 +140,7 @@ def describe(
         spec_digest=spec_digest,
         plan_digest=plan_digest,
         parents=tuple(Parent(path=str(parent), sha256=digest_file(parent)) for parent in parents),
+        beside=tuple(Parent(path=path.name, sha256=digest_file(path)) for path in beside),
         versions=versions(),
         device=device or cpu_name(),
         details=dict(details or {}),
@@ -150,14 +165,17 @@ def require_intact(artifact: Path) -> Manifest:
     if not artifact.is_file():
         raise fail("SE402", f"{artifact} is not there", "make it first")
     manifest = read_manifest(artifact)
-    found = digest_file(artifact)
-    if found != manifest.sha256:
-        raise fail(
-            "SE401",
-            f"{artifact} is not the file its manifest describes: "
-            f"expected sha256 {manifest.sha256[:12]}…, found {found[:12]}…",
-            f"make it again with: {manifest.command}",
-        )
+    expected = {artifact: manifest.sha256}
+    expected |= {artifact.with_name(Path(other.path).name): other.sha256 for other in manifest.beside}
+    for path, digest in expected.items():
+        if not path.is_file():
+            raise fail("SE401", f"{path} belongs to {artifact} and is missing", "both files go together")
+        if (found := digest_file(path)) != digest:
+            raise fail(
+                "SE401",
+                f"{path} is not the file its manifest describes: expected sha256 {digest[:12]}…, found {found[:12]}…",
+                f"make it again with: {manifest.command}",
+            )
     return manifest
 
 
@@ -180,6 +198,18 @@ def cpu_name() -> str:
                 break
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{model}, {cores} cores"
+
+
+def cpu_kind() -> str:
+    """The processor by what decides which code runs on it: its name and its vector extensions."""
+    flags: set[str] = set()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.lower().startswith(("flags", "features")):
+                flags.update(line.partition(":")[2].split())
+                break
+    vectors = sorted(flag for flag in flags if flag.startswith(("avx", "amx", "asimd", "sve", "i8mm", "bf16")))
+    return f"{cpu_name().rpartition(', ')[0]} ({' '.join(vectors) or platform.machine()})"
 
 
 def to_json(value: object) -> str:

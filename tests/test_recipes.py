@@ -27,7 +27,6 @@ from sesurgery.models.cifar_resnet import CifarResNet
 from sesurgery.pipeline import Workspace
 from sesurgery.placements import PLACEMENTS
 from sesurgery.placements.base import Match, Miss
-from sesurgery.spec.model import Engine
 from sesurgery.spec.schema import json_schema
 from sesurgery.surgeons.fx import FxSurgeon
 
@@ -204,7 +203,7 @@ def test_the_pass_keeps_the_function(follow: Any) -> None:
 def test_the_backend_is_one_that_a_spec_may_name(follow: Any) -> None:
     recipe = follow("backend")
     spec = pipeline.load_spec(spec_with(engines=[{"backend": recipe.name, "precision": "fp32"}]))
-    assert spec.engines[0].backend == "reference"
+    assert spec.engines[0].backend.name == "reference"
     backend: Backend = recipe.catalog.load(recipe.name)()
     assert isinstance(backend.probe(), Capability)
 
@@ -220,7 +219,7 @@ def test_the_backend_builds_an_engine_that_answers_like_the_network(follow: Any,
         network, (image,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
     )
     onnx.save(program.model_proto, tmp_path / "net.onnx")
-    built = pipeline.build_engine(tmp_path / "net.onnx", Engine(backend=recipe.name), Workspace(tmp_path))
+    built = pipeline.build_engine(tmp_path / "net.onnx", pipeline.engine({"backend": recipe.name}), Workspace(tmp_path))
     assert built.path.name == "net.reference.fp32.onnx"
     assert set(built.report.convolutions) == {"fp32"}
     with recipe.catalog.load(recipe.name)().load(built.path) as runner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 from sesurgery.diagnostics import fail
 from sesurgery.models import onnx_io
 from sesurgery.spec.model import Export
-from sesurgery.surgeons.exporting import quiet_exporter
+from sesurgery.surgeons.exporting import exportable_attention, quiet_exporter
 from sesurgery.surgeons.faces import TwoFaced
 
 INPUT, OUTPUT = "input", "logits"
@@ -35,28 +36,34 @@ class ExportReport:
 def export(network: nn.Module, shape: tuple[int, int, int], target: Path, options: Export) -> ExportReport:
     """Write `target` (input [batch, C, H, W], output logits) and compare it with the network.
 
-    Raises SE601, and leaves nothing behind, where the exporter fails or the file computes something else.
+    Above 2 GiB the weights stand beside it in NAME.onnx.data. Raises SE601, and leaves nothing behind, where the
+    exporter fails or the file computes something else.
     """
-    network = network.eval().cpu()
-    if isinstance(network, TwoFaced):
-        # Only evaluation is exported; torch.export does not look into modules that are not registered.
-        network = network.faces[0].eval()
-    model = _convert(network, shape, options)
-    # The exporter writes the building machine's source paths and stack traces into every node.
-    _strip(model)
-    differences = compare(network, model, shape, options.check_batches)
-    worst = max(differences.values())
-    if not worst <= options.max_abs:
-        text = f"the exported network differs from the model by {worst:.3g}, allowed are {options.max_abs:.3g}"
-        raise fail("SE601", text, "report this network, or raise 'export: max_abs' knowingly")
+    network = _evaluating(network)
+    program = _program(network, shape, options)
+    if _size(program) > onnx_io.LIMIT:
+        return _export_large(network, program, shape, target, options)
+    model = _stripped(program.model_proto)
+    differences = _proved(network, model, shape, options)
     onnx_io.save(model, target)
     return ExportReport(len(model.graph.node), model.opset_import[0].version, differences)
 
 
-def _convert(network: nn.Module, shape: tuple[int, int, int], options: Export) -> onnx.ModelProto:
+def convert(network: nn.Module, shape: tuple[int, int, int], options: Export) -> onnx.ModelProto:
+    """What `export` writes for a network of less than 2 GiB, compared with nothing; raises SE601."""
+    return _stripped(_program(_evaluating(network), shape, options).model_proto)
+
+
+def _evaluating(network: nn.Module) -> nn.Module:
+    network = network.eval().cpu()
+    # Only evaluation is exported; torch.export does not look into modules that are not registered.
+    return network.faces[0].eval() if isinstance(network, TwoFaced) else network
+
+
+def _program(network: nn.Module, shape: tuple[int, int, int], options: Export) -> torch.onnx.ONNXProgram:
     example = torch.zeros(2, *shape)
     try:
-        with quiet_exporter():
+        with quiet_exporter(), exportable_attention():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -69,25 +76,67 @@ def _convert(network: nn.Module, shape: tuple[int, int, int], options: Export) -
                 external_data=False,
             )
     except Exception as error:
-        text = str(error).strip().splitlines()
-        raise fail("SE601", f"torch cannot export the network: {text[0] if text else type(error).__name__}") from error
+        raise fail("SE601", f"torch cannot export the network: {_cause(error)}") from error
     if program is None:
         raise fail("SE601", "torch's exporter gave no network")
-    return program.model_proto
+    return program
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong first; the exporter's own words only name the step it was at."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _size(program: torch.onnx.ONNXProgram) -> int:
+    return sum(
+        value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value is not None
+    )
+
+
+def _export_large(
+    network: nn.Module, program: torch.onnx.ONNXProgram, shape: tuple[int, int, int], target: Path, options: Export
+) -> ExportReport:
+    """Write the weights from where they are to a file beside, without a second copy of them in memory."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        written = Path(folder) / target.name
+        with quiet_exporter():
+            program.save(written, external_data=True)
+        model = _stripped(onnx.load(written, load_external_data=False))
+        written.write_bytes(model.SerializeToString())
+        differences = _proved(network, written, shape, options)
+        onnx_io.check(written)
+        onnx_io.move(written, target)
+    return ExportReport(len(model.graph.node), model.opset_import[0].version, differences)
+
+
+def _proved(
+    network: nn.Module, model: onnx.ModelProto | Path, shape: tuple[int, int, int], options: Export
+) -> dict[int, float]:
+    differences = compare(network, model, shape, options.check_batches)
+    worst = max(differences.values())
+    if not worst <= options.max_abs:
+        text = f"the exported network differs from the model by {worst:.3g}, allowed are {options.max_abs:.3g}"
+        raise fail("SE601", text, "report this network, or raise 'export: max_abs' knowingly")
+    return differences
 
 
 def compare(
-    network: nn.Module, model: onnx.ModelProto, shape: tuple[int, int, int], batches: tuple[int, ...]
+    network: nn.Module, model: onnx.ModelProto | Path, shape: tuple[int, int, int], batches: tuple[int, ...]
 ) -> dict[int, float]:
     """Largest absolute difference of the outputs at each batch size, on noise that neither has seen.
 
-    Raises SE601 where one of the two does not run at a batch size.
+    `model` is a path where the weights stand outside the file. Raises SE601 where one of the two does not run at a
+    batch size.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(1)
     found = {}
     for batch in batches:
@@ -105,10 +154,11 @@ def compare(
     return found
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Keep the scopes of nodes and drop what only tells about the machine that exported."""
+def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with the scopes of its nodes, without the source paths and stack traces of who exported it."""
     for node in model.graph.node:
         scopes = [entry for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"]
         del node.metadata_props[:]
         node.metadata_props.extend(scopes)
         node.doc_string = ""
+    return model

@@ -8,19 +8,26 @@ import onnx
 
 from sesurgery.artifacts import writing
 from sesurgery.diagnostics import fail
+from sesurgery.models import onnx_data
 
 # One protobuf message holds at most 2 GiB; above that the weights stand in a file beside it.
 LIMIT = 2 * 1024**3 - 1
 
 
-def load(path: Path) -> onnx.ModelProto:
-    """A model that the checker accepts, external data read from its own folder; raises SE602 otherwise."""
+def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """A model that the checker accepts, external data read from its own folder; raises SE602 otherwise.
+
+    Without `weights` those in other files stay there: the model refers to them, and `save` copies them.
+    """
     if not path.is_file():
         raise fail("SE402", f"{path} is not there", "export it first: `sesurgery export`")
     try:
         model = onnx.load(path, load_external_data=False)
         _confined(model, path.parent)
-        onnx.load_external_data_for_model(model, str(path.parent))
+        if weights:
+            onnx.load_external_data_for_model(model, str(path.parent))
+        else:
+            onnx_data.refer(model, path.parent)
         # Names of domains, shapes and types, and that nothing is read before it is made.
         onnx.checker.check_model(path, full_check=True)
     except Exception as error:
@@ -34,35 +41,75 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
     It is one file up to 2 GiB; above, the weights stand beside it in NAME.onnx.data.
     """
-    if model.ByteSize() > LIMIT:
+    if onnx_data.size(model) > LIMIT:
         _save_large(model, path)
         return
+    model = onnx_data.inlined(model)
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
         raise fail("SE602", f"the model is not valid and was not written: {error}") from error
     with writing(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
+    # What lay here before may have been larger.
+    data_path(path).unlink(missing_ok=True)
+
+
+def check(path: Path) -> None:
+    """Raise SE602 where the checker refuses a file that was just written."""
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except Exception as error:
+        raise fail("SE602", f"the model is not valid and was not written: {error}") from error
+
+
+def move(written: Path, path: Path) -> None:
+    """Give a file, and its weights where they stand beside it, another folder on the same disk; the name stays."""
+    if not beside(written):
+        written.replace(path)
+        data_path(path).unlink(missing_ok=True)
+        return
+    # The weights come first: a file whose weights are not there yet must never be seen.
+    data_path(written).replace(data_path(path))
+    written.replace(path)
+
+
+def beside(path: Path) -> tuple[Path, ...]:
+    """The file with the weights of a file that `save` wrote, where they are not in it."""
+    return (data_path(path),) if data_path(path).is_file() else ()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file and of the files that hold its weights."""
+    model = onnx.load(path, load_external_data=False)
+    names = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    files = {path, *(path.parent / name for name in names)}
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def data_path(path: Path) -> Path:
+    """Where the weights of a file stand that is too large for one: `x.onnx` -> `x.onnx.data`."""
+    return path.with_name(path.name + ".data")
 
 
 def _save_large(model: onnx.ModelProto, path: Path) -> None:
-    beside = onnx.ModelProto()
-    beside.CopyFrom(model)
-    data = path.with_name(path.name + ".data")
+    outside = onnx.ModelProto()
+    outside.CopyFrom(model)
+    data = data_path(path)
     with writing(path) as temporary:
         # The weights come first: a file whose weights are not there yet must never be seen.
         with writing(data) as weights:
-            onnx.external_data_helper.convert_model_to_external_data(beside, location=weights.name)
-            onnx.save(beside, temporary)
+            with weights.open("wb") as stream:
+                onnx_data.write(outside, stream, weights.name)
+            temporary.write_bytes(outside.SerializeToString())
             try:
                 onnx.checker.check_model(temporary, full_check=True)
             except Exception as error:
                 raise fail("SE602", f"the model is not valid and was not written: {error}") from error
-        for tensor in beside.graph.initializer:
-            for entry in tensor.external_data:
-                if entry.key == "location":
-                    entry.value = data.name
-        temporary.write_bytes(beside.SerializeToString())
+        onnx_data.relocate(outside, data.name)
+        temporary.write_bytes(outside.SerializeToString())
 
 
 def _confined(model: onnx.ModelProto, folder: Path) -> None:

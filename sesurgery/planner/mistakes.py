@@ -95,7 +95,8 @@ def _globs(spec: Spec, index: int, graph: GraphView) -> list[Diagnostic]:
 
 def _near_scopes(glob: str, graph: GraphView) -> str:
     if not graph.scopes:
-        return "this network tells no scopes: use the structural placements without 'within' and 'except'"
+        named = "residual, pre, post, identity, inner, concat, conv"
+        return f"this network tells no scopes: use the structural placements ({named}) without 'within' and 'except'"
     near = suggest(glob.rstrip("*."), graph.scopes)
     # A whole network's scopes are no help to anyone: the outermost ones are.
     return near if near.startswith("did") else suggest("", [scope for scope in graph.scopes if "." not in scope])

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sesurgery.diagnostics import Diagnostic, SpecError, suggest
-from sesurgery.spec.model import Spec
+from sesurgery.spec.model import Engine, Spec
 from sesurgery.spec.plugins import Catalogs
 from sesurgery.spec.source import Place, Source, read_source
 
@@ -31,13 +31,22 @@ def load(given: Path | str | Mapping[str, object], catalogs: Catalogs, *, name: 
 
 def _validate(data: dict[str, Any], source: Source | None, name: str, catalogs: Catalogs) -> Spec:
     # Defaults that name a plugin need the catalogs as much as what is written does.
-    data = {"name": name, "train": {}, **data}
+    data = {"name": name, "train": {}, "engines": [{}], **data}
     try:
         spec = Spec.model_validate_json(json.dumps(data), context=catalogs, strict=True)
     except ValidationError as error:
         raise SpecError(_diagnostics(error.errors(include_url=False), (), data, source, None)) from None
     spec.remember(source)
     return spec
+
+
+def load_engine(data: dict[str, Any], catalogs: Catalogs) -> Engine:
+    """One entry of `engines:`; raises SpecError with every mistake."""
+    try:
+        return Engine.model_validate_json(json.dumps(data), context=catalogs, strict=True)
+    except ValidationError as error:
+        mistakes = [{**mistake, "loc": ("engines", 0, *mistake["loc"])} for mistake in error.errors(include_url=False)]
+        raise SpecError(_diagnostics(mistakes, (), {"engines": [data]}, None, None)) from None
 
 
 def _diagnostics(
@@ -97,6 +106,8 @@ def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, kno
     if kind in ("too_short", "too_long"):
         bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
         return made("SE104", f"{bound} expected, found {shown}", _described(error["loc"]) or "write a list")
+    if kind == "range":
+        return made("SE104", error["msg"], _described(error["loc"]))
     if kind in _RANGE:
         wanted = error["msg"].removeprefix("Input should ").removeprefix("String should ").replace("be ", "must be ", 1)
         return made("SE104", f"{wanted}, found {shown}", _described(error["loc"]) or "choose a value in that range")

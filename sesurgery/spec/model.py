@@ -10,17 +10,28 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from sesurgery.artifacts import digest_text
 from sesurgery.diagnostics import Span
+from sesurgery.profiles import parse_profile
 from sesurgery.spec.plugins import BackendField, BlockField, DatasetField, ExistingField, PassesField, PlacementField
 from sesurgery.spec.source import Source
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Scalar = bool | int | float | str | None
 Kwarg = Scalar | list[Scalar] | dict[str, Scalar]
 
@@ -174,6 +185,9 @@ class Train(Frozen):
     label_smoothing: Fraction = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     threads: Positive | None = Field(None, description="CPU threads; default: all")
+    fused: bool = Field(
+        False, description="scaling by a gate, residual sum and ReLU as one operation; a kernel of its own on a GPU"
+    )
 
 
 class Export(Frozen):
@@ -207,12 +221,50 @@ class Batch(Frozen):
         return self
 
 
+class Calibration(Frozen):
+    """The samples on which ranges of activations are found: those that int8 keeps, and those too large for fp16."""
+
+    samples: Positive = Field(256, description="samples of the training data that are looked at, always the same ones")
+    file: str | None = Field(
+        None, description="a .npy or .npz file of samples instead, by input name, relative to the current folder"
+    )
+    method: Literal["minmax", "entropy", "percentile"] = Field(
+        "minmax", description="the range of a tensor: all of it, the one that loses least, or 99.99 % of its values"
+    )
+
+
+def _profiles(shapes: tuple[str, ...]) -> tuple[str, ...]:
+    for text in shapes:
+        try:
+            parse_profile(text)
+        except ValueError as error:
+            raise PydanticCustomError("range", str(error)) from None
+    return shapes
+
+
 class Engine(Frozen):
     """An engine to build."""
 
-    backend: BackendField = "onnxruntime"
+    backend: BackendField = Field(
+        default="onnxruntime",
+        validate_default=True,
+        description="the backend: its name, or a mapping with `backend:` and its options",
+    )
     precision: Precision = "fp32"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")] | None = Field(
+        None, description="part of the file's name, where two engines share backend and precision"
+    )
     batch: Batch = Field(default_factory=Batch)
+    shapes: Annotated[tuple[str, ...], AfterValidator(_profiles)] = Field(
+        (), description="profiles beyond the batch, each as `input=1,8,32x3x224x224`: one size or three a dimension"
+    )
+    calibration: Calibration = Field(default_factory=Calibration)
+    io: Literal["keep", "convert"] = Field(
+        "keep", description="whether inputs and outputs stay fp32 in fp16 and bf16 engines, or are converted as well"
+    )
+    converter: Literal["sesurgery", "autocast"] = Field(
+        "sesurgery", description="who writes fp16 and bf16: this program, or AutoCast of nvidia-modelopt"
+    )
 
 
 class Tolerance(Frozen):
@@ -230,6 +282,8 @@ class Parity(Frozen):
 
     fp32: Tolerance = Field(default_factory=lambda: Tolerance(max_abs=1e-3, min_agreement=1.0))
     fp16: Tolerance = Field(default_factory=lambda: Tolerance(max_abs=0.1, min_agreement=0.99, max_top1_drop=0.01))
+    bf16: Tolerance = Field(default_factory=lambda: Tolerance(max_abs=0.5, min_agreement=0.98, max_top1_drop=0.01))
+    int8: Tolerance = Field(default_factory=lambda: Tolerance(min_agreement=0.97, max_top1_drop=0.01))
     batches: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
         (1, 32), description="batch sizes at which the engine is compared, over all held-out samples"
     )
@@ -260,11 +314,23 @@ class Spec(Frozen):
     surgery: Annotated[tuple[RuleField, ...], Field(min_length=1)]
     train: Train = Field(default_factory=Train)
     export: Export = Field(default_factory=Export)
-    engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = (Engine(),)
+    # The loader puts one engine with all defaults here: defaults that name a plugin need the catalogs.
+    engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = ()
     parity: Parity = Field(default_factory=Parity)
     latency: Latency = Field(default_factory=Latency)
 
     _source: Source | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _engines_have_their_own_files(self) -> Spec:
+        seen: set[tuple[object, ...]] = set()
+        for engine in self.engines:
+            who = (engine.backend.name, engine.precision, engine.name)
+            if who in seen:
+                text = f"two engines would be one file: {engine.backend.name} {engine.precision}"
+                raise PydanticCustomError("excluding", f"{text}; tell them apart by 'name:'")
+            seen.add(who)
+        return self
 
     def remember(self, source: Source | None) -> None:
         """Keep the file's marks, so that later stages can point at it."""

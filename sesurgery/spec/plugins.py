@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     ConfigDict,
     PlainSerializer,
     PlainValidator,
@@ -34,7 +33,7 @@ class Catalogs:
     blocks: Catalog[Any]
     placements: Catalog[Any]
     datasets: Catalog[Any]
-    backends: tuple[str, ...]
+    backends: Catalog[Any]
     passes: tuple[str, ...] = ()
 
 
@@ -100,17 +99,6 @@ def _field(key: str, pick: Callable[[Catalogs], Catalog[Any]]) -> tuple[PlainVal
     )
 
 
-def _known_backend(name: str, info: ValidationInfo) -> str:
-    if info.context is None:
-        # An engine made in code, not read from a spec: loading the backend by its name checks it.
-        return name
-    known = _catalogs(info).backends
-    if name not in known:
-        text = f"unknown backend {name!r}"
-        raise PydanticCustomError("plugin_unknown", text, {"hint": suggest(name, known), "inner": []})
-    return name
-
-
 def _passes(value: object, info: ValidationInfo) -> tuple[str, ...] | None:
     if value is None or (isinstance(value, tuple) and info.context is None):
         return value
@@ -148,7 +136,7 @@ PassesField = Annotated[
     tuple[str, ...] | None, PlainValidator(_passes, json_schema_input_type=list[str] | Literal["none"] | None)
 ]
 """Names of lowering passes; `none` is no pass at all, and None leaves the choice to the backend."""
-BackendField = Annotated[str, AfterValidator(_known_backend)]
 BlockField = Annotated[Ref[Any], *_field("block", lambda catalogs: catalogs.blocks)]
 PlacementField = Annotated[Ref[Any], *_field("placement", lambda catalogs: catalogs.placements)]
+BackendField = Annotated[Ref[Any], *_field("backend", lambda catalogs: catalogs.backends)]
 DatasetField = Annotated[Ref[Any], *_field("dataset", lambda catalogs: catalogs.datasets)]

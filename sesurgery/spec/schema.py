@@ -18,7 +18,7 @@ def json_schema(catalogs: Catalogs) -> dict[str, Any]:
     for name in ("InsertRule", "RemoveRule", "ReplaceRule"):
         _complete_rule(definitions[name]["properties"], catalogs, definitions)
     definitions["Train"]["properties"]["data"].update(_choice("dataset", catalogs.datasets, definitions))
-    definitions["Engine"]["properties"]["backend"]["enum"] = list(catalogs.backends)
+    definitions["Engine"]["properties"]["backend"].update(_choice("backend", catalogs.backends, definitions))
     return {"$schema": SCHEMA_ID, **schema, "title": "sesurgery spec"}
 
 

@@ -167,8 +167,8 @@ class Edit:
                 written.name = node.name
             written.input[:] = [tensor.name for tensor in node.inputs]
             written.output[:] = [tensor.name for tensor in node.outputs]
-        before, after = _read(self.model.graph), _read(graph)
-        orphans = {tensor.name for tensor in graph.initializer if tensor.name in before - after}
+        unread = _read(self.model.graph) - _read(graph)
+        orphans = {tensor.name for tensor in graph.initializer if tensor.name in unread}
         made = {name for node in graph.node for name in node.output}
         known = {value.name for value in graph.input} | made
         lost = {name for node in self.model.graph.node for name in node.output} - known

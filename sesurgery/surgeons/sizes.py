@@ -6,6 +6,7 @@ input size that the spec names, fake tensors tell the answer without computing a
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import torch
@@ -32,6 +33,7 @@ class Sizes:
         self.shape = shape
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._values: dict[fx.Node, object] = {}
+        self._memo: dict[int, object] = {}
 
     def answer(self, node: fx.Node) -> bool | None:
         """The truth of a node's value where it follows from sizes alone; None where it looks at data or at the mode."""
@@ -58,6 +60,8 @@ class Sizes:
 
     def _run(self, node: fx.Node) -> object:
         args, kwargs = map_arg((node.args, node.kwargs), lambda source: self._values[source])  # type: ignore[arg-type, return-value]
+        if node.op == "placeholder" and node.args:
+            return node.args[0]
         if node.op == "placeholder":
             like = next((part for part in self.root.parameters() if part.is_floating_point()), torch.empty(0))
             return torch.empty(_BATCH, *self.shape, dtype=like.dtype, device=like.device)
@@ -69,9 +73,17 @@ class Sizes:
         if node.op == "call_module":
             kind, _ = fx_ops.kind(node, self.root)
             kept = kind in (Op.NORM, Op.ACT, Op.PASS) and len(args) == 1 and not kwargs
-            return args[0] if kept else self.root.get_submodule(str(node.target))(*args, **kwargs)
+            return args[0] if kept else self._copied(str(node.target))(*args, **kwargs)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         if callable(node.target):
             return node.target(*args, **kwargs)
         raise _Unanswerable
+
+    def _copied(self, path: str) -> nn.Module:
+        """The module as another object: a forward may keep what it computed, and that is a fake tensor here."""
+        module = self.root.get_submodule(path)
+        # One memory for all copies: modules that share a part share its copy, and no tensor is copied.
+        self._memo |= {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+        copied: nn.Module = copy.deepcopy(module, self._memo)
+        return copied

@@ -6,6 +6,9 @@ tracing starts again. And `self.training` is read once, so that dropout is froze
 traced as an attribute of the module, read anew whenever the traced network runs. A forward that *branches* on
 `self.training` cannot be traced and becomes a leaf like any other control flow. Where the network's own forward
 branches, it is traced once for either mode.
+
+What the network's forward takes beside the image and decides by (`mask=None`, `features=False`) keeps its default: a
+graph holds one of the two ways, and `None` as a symbol would be taken for a value that was given.
 """
 
 from __future__ import annotations
@@ -128,6 +131,13 @@ class _Tracer(fx.Tracer):
         answer = self.sizes.answer(obj.node)
         return super().to_bool(obj) if answer is None else answer
 
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """The root's arguments as symbols, but those that decide by default."""
+        forward, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        return forward, [_decided(arg) if isinstance(arg, fx.Proxy) else arg for arg in args]
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (
             module_qualified_name in self.leaves
@@ -150,6 +160,15 @@ class _Tracer(fx.Tracer):
             raise
         finally:
             self.stack.pop()
+
+
+def _decided(argument: fx.Proxy) -> Any:
+    """The default of an argument that is a switch; its place in the graph goes."""
+    node = argument.node
+    if node.op != "placeholder" or not node.args or not isinstance(node.args[0], bool | None):
+        return argument
+    node.graph.erase_node(node)
+    return node.args[0]
 
 
 @contextlib.contextmanager

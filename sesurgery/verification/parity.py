@@ -133,15 +133,17 @@ def predict(runner: Runner, images: Array, batch: int) -> Array:
     if batch < 1 or not len(images):
         raise fail("SE606", f"nothing to run: {len(images)} images in batches of {batch}")
     fed, read = runner.inputs[0].name, runner.outputs[0].name
+    # An engine may have been asked to take what it computes in.
+    dtype = np.dtype(runner.inputs[0].dtype)
     parts = []
     for start in range(0, len(images), batch):
-        piece = np.ascontiguousarray(images[start : start + batch])
+        piece = np.ascontiguousarray(images[start : start + batch], dtype)
         logits = runner.infer({fed: piece})[read]
         if logits.ndim != 2 or len(logits) != len(piece):
             shape = "x".join(map(str, logits.shape))
             raise fail("SE606", f"output {read!r} has shape {shape} for {len(piece)} samples; [N, classes] is expected")
         # A runner may hand out the same buffer on every call.
-        parts.append(logits.copy())
+        parts.append(logits.astype(np.float32, copy=True))
     return np.concatenate(parts)
 
 

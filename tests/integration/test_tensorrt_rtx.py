@@ -68,7 +68,7 @@ def test_the_fp16_engine_is_smaller_than_the_fp32_engine(exported: dict[str, Pat
 
 
 def test_the_layers_that_compute_in_fp32_are_the_gates(exported: dict[str, Path]) -> None:
-    builder = EngineBuilder(BACKEND._trt(), BACKEND.title)
+    builder = EngineBuilder(BACKEND.library(), BACKEND.title)
     network, _parser = builder._parse(_source.read(exported["fp16"]))
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     single = {

@@ -86,6 +86,7 @@ def test_the_verbs_work_one_after_the_other_with_nothing_named(folder):
     assert files(folder / "export") == ["tiny.fp16.onnx", "tiny.onnx", "tiny.plain.fp16.onnx", "tiny.plain.onnx"]
     assert files(folder / "engines") == ["tiny.onnxruntime.fp16.onnx", "tiny.plain.onnxruntime.fp16.onnx"]
     assert files(folder / "runs" / "tiny") == [
+        "interface.json",
         "plan.json",
         "report.html",
         "report.json",

@@ -185,3 +185,19 @@ def test_counting_leaves_the_network_as_it_was(se_resnet56):
 def test_half_precision_costs_the_same():
     network = nn.Sequential(nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6))
     assert account(network.half(), (6, 4, 5), "fvcore") == account(network.float(), (6, 4, 5), "fvcore")
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(1))
+
+    def forward(self, x):
+        self.runs += 1
+        return x
+
+
+def test_counting_costs_is_no_run():
+    module = Counts()
+    account(module, CIFAR)
+    assert module.runs.item() == 0

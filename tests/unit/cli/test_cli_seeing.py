@@ -95,3 +95,35 @@ def test_plan_draws_a_picture_beside_its_table(sesurgery, empty):
     assert "picture -> tiny.svg\n" in ended.err
     assert len(json.loads(ended.out)["sites"]) == 3
     assert Path("tiny.svg").read_text().startswith("<svg xmlns=")
+
+
+def test_plan_shows_what_every_part_costs_before_and_after(sesurgery, tmp_path):
+    spec = tmp_path / "net.yaml"
+    spec.write_text(
+        f'version: 1\nmodel: {{source: python, name: "{TINY.partition(":")[2]}"}}\ninput: {{shape: [3, 32, 32]}}\n'
+        "surgery: [{insert: {block: se, min_width: 8}, at: residual, stages: [3]}]\n"
+    )
+    ended = sesurgery("plan", str(spec), "--account", "--depth", "2")
+    assert ended.code == 0
+    added = [line.split()[:3] for line in ended.out.splitlines() if line.startswith("+")]
+    # Two layers of 64 and 8 channels, with biases.
+    assert added == [["+", f"se/layer3.{unit}[0]", f"{2 * 64 * 8 + 64 + 8:,}"] for unit in range(3)]
+    data = json.loads(sesurgery("plan", str(spec), "--account", "--json", "--convention", "fvcore").out)
+    assert data["account"]["convention"] == "fvcore"
+    assert data["account"]["total"]["after"]["params"] == data["totals"]["params_after"]
+    assert "account" not in json.loads(sesurgery("plan", str(spec), "--json").out)
+
+
+def test_inspect_shows_what_every_part_costs(sesurgery):
+    ended = sesurgery("inspect", TINY, "--shape", "3,32,32", "--account", "--depth", "0")
+    assert ended.code == 0
+    assert "layer1.0.conv1" in ended.out
+    data = json.loads(sesurgery("inspect", TINY, "--shape", "3,32,32", "--account", "--json").out)
+    assert sum(row["params"] for row in data["rows"]) == data["total"]["params"] == 272_474
+
+
+@pytest.mark.parametrize("option", [["--depth", "2"], ["--convention", "fvcore"]])
+def test_options_of_the_account_go_with_it(option, sesurgery):
+    ended = sesurgery("inspect", TINY, *option)
+    assert (ended.code, ended.out) == (2, "")
+    assert "go with --account" in ended.err

@@ -67,8 +67,8 @@ def test_an_engine_is_built_as_the_options_say(sesurgery, here):
     ended = sesurgery("build-engine", "runs/tiny", "--fp16", "--batch", "1,2,4")
     assert ended.code == 0
     assert ended.out.endswith(" -> engines/tiny.onnxruntime.fp16.onnx\n")
-    manifest = json.loads(Path("engines/tiny.onnxruntime.fp16.onnx.manifest.json").read_text())
-    assert (manifest["details"]["precision"], manifest["details"]["batch"]) == ("fp16", [1, 2, 4])
+    details = json.loads(Path("engines/tiny.onnxruntime.fp16.onnx.manifest.json").read_text())["details"]
+    assert (details["precision"], details["engine"]["batch"]) == ("fp16", {"min": 1, "opt": 2, "max": 4})
 
 
 def test_bench_writes_the_report(sesurgery, here):

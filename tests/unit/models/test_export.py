@@ -12,9 +12,11 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
+from sesurgery.models import onnx_io
 from sesurgery.models.export import export
 from sesurgery.spec.model import Export
 
@@ -156,3 +158,76 @@ def test_a_failed_export_leaves_the_file_that_was_there(exported, tmp_path):
 def test_export_keeps_stdout_for_data(network, tmp_path, capfd):
     export(network, SHAPE, tmp_path / "net.onnx", Export())
     assert capfd.readouterr().out == ""
+
+
+class Attends(nn.Module):
+    """Attention over the rows of a map, its tensors with as many dimensions as it is told."""
+
+    def __init__(self, dims: int, masked: bool) -> None:
+        super().__init__()
+        self.dims, self.masked = dims, masked
+        self.qkv = nn.Linear(4, 24)
+        self.fc = nn.Linear(8, 2)
+        self.mask = nn.Parameter(torch.randn(*[1] * (dims - 2), 9, 9))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch = x.shape[0]
+        # [3, batch, window, heads, places, width]
+        rows = self.qkv(x.permute(0, 2, 3, 1)).reshape(batch, 4, 9, 3, 2, 4).permute(3, 0, 1, 4, 2, 5)
+        query, key, value = (part.flatten(0, 5 - self.dims) if self.dims < 5 else part for part in rows.unbind(0))
+        # A mask that is computed, as relative positions are: a plain parameter chooses other kernels.
+        mask = self.mask.tanh() if self.masked else None
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        out = out.unflatten(0, (-1, 2)) if self.dims < 4 else out
+        out = out.transpose(-3, -2).reshape(*out.shape[:-3], 9, 8)
+        return self.fc(out.reshape(batch, 36, 8)).mean(1)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize("dims", [3, 4, 5])
+def test_attention_on_any_number_of_dimensions_with_a_mask_or_without_is_exported(dims, masked, tmp_path):
+    network = Attends(dims, masked).eval()
+    report = export(network, (4, 6, 6), tmp_path / "net.onnx", Export(check_batches=(1, 3)))
+    assert report.worst < 1e-5
+
+
+def test_a_failure_names_what_stopped_the_exporter_and_not_the_step_it_was_at(tmp_path):
+    with pytest.raises(SesurgeryError, match=r"SE601") as caught:
+        export(Prints(), (4, 6, 6), tmp_path / "net.onnx", Export())
+    assert "Could not guard on data-dependent expression" in str(caught.value)
+    assert "Next steps" not in str(caught.value)
+
+
+def test_a_network_that_one_file_cannot_hold_keeps_its_weights_beside_it(network, tmp_path, monkeypatch):
+    export(network, SHAPE, tmp_path / "small.onnx", Export())
+    monkeypatch.setattr(onnx_io, "LIMIT", 2000)
+    target = tmp_path / "large" / "net.onnx"
+    report = export(network, SHAPE, target, Export(check_batches=(1, 4)))
+    assert report.worst < 1e-5
+    assert sorted(path.name for path in target.parent.iterdir()) == ["net.onnx", "net.onnx.data"]
+    assert onnx_io.beside(target) == (tmp_path / "large" / "net.onnx.data",)
+    graph = onnx.load(target, load_external_data=False).graph
+    assert {entry.key for node in graph.node for entry in node.metadata_props} == {"pkg.torch.onnx.name_scopes"}
+    image = np.ones((2, *SHAPE), np.float32)
+    large, small = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"input": image})[0]
+        for path in (target, tmp_path / "small.onnx")
+    )
+    assert np.array_equal(large, small)
+
+
+def test_a_large_network_that_is_refused_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_io, "LIMIT", 10)
+    with pytest.raises(SesurgeryError, match="SE601"):
+        export(Drifts(), (4, 6, 6), tmp_path / "net.onnx", Export())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_shrinks_leaves_no_weights_beside_it(network, tmp_path, monkeypatch):
+    target = tmp_path / "net.onnx"
+    with monkeypatch.context() as small:
+        small.setattr(onnx_io, "LIMIT", 2000)
+        export(network, SHAPE, target, Export())
+    assert onnx_io.beside(target)
+    export(network, SHAPE, target, Export())
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.spec.model import Engine
 
 SPEC = """\
 version: 1
@@ -39,7 +38,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = pipeline.apply(pipeline.load_spec("tiny.yaml"), workspace, "tiny.yaml").folder
         pipeline.train(run)
         pipeline.build_engines(run, workspace)
-        pipeline.build_engines(run, workspace, (Engine(backend="onnxruntime", precision="fp16"),))
+        pipeline.build_engines(run, workspace, (pipeline.engine({"precision": "fp16"}),))
     finally:
         os.chdir(before)
     return folder

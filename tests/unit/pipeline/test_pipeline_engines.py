@@ -15,7 +15,6 @@ from sesurgery import pipeline
 from sesurgery.artifacts import read_manifest
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
-from sesurgery.spec.model import Engine
 
 RUN = Path("runs/tiny")
 FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")
@@ -82,7 +81,7 @@ def test_an_onnx_file_from_elsewhere_is_built_and_computes_what_it_did(empty):
 
 def test_an_onnx_file_from_elsewhere_is_lowered_to_fp16(empty):
     onnx.save(parser.parse_model(FOREIGN), "theirs.onnx")
-    (built,) = pipeline.build_engines(Path("theirs.onnx"), Workspace(), (Engine(precision="fp16"),))
+    (built,) = pipeline.build_engines(Path("theirs.onnx"), Workspace(), (pipeline.engine({"precision": "fp16"}),))
     assert built.path == Path("engines/theirs.onnxruntime.fp16.onnx")
     assert dict(built.report.convolutions) == {"fp16": 1}
 
@@ -135,7 +134,7 @@ def test_a_run_with_another_tolerance_is_another_run(empty):
     text = Path("tiny.yaml").read_text().replace("{batches: [128]}", "{batches: [128], fp16: {max_abs: 1.0e-9}}")
     Path("strict.yaml").write_text(text)
     run = pipeline.apply(pipeline.load_spec("strict.yaml"), Workspace(), "strict.yaml").folder
-    (built,) = pipeline.build_engines(run, Workspace(), (Engine(precision="fp16"),))
+    (built,) = pipeline.build_engines(run, Workspace(), (pipeline.engine({"precision": "fp16"}),))
     (failure,) = pipeline.verify(built.path).failures
     assert failure.code == "SE701"
     assert failure.message.startswith("strict.onnxruntime.fp16.onnx at batch 128: max_abs: asked <= 1e-09, found ")
@@ -185,7 +184,7 @@ def squeezed(path: str) -> None:
 def test_the_passes_that_are_named_are_run_and_the_file_says_so(empty):
     squeezed("theirs.onnx")
     built = pipeline.build_engine(
-        Path("theirs.onnx"), Engine(), Workspace(), lowering=("squeeze_layout", "squeeze_hoist")
+        Path("theirs.onnx"), pipeline.engine(), Workspace(), lowering=("squeeze_layout", "squeeze_hoist")
     )
     lowered = Path("export/theirs.onnxruntime.fp32.onnx")
     assert Path(built.manifest.parents[0].path).as_posix() == lowered.as_posix()
@@ -196,7 +195,7 @@ def test_the_passes_that_are_named_are_run_and_the_file_says_so(empty):
 
 def test_no_pass_leaves_the_file_as_it_is(empty):
     squeezed("theirs.onnx")
-    built = pipeline.build_engine(Path("theirs.onnx"), Engine(), Workspace(), lowering=())
+    built = pipeline.build_engine(Path("theirs.onnx"), pipeline.engine(), Workspace(), lowering=())
     assert Path(built.manifest.parents[0].path).as_posix() == "theirs.onnx"
 
 

@@ -66,11 +66,31 @@ def breaks(channels: int) -> nn.Module:
     return nn.Conv2d(channels + 1, channels, 1)
 
 
+def halves(channels: int) -> nn.Module:
+    return nn.AvgPool2d(2)
+
+
+def flattens(channels: int) -> nn.Module:
+    return nn.Flatten()
+
+
+class Several(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x
+
+
+def several(channels: int) -> nn.Module:
+    return Several()
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
         ("too_narrow", r"cannot be built for .*layer1\.0\[0\] \(16 channels\): at least 32 channels"),
         ("breaks", r"cannot be run for .*layer1\.0\[0\] \(16 channels\): .*17"),
+        ("halves", r"changes the map at python/layer1\.0\[0\] from 16x16x16 to 16x8x8"),
+        ("flattens", r"changes the map at python/layer1\.0\[0\] from 16x16x16 to 4096"),
+        ("several", r"returns tuple, not a tensor, at python/layer1\.0\[0\]"),
     ],
 )
 def test_a_block_that_does_not_work_is_the_users_to_mend_and_is_named_once(factory, message):
@@ -93,3 +113,13 @@ def test_planning_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     planned({"insert": "se"})
     assert list(Path().iterdir()) == []
+
+
+def test_a_picture_an_account_and_the_figures_draw_the_network_once(tmp_path, monkeypatch):
+    looks = []
+    look = FxSurgeon.look
+    monkeypatch.setattr(FxSurgeon, "look", lambda self, model: looks.append(model) or look(self, model))
+    made = planned({"insert": "se"})
+    pipeline.draw(made, tmp_path / "plan.svg")
+    assert looks == [made.network]
+    assert made.view.digest == made.plan.view_digest

@@ -1,0 +1,146 @@
+"""The backend inductor: built from a run's network, verified against it, run at its batches, refused without a run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from sesurgery import pipeline
+from sesurgery.artifacts import read_manifest
+from sesurgery.backends._inductor.build import lacks
+from sesurgery.backends.base import BuildOptions
+from sesurgery.backends.inductor import Inductor
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.pipeline import Workspace
+
+REASON = Inductor().probe().builds
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
+RUN, ENGINE = Path("runs/tiny"), Path("engines/tiny.inductor.fp32.pt2")
+WANTED = {"backend": {"backend": "inductor", "target": "cpu"}, "batch": {"min": 1, "opt": 1, "max": 128}}
+
+
+@pytest.fixture(scope="session")
+def packaged(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with an inductor engine beside the others. Not to be changed."""
+    folder = tmp_path_factory.mktemp("packaged") / "copy"
+    shutil.copytree(built, folder, copy_function=shutil.copy2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        pipeline.build_engines(RUN, Workspace(), (pipeline.engine(WANTED),))
+    return folder
+
+
+@pytest.fixture
+def here(packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copied = tmp_path / "copy"
+    shutil.copytree(packaged, copied, copy_function=shutil.copy2)
+    monkeypatch.chdir(copied)
+    return copied
+
+
+def test_an_engine_answers_as_the_trained_model_does(here: Path) -> None:
+    verified = pipeline.verify(ENGINE)
+    assert verified.failures == ()
+    assert all(0 < entry.report.max_abs < 1e-4 for entry in verified.section.parity)
+
+
+def test_its_manifest_says_what_was_folded_and_moved(here: Path) -> None:
+    details = read_manifest(ENGINE).details
+    assert details["convolutions"] == {"fp32": 7 + 2 + 2 * 3}
+    assert sum("the norm is part of the convolution" in line for line in details["lowered"]) == 9
+    # All squeezes of a basic block stand behind 3x3 convolutions.
+    assert sum("squeeze_hoist_spatial is for those" in line for line in details["not_lowered"]) == 3
+
+
+def test_an_engine_that_is_up_to_date_is_kept(here: Path) -> None:
+    (again,) = pipeline.build_engines(RUN, Workspace(), (pipeline.engine(WANTED),))
+    assert again.why is None
+
+
+def test_every_batch_of_the_range_is_taken_and_no_other(here: Path) -> None:
+    images = np.random.default_rng(0).normal(size=(128, 1, 8, 8)).astype(np.float32)
+    with Inductor().load(ENGINE, threads=1) as runner:
+        whole = runner.infer({"input": images})["logits"]
+        for batch in (1, 2, 37):
+            found = runner.infer({"input": images[:batch]})["logits"]
+            np.testing.assert_allclose(found, whole[:batch], atol=1e-4)
+        # Memory that lies otherwise: the package itself would read it as if it did not.
+        turned = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(runner.infer({"input": turned})["logits"], whole)
+        with pytest.raises(SesurgeryError, match=r"SE606.*has batch 129, the engine was built for 1 to 128"):
+            runner.infer({"input": np.zeros((129, 1, 8, 8), np.float32)})
+        with pytest.raises(SesurgeryError, match=r"SE606.*has dtype float64"):
+            runner.infer({"input": np.zeros((1, 1, 8, 8))})
+
+
+def test_timing_gives_positive_samples_and_leaves_torchs_threads_alone(here: Path) -> None:
+    before = torch.get_num_threads()
+    with Inductor().load(ENGINE, threads=before + 1) as runner:
+        samples = runner.time({"input": np.zeros((2, 1, 8, 8), np.float32)}, 5)
+    assert samples.shape == (5,)
+    assert (samples > 0).all()
+    assert torch.get_num_threads() == before
+    with pytest.raises(SesurgeryError, match=r"SE603.*closed"):
+        runner.infer({"input": np.zeros((2, 1, 8, 8), np.float32)})
+
+
+@pytest.mark.skipif(lacks("bf16", "cpu") is not None, reason=str(lacks("bf16", "cpu")))
+def test_a_bf16_engine_keeps_its_gates_in_fp32(here: Path) -> None:
+    wanted = pipeline.engine({**WANTED, "precision": "bf16"})
+    (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,))
+    assert built.report.convolutions == {"bf16": 9, "fp32": 6}
+    for entry in pipeline.verify(built.path).section.parity:
+        # As far from the model as 8 bits are, and no closer. After one epoch top-1 turns on less.
+        assert 1e-4 < entry.report.max_abs < 0.5
+        assert entry.report.min_cosine > 0.99
+
+
+@pytest.mark.skipif(lacks("fp16", "cpu") is None, reason="this processor has fp16")
+def test_a_precision_that_the_processor_lacks_is_refused(here: Path) -> None:
+    with pytest.raises(SesurgeryError, match=r"SE603.*cannot build fp16 here: this processor has no fp16 arithmetic"):
+        pipeline.build_engines(RUN, Workspace(), (pipeline.engine({**WANTED, "precision": "fp16"}),))
+    assert not Path("engines/tiny.inductor.fp16.pt2").exists()
+
+
+def test_a_package_that_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path: lambda image: image.mean((2, 3)) * 1.01)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    with pytest.raises(SesurgeryError, match=r"SE604.*compiled the network to something else: at batch 1 its outputs"):
+        Inductor(target="cpu").build_network(network, (3, 4, 4), tmp_path / "x.pt2", BuildOptions())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_onnx_file_that_came_from_no_run_is_refused(here: Path) -> None:
+    onnx.save(onnx.load("export/tiny.onnx"), "foreign.onnx")
+    with pytest.raises(SesurgeryError, match=r"SE603.*builds from a trained network, and foreign.onnx is only a file"):
+        pipeline.build_engines(Path("foreign.onnx"), Workspace(), (pipeline.engine(WANTED),))
+
+
+def test_an_onnx_file_of_weights_that_are_gone_is_refused(here: Path) -> None:
+    shutil.rmtree(RUN / "train")
+    pipeline.train(RUN)
+    with pytest.raises(SesurgeryError, match=r"SE401.*was not exported from the weights that runs/tiny holds now"):
+        pipeline.build_engines(Path("export/tiny.onnx"), Workspace(), (pipeline.engine(WANTED),), again=True)
+
+
+def test_a_machine_without_a_compiler_builds_nothing_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    ability = Inductor(target="cpu").probe()
+    assert ability.builds == "it compiles C++, and no-such-compiler is not on this machine"
+    assert ability.runs is None
+    with pytest.raises(SesurgeryError, match=r"SE603.*no-such-compiler"):
+        Inductor(target="cpu").build_network(torch.nn.Conv2d(3, 3, 1), (3, 4, 4), tmp_path / "x.pt2", BuildOptions())
+    assert not (tmp_path / "x.pt2").exists()
+
+
+def test_garbage_is_no_engine(tmp_path: Path) -> None:
+    (tmp_path / "x.pt2").write_bytes(b"garbage")
+    with pytest.raises(SesurgeryError, match=r"SE603.*cannot load"):
+        Inductor().load(tmp_path / "x.pt2")
