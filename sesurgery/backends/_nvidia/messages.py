@@ -14,6 +14,8 @@ from sesurgery.diagnostics import Diagnostic
 
 MISSING_OPERATOR = "Plugin not found"
 MOST_WARNINGS = 5
+ANOTHER_LOGGER = "differs from one already registered"
+"""Said where a builder or a runner of this process still lives; its logger hears everything then."""
 SHORTEST_NAME = 4
 """A node called `a` is found in any sentence."""
 LAYERS = "Layers:"
@@ -37,6 +39,8 @@ def collector(trt: ModuleType) -> Any:
             # Called from threads, where an exception would end the process.
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
+            elif ANOTHER_LOGGER in message:
+                return
             elif severity == trt.ILogger.WARNING and len(self.warnings) < MOST_WARNINGS:
                 self.warnings.append(message)
             elif message.startswith(LAYERS):

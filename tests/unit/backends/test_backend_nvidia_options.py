@@ -1,5 +1,6 @@
 """What may be asked of NVIDIA's builders, with the real TensorRT-RTX builder, which needs no GPU."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -32,6 +33,13 @@ OPEN = """(float[batch,3,height,width] x, float[n,4] s) => (float[batch,3,height
     y = Relu(x)
     t = Relu(s)
 }"""
+
+
+@pytest.fixture(autouse=True)
+def no_builder_is_left():
+    """The library has one logger for all builders that live: that of one in a cycle would hear the next test's."""
+    yield
+    gc.collect()
 
 
 def profiles(*texts: str) -> BuildOptions:
