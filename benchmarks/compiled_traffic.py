@@ -69,15 +69,17 @@ MODES = (
 
 
 def exported(name: str, folder: Path, *, without_se: bool):
-    """A network of timm as an ONNX model."""
-    import onnx
+    """A network as an ONNX model."""
+    return saved(timm_network(name, without_se=without_se), folder)
+
+
+def timm_network(name: str, *, without_se: bool):
+    """A network of timm with random weights and norm statistics, with its own SE, none, or ours (`NAME + se`)."""
     import timm
     import torch
     from torch import nn
 
     import sesurgery
-    from sesurgery.models.export import export
-    from sesurgery.spec.model import Export
 
     torch.manual_seed(0)
     name, _, ours = name.partition(" + ")
@@ -94,6 +96,16 @@ def exported(name: str, folder: Path, *, without_se: bool):
         for child, inner in list(module.named_children()):
             if without_se and type(inner).__name__ in BLOCKS:
                 setattr(module, child, nn.Identity())
+    return network
+
+
+def saved(network, folder: Path):
+    """A network as an ONNX model, by way of a file in `folder`."""
+    import onnx
+
+    from sesurgery.models.export import export
+    from sesurgery.spec.model import Export
+
     path = folder / "net.onnx"
     export(network, (3, 224, 224), path, Export(check_batches=(1,), max_abs=1e-2))
     return onnx.load(path)

@@ -14,7 +14,8 @@ Every network below was taken through every step by
     python benchmarks/zoo.py --table     # this page, from benchmarks/results/zoo.json
 
 with identity blocks at the first of the placements `residual`, `concat`, `conv` that finds sites in it, at the smallest
-input that it takes. What the columns mean stands at the head of that program.
+input that it takes. What the columns mean stands at the head of that program. `samvit_base_patch16` is built for 256 x
+256: training at its own 1024 x 1024 was ended for memory on a machine of 24 GiB.
 
 """
 

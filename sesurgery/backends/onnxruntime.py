@@ -28,6 +28,7 @@ from onnx import TensorProto
 
 from sesurgery.artifacts import cpu_name
 from sesurgery.backends import _feeds, _source
+from sesurgery.backends._onnxruntime import single
 from sesurgery.backends.base import (
     Array,
     Backend,
@@ -71,6 +72,9 @@ class OnnxRuntime(Backend):
     # On x86 its integer convolutions take unsigned values alone; of signed ones it computes nearly all in fp32.
     int8_activations = "uint8"
 
+    # docs/free_se.md has what each brings; the scaling itself is put right while it builds.
+    passes = ("linear_to_conv", "hard_sigmoid", "squeeze_hoist", "squeeze_pool")
+
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
 
     def probe(self) -> Capability:
@@ -109,13 +113,15 @@ class OnnxRuntime(Backend):
                 session_options.add_session_config_entry(_WEIGHTS_FILE, onnx_io.data_path(out).name)
                 if self.provider != "cpu":
                     session_options.graph_optimization_level = levels.ORT_DISABLE_ALL
+            notes = _source.fixed_batch_notes(source, options.batch)
             try:
                 onnxruntime.InferenceSession(str(onnx), session_options, providers=[CPU])
                 if not large:
                     _bring_weights_in(written, onnx.parent)
+                if self.provider == "cpu" and not large and options.precision == "fp32":
+                    notes += single.improve(written, onnx, session_options)
             except Exception as error:  # its exceptions share no base class but Exception
                 raise fail("SE604", f"ONNX Runtime cannot build {onnx}: {error}") from error
-            notes = _source.fixed_batch_notes(source, options.batch)
             if self.provider == "cpu":
                 notes += (*_computed_in_fp32(written, options), *_integer_kernels(written, convolutions))
             onnx_io.move(written, out)

@@ -56,6 +56,8 @@ class OpenVINO(Backend):
 
     suffix = ".xml"
     precisions = ("fp32", "fp16", "bf16", "int8")
+    # docs/free_se.md has what each brings.
+    passes = ("linear_to_conv", "hard_sigmoid", "squeeze_hoist", "squeeze_pool")
 
     threads: Annotated[int, Field(gt=0)] | None = None
 

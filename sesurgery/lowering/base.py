@@ -28,12 +28,14 @@ class Edit:
 class Lowered:
     """The model after a pass, and the list of what the pass did and did not do.
 
-    `differences` holds, for each pass that was verified, the largest relative difference that it made.
+    `differences` holds, for each pass that was verified, the largest relative difference that it made; `notes` what a
+    pass that is not exact has to say of that.
     """
 
     model: onnx.ModelProto
     edits: tuple[Edit, ...]
     differences: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Pass(ABC):
@@ -46,10 +48,18 @@ class Pass(ABC):
     """Passes, by name, that come before this one where both are run."""
     tolerance: ClassVar[float]
     """The largest difference of an output, relative to its largest value, that the pass's arithmetic explains."""
+    needs_samples: ClassVar[bool] = False
+    """Whether it decides by samples of what the network sees, which `with_samples` gives it."""
+    samples: Sequence[_numerics.Feeds] = ()
+    """Those it has; it is verified on them instead of on random inputs."""
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         """Why the pass cannot start on this model, or None where it can."""
         return None
+
+    def with_samples(self, samples: Sequence[_numerics.Feeds]) -> Pass:
+        """The pass with samples to decide by; one that needs none is itself."""
+        return self
 
     @abstractmethod
     def apply(self, model: onnx.ModelProto) -> Lowered:
@@ -63,12 +73,13 @@ class Pass(ABC):
 def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequence[_numerics.Feeds] = False) -> Lowered:
     """Apply passes in order, each between its `requires` and its `ensures`; the result passes the ONNX checker.
 
-    `verify` computes random inputs, or the samples given, with the graphs before and after every pass that changed
+    `verify` computes random inputs, or the samples given (a pass's own where it has some), with the graphs before and after every pass that changed
     something, and compares.
     Raises SE602 where a pass cannot start and SE607 where one breaks its promise.
     """
     edits: list[Edit] = []
     differences: dict[str, float] = {}
+    notes: list[str] = []
     fed = [_numerics.feeds(model)] if verify is True else list(verify or ())
     expected: _numerics.Values | None = None
     for step in passes:
@@ -83,16 +94,18 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequen
         except Exception as error:
             raise fail("SE607", f"{name} left a model that the ONNX checker rejects: {error}") from error
         edits.extend(lowered.edits)
+        notes.extend(lowered.notes)
         before, model = model, lowered.model
         if fed and any(edit.changed for edit in lowered.edits):
-            expected = expected or _numerics.outputs_of_all(before, fed)
-            found = _numerics.outputs_of_all(model, fed)
-            differences[name] = _numerics.difference(expected, found)
+            judged = step.samples or fed
+            known = expected if expected is not None and not step.samples else _numerics.outputs_of_all(before, judged)
+            found = _numerics.outputs_of_all(model, judged)
+            differences[name] = _numerics.difference(known, found)
             if not differences[name] <= step.tolerance:
                 words = f"it changed an output by {differences[name]:.2g} of its largest value"
                 raise fail("SE607", f"{name}: {words}, its arithmetic explains {step.tolerance:.2g}", DEFECT)
-            expected = found
-    return Lowered(model, tuple(edits), differences)
+            expected = None if step.samples else found
+    return Lowered(model, tuple(edits), differences, tuple(notes))
 
 
 @dataclass(frozen=True)

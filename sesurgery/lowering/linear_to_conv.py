@@ -43,6 +43,7 @@ class _CannotError(Exception):
 class LinearToConv(Pass):
     """Make the linear layers of a gate 1x1 convolutions, without the reshapes around them."""
 
+    after: ClassVar[tuple[str, ...]] = ("constant_gates",)
     tolerance: ClassVar[float] = 1e-5
 
     def requires(self, model: onnx.ModelProto) -> str | None:

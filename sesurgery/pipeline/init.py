@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect as introspection
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
 
 
 def _stem(model: str) -> str:
-    return re.sub(r"^[^A-Za-z0-9]+", "", re.sub(r"[^\w.-]", "_", model.rpartition(":")[2])) or "spec"
+    name = Path(model).stem if Path(model).suffix == ".onnx" else model.rpartition(":")[2]
+    return re.sub(r"^[^A-Za-z0-9]+", "", re.sub(r"[^\w.-]", "_", name)) or "spec"
 
 
 def _choose(seen: Seen, inspection: Inspection) -> _Choice:
@@ -117,7 +119,7 @@ def _text(seen: Seen, inspection: Inspection, choice: _Choice, path: Path) -> st
         *_name(seen, path),
         ("model:", ""),
         (f"  source: {model.source}", ""),
-        (f"  name: {_scalar(model.name)}", ""),
+        (f"  name: {_scalar(_model_name(seen, path))}", ""),
         *_about_values(str(model.source)),
         ("input:", ""),
         (f"  shape: [{', '.join(map(str, shape))}]", f"channels, height, width{_guess(seen)}; the batch is dynamic"),
@@ -125,10 +127,7 @@ def _text(seen: Seen, inspection: Inspection, choice: _Choice, path: Path) -> st
         ("surgery:", ""),
         *_rule(choice),
         *_alternatives(inspection, choice),
-        ("# train: {data: digits, epochs: 10}", "these have 10 classes: `kwargs: {num_classes: 10}` above"),
-        ("# engines:", "what `sesurgery run` builds; left out: onnxruntime in fp32"),
-        ("#   - {backend: onnxruntime, precision: fp32}", ""),
-        ("#   - {backend: onnxruntime, precision: fp16}", "`sesurgery list backends` names the others"),
+        *_what_follows(str(model.source), path),
     ]
     wide = max(len(code) for code, note in lines if note) + 2
     return "\n".join(f"{code:<{wide}}# {note}" if note else code for code, note in lines) + "\n"
@@ -141,7 +140,30 @@ def _name(seen: Seen, path: Path) -> list[tuple[str, str]]:
     return [(f"name: {_stem(seen.name)}", "names the artefacts")]
 
 
+def _model_name(seen: Seen, path: Path) -> str:
+    """The network's name; a file's path as it is from the folder of the spec."""
+    if seen.spec.model.source != "onnx" or str(path) == "-":
+        return seen.spec.model.name
+    return Path(os.path.relpath(seen.spec.model.name, path.parent)).as_posix()
+
+
+def _what_follows(source: str, path: Path) -> list[tuple[str, str]]:
+    if source == "onnx":
+        spec = "SPEC" if str(path) == "-" else path.as_posix()
+        return [
+            (f"# `sesurgery apply {spec} -o OUT.onnx` writes the changed file, with blocks that are not trained.", "")
+        ]
+    return [
+        ("# train: {data: digits, epochs: 10}", "these have 10 classes: `kwargs: {num_classes: 10}` above"),
+        ("# engines:", "what `sesurgery run` builds; left out: onnxruntime in fp32"),
+        ("#   - {backend: onnxruntime, precision: fp32}", ""),
+        ("#   - {backend: onnxruntime, precision: fp16}", "`sesurgery list backends` names the others"),
+    ]
+
+
 def _about_values(source: str) -> list[tuple[str, str]]:
+    if source == "onnx":
+        return []
     lines = [("  # checkpoint: weights.safetensors", "a local weights file, relative to this one")]
     if source != "python":
         lines.insert(0, ("  # pretrained: true", f"the weights of {source}, which are downloaded"))

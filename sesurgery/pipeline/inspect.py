@@ -29,6 +29,7 @@ from sesurgery.reports.drawing import to_svg
 from sesurgery.reports.inspection import Gate, Inspection, Offer, kind_of
 from sesurgery.spec import Spec
 from sesurgery.spec.model import Input, OnnxModel
+from sesurgery.surgeons import onnx_shapes
 from sesurgery.surgeons.base import Sight
 from sesurgery.surgeons.onnx import OnnxSurgeon
 from sesurgery.surgeons.tracing import Leaf
@@ -94,7 +95,8 @@ def offer(view: GraphView, at: str, **options: object) -> Offer:
 
 
 def look(model: str, shape: Shape | None = None) -> Seen:
-    """Build a network and draw its graph; `model` is `timm:NAME`, `torchvision:NAME`, `python:FACTORY` or a spec file.
+    """Build a network and draw its graph; `model` is `timm:NAME`, `torchvision:NAME`, `python:FACTORY`, an ONNX file or
+    a spec file.
 
     Without `shape` the input is the spec's, or what the network was made for where that is known. Values are not
     loaded: what a network offers does not depend on them.
@@ -169,16 +171,20 @@ _EMPTY = {
 
 
 def _named(model: str) -> Spec:
-    """The spec of a network that is given by its source and name."""
+    """The spec of a network that is given by its source and name, or by its ONNX file."""
+    if Path(model).suffix == ".onnx":
+        return load_spec({**_EMPTY, "model": {"source": "onnx", "name": model}})
     source, colon, name = model.partition(":")
     if not colon or source not in SOURCES:
-        hint = f"write timm:{model}, torchvision:{model}, python:package.module:factory, or name a spec file"
+        hint = f"write timm:{model}, torchvision:{model}, python:package.module:factory, or name an ONNX file or a spec"
         raise fail("SE301", f"{model!r} does not say where the network comes from", hint)
     return load_spec({**_EMPTY, "model": {"source": source, "name": name}})
 
 
 def _usual_shape(spec: Spec, network: Network) -> Shape | None:
     """The input that the network was made for, by its own account or by that of its published weights."""
+    if isinstance(network, onnx.ModelProto):
+        return onnx_shapes.image_shape(network)
     config = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
     if (size := config.get("input_size")) is not None:
         return int(size[0]), int(size[1]), int(size[2])

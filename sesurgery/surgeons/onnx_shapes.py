@@ -15,6 +15,7 @@ from sesurgery.surgeons.onnx_layout import TO_FIRST, channels_last, turned
 
 # Larger tensors are weights: inference never reads their values, only small ones (axes, shapes, pads).
 SMALL = 1024
+MOST_COLOURS = 4
 
 
 class Values:
@@ -113,6 +114,16 @@ def image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
             given: onnx.ValueInfoProto = value
             return given
     raise fail("SE602", "the ONNX file has no input that is not a weight")
+
+
+def image_shape(model: onnx.ModelProto) -> Shape | None:
+    """(channels, height, width) of the first input where the file says all three, in whichever order it has them."""
+    dims = [dim.dim_value for dim in image_input(model).type.tensor_type.shape.dim]
+    if len(dims) != 4 or min(dims[1:]) < 1:
+        return None
+    # An image has few channels and many rows: only where that is the wrong way round are the channels last.
+    last = dims[3] <= MOST_COLOURS < dims[1]
+    return (dims[3], dims[1], dims[2]) if last else (dims[1], dims[2], dims[3])
 
 
 def first_line(error: Exception) -> str:

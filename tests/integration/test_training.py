@@ -29,7 +29,7 @@ EPOCHS = 3
 
 def recipe() -> Train:
     given = {"epochs": EPOCHS, "batch_size": 64, "threads": 1}
-    return Train.model_validate(given, context=Catalogs(DATASETS, DATASETS, DATASETS, ()))
+    return Train.model_validate(given, context=Catalogs(DATASETS, DATASETS, DATASETS, DATASETS))
 
 
 def network() -> CifarResNet:

@@ -53,7 +53,22 @@ class FakeDatasets(Fakes):
         return FakeData
 
 
-CATALOGS = Catalogs(Fakes(), PLACEMENTS, FakeDatasets(), ("onnxruntime",))
+@dataclass(frozen=True)
+class FakeEngine:
+    """A backend that needs no framework."""
+
+
+class FakeBackends(Fakes):
+    kind = "backend"
+
+    def names(self):
+        return ("onnxruntime",)
+
+    def load(self, name):
+        return FakeEngine
+
+
+CATALOGS = Catalogs(Fakes(), PLACEMENTS, FakeDatasets(), FakeBackends())
 
 NETWORK = GraphView.parse("""
 x = input() : 3x32x32

@@ -127,3 +127,40 @@ def test_options_of_the_account_go_with_it(option, sesurgery):
     ended = sesurgery("inspect", TINY, *option)
     assert (ended.code, ended.out) == (2, "")
     assert "go with --account" in ended.err
+
+
+@pytest.fixture
+def net(tmp_path, monkeypatch) -> Path:
+    """An ONNX file of a small network in a folder of its own, which is the current one."""
+    import torch
+
+    from sesurgery.models.cifar_resnet import resnet20
+
+    monkeypatch.chdir(tmp_path)
+    path = Path("files/net.onnx")
+    path.parent.mkdir()
+    torch.onnx.export(resnet20().eval(), (torch.zeros(1, 3, 32, 32),), path, dynamo=False, opset_version=13)
+    return path
+
+
+def test_inspect_looks_at_an_onnx_file_at_the_shape_it_names(sesurgery, net):
+    ended = sesurgery("inspect", str(net), "--at", "residual")
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[0] == "files/net.onnx on 3x32x32"
+    assert "residual: 9 sites" in lines
+
+
+def test_a_spec_that_was_begun_for_an_onnx_file_works_as_it_is(sesurgery, net):
+    assert sesurgery("init", str(net)).out.startswith("at: residual, 9 sites -> specs/net.yaml\n")
+    assert 'name: "../files/net.onnx"' in Path("specs/net.yaml").read_text()
+    ended = sesurgery("apply", "specs/net.yaml", "-o", "out.onnx")
+    assert ended.code == 0, ended.err
+    assert "9 sites" in ended.out
+    assert Path("out.onnx").is_file()
+
+
+def test_inspect_of_an_onnx_file_that_is_not_there_says_so(sesurgery):
+    ended = sesurgery("inspect", "nowhere.onnx")
+    assert (ended.code, ended.out) == (1, "")
+    assert "nowhere.onnx" in ended.err

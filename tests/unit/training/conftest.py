@@ -56,6 +56,6 @@ def make_recipe() -> Callable[..., Train]:
 
     def make(**options: object) -> Train:
         given = {"epochs": 3, "batch_size": 16, "threads": 1, **options}
-        return Train.model_validate(given, context=Catalogs(DATASETS, DATASETS, DATASETS, ()))
+        return Train.model_validate(given, context=Catalogs(DATASETS, DATASETS, DATASETS, DATASETS))
 
     return make

@@ -1,0 +1,258 @@
+"""What SE costs on this machine's processor, by engine: the network without it, with it as exported, and lowered.
+
+    python benchmarks/cpu_latency.py                       SE-ResNet-50, SE-ResNet-18, MobileNetV3 and EfficientNet-B0
+    python benchmarks/cpu_latency.py resnet50 --rounds 60  some of them, for longer
+    python benchmarks/cpu_latency.py --engines onnxruntime,openvino
+    python benchmarks/cpu_latency.py --table               the table of docs/free_se.md from the committed results
+
+Batch 1, fp32, two threads. All engines and forms of a network run in alternating rounds of one process, so that a
+machine that slows down slows all of them, and in several processes, because where memory comes to lie differs by
+process. A figure is the median over all rounds of a form's time over the plain network's time on the same engine in the
+same round, with the 95 % interval of a bootstrap over rounds. `processor` is the same of the processor time that the
+process took: less exact about two threads, but almost untouched by whatever else runs on the machine. `vs` is the
+form's time over that of the fastest plain engine. Engines are built by sesurgery's backends; `as exported` is without
+lowering passes and without what the backend does to gates, so it is what the engine makes of timm's export.
+Weights and norm statistics are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+THREADS = 2
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+from compiled_traffic import NETWORKS as ALL_NETWORKS  # noqa: E402
+from compiled_traffic import saved, timm_network  # noqa: E402
+
+RESULTS = ROOT / "results" / "cpu_latency.json"
+PAGE = ROOT.parent / "docs" / "free_se.md"
+NETWORKS = ("resnet50", "resnet18", "mobilenetv3_large_100", "efficientnet_b0")
+ENGINES = ("onnxruntime", "openvino", "eager", "inductor")
+FORMS = ("plain", "as exported", "lowered")
+SHAPE = (3, 224, 224)
+REPEATS = 3
+"""Timed runs of each in a round, after one that is not counted; the fastest counts."""
+CONFIDENCE = 0.95
+
+
+def build(plain: str, engines: tuple[str, ...], folder: Path) -> None:
+    """Write every engine of one network, named ENGINE.FORM and its backend's suffix."""
+    import onnx
+
+    from sesurgery.backends import BACKENDS
+    from sesurgery.backends.base import BatchRange, BuildOptions
+    from sesurgery.lowering import load
+    from sesurgery.lowering._fx import lower
+    from sesurgery.lowering.base import run
+
+    name = ALL_NETWORKS[plain]
+    options = BuildOptions(batch=BatchRange(1, 1, 8), threads=THREADS)
+    networks = {
+        "plain": timm_network(plain, without_se=plain == name),
+        "as exported": timm_network(name, without_se=False),
+    }
+    models = {form: saved(network, folder) for form, network in networks.items()}
+    for engine in engines:
+        if engine == "eager":
+            continue
+        backend = BACKENDS.load(engine)()
+        for form in FORMS:
+            target = folder / f"{engine}.{form}{backend.suffix}"
+            given = "plain" if form == "plain" else "as exported"
+            if backend.source == "network":
+                passes = backend.passes if form == "lowered" else ()
+                module = lower(networks[given], SHAPE, (1, 8), passes).module
+                backend.build_network(module, SHAPE, target, options)
+                continue
+            model = models[given]
+            if form == "lowered":
+                model = run(model, load(backend.passes), verify=True).model
+            onnx.save(model, folder / "given.onnx")
+            if engine == "onnxruntime" and form != "lowered":
+                _optimised(folder / "given.onnx", target)
+            else:
+                backend.build(folder / "given.onnx", target, options)
+
+
+def _optimised(source: Path, target: Path) -> None:
+    """What ONNX Runtime makes of a file by itself."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = THREADS
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+
+
+def timers(plain: str, engines: tuple[str, ...], folder: Path) -> dict[str, Callable[[int], float]]:
+    """For every engine and form, what runs it so often and gives the seconds of the fastest run."""
+    import numpy as np
+    import torch
+
+    from sesurgery.backends import BACKENDS
+
+    image = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
+    torch.set_num_threads(THREADS)
+    found: dict[str, Callable[[int], float]] = {}
+    for engine in engines:
+        for form in FORMS:
+            if engine != "eager":
+                backend = BACKENDS.load(engine)()
+                runner = backend.load(folder / f"{engine}.{form}{backend.suffix}", THREADS)
+                feeds = {runner.inputs[0].name: image}
+                found[f"{engine}.{form}"] = lambda count, runner=runner, feeds=feeds: min(runner.time(feeds, count))
+            elif form != "lowered":
+                name = plain if form == "plain" else ALL_NETWORKS[plain]
+                network = timm_network(name, without_se=form == "plain" and name == ALL_NETWORKS[plain])
+                found[f"{engine}.{form}"] = _eager(network, torch.from_numpy(image))
+    return found
+
+
+def _eager(network, image) -> Callable[[int], float]:
+    import torch
+
+    def run(count: int) -> float:
+        taken = []
+        with torch.inference_mode():
+            for _ in range(count):
+                started = time.perf_counter()
+                network(image)
+                taken.append(time.perf_counter() - started)
+        return min(taken)
+
+    return run
+
+
+def race(plain: str, engines: tuple[str, ...], folder: Path, rounds: int) -> dict[str, list[list[float]]]:
+    """Rounds of [seconds, processor seconds] for each engine and form, in one process."""
+    found = timers(plain, engines, folder)
+    for run in found.values():
+        run(3)
+    taken: dict[str, list[list[float]]] = {name: [] for name in found}
+    for number in range(rounds):
+        for name in list(found) if number % 2 else list(found)[::-1]:
+            found[name](1)
+            before = time.process_time()
+            seconds = found[name](REPEATS)
+            taken[name].append([seconds, (time.process_time() - before) / REPEATS])
+    return taken
+
+
+def measured(plain: str, engines: tuple[str, ...], processes: int, rounds: int) -> dict[str, object]:
+    """One network's row: ratios with their intervals."""
+    import numpy as np
+
+    from sesurgery.verification.estimates import estimate_tax
+
+    pooled: dict[str, list[list[float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        build(plain, engines, Path(folder))
+        for _ in range(processes):
+            words = [plain, "--worker", folder, "--rounds", str(rounds), "--engines", ",".join(engines)]
+            done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
+            for name, taken in json.loads(done.stdout.splitlines()[-1]).items():
+                pooled.setdefault(name, []).extend(taken)
+    times = {name: np.array(taken) for name, taken in pooled.items()}
+    fastest = min((name for name in times if name.endswith(".plain")), key=lambda name: np.median(times[name][:, 0]))
+    row: dict[str, object] = {"network": ALL_NETWORKS[plain], "rounds": rounds * processes, "processes": processes}
+    row["load"] = os.getloadavg()[0]
+    row["forms"] = {}
+    for name, taken in times.items():
+        base = times[name.partition(".")[0] + ".plain"]
+        wall, cpu = (
+            estimate_tax(taken[:, [at]], base[:, [at]], CONFIDENCE, np.random.default_rng(0)) for at in (0, 1)
+        )
+        row["forms"][name] = {  # type: ignore[index]
+            "wall": [1 + wall.value, 1 + wall.low, 1 + wall.high],
+            "processor": [1 + cpu.value, 1 + cpu.low, 1 + cpu.high],
+            "vs_fastest_plain": float(np.median(taken[:, 0] / times[fastest][:, 0])),
+        }
+    return row
+
+
+def measure(networks: list[str], engines: tuple[str, ...], processes: int, rounds: int) -> None:
+    """Measure networks and write the results down, those there are of others kept."""
+    from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+    from sesurgery.backends import BACKENDS
+
+    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    for plain in networks:
+        row = measured(plain, engines, processes, rounds)
+        rows = [other for other in rows if other["network"] != row["network"]] + [row]
+        for line in _lines(row):
+            print(line, flush=True)
+        data = {
+            "device": cpu_name(),
+            "threads": THREADS,
+            "versions": {**versions(), "openvino": BACKENDS.load("openvino")().probe().version},
+            "passes": {engine: list(BACKENDS.load(engine).passes) for engine in engines if engine != "eager"},
+            "rows": sorted(rows, key=lambda row: [ALL_NETWORKS[name] for name in NETWORKS].index(row["network"])),
+        }
+        write_text(RESULTS, to_json(data))
+
+
+def _lines(row: dict) -> list[str]:
+    lines = []
+    for engine in dict.fromkeys(name.partition(".")[0] for name in row["forms"]):
+        cells = [row["network"], engine]
+        for form in FORMS[1:]:
+            found = row["forms"].get(f"{engine}.{form}")
+            for kind in ("wall", "processor"):
+                cells.append("" if found is None else "{:.3f} ({:.3f} to {:.3f})".format(*found[kind]))
+        best = [row["forms"].get(f"{engine}.{form}") for form in FORMS]
+        cells.append(" / ".join("-" if found is None else f"{found['vs_fastest_plain']:.2f}" for found in best))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def table() -> None:
+    """Write the table into the page, between its marks."""
+    data = json.loads(RESULTS.read_text())
+    head = ["network", "engine", "as exported", "processor", "lowered", "processor", "vs the fastest plain engine"]
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    lines += [line for row in data["rows"] for line in _lines(row)]
+    names = ("onnxruntime", "openvino", "torch", "timm")
+    rounds = ", ".join(f"{row['rounds']} rounds of {row['network']}" for row in data["rows"])
+    lines += ["", f"{data['device']}, {data['threads']} threads, {rounds}, each in {data['rows'][0]['processes']} processes."]
+    lines += [f"Versions: {', '.join(f'{name} {data['versions'][name]}' for name in names)}."]
+    pattern = re.compile(r"(<!-- cpu latency -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    text = "\n".join(lines)
+    PAGE.write_text(pattern.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", PAGE.read_text()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", help=f"of {', '.join(NETWORKS)}")
+    parser.add_argument("--engines", default=",".join(ENGINES), help=f"of {', '.join(ENGINES)}")
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=30, help="in each process")
+    parser.add_argument("--table", action="store_true", help="write the table of docs/free_se.md from the results")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    engines = tuple(given.engines.split(","))
+    warnings.filterwarnings("ignore")
+    if unknown := {*given.networks} - {*NETWORKS} | {*engines} - {*ENGINES}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    if given.table:
+        table()
+    elif given.worker:
+        print(json.dumps(race(given.networks[0], engines, given.worker, given.rounds)))
+    else:
+        measure(given.networks or list(NETWORKS), engines, given.processes, given.rounds)
+
+
+if __name__ == "__main__":
+    main()
