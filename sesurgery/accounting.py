@@ -139,12 +139,15 @@ def output_of(module: nn.Module, shape: tuple[int, int, int]) -> object:
 
 def _counted(module: nn.Module, shape: tuple[int, int, int], convention: Convention) -> tuple[Counting, object]:
     # A forward may write to its buffers, which are small; the parameters need no copy.
-    twin = copy.deepcopy(module, {id(part): part for part in module.parameters()}).eval()
+    twin = copy.deepcopy(module, {id(part): part for part in module.parameters()})
+    twin.eval()
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             return _run(twin, shape, convention)
     except NEEDS_VALUES:
-        return _run(copy.deepcopy(module).eval(), shape, convention)
+        twin = copy.deepcopy(module)
+        twin.eval()
+        return _run(twin, shape, convention)
 
 
 def _run(module: nn.Module, shape: tuple[int, int, int], convention: Convention) -> tuple[Counting, object]:

@@ -55,7 +55,8 @@ def convert(network: nn.Module, shape: tuple[int, int, int], options: Export) ->
 
 
 def _evaluating(network: nn.Module) -> nn.Module:
-    network = network.eval().cpu()
+    network.eval()
+    network = network.cpu()
     # Only evaluation is exported; torch.export does not look into modules that are not registered.
     return network.faces[0].eval() if isinstance(network, TwoFaced) else network
 

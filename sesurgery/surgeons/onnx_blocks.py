@@ -44,7 +44,7 @@ class Blocks:
 
         Raises SE305 where the block cannot be exported, SE601 where the graph computes something else.
         """
-        block = block.eval()
+        block.eval()
         with torch.no_grad():
             sample = torch.randn(
                 1, site.channels, site.height, site.width, generator=torch.Generator().manual_seed(0)

@@ -82,7 +82,9 @@ class _Shapes(fx.Interpreter):
         self._memo |= {id(tensor): self._stand_in(tensor) for tensor in module.buffers()}
         self._memo |= {id(part): part for part in module.parameters()}
         copied: nn.Module = copy.deepcopy(module, self._memo)
-        return copied.eval()(*args, **kwargs)
+        # A train() of the author's own may forget to give the module back.
+        copied.eval()
+        return copied(*args, **kwargs)
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
         """A tensor in whose place nothing can be written to the network's."""

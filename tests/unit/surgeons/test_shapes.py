@@ -5,6 +5,7 @@ import timm
 import torch
 from torch import fx, nn
 
+from sesurgery.accounting import cost
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.surgeons.shapes import map_shapes
 from sesurgery.surgeons.tracing import trace
@@ -89,3 +90,16 @@ def test_finding_shapes_leaves_the_network_alone():
     before = {path: (id(part), part.training) for path, part in network.named_modules()}
     map_shapes(trace(network, (3, 8, 8)), (3, 8, 8))
     assert {path: (id(part), part.training) for path, part in network.named_modules()} == before
+
+
+class Forgetful(nn.Conv2d):
+    """A train() of the author's own that does not give the module back, as timm's LeViT has it."""
+
+    def train(self, mode: bool = True) -> None:
+        super().train(mode)
+
+
+def test_a_module_whose_train_gives_nothing_back_has_shapes():
+    traced = trace(nn.Sequential(Forgetful(3, 8, 3, padding="same"), nn.ReLU()), (3, 8, 8))
+    assert (8, 8, 8) in map_shapes(traced, (3, 8, 8)).values()
+    assert cost(Forgetful(3, 8, 3), (3, 8, 8)).macs == 8 * 27 * 36
