@@ -192,7 +192,8 @@ def cpu(networks: list[str]) -> None:
     from sesurgery.lowering.base import run
 
     hoists = ("squeeze_hoist", "squeeze_hoist_spatial")
-    steps = {"layout": ("squeeze_layout",), "hoists": hoists, "hoists, epilogue": (*hoists, "gate_epilogue")}
+    steps: dict[str, tuple[str, ...]] = {"layout": ("squeeze_layout",), "hoists": hoists, "pool": ("squeeze_pool",)}
+    steps |= {"hoists, pool": (*hoists, "squeeze_pool"), "hoists, epilogue": (*hoists, "gate_epilogue")}
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     options.log_severity_level = 4

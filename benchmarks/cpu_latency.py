@@ -42,7 +42,7 @@ NETWORKS = ("resnet50", "resnet18", "mobilenetv3_large_100", "efficientnet_b0")
 ENGINES = ("onnxruntime", "openvino", "eager", "inductor")
 FORMS = ("plain", "as exported", "lowered")
 SHAPE = (3, 224, 224)
-REPEATS = 3
+REPEATS = 2
 """Timed runs of each in a round, after one that is not counted; the fastest counts."""
 CONFIDENCE = 0.95
 
@@ -172,9 +172,7 @@ def measured(plain: str, engines: tuple[str, ...], processes: int, rounds: int) 
     row["forms"] = {}
     for name, taken in times.items():
         base = times[name.partition(".")[0] + ".plain"]
-        wall, cpu = (
-            estimate_tax(taken[:, [at]], base[:, [at]], CONFIDENCE, np.random.default_rng(0)) for at in (0, 1)
-        )
+        wall, cpu = (estimate_tax(taken[:, [at]], base[:, [at]], CONFIDENCE, np.random.default_rng(0)) for at in (0, 1))
         row["forms"][name] = {  # type: ignore[index]
             "wall": [1 + wall.value, 1 + wall.low, 1 + wall.high],
             "processor": [1 + cpu.value, 1 + cpu.low, 1 + cpu.high],
@@ -226,8 +224,12 @@ def table() -> None:
     lines += [line for row in data["rows"] for line in _lines(row)]
     names = ("onnxruntime", "openvino", "torch", "timm")
     rounds = ", ".join(f"{row['rounds']} rounds of {row['network']}" for row in data["rows"])
-    lines += ["", f"{data['device']}, {data['threads']} threads, {rounds}, each in {data['rows'][0]['processes']} processes."]
-    lines += [f"Versions: {', '.join(f'{name} {data['versions'][name]}' for name in names)}."]
+    lines += [
+        "",
+        f"{data['device']}, {data['threads']} threads, {rounds}, each in {data['rows'][0]['processes']} processes.",
+    ]
+    versions = ", ".join(f"{name} {data['versions'][name]}" for name in names)
+    lines.append(f"Versions: {versions}.")
     pattern = re.compile(r"(<!-- cpu latency -->\n).*?(\n<!-- end -->)", re.DOTALL)
     text = "\n".join(lines)
     PAGE.write_text(pattern.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", PAGE.read_text()))

@@ -20,6 +20,8 @@ from sesurgery.profiles import Profile
 if TYPE_CHECKING:
     from torch import nn
 
+    from sesurgery.backends._nvidia.timings import Timings
+
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Source = Literal["onnx", "network"]
 """What an engine is built from."""
@@ -102,6 +104,10 @@ class Runner(AbstractContextManager["Runner"], ABC):
     def time(self, feeds: Mapping[str, Array], repeats: int) -> NDArray[np.float64]:
         """Seconds of each of `repeats` runs on the same feeds, in the order they ran, without conversions."""
 
+    def timings(self, feeds: Mapping[str, Array], repeats: int) -> Timings | None:
+        """Each of `repeats` runs in parts, its copies included; None where an engine runs in the host's memory."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Give the engine back; calling it twice does nothing."""
@@ -131,6 +137,8 @@ class Backend(ABC):
     """`network`: it builds from the trained network itself, by `build_network`, and needs a run."""
     passes: ClassVar[tuple[str, ...]] = ()
     """Lowering passes that pay for its engines, by measurement; a spec's `export: lowering:` says otherwise."""
+    lowered: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16", "int8")
+    """The precisions for which that was measured."""
 
     @abstractmethod
     def probe(self) -> Capability:

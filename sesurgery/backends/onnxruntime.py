@@ -74,6 +74,7 @@ class OnnxRuntime(Backend):
 
     # docs/free_se.md has what each brings; the scaling itself is put right while it builds.
     passes = ("linear_to_conv", "hard_sigmoid", "squeeze_hoist", "squeeze_pool")
+    lowered = ("fp32",)
 
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
 

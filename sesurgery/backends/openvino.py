@@ -56,8 +56,9 @@ class OpenVINO(Backend):
 
     suffix = ".xml"
     precisions = ("fp32", "fp16", "bf16", "int8")
-    # docs/free_se.md has what each brings.
-    passes = ("linear_to_conv", "hard_sigmoid", "squeeze_hoist", "squeeze_pool")
+    # docs/free_se.md has what they bring; pools and means are one kernel to it.
+    passes = ("linear_to_conv", "hard_sigmoid", "squeeze_hoist")
+    lowered = ("fp32",)
 
     threads: Annotated[int, Field(gt=0)] | None = None
 

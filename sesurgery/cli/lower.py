@@ -19,16 +19,28 @@ if TYPE_CHECKING:
 @click.option("--for", "backend", required=True, metavar="BACKEND", help="Whose passes (`sesurgery list backends`).")
 @click.option("--passes", help="These passes instead, separated by commas (`sesurgery list passes`).")
 @click.option("--explain", is_flag=True, help="Say what was changed, and what was left alone and why.")
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), metavar="FILE.npz", help="Samples, for the pass constant_gates."
+)
+@click.option("--bound", type=float, help="How far off a gate may be that constant_gates folds (0.01).")
 @click.option("--no-verify", is_flag=True, help="Do not compare the outputs after every pass.")
 @as_json
 def command(
-    source: Path, target: Path, backend: str, passes: str | None, explain: bool, no_verify: bool, as_json: bool
+    source: Path,
+    target: Path,
+    backend: str,
+    passes: str | None,
+    explain: bool,
+    calibration: Path | None,
+    bound: float | None,
+    no_verify: bool,
+    as_json: bool,
 ) -> None:
     """Rewrite an ONNX file so that attention blocks cost less on a backend; its function is kept, and compared."""
     from sesurgery import pipeline
 
     names = None if passes is None else tuple(name.strip() for name in passes.split(",") if name.strip())
-    done = pipeline.lower(source, target, backend, names, verify=not no_verify)
+    done = pipeline.lower(source, target, backend, names, verify=not no_verify, calibration=calibration, bound=bound)
     if as_json:
         emit_json(_data(done))
         return
@@ -36,6 +48,8 @@ def command(
         for name, edits in done.edits.items():
             for edit in edits:
                 click.echo(f"{name}: {'' if edit.changed else 'left alone: '}{edit.where}: {edit.why}")
+    for note in done.notes:
+        click.echo(note)
     compared = "" if done.difference is None else f", largest relative difference {done.difference:.2g}"
     counts = f"{done.changed} edits by {len(done.passes)} passes, {done.nodes[0]} -> {done.nodes[1]} nodes"
     click.echo(f"{counts}{compared} -> {done.path.as_posix()}")
@@ -47,6 +61,7 @@ def _data(done: LoweredFile) -> dict[str, object]:
         "passes": list(done.passes),
         "nodes": {"before": done.nodes[0], "after": done.nodes[1]},
         "difference": done.difference,
+        "notes": list(done.notes),
         "edits": [
             {"pass": name, "where": edit.where, "why": edit.why, "changed": edit.changed}
             for name, edits in done.edits.items()

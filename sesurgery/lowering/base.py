@@ -73,8 +73,8 @@ class Pass(ABC):
 def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequence[_numerics.Feeds] = False) -> Lowered:
     """Apply passes in order, each between its `requires` and its `ensures`; the result passes the ONNX checker.
 
-    `verify` computes random inputs, or the samples given (a pass's own where it has some), with the graphs before and after every pass that changed
-    something, and compares.
+    `verify` computes random inputs, or the samples given (a pass's own where it has some), with the graphs before and
+    after every pass that changed something, and compares.
     Raises SE602 where a pass cannot start and SE607 where one breaks its promise.
     """
     edits: list[Edit] = []

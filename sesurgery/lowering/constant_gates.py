@@ -19,11 +19,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import NodeProto
 
 from sesurgery.lowering import _examples, _numerics
@@ -31,7 +30,8 @@ from sesurgery.lowering._gates import Array, Convolution, comes_from_gate, convo
 from sesurgery.lowering._rewriting import Rewrite, obstacle
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass, run
 
-Samples = Sequence[Mapping[str, NDArray[np.generic]]]
+# Arrays, of which a schema knows nothing.
+Samples = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class ConstantGates(Pass):
     bound: float = 0.01
     samples: Samples = field(default=(), compare=False, repr=False)
 
-    def with_samples(self, samples: Samples, bound: float | None = None) -> ConstantGates:
-        return replace(self, samples=tuple(samples), bound=self.bound if bound is None else bound)
+    def with_samples(self, samples: Samples) -> ConstantGates:
+        return replace(self, samples=tuple(samples))
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         if not self.samples:
-            return "it needs samples to see which gates are constant: give --calibration FILE.npz"
+            return "it needs samples to see which gates are constant: give --calibration FILE.npz, or build from a run"
         return obstacle(model)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
@@ -68,8 +68,8 @@ class ConstantGates(Pass):
             low, high = known[gate]
             off = float((high - low).max()) / 2
             if off > self.bound:
-                why = f"it is not constant: a channel is {off:.3g} from the middle of its range, {self.bound:g} is allowed"
-                edits.append(Edit(gate, why, changed=False))
+                why = f"a channel is {off:.3g} from the middle of its range, {self.bound:g} is allowed"
+                edits.append(Edit(gate, f"it is not constant: {why}", changed=False))
                 continue
             ways = {_fold(node, name, (low + high) / 2, rewrite) for node, name in scaled}
             why = f"constant within {off:.2g} on {len(self.samples)} samples: {' and '.join(sorted(ways))}"
@@ -88,7 +88,7 @@ def _ranges(model: onnx.ModelProto, gates: list[str], samples: Samples) -> dict[
     del watched.graph.output[:]
     kinds = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
     watched.graph.output.extend(kinds[gate] for gate in gates)
-    found = {}
+    found: dict[str, tuple[Array, Array]] = {}
     for feeds in samples:
         for gate, values in _numerics.outputs(watched, feeds).items():
             low, high = (np.asarray(end(values.astype(np.float64), axis=0)) for end in (np.min, np.max))
@@ -124,13 +124,17 @@ def _fold(scaling: NodeProto, name: str, scale: Array, rewrite: Rewrite) -> str:
 
 
 def _only_its_gate(scaling: NodeProto, name: str, rewrite: Rewrite) -> bool:
-    """Whether nobody reads the convolution's output but the scaling and the gate's own squeeze."""
+    """Whether a convolution's output is read by nobody but the scaling and the gate, and the gate by scalings alone."""
     branches = rewrite.flow.gates()
-    others = [node for node in rewrite.uses[name] if node.output[0] != scaling.output[0]]
-    (gate,) = [other for other in scaling.input if other != name] or [name]
-    own = {value for value, squeeze in branches.items() if value == squeeze}
-    squeezes = {branches[value] for value in branches if value == gate} or own
-    return name not in rewrite.outputs and all(node.output[0] in squeezes for node in others)
+    gate = next((other for other in scaling.input if other != name), name)
+    squeezes = [node.output[0] for node in rewrite.uses[name] if node.output[0] != scaling.output[0]]
+    if name in rewrite.outputs or not all(comes_from_gate(gate, rewrite.flow, branches, value) for value in squeezes):
+        return False
+    inside = {value for value, squeeze in branches.items() if squeeze in squeezes}
+    readers = [node for value in inside for node in rewrite.uses.get(value, [])]
+    return not inside & rewrite.outputs and all(
+        node.output[0] in inside or node.op_type in ("Mul", "Expand") for node in readers
+    )
 
 
 def _again(node: NodeProto, weight: Array, bias: Array, rewrite: Rewrite, reads: str | None = None) -> None:

@@ -1,8 +1,8 @@
 """The mean that a gate reads, written as the pool that it is.
 
-torch exports a squeeze as ReduceMean over height and width. GlobalAveragePool is the same number, and what compilers
-for processors have blocked layouts for: with ReduceMean they first bring the map back to plain NCHW, a copy of it, and
-read that. ONNX Runtime's blocked pool and OpenVINO's pooling read the map as the convolution left it.
+torch exports a squeeze as ReduceMean over height and width. GlobalAveragePool is the same number, and ONNX Runtime has
+it in the blocked layout of its convolutions: for ReduceMean it first brings the map back to plain NCHW, a copy of it,
+and reads that. OpenVINO makes one kernel of either.
 """
 
 from __future__ import annotations

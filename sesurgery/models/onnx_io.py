@@ -12,6 +12,8 @@ from sesurgery.models import onnx_data
 
 # One protobuf message holds at most 2 GiB; above that the weights stand in a file beside it.
 LIMIT = 2 * 1024**3 - 1
+# From this IR version on a weight need not be listed among the inputs.
+FREE_WEIGHTS = 4
 
 
 def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
@@ -28,8 +30,9 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
             onnx.load_external_data_for_model(model, str(path.parent))
         else:
             onnx_data.refer(model, path.parent)
+        freed = _freed(model)
         # Names of domains, shapes and types, and that nothing is read before it is made.
-        onnx.checker.check_model(path, full_check=True)
+        onnx.checker.check_model(model if freed else path, full_check=True)
     except Exception as error:
         text = str(error).strip().splitlines()
         raise fail("SE602", f"{path} is not a valid ONNX file: {text[0] if text else type(error).__name__}") from error
@@ -92,6 +95,19 @@ def size(path: Path) -> int:
 def data_path(path: Path) -> Path:
     """Where the weights of a file stand that is too large for one: `x.onnx` -> `x.onnx.data`."""
     return path.with_name(path.name + ".data")
+
+
+def _freed(model: onnx.ModelProto) -> bool:
+    """Read a file by the rules of IR version 4 where it was written by them under an older number.
+
+    Before 4 every weight is an input as well. onnxslim adds weights to such files that are none, which runtimes take
+    and the checker does not.
+    """
+    named = {value.name for value in model.graph.input}
+    if model.ir_version >= FREE_WEIGHTS or all(tensor.name in named for tensor in model.graph.initializer):
+        return False
+    model.ir_version = FREE_WEIGHTS
+    return True
 
 
 def _save_large(model: onnx.ModelProto, path: Path) -> None:

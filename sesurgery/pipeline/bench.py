@@ -55,17 +55,17 @@ def bench(
     images = data_of(spec).held_out.images[: plan.batch].numpy()
     threads = plan.threads or len(os.sched_getaffinity(0))
     with backend.load(engine, threads) as candidate, rival.load(against, threads) as baseline:
-        report = race(
-            candidate,
-            baseline,
+        feeds = (
             {candidate.inputs[0].name: images.astype(candidate.inputs[0].dtype)}
             if candidate.inputs
-            else {INPUT: images},
-            plan,
-            lambda what, done, total: talk.progress(what, done, total),
+            else {INPUT: images}
         )
+        report = race(candidate, baseline, feeds, plan, lambda what, done, total: talk.progress(what, done, total))
+        named = zip(report.engines, (candidate, baseline), strict=True)
+        parts = {timing.name: runner.timings(feeds, plan.repeats * plan.rounds) for timing, runner in named}
     title = f"{manifest.details['backend']} {manifest.details['precision']}, batch {plan.batch}"
-    section = LatencySection(title, f"{threads} CPU threads, the run alone, no transfers", report)
+    lines = [line for name, part in parts.items() if part is not None for line in (f"{name}, in parts:", str(part))]
+    section = LatencySection(title, f"{threads} CPU threads, the run alone, no transfers", report, tuple(lines))
     write_text(results.latency_file(folder, engine), results.dump(results.LATENCY, section))
     return Benched(engine, against, folder, section)
 

@@ -145,6 +145,7 @@ def build_engine(
                 "seconds": report.seconds,
                 "convolutions": dict(report.convolutions),
                 "notes": list(report.notes),
+                "kept_fp32": _kept_fp32(source),
                 INGREDIENTS: ingredients,
                 **extra,
             },
@@ -161,6 +162,11 @@ def target_of(onnx: Path, wanted: Engine, workspace: Workspace) -> Path:
     return workspace.engines / f"{onnx.stem}.{kind}{wanted.backend.options.suffix}"
 
 
+def _kept_fp32(source: Path) -> object:
+    """The nodes that stayed fp32 with the reason, as the file that the engine was built of tells."""
+    return read_manifest(source).details.get("kept_fp32", []) if manifest_path(source).is_file() else []
+
+
 def kept(target: Path) -> Built:
     """An engine that is there already, as it was built."""
     manifest = read_manifest(target)
@@ -174,7 +180,7 @@ def made_of(onnx: Path, wanted: Engine, lowering: tuple[str, ...] | None = None)
     calibration = None
     if wanted.calibration.file is not None and Path(wanted.calibration.file).is_file():
         calibration = digest_file(Path(wanted.calibration.file))
-    elif wanted.precision in ("int8", "fp16"):
+    elif wanted.precision in ("int8", "fp16") or "constant_gates" in (lowering or ()):
         # The run's spec names the data set and its split; the file holds neither.
         calibration = read_manifest(onnx).spec_digest if manifest_path(onnx).is_file() else None
         calibration = calibration or "no run"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from onnx import ModelProto
 
 from sesurgery.artifacts import describe
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import fail
 from sesurgery.lowering import in_order, load
-from sesurgery.lowering.base import Edit
+from sesurgery.lowering.base import Edit, Pass
 from sesurgery.lowering.base import run as run_passes
+from sesurgery.lowering.constant_gates import ConstantGates
 from sesurgery.models import onnx_io
+from sesurgery.pipeline.calibration import samples
+from sesurgery.spec.model import Calibration
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class LoweredFile:
     edits: dict[str, tuple[Edit, ...]]
     nodes: tuple[int, int]
     difference: float | None
+    notes: tuple[str, ...] = ()
+    """What passes that are not exact have to say of that."""
 
     @property
     def changed(self) -> int:
@@ -41,10 +48,14 @@ def lower(
     passes: tuple[str, ...] | None = None,
     *,
     verify: bool = True,
+    calibration: Path | None = None,
+    bound: float | None = None,
 ) -> LoweredFile:
     """Write `target`: `source` after the passes that pay for a backend, or those named; its function is compared.
 
-    Raises SE405 where `target` is `source`, SE602 where a pass cannot start, SE607 where one changes the function.
+    `calibration` holds samples for passes that decide by them (constant_gates, which may be `bound` off).
+    Raises SE405 where `target` is `source`, SE402 and SE606 where there are no samples or they do not fit, SE602 where
+    a pass cannot start, SE607 where one changes the function.
     """
     if target.exists() and target.samefile(source):
         raise fail("SE405", f"{target} is the file to be lowered", "name another file with -o")
@@ -53,20 +64,39 @@ def lower(
     before = len(model.graph.node)
     edits: dict[str, tuple[Edit, ...]] = {}
     differences: list[float] = []
-    for name, step in zip(names, load(names), strict=True):
+    notes: list[str] = []
+    steps = load(names)
+    if calibration is not None or bound is not None:
+        steps = tuple(_given(step, model, calibration, bound) for step in steps)
+    for name, step in zip(names, steps, strict=True):
         lowered = run_passes(model, [step], verify=verify)
         model, edits[name] = lowered.model, lowered.edits
+        notes.extend(lowered.notes)
         differences.extend(lowered.differences.values())
     onnx_io.save(model, target)
-    done = LoweredFile(target, names, edits, (before, len(model.graph.node)), max(differences, default=None))
+    done = LoweredFile(
+        target, names, edits, (before, len(model.graph.node)), max(differences, default=None), tuple(notes)
+    )
     describe(
         target,
         "onnx",
         target.stem,
         f"sesurgery lower {source.as_posix()} -o {target.as_posix()} --for {backend}"
-        + (f" --passes {','.join(passes)}" if passes is not None else ""),
-        parents=(source,),
+        + (f" --passes {','.join(passes)}" if passes is not None else "")
+        + (f" --calibration {calibration.as_posix()}" if calibration is not None else "")
+        + (f" --bound {bound:g}" if bound is not None else ""),
+        parents=(source, *(() if calibration is None else (calibration,))),
         beside=onnx_io.beside(target),
-        details={"passes": list(names), "edits": done.changed, "difference": done.difference},
+        details={"passes": list(names), "edits": done.changed, "difference": done.difference, "notes": notes},
     )
     return done
+
+
+def _given(step: Pass, model: ModelProto, calibration: Path | None, bound: float | None) -> Pass:
+    """A pass with the samples and the bound that it is to decide by, if it does."""
+    if bound is not None and isinstance(step, ConstantGates):
+        step = replace(step, bound=bound)
+    if calibration is None or not step.needs_samples:
+        return step
+    found = samples(model, None, Calibration(file=str(calibration)))
+    return step.with_samples(found[0] if found else ())

@@ -63,6 +63,9 @@ def lowered(
     if not chosen and wanted.precision == "fp32":
         return source.path
     model = onnx_io.load(source.path)
+    if any(step.needs_samples for step in chosen):
+        found = calibration.samples(model, source.manifest, wanted.calibration)
+        chosen = tuple(step.with_samples(found[0] if found else ()) for step in chosen)
     if lowering is None:
         # What pays in general must not keep a file from elsewhere from being built.
         obstacles = {obstacle for step in chosen if (obstacle := step.requires(model)) is not None}
@@ -70,6 +73,8 @@ def lowered(
             talk.say(f"not lowered for {wanted.backend.name}: {obstacle}")
         chosen = () if obstacles else chosen
     shaped = lower(model, chosen, verify=True) if chosen else Lowered(model, ())
+    for note in shaped.notes:
+        talk.say(note)
     changed = [edit for edit in shaped.edits if edit.changed]
     if changed:
         talk.say(f"lowered for {wanted.backend.name}: {len(changed)} edits")
@@ -108,6 +113,8 @@ def passes_for(backend: Backend, wanted: Engine, lowering: tuple[str, ...] | Non
     """The lowering passes before the precision: those named, or those of the backend that go with the precision."""
     if lowering is not None:
         return lowering
+    if wanted.precision not in backend.lowered:
+        return ()
     return tuple(name for name in backend.passes if name not in SPOILED.get(wanted.precision, ()))
 
 

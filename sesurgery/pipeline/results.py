@@ -68,4 +68,5 @@ def engine_section(run: Path, engine: Path, manifest: Manifest) -> EngineSection
         not_verified=None if parity else reason(run, engine) or "it was not verified yet",
         size_bytes=sum(path.stat().st_size for path in files_of(engine, manifest)),
         notes=tuple(details["notes"]),
+        kept_fp32=tuple(details.get("kept_fp32", ())),
     )

@@ -27,6 +27,7 @@ def to_text(section: LatencySection) -> str:
     lines = [f"{section.title}: {protocol(section)}", *(f"  {line}" for line in text_table(turned))]
     if report.tax:
         lines.append(f"SE tax {tax_text(report)}")
+    lines += section.parts
     return "\n".join(lines + [f"warning: {warning}" for warning in report.warnings]) + "\n"
 
 
@@ -35,6 +36,8 @@ def to_markdown(section: LatencySection) -> str:
     lines = [f"{markdown(protocol(section))}. Times in milliseconds.", "", *markdown_table(*table(section.report)), ""]
     if section.report.tax:
         lines += [f"**SE tax {tax_text(section.report)}.**", ""]
+    if section.parts:
+        lines += ["```text", *section.parts, "```", ""]
     lines += [f"- Warning: {markdown(warning)}" for warning in section.report.warnings]
     return "\n".join(lines).rstrip() + "\n"
 

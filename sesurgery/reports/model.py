@@ -70,7 +70,8 @@ class BatchParity:
 class EngineSection:
     """A built engine. Where it was not compared with the model, `not_verified` holds the reason and `parity` is empty.
 
-    `convolutions` counts the output types found in the built network: {"fp16": 53}.
+    `convolutions` counts the output types found in the built network: {"fp16": 53}. `kept_fp32` holds the nodes that
+    stayed fp32 in an engine of another precision, each as "node: reason".
     """
 
     backend: str
@@ -82,6 +83,7 @@ class EngineSection:
     not_verified: str | None = None
     size_bytes: int | None = None
     notes: tuple[str, ...] = ()
+    kept_fp32: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,11 +97,15 @@ class EngineSection:
 
 @dataclass(frozen=True)
 class LatencySection:
-    """A race with its name and its mode, e.g. "2 CPU threads, the run alone, no transfers"."""
+    """A race with its name and its mode, e.g. "2 CPU threads, the run alone, no transfers".
+
+    `parts`: for an engine on a GPU, what its copies, its compute and its start took, as a table in text.
+    """
 
     title: str
     mode: str
     report: LatencyReport
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

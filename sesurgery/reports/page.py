@@ -12,7 +12,7 @@ from markupsafe import Markup
 from sesurgery.reports import latency, latency_plots, parity, parity_plot, training_plot, wording
 from sesurgery.reports.canvas import Plot
 from sesurgery.reports.model import EngineSection, LatencySection, RunReport
-from sesurgery.reports.run import convolution_counts, network_totals
+from sesurgery.reports.run import convolution_counts, kept_fp32, network_totals
 from sesurgery.reports.summary import summarise
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -89,6 +89,7 @@ def _environment() -> jinja2.Environment:
         "plural": wording.plural,
         "file_size": wording.file_size,
         "convolutions": convolution_counts,
+        "kept_fp32": kept_fp32,
     }
     environment.globals["style"] = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
     environment.globals["inline"] = Markup

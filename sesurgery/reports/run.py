@@ -14,6 +14,7 @@ from sesurgery.reports.wording import (
     markdown_table,
     percent,
     plain,
+    plural,
     text_table,
 )
 
@@ -88,6 +89,16 @@ def convolution_counts(engine: EngineSection) -> str:
     return ", ".join(f"{number} {name}" for name, number in engine.convolutions.items()) or "not known"
 
 
+def kept_fp32(engine: EngineSection) -> list[tuple[str, list[str]]]:
+    """Why nodes stayed fp32, and which: the most frequent reason first."""
+    nodes: dict[str, list[str]] = {}
+    for line in engine.kept_fp32:
+        node, _, why = line.partition(": ")
+        # A reason may name values, which differ from node to node.
+        nodes.setdefault(why, []).append(node)
+    return sorted(nodes.items(), key=lambda entry: -len(entry[1]))
+
+
 def _network(network: NetworkSection) -> list[str]:
     sites = [
         [
@@ -120,7 +131,14 @@ def _engines(report: RunReport) -> list[str]:
         [engine.name, engine.file, f"{engine.build_seconds:.1f} s", convolution_counts(engine)]
         for engine in report.engines
     ]
-    return ["\n".join(markdown_table(["engine", "file", "build", "convolutions"], rows))]
+    table = "\n".join(markdown_table(["engine", "file", "build", "convolutions"], rows))
+    return [table, *filter(None, (_kept(engine) for engine in report.engines))]
+
+
+def _kept(engine: EngineSection) -> str:
+    """A list of the reasons for which nodes of an engine stayed fp32."""
+    lines = [f"- {plural(len(nodes), 'node')}: {markdown(why)}" for why, nodes in kept_fp32(engine)]
+    return "\n".join([f"Kept in fp32 in {markdown(engine.name)}:", "", *lines]) if lines else ""
 
 
 def _provenance(report: RunReport) -> list[str]:

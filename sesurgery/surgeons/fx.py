@@ -13,6 +13,7 @@ from sesurgery.graph import GraphView, NodeFacts, Shape
 from sesurgery.planner import Plan, Removal
 from sesurgery.surgeons import containers, fx_ops
 from sesurgery.surgeons.base import Sight, Surgeon, Weights
+from sesurgery.surgeons.changed import Changed
 from sesurgery.surgeons.copying import buffers_kept, duplicate, twin
 from sesurgery.surgeons.faces import TwoFaced, counterparts
 from sesurgery.surgeons.grafting import graft
@@ -79,7 +80,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
             _wire(graph, known, plan)
         for path, block in blocks.items():
             _install(original, path, block)
-        changed = [fx.GraphModule(original, graph, class_name=type(original).__name__) for graph in graphs]
+        changed = [Changed(original, graph, class_name=type(original).__name__) for graph in graphs]
         _keep_everything(original, changed[0], frozenset(blocks))
         done: nn.Module = changed[0]
         if len(changed) == 2:

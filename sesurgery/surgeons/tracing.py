@@ -25,6 +25,7 @@ from sesurgery.diagnostics import fail
 from sesurgery.graph import Shape
 from sesurgery.surgeons.faces import TwoFaced
 from sesurgery.surgeons.sizes import Sizes
+from sesurgery.surgeons.writes import Writable, settle
 
 # Whatever derives from these is one operation to planning, however its forward is written.
 _PRIMITIVES: tuple[type[nn.Module], ...] = (
@@ -99,6 +100,7 @@ def _graph(model: nn.Module, leaves: dict[str, str], mode: bool | None, shape: S
         else:
             if isinstance(model, fx.GraphModule):
                 _restore_scopes(model.graph, graph)
+            settle(model, graph)
             return graph
 
 
@@ -125,6 +127,9 @@ class _Tracer(fx.Tracer):
         self.root_read_mode = False
         self.stack: list[tuple[str, nn.Module]] = []
         self.culprit: str | None = None
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Writable(node, self)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """A decision that follows from the input's size is taken for this size; any other cannot be traced."""

@@ -144,6 +144,7 @@ class Twin:
 
 TWINS = [
     Twin("resnet18", "seresnet18", 11_779_624),
+    Twin("resnet34", "seresnet34", 21_960_416),
     Twin("resnet50", "seresnet50", 28_088_024),
     Twin("resnext50_32x4d", "seresnext50_32x4d", 27_559_896),
 ]

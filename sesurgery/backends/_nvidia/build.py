@@ -42,8 +42,8 @@ class EngineBuilder:
         self.name = name
         self.settings = settings or Settings()
         self.cache = cache
-        self.log = messages.collector(trt)
-        self.builder = trt.Builder(self.log)
+        self.log = messages.listen(trt)
+        self.builder = trt.Builder(self.log.logger)
 
     def build(
         self, source: _source.Source, options: BuildOptions, progress: Progress | None, out: Path | None = None
@@ -99,7 +99,7 @@ class EngineBuilder:
         # Needed on 10.x, ignored on 11.x.
         flags = 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = self.builder.create_network(flags)
-        parser = self.trt.OnnxParser(network, self.log)
+        parser = self.trt.OnnxParser(network, self.log.logger)
         # From the path: it finds weights outside the file.
         parsed = parser.parse_from_file(str(source.path))
         errors = [parser.get_error(index) for index in range(parser.num_errors)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
+import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -15,38 +18,69 @@ from sesurgery.diagnostics import Diagnostic
 MISSING_OPERATOR = "Plugin not found"
 MOST_WARNINGS = 5
 ANOTHER_LOGGER = "differs from one already registered"
-"""Said where a builder or a runner of this process still lives; its logger hears everything then."""
+"""Said where another program in this process had a logger first, which hears everything then."""
 SHORTEST_NAME = 4
 """A node called `a` is found in any sentence."""
 LAYERS = "Layers:"
 """How the message begins that lists what the compiler made; only a detailed build has one."""
 
 
-def collector(trt: ModuleType) -> Any:
-    """An ILogger that keeps `errors`, `warnings` and the compiled `layers`: the build call itself only returns None.
+@dataclass(eq=False)
+class Heard:
+    """What the library said since this was made: `errors`, `warnings` and the compiled `layers`.
 
-    An IErrorRecorder written in Python would be the tidier way, but crashes the interpreter at exit.
+    A call that fails only returns None; the reason is here.
     """
 
-    class Collector(trt.ILogger):  # type: ignore[name-defined, misc]
+    logger: Any
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)
+
+
+def listen(trt: ModuleType) -> Heard:
+    """Hear what the library says, for as long as what is given is held."""
+    logger = _logger(trt.ILogger)
+    heard = Heard(logger)
+    logger.add(heard)
+    return heard
+
+
+@functools.cache
+def _logger(base: Any) -> Any:
+    """The one ILogger of a library in this process, which tells all who listen.
+
+    The library goes on with the logger that it saw first for as long as anything made with it lives, so a build with a
+    logger of its own would not hear why it failed. An IErrorRecorder written in Python would be the tidier way, but
+    crashes the interpreter at exit.
+    """
+
+    class Logger(base):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.errors: list[str] = []
-            self.warnings: list[str] = []
-            self.layers: list[str] = []
+            self._listening: weakref.WeakSet[Heard] = weakref.WeakSet()
+            # Anew by the same thread, where a collection of garbage ends an engine, and that is told of, too.
+            self._lock = threading.RLock()
+
+        def add(self, heard: Heard) -> None:
+            with self._lock:
+                self._listening.add(heard)
 
         def log(self, severity: Any, message: str) -> None:
             # Called from threads, where an exception would end the process.
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-            elif ANOTHER_LOGGER in message:
-                return
-            elif severity == trt.ILogger.WARNING and len(self.warnings) < MOST_WARNINGS:
-                self.warnings.append(message)
-            elif message.startswith(LAYERS):
-                self.layers.append(message)
+            with self._lock:
+                listening = tuple(self._listening)
+            for heard in listening:
+                if severity in (base.ERROR, base.INTERNAL_ERROR):
+                    heard.errors.append(message)
+                elif ANOTHER_LOGGER in message:
+                    continue
+                elif severity == base.WARNING and len(heard.warnings) < MOST_WARNINGS:
+                    heard.warnings.append(message)
+                elif message.startswith(LAYERS):
+                    heard.layers.append(message)
 
-    return Collector()
+    return Logger()
 
 
 def reporter(trt: ModuleType, progress: Progress | None) -> Any:

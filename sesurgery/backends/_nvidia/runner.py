@@ -328,8 +328,8 @@ class _Loaded:
         self._users = 0
         self._runners: weakref.WeakSet[NvidiaRunner] = weakref.WeakSet()
         self._trt = trt
-        self._log = messages.collector(trt)
-        self._runtime: Any = trt.Runtime(self._log)
+        self._log = messages.listen(trt)
+        self._runtime: Any = trt.Runtime(self._log.logger)
         if version_compatible:
             # Such an engine brings its own runtime along, which is code.
             self._runtime.engine_host_code_allowed = True
@@ -380,6 +380,8 @@ class _Loaded:
             words = "; ".join(self._log.errors) or "no reason given"
             self._log.errors.clear()
             raise fail("SE603", f"{self.name} cannot {what}: {words}")
+        # What was said so far was about something else, such as a build that failed meanwhile.
+        self._log.errors.clear()
 
     def _bounds(self, tensor: str, profile: int) -> Bounds:
         shape = tuple(self.engine.get_tensor_shape(tensor))

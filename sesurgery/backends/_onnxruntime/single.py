@@ -1,4 +1,4 @@
-"""An optimised engine gets a second graph for a single sample, where gates can be scaled in blocks, if that is right."""
+"""An optimised engine gets a second graph for a single sample, where gates scale in blocks, if its numbers agree."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -215,3 +216,35 @@ def test_a_library_that_cannot_be_loaded_is_a_reason_and_no_crash(monkeypatch: p
     assert TensorRT().probe().builds == (
         "TensorRT is installed but cannot be imported: libnvinfer.so.11: cannot open shared object file"
     )
+
+
+@needs_rtx
+def test_a_build_that_fails_while_an_earlier_builder_lives_still_says_why(fp32: Path) -> None:
+    earlier = EngineBuilder(RTX.library(), "TensorRT-RTX")
+    earlier.build(_source.read(fp32), BuildOptions(), None)
+    second = EngineBuilder(RTX.library(), "TensorRT-RTX", Settings(capabilities=("SM75",)))
+    with pytest.raises(SesurgeryError, match="FP32 GEMM is not supported"):
+        second.build(_source.read(fp32), BuildOptions(), None)
+    del second
+    # What was said of that build is not said again of the next.
+    third = EngineBuilder(RTX.library(), "TensorRT-RTX")
+    third.build(_source.read(fp32), BuildOptions(), None)
+    assert third.log.errors == []
+    assert earlier.log.warnings == third.log.warnings == []
+
+
+@needs_rtx
+def test_a_program_that_built_an_engine_ends_as_it_should(fp32: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from sesurgery.backends import _source\n"
+        "from sesurgery.backends._nvidia.build import EngineBuilder\n"
+        "from sesurgery.backends.base import BuildOptions\n"
+        "from sesurgery.backends.tensorrt_rtx import TensorRTForRTX\n"
+        "builder = EngineBuilder(TensorRTForRTX().library(), 'RTX')\n"
+        "print(builder.build(_source.read(Path(sys.argv[1])), BuildOptions(), None).convolutions)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(fp32)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "{'fp32': 3}", "")

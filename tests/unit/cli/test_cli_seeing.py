@@ -160,6 +160,17 @@ def test_a_spec_that_was_begun_for_an_onnx_file_works_as_it_is(sesurgery, net):
     assert Path("out.onnx").is_file()
 
 
+def test_a_plan_of_an_onnx_file_is_explained_and_drawn(sesurgery, net):
+    sesurgery("init", str(net))
+    ended = sesurgery("plan", "specs/net.yaml", "--explain", "--svg", "net.svg")
+    assert ended.code == 0, ended.err
+    assert "turned down: 0" in ended.out
+    drawn = Path("net.svg").read_text()
+    assert "9 residual units" in drawn
+    # Each block has a badge, and the legend one more.
+    assert drawn.count(">se</text>") == 10
+
+
 def test_inspect_of_an_onnx_file_that_is_not_there_says_so(sesurgery):
     ended = sesurgery("inspect", "nowhere.onnx")
     assert (ended.code, ended.out) == (1, "")

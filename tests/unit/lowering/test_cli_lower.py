@@ -2,14 +2,15 @@
 
 import json
 
+import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
 
 from sesurgery import pipeline
 from sesurgery.cli import program
-from sesurgery.diagnostics import SpecError
-from sesurgery.lowering import _examples
+from sesurgery.diagnostics import SesurgeryError, SpecError
+from sesurgery.lowering import _examples, _numerics
 
 NET = """(float[N,4,6,6] x) => (float[N,8,6,6] y) <float[8,4,1,1] w, float[3,8,1,1] w1, float[8,3,1,1] w2> {
     t = Relu(x) u = Conv(t, w) z = GlobalAveragePool(u) d = Conv(z, w1) e = Conv(d, w2) gate = Sigmoid(e)
@@ -52,6 +53,30 @@ def test_json_is_data(net: str) -> None:
     assert [edit["pass"] for edit in data["edits"] if edit["changed"]] == [
         *("squeeze_hoist", "squeeze_layout", "gate_epilogue"),
     ]
+
+
+def test_constant_gates_are_folded_by_samples_within_a_bound(net: str) -> None:
+    others = _numerics.feeds(onnx.load(net))
+    np.savez("samples.npz", **{key: value[:1].repeat(6, 0) for key, value in others.items()})
+    arguments = ("-o", "out.onnx", "--for", "openvino", "--passes", "constant_gates", "--explain")
+    # Six times the same sample: every gate is constant.
+    said = lower(net, *arguments, "--calibration", "samples.npz", "--bound", "0.001")
+    assert "constant within 0 on 6 samples: folded into" in said
+    assert "constant gates change outputs by up to" in said
+    np.savez("samples.npz", **{key: value * 9 for key, value in _batch(others, 6).items()})
+    said = lower(net, *arguments, "--calibration", "samples.npz", "--bound", "0.001")
+    assert "left alone" in said
+    assert "0.001 is allowed" in said
+
+
+def test_constant_gates_need_samples(net: str) -> None:
+    with pytest.raises(SesurgeryError, match=r"SE602.*it needs samples.*--calibration FILE\.npz"):
+        lower(net, "-o", "out.onnx", "--for", "openvino", "--passes", "constant_gates")
+
+
+def _batch(feeds: dict, count: int) -> dict:
+    random = np.random.default_rng(3)
+    return {key: random.normal(size=(count, *value.shape[1:])).astype(np.float32) for key, value in feeds.items()}
 
 
 @pytest.mark.parametrize(

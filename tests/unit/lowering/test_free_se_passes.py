@@ -13,20 +13,35 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering import PASSES, _examples, _numerics, in_order, load
 from sesurgery.lowering._dataflow import Dataflow
 from sesurgery.lowering.base import Edit, Lowered, Pass, run
+from sesurgery.lowering.constant_gates import ConstantGates
 from sesurgery.lowering.gate_epilogue import GateEpilogue
+from sesurgery.lowering.hard_sigmoid import HardSigmoid
 from sesurgery.lowering.linear_to_conv import LinearToConv
 from sesurgery.lowering.precision import Precision
 from sesurgery.lowering.squeeze_hoist import SqueezeHoist
 from sesurgery.lowering.squeeze_hoist_spatial import SqueezeHoistSpatial
 from sesurgery.lowering.squeeze_layout import SqueezeLayout
+from sesurgery.lowering.squeeze_pool import SqueezePool
 
 FREE_SE = ("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue")
 # float64, sums of a few hundred values of order one.
 EXACT = 1e-12
 
 
-def block(random: np.random.Generator, pointwise: bool) -> tuple[onnx.ModelProto, str]:
-    """A random convolution with SE behind it and a shortcut, all in float64, and what the convolution is."""
+GATES = {
+    "sigmoid": "gate = Sigmoid(e)",
+    "relu6(x + 3) / 6": "h = Add(e, three) c = Clip(h, zero, six) gate = Div(c, six)",
+    "Keras": "h = Add(three, e) c = Max(h, zero) m = Min(six, c) gate = Mul(m, sixth)",
+    "a fifth": "m = Mul(e, fifth) h = Add(m, half) gate = Clip(h, zero, one)",
+}
+NUMBERS = (
+    "double zero = {0.0}, double one = {1.0}, double three = {3.0}, double six = {6.0}, double half = {0.5},"
+    " double sixth = {0.16666666666666666}, double fifth = {0.2}"
+)
+
+
+def block(random: np.random.Generator, pointwise: bool, dtype: str = "double") -> tuple[onnx.ModelProto, str]:
+    """A random convolution with SE behind it and a shortcut, all in `dtype`, and what the convolution is."""
     groups = int(random.choice([1, 1, 2, 4]))
     ins, outs = groups * int(random.integers(1, 4)), groups * int(random.integers(6, 9))
     kernel = [1, 1] if pointwise else random.integers(1, 4, 2).tolist()
@@ -40,14 +55,16 @@ def block(random: np.random.Generator, pointwise: bool) -> tuple[onnx.ModelProto
     ]
     what = f"group={groups}, strides={strides}, pads={pads}, dilations={dilations}"
     squeeze = str(random.choice(["GlobalAveragePool(u)", "ReduceMean(u, axes)"]))
+    gate = GATES[str(random.choice(list(GATES)))]
     text = (
         f"(double[N,{ins},{size[0]},{size[1]}] x, double[N,{outs},{out[0]},{out[1]}] r)"
         f" => (double[N,{outs},{out[0]},{out[1]}] y)"
         f"<double[{outs},{ins // groups},{kernel[0]},{kernel[1]}] w, double[{outs}] b, double[3,{outs},1,1] w1,"
-        f" double[3] b1, double[{outs},3,1,1] w2, int64[2] axes = {{2, 3}}> {{"
+        f" double[3] b1, double[{outs},3,1,1] w2, int64[2] axes = {{2, 3}}, {NUMBERS}> {{"
         f"u = Conv<{what}>(x, w, b) z = {squeeze} d = Conv(z, w1, b1) a = Relu(d) e = Conv(a, w2)"
-        "gate = Sigmoid(e) scaled = Mul(u, gate) sum = Add(scaled, r) y = Relu(sum) }"
+        f"{gate} scaled = Mul(u, gate) sum = Add(scaled, r) y = Relu(sum) }}"
     )
+    text = text.replace("double", dtype)
     return _examples.model(text, seed=int(random.integers(1000))), f"{ins}->{outs} {kernel} of {size}: {what}"
 
 
@@ -80,6 +97,36 @@ def test_all_passes_together_keep_the_function_to_the_last_bits(seed: int) -> No
     assert np.abs(exact(lowered.model, fed) - expected).max() <= EXACT * np.abs(expected).max(), what
     again = run(lowered.model, load(FREE_SE))
     assert not any(edit.changed for edit in again.edits), again.edits
+
+
+@pytest.mark.parametrize("name", [*FREE_SE, "hard_sigmoid", "squeeze_pool"])
+@pytest.mark.parametrize("seed", range(12))
+def test_every_pass_alone_keeps_the_function_to_the_last_bits(name: str, seed: int) -> None:
+    model, what = block(np.random.default_rng(100 + seed), pointwise=seed % 3 == 0)
+    lowered = run(model, load([name]))
+    fed = _numerics.feeds(model, seed)
+    expected = exact(model, fed)
+    # The attributes of HardSigmoid are fp32 whatever it computes in.
+    bound = 1e-6 if name == "hard_sigmoid" else EXACT
+    assert np.abs(exact(lowered.model, fed) - expected).max() <= bound * np.abs(expected).max(), what
+    assert not any(edit.changed for edit in run(lowered.model, load([name])).edits)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_folded_gate_moves_no_output_further_than_its_bound_allows(seed: int) -> None:
+    model, what = block(np.random.default_rng(200 + seed), pointwise=seed % 3 == 0, dtype="float")
+    samples = [
+        {name: value * np.float32(0.05) for name, value in _numerics.feeds(model, at).items()} for at in range(3)
+    ]
+    lowered = run(model, [ConstantGates(0.3, samples)])
+    (edit,) = lowered.edits
+    assert edit.changed, (what, edit)
+    assert not {"GlobalAveragePool", "ReduceMean"} & {node.op_type for node in lowered.model.graph.node}
+    off = float(edit.why.removeprefix("constant within ").split()[0])
+    inside = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model)).extract_model(["x"], ["u"])
+    for fed in samples:
+        largest = np.abs(exact(inside, {"x": fed["x"]})).max()
+        assert np.abs(exact(lowered.model, fed) - exact(model, fed)).max() <= 1.1 * off * largest + 1e-5, what
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -147,7 +194,11 @@ def test_equal_weights_behind_an_identity_are_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [LinearToConv(), SqueezeHoist(), SqueezeHoistSpatial(), SqueezeLayout(), GateEpilogue()]
+    "step",
+    [
+        *(LinearToConv(), HardSigmoid(), SqueezeHoist(), SqueezeHoistSpatial(), SqueezeLayout(), SqueezePool()),
+        *(GateEpilogue(), ConstantGates(samples=[{"x": np.zeros((1, 3, 8, 8), np.float32)}])),
+    ],
 )
 def test_a_model_without_gates_comes_back_as_it_was(step: Pass) -> None:
     model = _examples.model(

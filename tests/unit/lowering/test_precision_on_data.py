@@ -7,7 +7,7 @@ from onnx.reference import ReferenceEvaluator
 
 from sesurgery.lowering import _examples
 from sesurgery.lowering._dataflow import Dataflow
-from sesurgery.lowering._ranges import measure
+from sesurgery.lowering._ranges import FIRST, measure
 from sesurgery.lowering.base import run
 from sesurgery.lowering.precision import SAFE, Precision
 
@@ -99,3 +99,22 @@ def test_an_output_that_a_kept_node_makes_is_not_converted() -> None:
     lowered = run(model, [Precision(io="convert")]).model
     ends = [value.type.tensor_type.elem_type for value in (*lowered.graph.input, *lowered.graph.output)]
     assert ends == [TensorProto.FLOAT16, TensorProto.FLOAT]
+
+
+def test_a_value_too_large_on_one_sample_of_many_is_found_wherever_that_sample_stands() -> None:
+    feeds = [{"x": 1e-3 * each["x"]} for each in samples(60)]
+    feeds[41] = {"x": samples(1)[0]["x"]}
+    reach = measure(overflowing(), feeds, SAFE)["a"]
+    assert reach.largest > SAFE
+    assert reach.beyond == 1
+
+
+def test_a_value_near_the_limit_is_looked_at_on_every_sample_and_a_small_one_on_the_largest() -> None:
+    # Every input is as large as the others, so that only what the network makes of it can tell them apart.
+    feeds = [{"x": np.sign(each["x"])} for each in samples(60)]
+    reaches = measure(overflowing(), feeds, SAFE)
+    assert reaches["a"].runs == 60
+    assert reaches["x"].runs == FIRST
+    largest = [float(np.abs(ReferenceEvaluator(overflowing()).run(["a"], each)[0]).max()) for each in feeds]
+    assert abs(reaches["a"].largest / max(largest) - 1) < 1e-5
+    assert reaches["a"].beyond == sum(value > SAFE for value in largest)

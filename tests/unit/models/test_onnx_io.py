@@ -76,3 +76,18 @@ def test_external_data_outside_the_files_folder_is_refused(tmp_path):
     (folder / "net.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(SesurgeryError, match="SE602"):
         onnx_io.load(folder / "net.onnx")
+
+
+def test_a_file_that_lists_its_weights_by_the_rules_of_ir_4_is_read_by_them(tmp_path):
+    """What onnxslim writes of a file of IR version 3."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 3, opset_import: ["": 9]>
+        g (float[1,2] x) => (float[1,2] y) <float[1,2] w = {1, 2}> { y = Add(x, w) }
+    """)
+    with pytest.raises(onnx.checker.ValidationError, match="not in graph input"):
+        onnx.checker.check_model(model)
+    onnx.save(model, tmp_path / "slim.onnx")
+    read = onnx_io.load(tmp_path / "slim.onnx")
+    assert (read.ir_version, read.graph) == (4, model.graph)
+    onnx_io.save(read, tmp_path / "out.onnx")
+    onnx.checker.check_model(tmp_path / "out.onnx", full_check=True)

@@ -13,8 +13,11 @@ from onnx import parser
 
 from sesurgery import pipeline
 from sesurgery.artifacts import read_manifest
+from sesurgery.backends._nvidia.timings import Timings
+from sesurgery.backends.onnxruntime import _Session
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
+from sesurgery.reports.latency import to_text
 
 RUN = Path("runs/tiny")
 FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")
@@ -153,6 +156,24 @@ def test_bench_builds_a_stale_plain_engine_anew(here):
     train_again()
     pipeline.build_engines(RUN, Workspace())
     assert pipeline.bench(FP32, Workspace()).against.read_bytes() != before
+
+
+def test_bench_shows_the_parts_of_a_run_where_the_runner_has_them(here, monkeypatch):
+    assert pipeline.bench(FP32, Workspace()).section.parts == ()
+    copies, compute = np.full(4, 1e-3), np.full(4, 5e-3)
+    timings = Timings(copies, compute, copies, np.full(4, 1e-4), 0.03, graph=True)
+    monkeypatch.setattr(_Session, "timings", lambda self, feeds, repeats: timings)
+    section = pipeline.bench(FP32, Workspace()).section
+    text = to_text(section)
+    assert "with blocks, in parts:" in text
+    assert "without, in parts:" in text
+    for name, milliseconds in (("Latency", "7.000"), ("Enqueue", "0.100"), ("H2D", "1.000"), ("GPU compute", "5.000")):
+        (line,) = [line for line in str(timings).splitlines() if line.startswith(name)]
+        assert milliseconds in line
+        assert text.count(line) == 2
+    reported = pipeline.write_report(RUN, Workspace())
+    assert "H2D" in reported.html.read_text()
+    assert "H2D" in reported.markdown.read_text()
 
 
 def test_bench_takes_the_rival_that_is_named(here):

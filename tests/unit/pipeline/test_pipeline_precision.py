@@ -51,6 +51,10 @@ def test_int8_is_calibrated_on_training_data_and_says_so(here):
     assert 0 < said["difference"] < 0.25
     assert any("in the gate of squeeze" in line for line in said["kept_fp32"])
     assert pipeline.verify(built.path).failures == ()
+    # The engine's own manifest tells it too: the report is made of engines, and export/ may have gone on.
+    assert built.manifest.details["kept_fp32"] == said["kept_fp32"]
+    page = pipeline.write_report(Path(RUN), pipeline.Workspace()).html.read_text()
+    assert "what stayed in fp32, and why" in page
 
 
 def test_calibration_never_sees_the_held_out_samples_and_is_the_same_every_time(here):

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from sesurgery.reports import latency, parity, to_json, to_markdown, to_text
+from sesurgery.reports import latency, parity, to_html, to_json, to_markdown, to_text
 from sesurgery.reports.model import BatchParity, EngineSection, LatencySection, RunReport
 from sesurgery.reports.summary import summarise
 from sesurgery.spec.model import Tolerance
@@ -143,3 +143,14 @@ def test_a_tax_that_includes_zero_is_said_to_in_the_summary(run: RunReport) -> N
 
 def engine(report: ParityReport) -> EngineSection:
     return EngineSection("demo", "fp32", "x.demo", 1.0, {"fp32": 3}, (BatchParity(1, report),))
+
+
+def test_what_stayed_fp32_is_in_every_rendering_with_its_reason(run: RunReport) -> None:
+    text = to_markdown(run)
+    assert "Kept in fp32 in onnxruntime fp16:" in text
+    assert text.index("- 2 nodes: in the gate of squeeze") < text.index("- 1 node: a sum over many values")
+    assert to_json(run)["engines"][1]["kept_fp32"][0] == "pool_1: a sum over many values"
+    page = to_html(run)
+    assert "onnxruntime fp16: what stayed in fp32, and why (3 nodes)" in page
+    assert all(f"<code>{node}</code>" in page for node in ("pool_1", "gate_1", "gate_2"))
+    assert page.count("what stayed in fp32, and why") == 1

@@ -1,0 +1,126 @@
+"""ONNX Runtime's engines scale by gates in its blocked layout, for single samples, and compute what the file says."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from sesurgery.backends._onnxruntime import blocked
+from sesurgery.backends.base import BuildOptions
+from sesurgery.backends.onnxruntime import OnnxRuntime
+from sesurgery.lowering import _examples, _numerics, load
+from sesurgery.lowering.base import run
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="this onnxruntime has no blocked layout here"
+)
+
+
+def network(batch: str = "N", channels: int = 32, extra: str = "", output: str = "") -> onnx.ModelProto:
+    """Two blocks with SE, the second one's shortcut an identity; 1x1 convolutions before the gates."""
+    c = channels
+    given = f"float[{batch},16,12,12] x"
+    weights = (
+        f"float[{c},16,1,1] stem, float[16,{c},1,1] a, float[{c},16,1,1] b, float[{c}] bias, float[8,{c},1,1] w1,"
+        f"float[{c},8,1,1] w2, float[16,{c},1,1] d, float[{c},16,3,3] e, float[8,{c},1,1] w3, float[{c},8,1,1] w4,"
+        "int64[2] axes = {2, 3}"
+    )
+    text = f"""({given}) => (float[{batch},{c},12,12] y{output}) <{weights}> {{
+        s = Conv(x, stem)  s1 = Relu(s)
+        h = Conv(s1, a)  h1 = Relu(h)  u = Conv(h1, b, bias)
+        z = ReduceMean(u, axes)  p = Conv(z, w1)  q = Relu(p)  r = Conv(q, w2)  gate = Sigmoid(r)
+        scaled = Mul(u, gate)  sum = Add(scaled, s1)  t = Relu(sum)
+        k = Conv(t, d)  k1 = Relu(k)  v = Conv<pads=[1,1,1,1]>(k1, e)
+        z2 = ReduceMean(v, axes)  p2 = Conv(z2, w3)  q2 = Relu(p2)  r2 = Conv(q2, w4)  gate2 = Sigmoid(r2)
+        scaled2 = Mul(v, gate2)  sum2 = Add(scaled2, t)  y = Relu(sum2) {extra}
+    }}"""
+    return _examples.model(text)
+
+
+def built(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
+    source, engine = folder / "net.onnx", folder / "net.engine.onnx"
+    onnx.save(run(model, load(OnnxRuntime.passes)).model, source)
+    report = OnnxRuntime().build(source, engine, BuildOptions())
+    return onnx.load(engine), engine, report.notes
+
+
+def branches(engine: onnx.ModelProto) -> dict[str, onnx.GraphProto]:
+    (choice,) = [node for node in engine.graph.node if node.op_type == "If"]
+    return {attribute.g.name: attribute.g for attribute in choice.attribute}
+
+
+def kinds(graph: onnx.GraphProto) -> set[str]:
+    return {node.op_type for node in graph.node}
+
+
+def same(model: onnx.ModelProto, engine: Path, batches: tuple[int, ...] = (1, 2, 5)) -> None:
+    with OnnxRuntime().load(engine) as runner:
+        for batch in batches:
+            fed = {"x": np.random.default_rng(batch).normal(size=(batch, 16, 12, 12)).astype(np.float32)}
+            assert _numerics.difference(_numerics.outputs(model, fed), runner.infer(fed)) < 1e-5
+
+
+# 20 and 36 are no multiples of a block: ONNX Runtime fills the last one up.
+@pytest.mark.parametrize("channels", [32, 20, 36])
+def test_one_sample_has_a_graph_of_its_own_and_all_batches_the_same_numbers(channels: int, tmp_path: Path) -> None:
+    model = network(channels=channels)
+    engine, path, notes = built(model, tmp_path)
+    assert any("single samples" in note for note in notes)
+    graphs = branches(engine)
+    # Scaling, sum and ReLU are the epilogue of a convolution whose weights are the gate.
+    assert not kinds(graphs["one_sample"]) & {"Mul", "Add", "Relu"}
+    assert "Mul" in kinds(graphs["any_batch"])
+    same(model, path)
+
+
+def test_a_file_of_one_sample_needs_no_choice(tmp_path: Path) -> None:
+    model = network(batch="1")
+    engine, path, notes = built(model, tmp_path)
+    assert "gates are scaled in blocks of channels" in notes
+    assert not kinds(engine.graph) & {"If", "Mul"}
+    same(model, path, (1,))
+
+
+def test_a_file_of_two_samples_is_left_to_the_optimiser(tmp_path: Path) -> None:
+    model = network(batch="2")
+    engine, path, _ = built(model, tmp_path)
+    assert "If" not in kinds(engine.graph)
+    assert "Mul" in kinds(engine.graph)
+    same(model, path, (2,))
+
+
+def test_no_stand_in_is_left_and_equal_weights_stand_once(tmp_path: Path) -> None:
+    engine, _, _ = built(network(), tmp_path)
+    arrays = [numpy_helper.to_array(tensor) for tensor in engine.graph.initializer]
+    assert not any((array >= blocked.FIRST).any() for array in arrays if array.dtype == np.float32)
+    large = [array.tobytes() for array in arrays if array.size > 64]
+    assert len(large) == len(set(large))
+
+
+def test_a_gate_that_is_an_output_keeps_its_product(tmp_path: Path) -> None:
+    model = network(extra="gates = Identity(gate)", output=", float[N,32,1,1] gates")
+    engine, path, _ = built(model, tmp_path)
+    assert "Mul" in {kind for graph in branches(engine).values() for kind in kinds(graph)}
+    same(model, path)
+
+
+def test_numbers_that_differ_keep_the_optimisers_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sesurgery.backends._onnxruntime.single.TOLERANCE", -1.0)
+    engine, path, notes = built(network(), tmp_path)
+    assert any("outputs differ" in note for note in notes)
+    assert "If" not in kinds(engine.graph)
+    same(network(), path)
+
+
+def test_a_network_without_gates_is_as_the_optimiser_left_it(tmp_path: Path) -> None:
+    model = _examples.model(
+        "(float[N,16,12,12] x) => (float[N,16,12,12] y) <float[16,16,1,1] w> { c = Conv(x, w) y = Relu(c) }"
+    )
+    engine, path, _ = built(model, tmp_path)
+    assert "If" not in kinds(engine.graph)
+    same(model, path)
