@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import onnxsim
 import onnxslim
 import pytest
 import torch
@@ -218,19 +219,23 @@ def network(name: str) -> tuple[nn.Module, int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "opset", "slim"),
+    ("name", "opset", "tool"),
     [
-        *(("resnet", opset, False) for opset in (7, 9, 11, 13, 17)),
-        *(("resnet", opset, True) for opset in (7, 9, 13, 17)),
-        ("mobilenet", 9, False),
-        ("mobilenet", 13, True),
+        *(("resnet", opset, "none") for opset in (7, 9, 11, 13, 17)),
+        *(("resnet", opset, "onnxslim") for opset in (7, 9, 13, 17)),
+        *(("resnet", opset, "onnxsim") for opset in (7, 13)),
+        ("mobilenet", 9, "none"),
+        ("mobilenet", 13, "onnxslim"),
+        ("mobilenet", 13, "onnxsim"),
     ],
 )
-def test_a_file_of_torchs_older_exporter_takes_blocks(name: str, opset: int, slim: bool, tmp_path: Path) -> None:
+def test_a_file_of_torchs_older_exporter_takes_blocks(name: str, opset: int, tool: str, tmp_path: Path) -> None:
     made, size = network(name)
     model = older(made, size, opset)
-    if slim:
+    if tool == "onnxslim":
         model = onnxslim.slim(model)
+    elif tool == "onnxsim":
+        model, _ = onnxsim.simplify(model)
     onnx.save(model, tmp_path / "found.onnx")
     model = onnx_io.load(tmp_path / "found.onnx")
     rule = {"insert": IDENTITY, "at": "residual", "name": "extra"}
