@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from sesurgery.accounting import NEEDS_VALUES
 from sesurgery.diagnostics import fail
@@ -81,7 +81,9 @@ class _Shapes(fx.Interpreter):
         # One memory for all copies: modules that share a part share its copy.
         self._memo |= {id(tensor): self._stand_in(tensor) for tensor in module.buffers()}
         self._memo |= {id(part): part for part in module.parameters()}
-        copied: nn.Module = copy.deepcopy(module, self._memo)
+        # A module may keep tensors that are neither: in fake mode they cannot be copied.
+        with unset_fake_temporarily():
+            copied: nn.Module = copy.deepcopy(module, self._memo)
         # A train() of the author's own may forget to give the module back.
         copied.eval()
         return copied(*args, **kwargs)

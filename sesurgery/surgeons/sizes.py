@@ -11,7 +11,7 @@ import warnings
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx._symbolic_trace import _maybe_revert_all_patches
 from torch.fx.node import map_arg
 
@@ -85,5 +85,6 @@ class Sizes:
         module = self.root.get_submodule(path)
         # One memory for all copies: modules that share a part share its copy, and no tensor is copied.
         self._memo |= {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-        copied: nn.Module = copy.deepcopy(module, self._memo)
+        with unset_fake_temporarily():
+            copied: nn.Module = copy.deepcopy(module, self._memo)
         return copied

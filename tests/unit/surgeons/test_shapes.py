@@ -103,3 +103,27 @@ def test_a_module_whose_train_gives_nothing_back_has_shapes():
     traced = trace(nn.Sequential(Forgetful(3, 8, 3, padding="same"), nn.ReLU()), (3, 8, 8))
     assert (8, 8, 8) in map_shapes(traced, (3, 8, 8)).values()
     assert cost(Forgetful(3, 8, 3), (3, 8, 8)).macs == 8 * 27 * 36
+
+
+class Keeping(nn.Module):
+    """Keeps a tensor that it made of its weight in evaluation, as the attention of timm's EfficientFormer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.kept:
+            self.kept["bias"] = self.conv.weight.detach().sum((1, 2, 3))
+        # A symbol cannot be counted up to, so this is taken as a whole.
+        steps = len(range(x.dim()))
+        return self.conv(x) + steps * self.kept["bias"][:, None, None]
+
+
+def test_a_network_that_keeps_tensors_of_an_earlier_run_has_shapes():
+    network = nn.Sequential(Keeping(), nn.ReLU()).eval()
+    network(torch.zeros(1, 3, 8, 8))
+    traced = trace(network, (3, 8, 8))
+    assert [leaf.path for leaf in traced.leaves] == ["0"]
+    assert (8, 8, 8) in map_shapes(traced, (3, 8, 8)).values()
