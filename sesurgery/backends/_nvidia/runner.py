@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import math
 import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -16,18 +14,15 @@ from numpy.typing import NDArray
 
 from sesurgery.backends import _feeds
 from sesurgery.backends._feeds import OnDevice
-from sesurgery.backends._nvidia import messages
 from sesurgery.backends._nvidia.device import Device
 from sesurgery.backends._nvidia.foreign import on_device
+from sesurgery.backends._nvidia.loaded import Bounds, Loaded, Shape
 from sesurgery.backends._nvidia.timings import Timings
-from sesurgery.backends.base import Array, Runner, TensorInfo
+from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 
 EVENTS = 64
 """Runs that are put on the stream before their events are read: enough to keep a GPU busy, few enough to hold."""
-Shape = tuple[int, ...]
-Bounds = tuple[Shape, Shape, Shape]
-"""Smallest, tuned for, largest."""
 Key = tuple[int, tuple[tuple[str, Shape, int], ...]]
 """What a captured graph is good for: a profile, and every tensor's shape and address."""
 
@@ -50,7 +45,7 @@ class NvidiaRunner(Runner):
         version_compatible: bool = False,
     ) -> None:
         with device.active():
-            loaded = _Loaded(trt, name, plan, device, version_compatible)
+            loaded = Loaded(trt, name, plan, device, version_compatible)
             try:
                 self._start(loaded, cuda_graph)
             except BaseException:
@@ -65,7 +60,7 @@ class NvidiaRunner(Runner):
             made._start(loaded, self._graphs)
         return made
 
-    def _start(self, loaded: _Loaded, cuda_graph: bool) -> None:
+    def _start(self, loaded: Loaded, cuda_graph: bool) -> None:
         self._graphs = cuda_graph
         self._notes: list[str] = []
         context = loaded.must(loaded.engine.create_execution_context(), "make room for the engine")
@@ -77,7 +72,7 @@ class NvidiaRunner(Runner):
         self._profile = 0
         self._last: Key | None = None
         self._captured: tuple[Key, int] | None = None
-        self._loaded: _Loaded | None = loaded
+        self._loaded: Loaded | None = loaded
         self._context: Any = context
         loaded.enter(self)
 
@@ -188,7 +183,7 @@ class NvidiaRunner(Runner):
                 device.synchronize(self._stream)
             raise
 
-    def _warm_up(self, loaded: _Loaded, feeds: Mapping[str, Any]) -> tuple[dict[str, Shape], Mapping[str, Any]]:
+    def _warm_up(self, loaded: Loaded, feeds: Mapping[str, Any]) -> tuple[dict[str, Shape], Mapping[str, Any]]:
         """Feeds on the device, and all that happens only once done: kernels loaded, the graph captured."""
         staged = self._stage(loaded, feeds)
         self._upload(loaded.device, staged[1])
@@ -198,7 +193,7 @@ class NvidiaRunner(Runner):
         return staged
 
     def _stage(
-        self, loaded: _Loaded, feeds: Mapping[str, Any]
+        self, loaded: Loaded, feeds: Mapping[str, Any]
     ) -> tuple[dict[str, Shape], Mapping[str, Array | OnDevice]]:
         """Tell the context all shapes and where everything lies; gives the outputs' shapes, and the feeds checked."""
         sources = {name: on_device(name, feed) or feed for name, feed in feeds.items()}
@@ -262,7 +257,7 @@ class NvidiaRunner(Runner):
         self._host[name] = room[:size]
         return address
 
-    def _choose_profile(self, loaded: _Loaded, shapes: Mapping[str, Shape]) -> None:
+    def _choose_profile(self, loaded: Loaded, shapes: Mapping[str, Shape]) -> None:
         """Of the profiles that take these shapes, the one tuned for the nearest; raises SE606 where none does."""
         fitting = [
             number
@@ -278,7 +273,7 @@ class NvidiaRunner(Runner):
             loaded.device.synchronize(self._stream)
             self._profile = nearest
 
-    def _run(self, loaded: _Loaded) -> None:
+    def _run(self, loaded: Loaded) -> None:
         """One run of what was staged: plain at first, captured at the second time, launched from then on."""
         device, key = loaded.device, self._key
         if self._captured is not None and self._captured[0] != key:
@@ -293,7 +288,7 @@ class NvidiaRunner(Runner):
             self._enqueue(loaded)
         self._last = key
 
-    def _capture(self, loaded: _Loaded) -> None:
+    def _capture(self, loaded: Loaded) -> None:
         device = loaded.device
         # Only TensorRT-RTX can tell: it may still be compiling a kernel for these shapes, and will not be later.
         capturable = getattr(self._context, "is_stream_capturable", None)
@@ -310,100 +305,13 @@ class NvidiaRunner(Runner):
             return
         self._captured = (self._key, graph)
 
-    def _enqueue(self, loaded: _Loaded) -> None:
+    def _enqueue(self, loaded: Loaded) -> None:
         loaded.yes(self._context.execute_async_v3(self._stream), "run")
 
-    def _opened(self) -> tuple[_Loaded, Device]:
+    def _opened(self) -> tuple[Loaded, Device]:
         if self._loaded is None:
             raise fail("SE603", "the engine was closed", "use a runner inside its `with` block")
         return self._loaded, self._loaded.device
-
-
-class _Loaded:
-    """A deserialised engine and its device, which end with the last runner that uses them, or with the program."""
-
-    def __init__(self, trt: ModuleType, name: str, plan: bytes, device: Device, version_compatible: bool) -> None:
-        self.name = name
-        self.device = device
-        self._users = 0
-        self._runners: weakref.WeakSet[NvidiaRunner] = weakref.WeakSet()
-        self._trt = trt
-        self._log = messages.listen(trt)
-        self._runtime: Any = trt.Runtime(self._log.logger)
-        if version_compatible:
-            # Such an engine brings its own runtime along, which is code.
-            self._runtime.engine_host_code_allowed = True
-        self.engine: Any = self.must(self._runtime.deserialize_cuda_engine(plan), "load the engine")
-        names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
-        modes = {tensor: self.engine.get_tensor_mode(tensor) for tensor in names}
-        fed = [tensor for tensor in names if modes[tensor] == trt.TensorIOMode.INPUT]
-        infos = {tensor: self._info(tensor, alone=len(fed) == 1 or tensor not in fed) for tensor in names}
-        self.inputs = tuple(infos[tensor] for tensor in fed)
-        self.outputs = tuple(infos[tensor] for tensor in names if modes[tensor] == trt.TensorIOMode.OUTPUT)
-        self.bounds = tuple(
-            {tensor: self._bounds(tensor, number) for tensor in fed}
-            for number in range(max(1, self.engine.num_optimization_profiles))
-        )
-        # Registered after pycuda's own clean-up, so run before it: TensorRT's objects must die before the context.
-        atexit.register(self.end)
-
-    def enter(self, runner: NvidiaRunner) -> None:
-        self._users += 1
-        self._runners.add(runner)
-
-    def leave(self) -> None:
-        """One runner less; with the last one all ends."""
-        self._users -= 1
-        if self._users <= 0:
-            self.end()
-
-    def end(self) -> None:
-        for runner in tuple(self._runners):
-            self._runners.discard(runner)
-            runner.close()
-        self.engine = None
-        self._runtime = None
-        self.device.close()
-        atexit.unregister(self.end)
-
-    def layers(self) -> str:
-        inspector = self.engine.create_engine_inspector()
-        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
-
-    def must(self, made: Any, what: str) -> Any:
-        self.yes(made is not None, what)
-        return made
-
-    def yes(self, done: bool, what: str) -> None:
-        """TensorRT answers False or None and tells the reason to its logger only."""
-        if not done:
-            words = "; ".join(self._log.errors) or "no reason given"
-            self._log.errors.clear()
-            raise fail("SE603", f"{self.name} cannot {what}: {words}")
-        # What was said so far was about something else, such as a build that failed meanwhile.
-        self._log.errors.clear()
-
-    def _bounds(self, tensor: str, profile: int) -> Bounds:
-        shape = tuple(self.engine.get_tensor_shape(tensor))
-        if -1 not in shape:
-            return shape, shape, shape
-        smallest, best, largest = self.engine.get_tensor_profile_shape(tensor, profile)
-        return tuple(smallest), tuple(best), tuple(largest)
-
-    def _info(self, tensor: str, *, alone: bool) -> TensorInfo:
-        if self.engine.get_tensor_location(tensor) != self._trt.TensorLocation.DEVICE:
-            raise fail("SE603", f"{tensor!r} is read or written on the host, which is not supported")
-        shape = tuple(self.engine.get_tensor_shape(tensor))
-        # An engine does not keep the names that dimensions have in the ONNX file; those of two inputs may differ.
-        words = [("batch" if axis == 0 else f"dim{axis}") for axis in range(len(shape))]
-        dims = tuple(
-            dim if dim != -1 else word if alone else f"{tensor}.{word}" for dim, word in zip(shape, words, strict=True)
-        )
-        dtype = self.engine.get_tensor_dtype(tensor)
-        try:
-            return TensorInfo(tensor, dims, np.dtype(self._trt.nptype(dtype)).name)
-        except TypeError:
-            raise fail("SE603", f"{tensor!r} is {dtype.name.lower()}, which numpy does not have") from None
 
 
 @contextlib.contextmanager

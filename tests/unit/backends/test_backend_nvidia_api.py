@@ -33,6 +33,7 @@ OBJECTS = {
         "layer": "ILayer",
         "output": "ITensor",
     },
+    "loaded.py": {"engine": "ICudaEngine", "_runtime": "Runtime", "inspector": "EngineInspector"},
     "messages.py": {"error": "ParserError"},
     "ranges.py": {
         "builder": "Builder",
@@ -41,12 +42,7 @@ OBJECTS = {
         "made": "IOptimizationProfile",
         "tensor": "ITensor",
     },
-    "runner.py": {
-        "_context": "IExecutionContext",
-        "engine": "ICudaEngine",
-        "_runtime": "Runtime",
-        "inspector": "EngineInspector",
-    },
+    "runner.py": {"_context": "IExecutionContext", "engine": "ICudaEngine"},
     "settings.py": {"builder": "Builder", "config": "IBuilderConfig"},
     "timing_cache.py": {"config": "IBuilderConfig", "cache": "ITimingCache"},
 }
