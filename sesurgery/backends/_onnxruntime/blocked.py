@@ -9,7 +9,7 @@ In blocks those weights lie in memory as the gate does, and the operator takes t
 not, it asks for constants. So it is given constants as stand-ins, fuses sum and ReLU into those convolutions as it does
 everywhere, and afterwards the gate takes the stand-in's place.
 
-Weights are the same for all samples of a batch and gates are not, so this is for batch 1.
+Weights are the same for all samples of a batch and gates are not, so this is for batch 1. `folded` goes on from there.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from sesurgery.backends._onnxruntime import folded
 from sesurgery.lowering._gates import comes_from_gate
 from sesurgery.lowering._rewriting import Rewrite, obstacle
 
@@ -38,6 +39,8 @@ class Scaling:
     map: str
     gate: str
     channels: int
+    positions: int | None
+    """Height times width of the map, where they are known."""
 
 
 def optimised(model: onnx.ModelProto, optimise: Optimise) -> onnx.ModelProto | str:
@@ -90,7 +93,9 @@ def scalings(rewrite: Rewrite) -> Iterable[Scaling]:
                 and flow.dtype(gate) == TensorProto.FLOAT
                 and gate not in rewrite.outputs
             ):
-                yield Scaling(node, name, gate, channels)
+                height, width = shape[2:]
+                positions = height * width if isinstance(height, int) and isinstance(width, int) else None
+                yield Scaling(node, name, gate, channels, positions)
                 break
 
 
@@ -122,8 +127,11 @@ def _place(graph: onnx.GraphProto, found: Iterable[Scaling], outputs: int) -> se
     misses = {name for name, number in numbers.items() if number not in by_number}
     if misses:
         return misses
+    sizes = {}
     for scaling in found:
         node = by_number[numbers[scaling.node.output[0]]]
+        if scaling.positions is not None:
+            sizes[node.output[0]] = scaling.positions
         gate = _in_blocks(graph, scaling.gate)
         shape, weight = f"{node.name}_gate_shape", f"{node.name}_gate"
         channels = weights[node.input[1]].dims[0]
@@ -132,6 +140,7 @@ def _place(graph: onnx.GraphProto, found: Iterable[Scaling], outputs: int) -> se
         graph.initializer.remove(weights[node.input[1]])
         node.input[1] = weight
     del graph.output[outputs:]
+    folded.fold(graph, sizes, BLOCKED)
     _sort(graph)
     del graph.value_info[:]
     return set()

@@ -1,4 +1,8 @@
-"""One engine with two graphs: one for a single sample, and one for any batch. Weights that both have stand once."""
+"""One engine with two graphs: one for a single sample, and one for any batch. Large weights of both stand once.
+
+ONNX Runtime hands every weight from outside to a branch again at each run. So the branch for single samples, where that
+counts, has small weights of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 ONE, ANY = "one_sample", "any_batch"
+SMALL = 2**18
+"""Bytes below which a weight stands in both graphs."""
 
 
 def joined(single: onnx.ModelProto, general: onnx.ModelProto) -> onnx.ModelProto:
@@ -15,20 +21,32 @@ def joined(single: onnx.ModelProto, general: onnx.ModelProto) -> onnx.ModelProto
     model.CopyFrom(general)
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    by_content = {_content(tensor): name for name, tensor in weights.items()}
-    renamed: dict[str, str] = {}
+    by_content = {_content(tensor): name for name, tensor in weights.items() if tensor.ByteSize() >= SMALL}
+    shared = {
+        tensor.name: name
+        for tensor in single.graph.initializer
+        if (name := by_content.get(_content(tensor))) is not None
+    }
+    # Those that fold gates have their weights in another shape: it stays so, and the other graph, in which this costs
+    # nothing that counts, takes its own view of them.
+    by_bytes = {content[::2]: name for content, name in by_content.items() if name not in shared.values()}
+    views: dict[str, list[int]] = {}
     for tensor in single.graph.initializer:
-        name = by_content.get(_content(tensor))
-        if name is None:
-            kept = graph.initializer.add()
-            kept.CopyFrom(tensor)
-            kept.name = name = f"{ONE}/{tensor.name}"
-        renamed[tensor.name] = name
-    first = next(value for value in graph.input if value.name not in weights)
-    branches = {ANY: _branch(general.graph, ANY, {}), ONE: _branch(single.graph, ONE, renamed)}
+        if tensor.name not in shared and (name := by_bytes.pop(_content(tensor)[::2], None)) is not None:
+            views[name] = list(weights[name].dims)
+            weights[name].dims[:] = tensor.dims
+            shared[tensor.name] = name
+    one, other = _branch(single.graph, ONE, shared), _branch(general.graph, ANY, {name: name for name in weights})
+    for name, dims in views.items():
+        shape, view = f"{ANY}/{name}_shape", f"{ANY}/{name}"
+        graph.initializer.append(numpy_helper.from_array(np.array(dims), shape))
+        for node in other.node:
+            node.input[:] = [view if value == name else value for value in node.input]
+        other.node.insert(0, helper.make_node("Reshape", [name, shape], [view], name=f"{view}_Reshape"))
     graph.initializer.extend(
         [numpy_helper.from_array(np.array(0), f"{ONE}/axis"), numpy_helper.from_array(np.array(1), f"{ONE}/size")]
     )
+    first = next(value for value in graph.input if value.name not in weights)
     del graph.node[:]
     graph.node.extend(
         [
@@ -40,8 +58,8 @@ def joined(single: onnx.ModelProto, general: onnx.ModelProto) -> onnx.ModelProto
                 [f"{ONE}/asked"],
                 [value.name for value in graph.output],
                 name="by_batch",
-                then_branch=branches[ONE],
-                else_branch=branches[ANY],
+                then_branch=one,
+                else_branch=other,
             ),
         ]
     )
@@ -51,15 +69,19 @@ def joined(single: onnx.ModelProto, general: onnx.ModelProto) -> onnx.ModelProto
     return model
 
 
-def _branch(graph: onnx.GraphProto, name: str, renamed: dict[str, str]) -> onnx.GraphProto:
-    """A graph's nodes with values of their own names; inputs and weights are those of the graph around it."""
+def _branch(graph: onnx.GraphProto, name: str, shared: dict[str, str]) -> onnx.GraphProto:
+    """A graph's nodes and those weights that it does not share, with names of their own; inputs come from around it."""
     branch = onnx.GraphProto()
     branch.name = name
     branch.node.extend(graph.node)
+    branch.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in shared)
     own = {value: f"{name}/{value}" for node in graph.node for value in node.output if value}
+    own |= {tensor.name: f"{name}/{tensor.name}" for tensor in branch.initializer}
+    for tensor in branch.initializer:
+        tensor.name = own[tensor.name]
     for node in branch.node:
         node.name = f"{name}/{node.name}"
-        node.input[:] = [own.get(value, renamed.get(value, value)) for value in node.input]
+        node.input[:] = [own.get(value, shared.get(value, value)) for value in node.input]
         node.output[:] = [own.get(value, value) for value in node.output]
     for value in graph.output:
         result = branch.output.add()

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from sesurgery.backends._onnxruntime import blocked
+from sesurgery.backends._onnxruntime import blocked, by_batch
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.lowering import _examples, _numerics, load
@@ -55,7 +55,20 @@ def branches(engine: onnx.ModelProto) -> dict[str, onnx.GraphProto]:
 
 
 def kinds(graph: onnx.GraphProto) -> set[str]:
-    return {node.op_type for node in graph.node}
+    """Operators, but for products that only scale a constant."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return {node.op_type for node in graph.node if node.op_type != "Mul" or not constants & set(node.input)}
+
+
+def folds(graph: onnx.GraphProto) -> int:
+    """Convolutions whose weights are scaled before they run."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    convs = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in made_by]
+    return sum(
+        any(made_by.get(name, node).op_type == "Conv" for name in made_by[node.input[1]].input[:1])
+        and made_by[made_by[node.input[1]].input[0]].input[0] not in made_by
+        for node in convs
+    )
 
 
 def same(model: onnx.ModelProto, engine: Path, batches: tuple[int, ...] = (1, 2, 5)) -> None:
@@ -86,6 +99,29 @@ def test_a_file_of_one_sample_needs_no_choice(tmp_path: Path) -> None:
     same(model, path, (1,))
 
 
+@pytest.mark.parametrize(("size", "expected"), [(12, 1), (3, 1), (2, 0)])
+def test_a_gate_goes_into_weights_where_the_map_is_not_much_smaller(size: int, expected: int, tmp_path: Path) -> None:
+    """16 weights for each output channel against 144, 9 and 4 values of the map; a 3x3 convolution has 144."""
+    model = network(batch="1")
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = size
+    for dim in model.graph.output[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = size
+    engine, path, _ = built(model, tmp_path)
+    assert folds(engine.graph) == expected
+    with OnnxRuntime().load(path) as runner:
+        fed = {"x": np.random.default_rng(1).normal(size=(1, 16, size, size)).astype(np.float32)}
+        assert _numerics.difference(_numerics.outputs(model, fed), runner.infer(fed)) < 1e-5
+
+
+def test_a_gate_stays_out_of_weights_that_something_else_needs(tmp_path: Path) -> None:
+    """The map before the gate is an output too."""
+    model = network(batch="1", extra="map = Identity(u)", output=", float[1,32,12,12] map")
+    engine, path, _ = built(model, tmp_path)
+    assert folds(engine.graph) == 0
+    same(model, path, (1,))
+
+
 def test_a_file_of_two_samples_is_left_to_the_optimiser(tmp_path: Path) -> None:
     model = network(batch="2")
     engine, path, _ = built(model, tmp_path)
@@ -94,12 +130,15 @@ def test_a_file_of_two_samples_is_left_to_the_optimiser(tmp_path: Path) -> None:
     same(model, path, (2,))
 
 
-def test_no_stand_in_is_left_and_equal_weights_stand_once(tmp_path: Path) -> None:
-    engine, _, _ = built(network(), tmp_path)
-    arrays = [numpy_helper.to_array(tensor) for tensor in engine.graph.initializer]
+def test_no_stand_in_is_left_and_large_weights_stand_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_batch, "SMALL", 256)
+    engine, path, _ = built(network(), tmp_path)
+    graphs = (engine.graph, *branches(engine).values())
+    arrays = [numpy_helper.to_array(tensor) for graph in graphs for tensor in graph.initializer]
     assert not any((array >= blocked.FIRST).any() for array in arrays if array.dtype == np.float32)
     large = [array.tobytes() for array in arrays if array.size > 64]
     assert len(large) == len(set(large))
+    same(network(), path)
 
 
 def test_a_gate_that_is_an_output_keeps_its_product(tmp_path: Path) -> None:
