@@ -160,6 +160,11 @@ def read_manifest(artifact: Path) -> Manifest:
         raise fail("SE401", f"{path} is not a manifest: {_first_line(error)}", "make the artefact again") from error
 
 
+def is_engine(path: Path) -> bool:
+    """Whether a file is an engine, by the manifest beside it."""
+    return manifest_path(path).is_file() and read_manifest(path).kind == "engine"
+
+
 def require_intact(artifact: Path) -> Manifest:
     """The manifest of an artefact whose bytes are the ones that were written; raises SE401 otherwise."""
     if not artifact.is_file():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sesurgery.backends._nvidia.timings import Timings
+    from sesurgery.lowering.base import Edit
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Source = Literal["onnx", "network"]
@@ -73,12 +74,16 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build really gave; `convolutions` counts the output types found in the built network: {"fp16": 53}."""
+    """What a build really gave; `convolutions` counts the output types found in the built network: {"fp16": 53}.
+
+    `kept_fp32` is what a backend that brings the network to its precision itself left in fp32, and why.
+    """
 
     seconds: float
     convolutions: Mapping[str, int]
     device: str
     notes: tuple[str, ...] = ()
+    kept_fp32: tuple[Edit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,8 @@ class Backend(ABC):
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
     int8_activations: ClassVar[Literal["int8", "uint8"]] = "int8"
     """The type of activations that its integer kernels take."""
+    uniform: ClassVar[tuple[Precision, ...]] = ()
+    """Precisions in which it computes the whole network, also what the file keeps in fp32."""
     source: ClassVar[Source] = "onnx"
     """`network`: it builds from the trained network itself, by `build_network`, and needs a run."""
     passes: ClassVar[tuple[str, ...]] = ()
@@ -151,6 +158,10 @@ class Backend(ABC):
     def beside(self, engine: Path) -> tuple[Path, ...]:
         """Files that belong to an engine besides its own."""
         return ()
+
+    def facts(self, onnx: Path) -> Mapping[str, object]:
+        """What an engine's manifest keeps of the file that it was built from, for the time after that."""
+        return {}
 
     @abstractmethod
     def build(self, onnx: Path, out: Path, options: BuildOptions, progress: Progress | None = None) -> BuildReport:

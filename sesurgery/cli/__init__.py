@@ -23,6 +23,7 @@ from sesurgery.cli import (
     package,
     plan,
     predict,
+    refit,
     run,
     schema,
     train,
@@ -49,7 +50,7 @@ def program() -> None:
 
 _ORDER = (
     *(run, inspect_, init, check, plan, apply, train, evaluate),
-    *(export, lower, build_engine, verify, bench, predict, package, schema, list_, doctor),
+    *(export, lower, build_engine, refit, verify, bench, predict, package, schema, list_, doctor),
 )
 
 for _verb in _ORDER:

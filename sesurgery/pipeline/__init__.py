@@ -10,6 +10,7 @@ from sesurgery.pipeline.inspect import draw, inspect
 from sesurgery.pipeline.lower import lower
 from sesurgery.pipeline.onnx import apply_onnx, plan_onnx
 from sesurgery.pipeline.plan import plan
+from sesurgery.pipeline.refit import refit
 from sesurgery.pipeline.report import write_report
 from sesurgery.pipeline.run import run
 from sesurgery.pipeline.specs import catalogs, engine, load_spec
@@ -41,6 +42,7 @@ __all__ = [
     "plan",
     "plan_onnx",
     "predict",
+    "refit",
     "run",
     "train",
     "verify",

@@ -125,6 +125,7 @@ def build_engine(
         else:
             source = lowered(Origin(onnx, origin), wanted, workspace, talk, lowering, command(onnx, wanted))
             report = backend.build(source, target, options, talk.progress)
+            extra = backend.facts(source)
         manifest = describe(
             target,
             "engine",
@@ -145,7 +146,7 @@ def build_engine(
                 "seconds": report.seconds,
                 "convolutions": dict(report.convolutions),
                 "notes": list(report.notes),
-                "kept_fp32": _kept_fp32(source),
+                "kept_fp32": [] if wanted.precision in backend.uniform else _kept_fp32(source),
                 INGREDIENTS: ingredients,
                 **extra,
             },

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx as onnx_library
@@ -31,15 +31,25 @@ def ingredients(
 ) -> dict[str, str]:
     """What decides the bytes of an engine of this file; `calibration` is a digest of the samples, for int8."""
     backend: Backend = wanted.backend.options
-    asked = wanted.model_dump(mode="json", by_alias=True)
     found = {
         FILE: digest_onnx(onnx),
-        PASSES: ", ".join(backend.passes if lowering is None else lowering) or "none",
-        OPTIONS: json.dumps({key: asked[key] for key in sorted(asked) if key != "name"}, sort_keys=True),
+        PASSES: named(backend.passes if lowering is None else lowering),
+        OPTIONS: asked_for(wanted),
         **here(wanted.backend.name, backend),
         PROGRAM: importlib.metadata.version("sesurgery"),
     }
     return found if calibration is None else {**found, CALIBRATION: calibration}
+
+
+def named(passes: Sequence[str]) -> str:
+    """Lowering passes, as ingredients name them."""
+    return ", ".join(passes) or "none"
+
+
+def asked_for(wanted: Engine) -> str:
+    """All that was asked for but the name."""
+    asked = wanted.model_dump(mode="json", by_alias=True)
+    return json.dumps({key: asked[key] for key in sorted(asked) if key != "name"}, sort_keys=True)
 
 
 def digest_onnx(path: Path) -> str:

@@ -108,6 +108,9 @@ def package(engine: Path, repository: Path, name: str | None = None, *, foreign:
     if kind is None:
         text = f"Triton has no backend for engines of {details['backend']!r}"
         raise fail("SE603", text, f"build one with {', '.join(sorted(KINDS))}")
+    if details["engine"]["backend"].get("stripped"):
+        text = f"{engine} has no weights, and Triton would not put them in"
+        raise fail("SE603", text, f"put them in: `sesurgery refit {engine.as_posix()} -o OUT`, and package that")
     source = _source(engine, manifest)
     inputs, outputs = _tensors(source)
     classes = _classes(engine, manifest, outputs)

@@ -176,9 +176,88 @@ def test_a_timing_cache_is_written_and_used_again(networks, tmp_path: Path) -> N
 def test_an_option_gives_an_engine(backend, option: str, networks, tmp_path: Path) -> None:
     if (backend.title, option) == ("TensorRT-RTX", "version_compatible"):
         pytest.skip("TensorRT-RTX has no lean runtime to put into an engine")
-    made = replace(backend, **{option: True})
+    made = with_options(backend, **{option: True})
     report = made.build(networks["fp32"], tmp_path / "net.engine", BuildOptions(batch=BATCH))
     assert any("no weights" in note for note in report.notes) == (option == "stripped")
-    if option != "stripped":
-        with made.load(tmp_path / "net.engine") as runner:
-            assert np.isfinite(runner.infer(images(2))["y"]).all()
+    with made.load(tmp_path / "net.engine", weights=networks["fp32"] if option == "stripped" else None) as runner:
+        assert np.isfinite(runner.infer(images(2))["y"]).all()
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+WIDE = """<ir_version: 10, opset_import: ["": 20]> g (float[batch,32,8,8] x) => (float[batch,512,8,8] y) <
+    float[512,32,3,3] stem, float[8,512,1,1] down, float[512,8,1,1] up
+> {""" + SE.partition("> {")[2]
+
+
+def with_options(backend, **options):
+    """TensorRT-RTX compiles an engine that takes weights for one kind of GPU at a time."""
+    if backend.title == "TensorRT-RTX" and (options.get("refit") or options.get("stripped")):
+        options["capabilities"] = ("CURRENT",)
+    return replace(backend, **options)
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> list[Path]:
+    """One network with weights of 0.6 MB, twice, with others in the second."""
+    files = []
+    for seed in (0, 1):
+        model = onnx.parser.parse_model(WIDE)
+        random = np.random.default_rng(seed)
+        for weight in model.graph.value_info:
+            shape = [dim.dim_value for dim in weight.type.tensor_type.shape.dim]
+            values = random.normal(0, 0.1, shape).astype(np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(values, weight.name))
+        del model.graph.value_info[:]
+        files.append(tmp_path / f"wide{seed}.onnx")
+        onnx.save(model, files[-1])
+    return files
+
+
+def answers_as(runner, source: Path) -> bool:
+    feeds = {"x": np.random.default_rng(5).normal(size=(3, 32, 8, 8)).astype(np.float32)}
+    with BACKENDS.load("onnxruntime")().load(source) as reference:
+        expected = reference.infer(feeds)["y"]
+    return bool(np.abs(runner.infer(feeds)["y"] - expected).max() <= TOLERANCE["fp32"] * np.abs(expected).max())
+
+
+def test_a_stripped_engine_is_small_and_answers_with_the_weights_of_its_file(backend, wide, tmp_path: Path) -> None:
+    options = BuildOptions(batch=BATCH)
+    made = with_options(backend, stripped=True)
+    replace(made, stripped=False).build(wide[0], tmp_path / "whole.engine", options)
+    made.build(wide[0], tmp_path / "stripped.engine", options)
+    sizes = [(tmp_path / f"{name}.engine").stat().st_size for name in ("whole", "stripped")]
+    assert sizes[0] - sizes[1] > 400_000, sizes
+    with made.load(tmp_path / "stripped.engine", weights=wide[0]) as runner:
+        assert answers_as(runner, wide[0])
+    made.put_weights(tmp_path / "stripped.engine", wide[0], tmp_path / "full.engine")
+    with replace(made, stripped=False).load(tmp_path / "full.engine") as runner:
+        assert answers_as(runner, wide[0])
+
+
+def test_an_engine_takes_other_weights_again_and_again(backend, wide, tmp_path: Path) -> None:
+    made = with_options(backend, refit=True)
+    made.build(wide[0], tmp_path / "0.engine", BuildOptions(batch=BATCH))
+    for step, source in ((1, wide[1]), (2, wide[0])):
+        made.put_weights(tmp_path / f"{step - 1}.engine", source, tmp_path / f"{step}.engine")
+        with made.load(tmp_path / f"{step}.engine") as runner:
+            assert answers_as(runner, source)
+            assert not answers_as(runner, wide[1 - wide.index(source)])
+
+
+def test_weights_that_are_missing_are_named_and_nothing_is_written(backend, wide, tmp_path: Path) -> None:
+    made = with_options(backend, refit=True)
+    made.build(wide[0], tmp_path / "net.engine", BuildOptions(batch=BATCH))
+    model = onnx.load(wide[0])
+    next(tensor for tensor in model.graph.initializer if tensor.name == "down").name = "elsewhere"
+    next(node for node in model.graph.node if "down" in node.input).input[1] = "elsewhere"
+    onnx.save(model, tmp_path / "wrong.onnx")
+    with pytest.raises(SesurgeryError, match=r"SE604.*does not take the weights of .*missing: .*'down'"):
+        made.put_weights(tmp_path / "net.engine", tmp_path / "wrong.onnx", tmp_path / "out.engine")
+    assert not (tmp_path / "out.engine").exists()
+
+
+def test_an_engine_that_was_not_built_for_it_takes_no_weights(backend, wide, tmp_path: Path) -> None:
+    backend.build(wide[0], tmp_path / "net.engine", BuildOptions(batch=BATCH))
+    with pytest.raises(SesurgeryError, match=r"SE603.*was not built to take weights"):
+        backend.put_weights(tmp_path / "net.engine", wide[0], tmp_path / "out.engine")

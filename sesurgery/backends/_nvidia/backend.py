@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,8 +15,10 @@ from pydantic import Field
 
 from sesurgery.artifacts import writing
 from sesurgery.backends import _source
-from sesurgery.backends._nvidia import cuda
+from sesurgery.backends._nvidia import cuda, refit
+from sesurgery.backends._nvidia import weights as weights_of
 from sesurgery.backends._nvidia.build import EngineBuilder
+from sesurgery.backends._nvidia.loaded import Loaded
 from sesurgery.backends._nvidia.runner import NvidiaRunner
 from sesurgery.backends._nvidia.settings import Settings
 from sesurgery.backends._nvidia.timing_cache import TimingCache
@@ -92,14 +95,23 @@ class NvidiaBackend(Backend):
             built = builder.build(source, options, progress, temporary)
         seconds = time.perf_counter() - started
         fixed = () if options.profiles else _source.fixed_batch_notes(source, options.batch)
-        return BuildReport(seconds, built.convolutions, self.device(), (*fixed, *self._remarks(), *built.notes))
+        return BuildReport(seconds, built.convolutions, self.device(), (*fixed, *self.remarks(), *built.notes))
 
-    def load(self, engine: Path, threads: int | None = None) -> Runner:
-        ability = self.probe()
-        if ability.runs is not None:
-            raise fail("SE603", f"{self.title} cannot run engines here: {ability.runs}", ability.remedy)
+    def facts(self, onnx: Path) -> Mapping[str, object]:
+        """Of an engine that can take weights: which network and which weights it was built of."""
+        return weights_of.read(onnx).details() if self.settings().takes_weights else {}
+
+    def load(self, engine: Path, threads: int | None = None, weights: Path | None = None) -> Runner:
+        """As every backend's. A stripped engine gets the weights of the file it was built from, if that is unchanged.
+
+        `weights` is an ONNX file to take instead, of the same network, which is not checked: NVIDIA's refitter goes by
+        names. An engine that was built `stripped` and not `refit` takes only those weights that it was built of.
+        """
+        self._require_gpu("run engines")
         if not engine.is_file():
             raise fail("SE402", f"{engine} is not there", "build it first")
+        if weights is None and self.stripped:
+            weights = weights_of.origin(engine)
         device = cuda.open_device()
         try:
             return NvidiaRunner(
@@ -109,10 +121,35 @@ class NvidiaBackend(Backend):
                 device,
                 cuda_graph=self.cuda_graph,
                 version_compatible=self.version_compatible,
+                weights=weights,
             )
         except BaseException:
             device.close()
             raise
+
+    def put_weights(self, engine: Path, weights: Path, out: Path) -> None:
+        """Write an engine to `out` with the weights of an ONNX file, on which the last paragraph of `load` holds.
+
+        Raises SE603 where it cannot be loaded here or takes no weights, SE604 where it does not take these. Then `out`
+        is not written.
+        """
+        self._require_gpu("load engines, and so not put weights into them,")
+        device = cuda.open_device()
+        try:
+            with writing(out) as temporary, device.active():
+                plan = engine.read_bytes()
+                loaded = Loaded(self.library(), self.title, plan, device, self.version_compatible, weights)
+                try:
+                    refit.write(self.library(), loaded, temporary, refittable=self.refit)
+                finally:
+                    loaded.forget()
+        finally:
+            device.close()
+
+    def _require_gpu(self, what: str) -> None:
+        ability = self.probe()
+        if ability.runs is not None:
+            raise fail("SE603", f"{self.title} cannot {what} here: {ability.runs}", ability.remedy)
 
     def layers(self, engine: Path) -> str:
         """What the library's inspector tells of an engine, as JSON; raises SE603 where it cannot run here."""
@@ -127,10 +164,11 @@ class NvidiaBackend(Backend):
     def device(self) -> str:
         return cuda.device_name()
 
-    def _remarks(self) -> tuple[str, ...]:
+    def remarks(self) -> tuple[str, ...]:
+        """What must be known of every engine with these options."""
         if not self.stripped:
             return ()
-        return ("the engine has no weights: put them back with a refitter before it runs",)
+        return ("the engine has no weights: it takes them from its ONNX file when it is loaded, so keep that as it is",)
 
 
 def _parsed(version: str) -> Version:

@@ -93,7 +93,8 @@ class EngineBuilder:
                 raise raised
         if not done or (writer is not None and not writer.written):
             words = "; ".join(self.log.errors) or "it gave no reason"
-            raise fail("SE604", f"{self.name} cannot build {source.path}: {messages.located(words, source)}")
+            text = f"{self.name} cannot build {source.path}: {messages.located(words, source)}"
+            raise fail("SE604", text, messages.advice(words) if self.settings.takes_weights else None)
 
     def _parse(self, source: _source.Source) -> tuple[Any, Any]:
         # Needed on 10.x, ignored on 11.x.

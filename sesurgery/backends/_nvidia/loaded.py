@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import weakref
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sesurgery.backends._nvidia import messages
+from sesurgery.backends._nvidia import messages, refit
 from sesurgery.backends._nvidia.device import Device
 from sesurgery.backends.base import TensorInfo
 from sesurgery.diagnostics import fail
@@ -23,9 +24,20 @@ Bounds = tuple[Shape, Shape, Shape]
 
 
 class Loaded:
-    """A deserialised engine and its device, which end with the last runner that uses them, or with the program."""
+    """A deserialised engine and its device, which end with the last runner that uses them, or with the program.
 
-    def __init__(self, trt: ModuleType, name: str, plan: bytes, device: Device, version_compatible: bool) -> None:
+    `weights` is an ONNX file whose weights it gets first. Where that fails the engine is gone, and the device is not.
+    """
+
+    def __init__(
+        self,
+        trt: ModuleType,
+        name: str,
+        plan: bytes,
+        device: Device,
+        version_compatible: bool,
+        weights: Path | None = None,
+    ) -> None:
         self.name = name
         self.device = device
         self._users = 0
@@ -36,7 +48,20 @@ class Loaded:
         if version_compatible:
             # Such an engine brings its own runtime along, which is code.
             self._runtime.engine_host_code_allowed = True
-        self.engine: Any = self.must(self._runtime.deserialize_cuda_engine(plan), "load the engine")
+        self.engine: Any = None
+        try:
+            self.engine = self.must(self._runtime.deserialize_cuda_engine(plan), "load the engine")
+            if weights is not None:
+                refit.put_weights(trt, self, weights)
+            self._describe(trt)
+        except BaseException:
+            # An error holds on to this object for as long as it is looked at.
+            self.forget()
+            raise
+        # Registered after pycuda's own clean-up, so run before it: TensorRT's objects must die before the context.
+        atexit.register(self.end)
+
+    def _describe(self, trt: ModuleType) -> None:
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
         modes = {tensor: self.engine.get_tensor_mode(tensor) for tensor in names}
         fed = [tensor for tensor in names if modes[tensor] == trt.TensorIOMode.INPUT]
@@ -47,8 +72,6 @@ class Loaded:
             {tensor: self._bounds(tensor, number) for tensor in fed}
             for number in range(max(1, self.engine.num_optimization_profiles))
         )
-        # Registered after pycuda's own clean-up, so run before it: TensorRT's objects must die before the context.
-        atexit.register(self.end)
 
     def enter(self, runner: NvidiaRunner) -> None:
         self._users += 1
@@ -64,10 +87,22 @@ class Loaded:
         for runner in tuple(self._runners):
             self._runners.discard(runner)
             runner.close()
+        self.forget()
+        self.device.close()
+
+    def forget(self) -> None:
+        """The engine ends, and the device does not."""
         self.engine = None
         self._runtime = None
-        self.device.close()
         atexit.unregister(self.end)
+
+    @property
+    def logger(self) -> Any:
+        return self._log.logger
+
+    def heard(self) -> tuple[str, ...]:
+        """The errors that the library told of since the last call that went well."""
+        return tuple(self._log.errors)
 
     def layers(self) -> str:
         inspector = self.engine.create_engine_inspector()

@@ -21,6 +21,11 @@ ANOTHER_LOGGER = "differs from one already registered"
 """Said where another program in this process had a logger first, which hears everything then."""
 SHORTEST_NAME = 4
 """A node called `a` is found in any sentence."""
+ADVICE = {
+    "CUDA driver version is insufficient": "an engine that takes weights (refit, stripped) is built where a GPU is",
+    "sm_vers_.size() == 1": "an engine that takes weights is built for one kind of GPU: -O 'capabilities=[\"SM86\"]'",
+}
+"""What TensorRT-RTX's words about its own insides mean where an engine is to take weights, as far as they were seen."""
 LAYERS = "Layers:"
 """How the message begins that lists what the compiler made; only a detailed build has one."""
 
@@ -146,6 +151,11 @@ def parser_mistakes(name: str, source: Source, errors: Sequence[Any], logged: Se
         words = "; ".join(logged) or "the parser found no network in it"
         mistakes.append(Diagnostic("SE604", f"{name} cannot read {source.path}: {words}"))
     return mistakes
+
+
+def advice(words: str) -> str | None:
+    """What to do where the build of an engine that takes weights ends in words about the builder's insides."""
+    return next((hint for said, hint in ADVICE.items() if said in words), None)
 
 
 def located(words: str, source: Source) -> str:

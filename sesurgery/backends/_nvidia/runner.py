@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +32,8 @@ class NvidiaRunner(Runner):
     """One engine, one context, one stream; not for use from several threads at once.
 
     `another()` gives a second context of the same engine, for another thread. They may be closed in any order. With
-    `cuda_graph` the second run on the same shapes is captured, and launched from then on.
+    `cuda_graph` the second run on the same shapes is captured, and launched from then on. `weights` is an ONNX file
+    whose weights the engine gets first.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class NvidiaRunner(Runner):
         *,
         cuda_graph: bool = True,
         version_compatible: bool = False,
+        weights: Path | None = None,
     ) -> None:
         with device.active():
-            loaded = Loaded(trt, name, plan, device, version_compatible)
+            loaded = Loaded(trt, name, plan, device, version_compatible, weights)
             try:
                 self._start(loaded, cuda_graph)
             except BaseException:

@@ -33,6 +33,11 @@ class Settings:
     detailed: bool = False
 
     @property
+    def takes_weights(self) -> bool:
+        """Whether the engine can be given weights once it is built."""
+        return self.refit or self.stripped
+
+    @property
     def flags(self) -> tuple[str, ...]:
         """The names of trt.BuilderFlag that are set."""
         wanted = {

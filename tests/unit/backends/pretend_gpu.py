@@ -14,15 +14,20 @@ import importlib.util
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
+import pretend_refit
 import pytest
 
 from sesurgery.backends._nvidia import cuda, with_bindings, with_pycuda
 from sesurgery.backends._nvidia.runner import EVENTS, NvidiaRunner
+from sesurgery.backends.base import Capability
+from sesurgery.backends.tensorrt import TensorRT
 from sesurgery.diagnostics import SesurgeryError
 
 DRIVER = ctypes.CDLL("libcuda.so.1")
@@ -95,21 +100,31 @@ class Context:
             DRIVER.cuMemFree_v2(place)
         ends = [ctypes.c_void_p(self.addresses[name]) for name in ("y", "x")]
         count = ctypes.c_size_t(int(np.prod(self.shape)))
-        status = DRIVER.fake_scale(ctypes.c_void_p(stream_handle), *ends, count, ctypes.c_float(2))
+        factor = ctypes.c_float(self.engine._factor)
+        status = DRIVER.fake_scale(ctypes.c_void_p(stream_handle), *ends, count, factor)
         return status == 0 and self.shape[0] != FAILING
 
     def __del__(self) -> None:
         self.engine.gone.append(("context", DRIVER.fake_contexts()))
 
 
-class Engine:
+class Engine(pretend_refit.Refittable):
     """ICudaEngine"""
 
     num_io_tensors = 2
+    refittable = False
 
-    def __init__(self, log, profiles, gone) -> None:
+    def __init__(self, log, profiles, gone, plan: bytes) -> None:
         self.log, self.profiles, self.gone = log, profiles, gone
+        if plan != b"plan":
+            self._hold(plan)
         self.num_optimization_profiles = len(profiles)
+
+    @property
+    def _factor(self) -> float:
+        if not hasattr(self, "weights"):
+            return 2
+        return self.weights["w"][0] if self.weights else float("nan")
 
     def create_execution_context(self) -> Context:
         self.last = Context(self)
@@ -156,16 +171,21 @@ def tensorrt(profiles=ONE, gone=None) -> SimpleNamespace:
             self.log = log
 
         def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
-            if plan != b"plan":
+            if plan != b"plan" and not plan.startswith(b"{"):
                 self.log.log(Logger.ERROR, "the plan is for another GPU")
                 return None
-            return Engine(self.log, profiles, gone)
+            return Engine(self.log, profiles, gone, plan)
 
         def __del__(self) -> None:
             gone.append(("runtime", DRIVER.fake_contexts()))
 
     return SimpleNamespace(
-        ILogger=Logger, Runtime=Runtime, TensorIOMode=Mode, TensorLocation=Location, nptype=lambda dtype: np.float32
+        ILogger=Logger,
+        Runtime=Runtime,
+        TensorIOMode=Mode,
+        TensorLocation=Location,
+        nptype=lambda dtype: np.float32,
+        **pretend_refit.API,
     )
 
 
@@ -465,6 +485,58 @@ def test_tensorrts_objects_end_before_the_context_and_in_order(way: str) -> None
     gc.collect()
     assert [name for name, _ in gone] == ["context", "engine", "runtime"]
     assert all(contexts > 0 for _, contexts in gone)
+
+
+@pytest.fixture
+def times_three(tmp_path: Path) -> Path:
+    graph = "g (float[b,3] x) => (float[b,3] y) <float[1] w = {3}> { y = Mul(x, w) }"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {graph}')
+    onnx.save(model, tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+def thrice(runner: NvidiaRunner, size: int) -> bool:
+    return bool(np.array_equal(runner.infer(batch(size))["y"], 3 * batch(size)["x"]))
+
+
+def test_an_engine_without_weights_answers_with_those_of_its_file(times_three: Path) -> None:
+    stripped = pretend_refit.plan(times_three, stripped=True)
+    with load(plan=stripped) as runner:
+        assert np.isnan(runner.infer(batch(2))["y"]).all()
+    with load(plan=stripped, weights=times_three) as runner, runner.another() as second:
+        assert all(thrice(each, size) for each in (runner, second) for size in (2, 2, 2, 5))
+
+
+def test_an_engine_that_gets_no_weights_ends_before_the_context_and_names_them(times_three: Path) -> None:
+    gone: list[tuple[str, int]] = []
+    stripped = pretend_refit.plan(times_three, stripped=True)
+    model = onnx.load(times_three)
+    model.graph.initializer[0].name = model.graph.node[0].input[1] = "v"
+    onnx.save(model, times_three)
+    with pytest.raises(SesurgeryError) as raised:
+        load(gone=gone, plan=stripped, weights=times_three)
+    # The error still holds the frames in which the engine was.
+    assert raised.tb is not None
+    assert [name for name, _ in gone] == ["engine", "runtime"]
+    assert all(contexts > 0 for _, contexts in gone)
+    assert str(raised.value) == (
+        f"error[SE604]: TensorRT does not take the weights of {times_three}: "
+        "refit failed: Only successfully refitted 0 weights out of 1; missing: 'w'"
+    )
+
+
+def test_an_engine_is_written_with_the_weights_that_were_put_in(times_three: Path, tmp_path: Path, monkeypatch) -> None:
+    made = TensorRT(refit=True, stripped=True)
+    monkeypatch.setattr(TensorRT, "library", lambda self: tensorrt())
+    monkeypatch.setattr(TensorRT, "probe", lambda self: Capability("11.4", None, None))
+    stripped, full = tmp_path / "stripped.engine", tmp_path / "full.engine"
+    stripped.write_bytes(pretend_refit.plan(times_three, stripped=True))
+    made.put_weights(stripped, times_three, full)
+    times_three.unlink()
+    with replace(made, stripped=False).load(full) as runner:
+        assert isinstance(runner, NvidiaRunner)
+        assert thrice(runner, 4)
+        assert runner._loaded.engine.refittable
 
 
 def test_a_closed_runner_says_so() -> None:

@@ -6,6 +6,7 @@ against libraries that hold nothing but the few symbols they ask for. TensorRT-R
 
 import ast
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -42,6 +43,13 @@ OBJECTS = {
         "made": "IOptimizationProfile",
         "tensor": "ITensor",
     },
+    "refit.py": {
+        "engine": "ICudaEngine",
+        "refitter": "Refitter",
+        "parser": "OnnxParserRefitter",
+        "error": "ParserError",
+        "config": "ISerializationConfig",
+    },
     "runner.py": {"_context": "IExecutionContext", "engine": "ICudaEngine"},
     "settings.py": {"builder": "Builder", "config": "IBuilderConfig"},
     "timing_cache.py": {"config": "IBuilderConfig", "cache": "ITimingCache"},
@@ -62,6 +70,7 @@ SYMBOLS = (
 )
 LIBRARIES = ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser")
 FOR_RTX = {"num_compute_capabilities", "set_compute_capability", "ComputeCapability"}
+SINCE_10_14 = {"INCLUDE_REFIT"}
 SINCE_10_13 = {"IStreamWriter", "build_serialized_network_to_stream"}
 
 
@@ -76,8 +85,8 @@ class Bindings:
 
 
 WHEELS = [
-    Bindings("tensorrt-cu12-bindings", "10.12.0.36", "10", frozenset(SINCE_10_13 | FOR_RTX)),
-    Bindings("tensorrt-cu12-bindings", "10.13.3.9", "10", frozenset(FOR_RTX)),
+    Bindings("tensorrt-cu12-bindings", "10.12.0.36", "10", frozenset(SINCE_10_13 | SINCE_10_14 | FOR_RTX)),
+    Bindings("tensorrt-cu12-bindings", "10.13.3.9", "10", frozenset(SINCE_10_14 | FOR_RTX)),
     Bindings("tensorrt-cu13-bindings", "11.4.0.106", "11", frozenset(FOR_RTX)),
 ]
 
@@ -137,15 +146,17 @@ def _chain(node: ast.Attribute) -> tuple[str, list[str]]:
 
 
 def stand_ins() -> list[dict]:
-    """The methods of the classes that stand for TensorRT's in pretend_gpu.py."""
-    tree = ast.parse((HERE / "pretend_gpu.py").read_text())
+    """The methods of the classes that stand for TensorRT's: the docstring is the name that it has there."""
+    bodies = [ast.parse((HERE / name).read_text()).body for name in ("pretend_gpu.py", "pretend_refit.py")]
+    kinds = {kind for kinds in OBJECTS.values() for kind in kinds.values()}
     found = []
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and (ast.get_docstring(node) or "").startswith("I"):
+    for node in itertools.chain(*bodies):
+        if isinstance(node, ast.ClassDef) and ast.get_docstring(node) in kinds:
             for part in node.body:
                 if isinstance(part, ast.FunctionDef) and not part.name.startswith("_"):
                     path = [ast.get_docstring(node), part.name]
-                    found.append({"path": path, "given": len(part.args.args) - 1})
+                    given = None if part.decorator_list else len(part.args.args) - 1
+                    found.append({"path": path, "given": given})
     return found
 
 

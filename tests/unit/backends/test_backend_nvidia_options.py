@@ -197,6 +197,7 @@ def test_what_this_library_cannot_do_without_a_driver_is_said_in_its_words(optio
     message = refused(replace(RTX, **{option: True}), fp32, tmp_path / "e.engine")
     assert "SE604]: TensorRT-RTX cannot build" in message
     assert words in message
+    assert ("(refit, stripped) is built where a GPU is" in message) == (option != "version_compatible")
 
 
 @needs_rtx

@@ -1,0 +1,190 @@
+"""The verb `refit`: weights of an ONNX file into an engine that was built to take them, without building it again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sesurgery.artifacts import Manifest, describe, locked, manifest_path, require_intact
+from sesurgery.backends._nvidia import weights
+from sesurgery.backends._nvidia.backend import NvidiaBackend
+from sesurgery.catalog import Ref
+from sesurgery.diagnostics import fail
+from sesurgery.models import onnx_io
+from sesurgery.pipeline import freshness, results
+from sesurgery.pipeline.engines import command, made_of
+from sesurgery.pipeline.lowered import Origin, lowered
+from sesurgery.pipeline.specs import engine_of
+from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.pipeline.workspace import Workspace
+from sesurgery.serving.home import DEVICE, INGREDIENTS, VERSION, require_at_home
+from sesurgery.spec.model import Engine
+
+ASIDE = ".refit."
+"""How a folder for a file begins that is not known yet to be one for the engine."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A file with weights, named by the user or not, and the passes that its engine's file was lowered by."""
+
+    file: Origin
+    asked_for: bool
+    passes: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """An engine with weights in it, and the file they came from; `changed` where they are not those it had before."""
+
+    path: Path
+    source: Path
+    changed: bool
+    manifest: Manifest
+
+
+def refit(
+    engine: Path,
+    target: Path,
+    workspace: Workspace,
+    onnx: Path | None = None,
+    talk: Talk | None = None,
+    *,
+    foreign: bool = False,
+) -> Refitted:
+    """Write `target`: the engine with the weights of `onnx`, by default of the file it was built from.
+
+    A file that was not lowered for the engine is, by the same passes. Raises SE603 where the engine takes no weights,
+    cannot be loaded here, or is of another network than the file; nothing is written then.
+    """
+    talk = talk or Silent()
+    manifest = require_at_home(engine, foreign=foreign)
+    wanted = engine_of(manifest)
+    backend = _able(engine, wanted)
+    known = weights.recorded(manifest)
+    if known is None:
+        text = f"the manifest of {engine} does not say which network it is of"
+        raise fail("SE603", text, f"build it again: `{manifest.command}`")
+    given = _given(onnx, engine, manifest, backend)
+    with _fitting(given, known, wanted, workspace, talk) as source:
+        changed = weights.read(source).values != known.values
+        if changed and not backend.refit:
+            text = f"{engine} takes no weights but those it was built of, and {given.file.path} has others"
+            raise fail("SE603", text, f"build it to take others: `{manifest.command} -O refit=true`")
+        with locked(target.parent):
+            backend.put_weights(engine, source, target)
+            source = _settle(source, workspace)
+            made = _describe(engine, target, manifest, _full(wanted), source, given)
+    if made.details.get("run"):
+        # They are those of the file that lay there before.
+        results.forget(Path(str(made.details["run"])), target)
+    return Refitted(target, source, changed, made)
+
+
+def _able(engine: Path, wanted: Engine) -> NvidiaBackend:
+    """The backend that can put weights in, here; raises SE603 where there is none."""
+    backend = wanted.backend.options
+    if not isinstance(backend, NvidiaBackend):
+        text = f"{engine} is an engine of {wanted.backend.name}, whose weights cannot be replaced"
+        raise fail("SE603", text, "build it again; tensorrt and tensorrt-rtx have the option refit")
+    if not backend.settings().takes_weights:
+        text = f"{engine} was not built to take weights"
+        raise fail("SE603", text, "build it with -O refit=true, or -O stripped=true")
+    ability = backend.probe()
+    if ability.runs is not None:
+        text = (
+            f"{backend.title} cannot put weights into {engine} here: it loads an engine on a GPU only; {ability.runs}"
+        )
+        raise fail("SE603", text, ability.remedy)
+    return backend
+
+
+def _given(onnx: Path | None, engine: Path, manifest: Manifest, backend: NvidiaBackend) -> Given:
+    path = onnx or weights.origin(engine)
+    if not path.is_file():
+        raise fail("SE402", f"{path} is not there", "export the model first")
+    details: Any = manifest.details
+    passes: str = details[INGREDIENTS][freshness.PASSES]
+    # None: those that its backend has of its own accord, which are left out where they do not go with a file.
+    named = None if passes == freshness.named(backend.passes) else tuple(passes.split(", "))
+    file = Origin(path, require_intact(path) if manifest_path(path).is_file() else None)
+    return Given(file, onnx is not None, () if passes == freshness.named(()) else named)
+
+
+@contextmanager
+def _fitting(given: Given, known: weights.Network, wanted: Engine, workspace: Workspace, talk: Talk) -> Iterator[Path]:
+    """The given file where it is of the engine's network, else what lowering makes of it, in a folder of its own."""
+    path = given.file.path
+    if known.difference(weights.read(path)) is None:
+        yield path
+        return
+    workspace.exports.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=workspace.exports, prefix=ASIDE) as folder:
+        aside = replace(workspace, root=Path(folder))
+        source = lowered(given.file, wanted, aside, talk, given.passes, command(path, wanted))
+        if (why := known.difference(weights.read(source))) is not None:
+            text = f"{path} is not of the network that the engine was built for: {why}"
+            raise fail("SE603", text, "only the values of weights may be others: build an engine of this file")
+        yield source
+
+
+def _full(wanted: Engine) -> Engine:
+    """What an engine is once it has its weights: nothing is to be put in when it is loaded."""
+    backend: NvidiaBackend = wanted.backend.options
+    return wanted.model_copy(update={"backend": Ref(wanted.backend.name, replace(backend, stripped=False))})
+
+
+def _settle(source: Path, workspace: Workspace) -> Path:
+    """What was lowered aside takes the place that a build would give it."""
+    if not source.parent.parent.name.startswith(ASIDE):
+        return source
+    for path in (*onnx_io.beside(source), source, manifest_path(source)):
+        path.replace(workspace.exports / path.name)
+    return workspace.exports / source.name
+
+
+def _describe(engine: Path, target: Path, before: Manifest, full: Engine, source: Path, given: Given) -> Manifest:
+    """The manifest of the engine with its weights; of a file that was given it is that file's, run and all."""
+    details: Any = before.details
+    written: Any = dict(details[INGREDIENTS])
+    spec, plan = before.spec_digest, before.plan_digest
+    own: dict[str, object] = {}
+    if given.asked_for:
+        origin = given.file.manifest
+        spec, plan = (origin.spec_digest, origin.plan_digest) if origin else (None, None)
+        own["onnx"] = given.file.path.as_posix()
+        own["run"] = origin.details.get("run") if origin else None
+        own["plain"] = bool(origin and origin.details.get("plain"))
+        # It is still the version and the device that it was built with and for.
+        kept = {what: written[what] for what in (VERSION, DEVICE) if what in written}
+        written = {**made_of(given.file.path, full, given.passes), **kept}
+    written[freshness.OPTIONS] = freshness.asked_for(full)
+    again = f"sesurgery refit {engine.as_posix()} --onnx {source.as_posix()} -o {target.as_posix()}"
+    if engine.resolve() == target.resolve():
+        # What it was made of is gone: a build gives one like it.
+        again = command(Path(str(own.get("onnx", details["onnx"]))), full)
+    backend: NvidiaBackend = full.backend.options
+    notes = [note for note in details["notes"] if note not in replace(backend, stripped=True).remarks()]
+    return describe(
+        target,
+        "engine",
+        Path(str(own.get("onnx", details["onnx"]))).stem,
+        again,
+        parents=(source,),
+        spec_digest=spec,
+        plan_digest=plan,
+        device=before.device,
+        details={
+            **details,
+            **own,
+            "engine": full.model_dump(mode="json", by_alias=True),
+            "notes": notes,
+            **weights.read(source).details(),
+            "refitted": {"engine": engine.as_posix(), "sha256": before.sha256},
+            INGREDIENTS: written,
+        },
+    )
