@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from sesurgery.backends import _branches
 from sesurgery.backends.base import BatchRange, Precision
 from sesurgery.diagnostics import fail
 
@@ -26,16 +27,23 @@ class Source:
     model: onnx.ModelProto
 
     def convolutions(self) -> dict[str, int]:
-        """How many convolutions compute in which type: {"fp16": 53}; int8 is where both operands are dequantized."""
-        graph = self.model.graph
-        types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
-        dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+        """How many convolutions compute in which type: {"fp16": 53}; int8 is where both operands are dequantized.
+
+        Those that an `If` chooses between are all counted.
+        """
+        types = {
+            value.name: value.type.tensor_type.elem_type
+            for graph in _branches.graphs(self.model.graph)
+            for value in (*graph.value_info, *graph.output)
+        }
+        nodes = list(_branches.nodes(self.model.graph))
+        dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
         return dict(
             Counter(
                 "int8"
                 if dequantized.issuperset(node.input[:2])
                 else word(_dtype_name(types.get(node.output[0], TensorProto.UNDEFINED)))
-                for node in graph.node
+                for node in nodes
                 if node.op_type in CONVOLUTIONS
             )
         )

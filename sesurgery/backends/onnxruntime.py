@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from sesurgery.artifacts import cpu_name
-from sesurgery.backends import _feeds, _source
+from sesurgery.backends import _branches, _feeds, _source
 from sesurgery.backends._onnxruntime import single
 from sesurgery.backends.base import (
     Array,
@@ -74,7 +74,7 @@ class OnnxRuntime(Backend):
 
     # docs/free_se.md has what each brings; the scaling itself is put right while it builds.
     passes = ("linear_to_conv", "hard_sigmoid", "squeeze_hoist", "squeeze_pool")
-    lowered = ("fp32",)
+    lowered = ("fp32", "int8")
 
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
 
@@ -218,12 +218,13 @@ def _computed_in_fp32(engine: Path, options: BuildOptions) -> tuple[str, ...]:
     if options.precision != "fp16":
         return ()
     graph = onnx.load(engine, load_external_data=False).graph
-    weights = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    convolutions = [node for node in graph.node if node.op_type in ("Conv", "FusedConv")]
+    weights = {tensor.name: tensor.data_type for each in _branches.graphs(graph) for tensor in each.initializer}
+    nodes = list(_branches.nodes(graph))
+    convolutions = [node for node in nodes if node.op_type in ("Conv", "FusedConv")]
     single = sum(weights.get(node.input[1]) == TensorProto.FLOAT for node in convolutions)
     if not single:
         return ()
-    casts = sum(node.op_type == "Cast" for node in graph.node)
+    casts = sum(node.op_type == "Cast" for node in nodes)
     return (
         f"the CPU provider has no fp16 kernels for them: {single} of {len(convolutions)} convolutions of its optimised "
         f"graph compute in fp32 (Cast nodes: {casts}); speed and drift say nothing about fp16 hardware",
@@ -232,7 +233,7 @@ def _computed_in_fp32(engine: Path, options: BuildOptions) -> tuple[str, ...]:
 
 def _integer_kernels(engine: Path, convolutions: Mapping[str, int]) -> tuple[str, ...]:
     graph = onnx.load(engine, load_external_data=False).graph
-    found, asked = sum(node.op_type == "QLinearConv" for node in graph.node), convolutions.get("int8", 0)
+    found, asked = sum(node.op_type == "QLinearConv" for node in _branches.nodes(graph)), convolutions.get("int8", 0)
     if found >= asked:
         return ()
     return (f"{found} of {asked} int8 convolutions have an integer kernel here; the others compute in fp32",)

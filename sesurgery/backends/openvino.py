@@ -56,9 +56,10 @@ class OpenVINO(Backend):
 
     suffix = ".xml"
     precisions = ("fp32", "fp16", "bf16", "int8")
+    uniform = ("fp16", "bf16")
     # docs/free_se.md has what they bring; pools and means are one kernel to it.
     passes = ("linear_to_conv", "hard_sigmoid", "squeeze_hoist")
-    lowered = ("fp32",)
+    lowered = ("fp32", "bf16")
 
     threads: Annotated[int, Field(gt=0)] | None = None
 

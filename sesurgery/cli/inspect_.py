@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sesurgery.artifacts import is_engine
 from sesurgery.cli.console import as_json, emit_json
 
 if TYPE_CHECKING:
@@ -83,15 +84,16 @@ def command(
 
     MODEL is timm:NAME, torchvision:NAME, python:package.module:factory, or a spec. With --account it shows what every
     part costs instead. With --compiled it is an ONNX file or an engine, and NVIDIA's compiler lists the kernels that it
-    makes of it, the activations that they move, and what it fused.
+    makes of it, the activations that they move, and what it fused; an engine of ONNX Runtime lists its own. Of an
+    engine that is always what is shown.
     """
     choices = account_choices(account, depth, convention)
     from sesurgery import pipeline
     from sesurgery.reports import accounts, inspection
 
-    if compiled:
+    if compiled or is_engine(Path(model)):
         if account or at or shape:
-            raise click.UsageError("--compiled goes with none of --account, --at and --shape")
+            raise click.UsageError("--compiled, and an engine, go with none of --account, --at and --shape")
         _compiled(Path(model), every, as_json)
         return
     if account:

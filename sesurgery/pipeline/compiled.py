@@ -1,31 +1,34 @@
-"""What NVIDIA's compiler makes of a network: kernels, what they move, what fused; of an ONNX file or of an engine."""
+"""What a compiler makes of a network: its kernels, what fused, what they move; of an ONNX file or of an engine."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
-from sesurgery.artifacts import Manifest, digest_file, manifest_path, require_intact
-from sesurgery.backends import BACKENDS, _source
+from sesurgery.artifacts import Manifest, digest_file, is_engine, require_intact
+from sesurgery.backends import BACKENDS, _operators, _source
 from sesurgery.backends._nvidia import inspector
 from sesurgery.backends._nvidia.backend import NvidiaBackend
 from sesurgery.backends._nvidia.compiled import compile_
 from sesurgery.backends.base import BatchRange, BuildOptions, Precision
-from sesurgery.diagnostics import fail
+from sesurgery.backends.onnxruntime import OnnxRuntime
+from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.pipeline.specs import engine_of
 from sesurgery.profiles import parse_profile
-from sesurgery.reports.compiled import CompiledReport
+from sesurgery.reports.compiled import CompiledReport, OperatorReport
 
 COMPILER = "tensorrt-rtx"
 """Compiles on any machine."""
 
 
-def inspect_compiled(given: Path) -> CompiledReport:
+def inspect_compiled(given: Path) -> CompiledReport | OperatorReport:
     """Kernels, activation bytes and fusions of an ONNX file or of an engine that this program built.
 
-    A file is compiled by TensorRT-RTX at batch 1. An engine tells it itself where it can run and was built with
-    `detailed`; elsewhere it is compiled once more, of the file and with the options that its manifest names.
+    An engine of ONNX Runtime for the CPU is its own list of kernels. A file is compiled by TensorRT-RTX at batch 1. An
+    engine of NVIDIA's tells it itself where it can run, was built with `detailed` and knows its shapes; elsewhere it is
+    compiled once more, of the file and with the options that its manifest names.
     """
-    if given.suffix == ".onnx" and not _is_engine(given):
+    if given.suffix == ".onnx" and not is_engine(given):
         backend = BACKENDS.load(COMPILER)()
         assert isinstance(backend, NvidiaBackend)
         source = _source.read(given)
@@ -34,12 +37,15 @@ def inspect_compiled(given: Path) -> CompiledReport:
     manifest = require_intact(given)
     wanted = engine_of(manifest)
     backend = wanted.backend.options
+    if isinstance(backend, OnnxRuntime) and backend.provider == "cpu":
+        return _operators_of(given, manifest)
     if not isinstance(backend, NvidiaBackend):
         text = f"{given} is an engine of {wanted.backend.name}, which has no list of kernels"
-        raise fail("SE603", text, "give an engine of tensorrt or tensorrt-rtx, or an ONNX file")
+        raise fail("SE603", text, "give an engine of tensorrt, tensorrt-rtx or onnxruntime (cpu), or an ONNX file")
     batch = wanted.batch.opt
-    if backend.detailed and backend.probe().runs is None:
-        return CompiledReport(given.name, "as the engine tells", inspector.parse(backend.layers(given), batch), {})
+    told = backend.layers(given) if backend.detailed and backend.probe().runs is None else None
+    if told is not None and inspector.tells_types(told):
+        return CompiledReport(given.name, "as the engine tells", inspector.parse(told, batch), {})
     onnx = _origin(given, manifest)
     options = BuildOptions(
         wanted.precision,
@@ -50,6 +56,16 @@ def inspect_compiled(given: Path) -> CompiledReport:
     return CompiledReport(given.name, how, compile_(backend, onnx, options), _scopes(_source.read(onnx)))
 
 
+def _operators_of(engine: Path, manifest: Manifest) -> OperatorReport:
+    source = None
+    with contextlib.suppress(SesurgeryError):
+        # Without it there are no names of modules, and the list is the same.
+        source = _source.read(_origin(engine, manifest))
+    graphs = _operators.read(engine, source.model if source else None)
+    how = f"as ONNX Runtime optimised it for {manifest.device}"
+    return OperatorReport(engine.name, how, graphs, _scopes(source) if source else {})
+
+
 def precision(source: _source.Source) -> Precision:
     """What an ONNX file computes its convolutions in."""
     if any(node.op_type == "DequantizeLinear" for node in source.model.graph.node):
@@ -57,10 +73,6 @@ def precision(source: _source.Source) -> Precision:
     types = source.convolutions()
     kinds: tuple[Precision, ...] = ("fp16", "bf16")
     return next((kind for kind in kinds if kind in types), "fp32")
-
-
-def _is_engine(path: Path) -> bool:
-    return manifest_path(path).is_file() and require_intact(path).kind == "engine"
 
 
 def _origin(engine: Path, manifest: Manifest) -> Path:

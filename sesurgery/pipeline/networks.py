@@ -10,6 +10,7 @@ from sesurgery.backends.base import Backend, BuildOptions, BuildReport
 from sesurgery.diagnostics import fail
 from sesurgery.models import checkpoint
 from sesurgery.pipeline.export import plain_network
+from sesurgery.pipeline.lowered import summary
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Talk
 
@@ -45,7 +46,10 @@ def build_from_network(
     if changed:
         talk.say(f"lowered for {type(backend).__name__.lower()}: {len(changed)} edits")
     report = backend.build_network(lowered.module, run.spec.input.shape, target, options, talk.progress)
+    if report.kept_fp32:
+        talk.say(f"kept in fp32: {summary(report.kept_fp32)}; each is named in {target.name}.manifest.json")
     return report, {
         "lowered": [f"{edit.where}: {edit.why}" for edit in changed],
         "not_lowered": [f"{edit.where}: {edit.why}" for edit in lowered.edits if not edit.changed],
+        "kept_fp32": [f"{edit.where}: {edit.why}" for edit in report.kept_fp32],
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sesurgery.backends._nvidia.compiled import Compiled, Kernel
+from sesurgery.backends._operators import Graph, Operator
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,24 @@ class CompiledReport:
         return tuple(dict.fromkeys(self.scopes[node] for node in kernel.nodes if node in self.scopes))
 
 
-def to_json(report: CompiledReport) -> dict[str, object]:
+@dataclass(frozen=True)
+class OperatorReport:
+    """What a processor's engine runs, and how that came about; `scopes` as above."""
+
+    name: str
+    how: str
+    graphs: tuple[Graph, ...]
+    scopes: Mapping[str, str]
+
+    def modules(self, operator: Operator) -> tuple[str, ...]:
+        """The modules whose operations an operator carries out, each once."""
+        return tuple(dict.fromkeys(self.scopes[node] for node in operator.nodes if node in self.scopes))
+
+
+def to_json(report: CompiledReport | OperatorReport) -> dict[str, object]:
     """Plain data: totals, fusions by how often, and every kernel with its nodes and the modules they are of."""
+    if isinstance(report, OperatorReport):
+        return {"name": report.name, "how": report.how, "graphs": [_graph(report, graph) for graph in report.graphs]}
     compiled = report.compiled
     return {
         "name": report.name,
@@ -47,8 +64,10 @@ def to_json(report: CompiledReport) -> dict[str, object]:
     }
 
 
-def to_text(report: CompiledReport, *, every: bool = False) -> str:
+def to_text(report: CompiledReport | OperatorReport, *, every: bool = False) -> str:
     """The fusions with how often and how much they move; with `every`, every kernel in the order they run."""
+    if isinstance(report, OperatorReport):
+        return "\n".join([f"{report.name}: {report.how}", *_graphs(report, every=every)])
     return "\n".join([*_summary(report), "", *(_kernels(report) if every else _fusions(report.compiled))])
 
 
@@ -79,3 +98,39 @@ def _kernels(report: CompiledReport) -> Iterator[str]:
 
 def _mega(count: int) -> str:
     return f"{count / 1e6:.2f}"
+
+
+def _graph(report: OperatorReport, graph: Graph) -> dict[str, object]:
+    return {
+        "name": graph.name,
+        "when": graph.when,
+        "kernels": len(graph.operators),
+        "convolutions": graph.convolutions,
+        "kinds": graph.kinds,
+        "layers": [
+            {
+                "name": operator.name,
+                "kind": operator.kind,
+                "type": operator.type,
+                "nodes": list(operator.nodes),
+                "modules": list(report.modules(operator)),
+            }
+            for operator in graph.operators
+        ],
+    }
+
+
+def _graphs(report: OperatorReport, *, every: bool) -> Iterator[str]:
+    for graph in report.graphs:
+        convolutions = ", ".join(f"{count} in {kind}" for kind, count in graph.convolutions.items()) or "none"
+        title = f"{graph.name}, {graph.when}: " if graph.when else ""
+        yield ""
+        yield f"{title}{len(graph.operators)} kernels; convolutions: {convolutions}"
+        if every:
+            for operator in graph.operators:
+                of = ", ".join(report.modules(operator) or operator.nodes)
+                yield f"{operator.type or '':5} {operator.kind}{f'  {of}' if of else ''}"
+        else:
+            wide = max(map(len, graph.kinds), default=0)
+            yield f"{'kernel':{wide}}  {'count':>5}"
+            yield from (f"{kind:{wide}}  {count:>5}" for kind, count in graph.kinds.items())

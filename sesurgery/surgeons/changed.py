@@ -98,7 +98,10 @@ def _written(graph: fx.Graph) -> list[_Line]:
 
 def _scopes(node: fx.Node) -> dict[str, Any]:
     """The scopes of a node, each with a class that can be named: parametrised modules have one made for them."""
-    stack = node.meta.get("nn_module_stack") or {}
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        # An inserted block has none: torch works it out where it stands, but not over an empty one.
+        return {}
     return {"nn_module_stack": {key: (path, _nameable(kind)) for key, (path, kind, *_) in stack.items()}}
 
 

@@ -52,8 +52,8 @@ def compile_(
     tell("capturing the network", 0, STEPS)
     module = network if isinstance(network, fx.GraphModule) and _captured(network) else None
     module = module or graph.capture(network, shape, batch)
-    if (half := HALVES.get(options.precision)) is not None:
-        to_half(module, half)
+    half = HALVES.get(options.precision)
+    kept = () if half is None else to_half(module, half)
     channels_last(module)
     module = module.to(device)
     tell("exporting", 1, STEPS)
@@ -64,7 +64,7 @@ def compile_(
     with _package(program, out, _settings(shape, options, device, autotune)) as package:
         _require_same(package, module, shape, options, device)
     tell("compiling", STEPS, STEPS)
-    return BuildReport(time.perf_counter() - started, convolutions, device_name, _notes(options, device))
+    return BuildReport(time.perf_counter() - started, convolutions, device_name, _notes(options, device), kept)
 
 
 def lacks(precision: Precision, device: Literal["cpu", "cuda"]) -> str | None:

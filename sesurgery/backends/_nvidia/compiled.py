@@ -6,6 +6,9 @@ line for every layer of the compiled network:
     Name: NAME, LayerType: KIND, Inputs: [ {TENSOR}, ... ], Constants: [...], Outputs: [...], TacticName: ..., ...
     TENSOR = Name: NAME, Dimensions: [1,64,56,56], Strides: [...], StrideOrder: [...], Datatype: Float, Format: ...
 
+That is TensorRT-RTX and TensorRT 11. TensorRT 10 writes `Format/Datatype: Half`, and a kernel's weights stand among its
+inputs.
+
 What a kernel moves is what it reads of its inputs and writes of its outputs, each counted once; weights (`Constants`)
 are not counted. The sum over all kernels is the network's *traffic*. It is known without running anything and is the
 same from build to build, and where a network is bound by memory, as its elementwise parts are, time follows it. It
@@ -17,6 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,10 +32,11 @@ from sesurgery.backends.base import BuildOptions
 from sesurgery.diagnostics import fail
 
 SIZES = {"Double": 8, "Int64": 8, "Float": 4, "Int32": 4, "Half": 2, "BFloat16": 2, "Int8": 1, "UInt8": 1, "Bool": 1}
-_TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[([-\d,\s]*)\], .*?Datatype: ([A-Za-z0-9]+)")
+_TENSOR = re.compile(r"\{ Name: (.*?), (?:Location: \w+, )?Dimensions: \[([-\d,\s]*)\], .*?Datatype: ([A-Za-z0-9]+)")
+# A list of tensors ends with its last brace: names and dimensions may hold brackets too.
 _LAYER = re.compile(
-    r"Name: (?P<name>.*?), LayerType: (?P<kind>.*?), Inputs: \[(?P<inputs>.*?)\], Constants: \[.*?\], "
-    r"Outputs: \[(?P<outputs>.*?)\], TacticName: .*?(?:Metadata: (?P<metadata>.*))?$"
+    r"Name: (?P<name>.*?), LayerType: (?P<kind>.*?), Inputs: \[(?P<inputs>|.*? \})\], "
+    r"(?:Constants: \[(?:|.*? \})\], )?Outputs: \[(?P<outputs>|.*? \})\].*?(?:Metadata: (?P<metadata>.*))?$"
 )
 
 
@@ -96,16 +101,22 @@ def compile_(backend: NvidiaBackend, onnx: Path, options: BuildOptions) -> Compi
     if ability.builds is not None:
         raise fail("SE603", f"{backend.title} cannot build here: {ability.builds}", ability.remedy)
     builder = EngineBuilder(backend.library(), backend.title, replace(backend.settings(), detailed=True))
-    builder.build(_source.read(onnx), options, None)
-    if not builder.log.layers:
+    source = _source.read(onnx)
+    builder.build(source, options, None)
+    ends = [value.name for value in source.model.graph.input]
+    kernels = tuple(kernel for text in builder.log.layers for kernel in parse(text, ends))
+    if not kernels:
         raise fail("SE604", f"{backend.title} listed no layers of {onnx}", "its log has another form in this version")
-    return Compiled(tuple(kernel for text in builder.log.layers for kernel in parse(text)), options.batch.optimum)
+    return Compiled(kernels, options.batch.optimum)
 
 
-def parse(text: str) -> tuple[Kernel, ...]:
-    """The kernels in a log message that begins with `Layers:`; layers that move nothing (shape arithmetic) are none."""
+def parse(text: str, ends: Collection[str] = ()) -> tuple[Kernel, ...]:
+    """The kernels in a log message that begins with `Layers:`; layers that move nothing (shape arithmetic) are none.
+
+    `ends` are the network's inputs, which tell the activations from the weights where they are listed together.
+    """
     found = (_LAYER.match(line) for line in text.removeprefix(LAYERS).splitlines())
-    kernels = (
+    kernels = [
         Kernel(
             match["name"],
             match["kind"],
@@ -115,8 +126,29 @@ def parse(text: str) -> tuple[Kernel, ...]:
         )
         for match in found
         if match
-    )
+    ]
+    if ", Constants: [" not in text:
+        kernels = without_constants(kernels, ends)
     return tuple(kernel for kernel in kernels if kernel.inputs or kernel.outputs)
+
+
+def without_constants(kernels: Collection[Kernel], ends: Collection[str]) -> list[Kernel]:
+    """The kernels without the inputs that no kernel writes and nobody gives: those are weights.
+
+    As they are where `ends` is empty, for then a network's input looks the same.
+    """
+    if not ends:
+        return list(kernels)
+    # Names within a fused part have `_` for the dots of others.
+    known = {_plain(name) for name in ends} | {_plain(out.name) for kernel in kernels for out in kernel.outputs}
+    return [
+        replace(kernel, inputs=tuple(tensor for tensor in kernel.inputs if _plain(tensor.name) in known))
+        for kernel in kernels
+    ]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W", "_", name)
 
 
 def _tensors(text: str) -> tuple[Tensor, ...]:

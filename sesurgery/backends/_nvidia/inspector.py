@@ -1,8 +1,9 @@
 """What EngineInspector tells of a deserialised engine, as JSON; the same picture as `compiled.parse` gives of a build.
 
-10.x writes a tensor's type and layout as one text, `Format/Datatype`, 11.x as two; 10.x calls the engine's inputs and
-outputs `Bindings`, 11.x `I/O Tensors`. An engine that was not built with detailed verbosity has names for layers and
-nothing else.
+8.x and 10.x write a tensor's type and layout as one text, `Format/Datatype`, 11.x as two; they call the engine's inputs
+and outputs `Bindings`, 11.x `I/O Tensors`; 10.x lists weights of fused parts among the inputs. An engine that was not
+built with detailed verbosity has names for layers and nothing else, and one with open shapes may have layers without
+types.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import re
 from typing import Any
 
-from sesurgery.backends._nvidia.compiled import Compiled, Kernel, Tensor
+from sesurgery.backends._nvidia.compiled import Compiled, Kernel, Tensor, without_constants
 from sesurgery.diagnostics import fail
 
 TYPES = {
@@ -28,6 +29,13 @@ TYPES = {
     "bool": "Bool",
 }
 """Words for a type in either version, as a build's own list has them."""
+OPEN = "N/A due to dynamic shapes"
+"""In the place of a type and layout that the engine chooses by the shape it is run with."""
+
+
+def tells_types(text: str) -> bool:
+    """Whether an engine's JSON has the types of its tensors, without which there are no sizes."""
+    return OPEN not in text
 
 
 def parse(text: str, batch: int = 1) -> Compiled:
@@ -36,7 +44,7 @@ def parse(text: str, batch: int = 1) -> Compiled:
     layers = [layer for layer in found.get("Layers", ()) if isinstance(layer, dict)]
     if not layers:
         raise fail("SE603", "the engine does not tell its layers", "build it with -O detailed=true")
-    kernels = (
+    kernels = [
         Kernel(
             layer.get("Name", ""),
             layer.get("LayerType", ""),
@@ -45,8 +53,16 @@ def parse(text: str, batch: int = 1) -> Compiled:
             tuple(re.findall(r"\[ONNX Layer: (.*?)\]", str(layer.get("Metadata", "")))),
         )
         for layer in layers
-    )
+    ]
+    if not any("Constants" in layer for layer in layers):
+        kernels = without_constants(kernels, _ends(found))
     return Compiled(tuple(kernel for kernel in kernels if kernel.inputs or kernel.outputs), batch)
+
+
+def _ends(found: dict[str, Any]) -> list[str]:
+    """The engine's inputs and outputs: names in 10.x, descriptions in 11.x."""
+    given = found.get("Bindings") or found.get("I/O Tensors") or ()
+    return [str(end["Name"]) if isinstance(end, dict) else str(end) for end in given]
 
 
 def _tensors(given: Any) -> tuple[Tensor, ...]:

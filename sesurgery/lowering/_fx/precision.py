@@ -11,21 +11,29 @@ import torch
 from torch import Tensor, fx
 
 from sesurgery.lowering._fx import graph
-from sesurgery.lowering._fx.gates import POOLS
+from sesurgery.lowering._fx.gates import MAXIMA, POOLS
 from sesurgery.lowering._fx.graph import aten
 from sesurgery.lowering.base import Edit
+from sesurgery.lowering.precision import FATES, KEPT_OPERATORS
+
+HALVES: dict[torch.dtype, str] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+SQUEEZES = (aten.mean.dim, *POOLS, *MAXIMA)
 
 
 def to_half(module: fx.GraphModule, dtype: torch.dtype) -> tuple[Edit, ...]:
-    """Bring weights and maps to `dtype`; the graph is changed in place, its inputs and outputs stay fp32."""
+    """Bring weights and maps to `dtype`; the graph is changed in place, its inputs and outputs stay fp32.
+
+    Every operation that stays fp32 is an edit that was not made, under the module it is of.
+    """
     single = _gate_branches(module)
+    pools = tuple(node for node in _pools(module) if node not in single)
+    stayed = _stayed(single, pools, FATES[HALVES[dtype]])
     kept = {user for node in single for user in node.all_input_nodes if user.op == "get_attr"}
     for node in list(module.graph.nodes):
         if node.op == "get_attr" and node not in kept:
             _retype(module, node, dtype)
         elif node.op == "placeholder":
             _convert_after(module, node, dtype)
-    pools = _pools(module)
     for node in (*single, *pools):
         for source in node.all_input_nodes:
             if source not in single and source not in kept and _floating(source):
@@ -41,8 +49,32 @@ def to_half(module: fx.GraphModule, dtype: torch.dtype) -> tuple[Edit, ...]:
         if _floating(source) and source not in single:
             end.replace_input_with(source, _converted(module, end, source, torch.float32))
     graph.clean(module)
-    gates = {graph.path_of(node).rpartition(".")[0] for node in single if node.target is aten.conv2d.default}
-    return tuple(Edit(gate, "a gate: from the mean on it is fp32", changed=False) for gate in sorted(gates))
+    return stayed
+
+
+def _stayed(gates: tuple[fx.Node, ...], pools: tuple[fx.Node, ...], fate: str) -> tuple[Edit, ...]:
+    """The operations of gates, and the pools outside them, with the reasons that the ONNX pass gives."""
+    squeezed: dict[fx.Node, str] = {}
+    edits: list[Edit] = []
+    for node in gates:
+        if node.target in SQUEEZES and not _one_position(node.all_input_nodes[0]):
+            squeezed[node] = graph.path_of(node)
+            why = f"the squeeze of a gate: a sum over the whole map {fate}"
+        else:
+            of = next((squeezed[source] for source in node.all_input_nodes if source in squeezed), None)
+            why = "in a gate" if of is None else f"in the gate of squeeze {of!r}"
+            why += ": its error would scale a whole map"
+            if of is not None:
+                squeezed[node] = of
+        if node.target not in graph.RESHAPES:
+            edits.append(Edit(_named(node), why, changed=False))
+    whole = f"{KEPT_OPERATORS['GlobalAveragePool']} {fate}"
+    return (*edits, *(Edit(_named(node), whole, changed=False) for node in pools))
+
+
+def _named(node: fx.Node) -> str:
+    """`layer1.0.se.fc1 (conv2d)`"""
+    return f"{graph.path_of(node)} ({str(node.target).split('.')[1]})"
 
 
 def _gate_branches(module: fx.GraphModule) -> tuple[fx.Node, ...]:
@@ -50,7 +82,7 @@ def _gate_branches(module: fx.GraphModule) -> tuple[fx.Node, ...]:
     found: set[fx.Node] = set()
     for node in module.graph.nodes:
         if node.target is aten.mul.Tensor and len(graph.shape_of(node)) == 4 and not _one_position(node):
-            open_ = [value for value in node.all_input_nodes if _one_position(value)]
+            open_ = [value for value in map(_unexpanded, node.all_input_nodes) if _one_position(value)]
             while open_:
                 value = open_.pop()
                 if value not in found and value.op == "call_function" and _one_position(value):
@@ -73,8 +105,14 @@ def _pools(module: fx.GraphModule) -> tuple[fx.Node, ...]:
 
 
 def _one_position(node: fx.Node) -> bool:
+    """Whether a value has no height and width: (N, C), (N, C, 1, 1), or channels in a row, (N, 1, C)."""
     dims = graph.shape_of(node)
-    return len(dims) == 2 or (len(dims) == 4 and dims[2:] == (1, 1))
+    return len(dims) == 2 or (len(dims) == 3 and 1 in dims[1:]) or (len(dims) == 4 and dims[2:] == (1, 1))
+
+
+def _unexpanded(node: fx.Node) -> fx.Node:
+    """What `expand_as` was called on."""
+    return node.all_input_nodes[0] if node.target is aten.expand.default else node
 
 
 def _floating(node: fx.Node) -> bool:

@@ -7,7 +7,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from sesurgery.backends import _source
+from sesurgery.backends import _operators, _source
+from sesurgery.backends.base import BuildOptions
+from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.diagnostics import SesurgeryError
 
 
@@ -97,3 +99,22 @@ def test_a_precision_that_the_convolutions_do_not_have_is_refused(asked, found, 
 @pytest.mark.parametrize(("asked", "found"), [("fp16", {"fp16": 53, "fp32": 32}), ("fp32", {"fp32": 53}), ("fp32", {})])
 def test_a_precision_that_the_convolutions_have_passes(asked, found) -> None:
     _source.prove_precision(asked, found, "the network")
+
+
+BRANCHES = """<ir_version: 10, opset_import: ["": 20]>
+g (float[N,3,8,8] x, bool first) => (float[N,4,6,6] y) <float[4,3,3,3] w = {WEIGHTS}> {
+    y = If (first) <
+        then_branch = one () => (float[N,4,6,6] a) { c = Conv(x, w)  a = Relu(c) },
+        else_branch = other () => (float[N,4,6,6] b) { d = Conv(x, w)  n = Exp(x)  e = Conv(n, w)  b = Add(d, e) }
+    >
+}""".replace("WEIGHTS", ", ".join(["0.1"] * 108))
+
+
+def test_convolutions_that_an_if_chooses_between_are_counted(tmp_path: Path) -> None:
+    onnx.save(onnx.parser.parse_model(BRANCHES), tmp_path / "net.onnx")
+    assert _source.read(tmp_path / "net.onnx").convolutions() == {"fp32": 3}
+    built = OnnxRuntime().build(tmp_path / "net.onnx", tmp_path / "engine.onnx", BuildOptions())
+    assert built.convolutions == {"fp32": 3}
+    (outer, *inner) = _operators.read(tmp_path / "engine.onnx")
+    assert outer.kinds == {"If": 1}
+    assert sorted((graph.name, graph.convolutions) for graph in inner) == [("one", {"fp32": 1}), ("other", {"fp32": 2})]

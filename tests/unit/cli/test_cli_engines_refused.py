@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
+from sesurgery.backends.base import Capability
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import main, program
 
@@ -156,11 +157,21 @@ def test_an_engine_whose_file_is_gone_says_what_to_do(tmp_path: Path, monkeypatc
     assert "sesurgery build-engine net.onnx" in str(shown.exception)
 
 
-def test_an_engine_of_another_backend_has_no_kernels_to_show(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("told", ['"Half"', '"N/A due to dynamic shapes"'], ids=["types", "open shapes"])
+def test_an_engine_that_does_not_tell_its_types_is_compiled_again(
+    told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("net.onnx").write_bytes(network().SerializeToString())
     run = CliRunner()
-    assert run.invoke(program, ["build-engine", "net.onnx", "--backend", "onnxruntime"]).exit_code == 0
-    (engine,) = Path("engines").glob("*.onnx")
+    words = ["build-engine", "net.onnx", "--backend", "tensorrt-rtx", "-O", "detailed=true"]
+    assert run.invoke(program, words).exit_code == 0
+    (engine,) = Path("engines").glob("*.engine")
+    tensor = f'{{"Name": "x", "Dimensions": [-1, 3, 8, 8], "Format/Datatype": {told}}}'
+    layer = f'{{"Name": "told", "LayerType": "TOLD", "Inputs": [{tensor}], "Outputs": [{tensor}]}}'
+    monkeypatch.setattr(TensorRTForRTX, "probe", lambda self: Capability("1.7", None, None))
+    monkeypatch.setattr(TensorRTForRTX, "layers", lambda self, path: f'{{"Layers": [{layer}], "Bindings": ["x"]}}')
     shown = run.invoke(program, ["inspect", str(engine), "--compiled"])
-    assert "an engine of onnxruntime, which has no list of kernels" in str(shown.exception)
+    assert shown.exit_code == 0, shown.output
+    assert ("as the engine tells" in shown.stdout) == ("TOLD" in shown.stdout) == (told == '"Half"')
+    assert ("compiled again of net.onnx" in shown.stdout) == (told != '"Half"')

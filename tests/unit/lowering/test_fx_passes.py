@@ -198,3 +198,35 @@ def test_gates_stay_in_fp32_and_convolutions_do_not(dtype: torch.dtype, passes: 
     found, expected = module(image), network(image)
     assert found.dtype is torch.float32
     assert (found - expected).abs().max() <= 4 * torch.finfo(dtype).eps * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("make", "operations"),
+    [
+        (lambda: SE(width=3).build(8), 5),
+        (lambda: timm.layers.SqueezeExcite(8, rd_channels=3), 5),
+        (lambda: torchvision.ops.SqueezeExcitation(8, 3), 5),
+        (lambda: LinearSE(8), 5),
+        (lambda: timm.layers.EcaModule(8), 3),
+    ],
+    ids=["ours", "timm", "torchvision", "linear layers, expanded", "channels in a row, expanded"],
+)
+def test_every_operation_that_is_fp32_is_named_with_its_module_and_no_other(
+    make: Callable[[], nn.Module], operations: int
+) -> None:
+    module = lower(branch(make), SHAPE, (1, 8), ()).module
+    edits = to_half(module, torch.float16)
+    found = [
+        node
+        for node in graph.export(module, SHAPE, (1, 8)).graph.nodes
+        if node.op == "call_function"
+        and getattr(node.meta["val"], "dtype", None) is torch.float32
+        and node.target not in (*graph.RESHAPES, torch.ops.aten._to_copy.default)
+    ]
+    assert len(found) == operations
+    assert sorted(edit.where.rpartition(" ")[2] for edit in edits) == sorted(
+        f"({str(node.target).split('.')[1]})" for node in found
+    )
+    assert all(edit.where.startswith("block") and not edit.changed for edit in edits)
+    (squeeze,) = [edit for edit in edits if edit.why.startswith("the squeeze of a gate: ")]
+    assert all(f"in the gate of squeeze {squeeze.where.rpartition(' ')[0]!r}" in e.why for e in edits if e != squeeze)

@@ -17,11 +17,22 @@ from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.inductor import Inductor
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
+from sesurgery.pipeline.talk import Silent
 
 REASON = Inductor().probe().builds
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 RUN, ENGINE = Path("runs/tiny"), Path("engines/tiny.inductor.fp32.pt2")
 WANTED = {"backend": {"backend": "inductor", "target": "cpu"}, "batch": {"min": 1, "opt": 1, "max": 128}}
+
+
+class Listening(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +103,20 @@ def test_timing_gives_positive_samples_and_leaves_torchs_threads_alone(here: Pat
 @pytest.mark.skipif(lacks("bf16", "cpu") is not None, reason=str(lacks("bf16", "cpu")))
 def test_a_bf16_engine_keeps_its_gates_in_fp32(here: Path) -> None:
     wanted = pipeline.engine({**WANTED, "precision": "bf16"})
-    (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,))
+    talk = Listening()
+    (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,), talk=talk)
     assert built.report.convolutions == {"bf16": 9, "fp32": 6}
+    kept = dict(line.split(": ", 1) for line in read_manifest(built.path).details["kept_fp32"])
+    gate = {"(mean)", "fc1 (conv2d)", "act (relu)", "fc2 (conv2d)", "gate (sigmoid)"}
+    blocks = [f"layer{stage}.0.se" for stage in (1, 2, 3)]
+    assert {name.removeprefix(block).lstrip(". ") for block in blocks for name in kept if block in name} == gate
+    assert len(kept) == 3 * 5 + 1
+    assert kept["layer2.0.se (mean)"] == "the squeeze of a gate: a sum over the whole map keeps 8 bits in bf16"
+    assert kept["layer2.0.se.fc1 (conv2d)"] == "in the gate of squeeze 'layer2.0.se': its error would scale a whole map"
+    assert kept["avgpool (adaptive_avg_pool2d)"] == "a sum over many values keeps 8 bits in bf16"
+    summed = "12 in the gate of squeeze, 3 the squeeze of a gate, 1 a sum over many values keeps 8 bits in bf16"
+    assert f"kept in fp32: {summed}; each is named in {built.path.name}.manifest.json" in talk.lines
+    assert "layer2.0.se.fc1 (conv2d)" in pipeline.write_report(RUN, Workspace()).html.read_text()
     for entry in pipeline.verify(built.path).section.parity:
         # As far from the model as 8 bits are, and no closer. After one epoch top-1 turns on less.
         assert 1e-4 < entry.report.max_abs < 0.5

@@ -160,3 +160,16 @@ def test_a_weight_that_was_parametrised_is_no_hindrance(through, operate):
     changed = operate(model, (3, 16, 16), insert=NARROW).eval()
     nn.utils.parametrize.remove_parametrizations(changed.get_submodule("layer1.0.conv1"), "weight")
     assert torch.equal(answer(through(changed), (3, 16, 16)), answer(changed, (3, 16, 16)))
+
+
+@each_way
+def test_what_is_exported_of_a_block_is_still_known_to_be_of_it(through, operate):
+    changed = operate(CifarResNet(8), (3, 16, 16), insert=NARROW).eval()
+
+    def owners(network: nn.Module) -> list[str]:
+        program = torch.export.export(network, (torch.zeros(1, 3, 16, 16),))
+        stacks = [node.meta["nn_module_stack"] for node in program.graph.nodes if node.op == "call_function"]
+        return [[*stack.values()][-1][0] if stack else "" for stack in stacks]
+
+    assert "layer1.0.se.fc1" in owners(changed)
+    assert owners(through(changed)) == owners(changed)
