@@ -26,7 +26,10 @@ class TensorRTForRTX(NvidiaBackend):
     versions = ((1, 7), (2, 0))
     builds_without_gpu = True
     # docs/free_se.md has what each of them brings.
-    passes = ("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue")
+    passes = (
+        *("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue"),
+        "gate_weights",
+    )
 
     capabilities: tuple[Target, ...] = ("SM80", "SM86", "SM89", "SM120")
 

@@ -7,7 +7,7 @@ squeeze_hoist_spatial adds up) taints its output; a node is tainted when all its
 joins tainted data with untainted data is the scaling of a feature map by a gate: everything tainted above its tainted
 operand is the gate branch. So `x * relu6(x + 3) / 6` inside a branch does not end it (both operands are tainted), the
 sum of an average and a maximum branch (CBAM) is one gate, and the pool before a classifier is none, because nothing
-scales with it.
+scales with it. A `Conv` of untainted data scales as well where its weights are a constant times tainted data.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Dataflow:
         for node in self.nodes:
             operands = [name for name in node.input if name in self._data]
             tainted = [name for name in operands if name in squeeze_of]
-            if len(tainted) < len(operands) and node.op_type == "Mul":
+            if len(tainted) < len(operands) and (node.op_type == "Mul" or self._weights_are_scaled(node, squeeze_of)):
                 for name in tainted:
                     self._collect(name, squeeze_of, branches)
             elif tainted and len(tainted) == len(operands):
@@ -88,6 +88,15 @@ class Dataflow:
             elif self.is_squeeze(node):
                 squeeze_of[node.output[0]] = node.output[0]
         return branches
+
+    def _weights_are_scaled(self, node: NodeProto, squeeze_of: dict[str, str]) -> bool:
+        """Whether a gate scales the weights of a convolution in the place of its input: gate_weights' form."""
+        if node.op_type != "Conv" or node.input[0] in squeeze_of or node.input[1] not in squeeze_of:
+            return False
+        product = self.producer[node.input[1]]
+        if product.op_type == "Cast":
+            product = self.producer[product.input[0]]
+        return product.op_type == "Mul" and any(self.constant(name) is not None for name in product.input)
 
     def _collect(self, value: str, squeeze_of: dict[str, str], branches: dict[str, str]) -> None:
         pending = [value]
@@ -118,8 +127,19 @@ class Dataflow:
         return after is not None and len(before) in (3, 4) and len(after) == 4 and after[2:] == (1, 1) != before[2:]
 
     def _adds_positions(self, node: NodeProto | None) -> bool:
-        """Whether a node is a constant times a flattened map, its positions added up: squeeze_hoist_spatial's form."""
-        return node is not None and node.op_type == "MatMul" and self.constant(node.input[0]) is not None
+        """Whether a node is a constant times a flattened map, its positions added up: squeeze_hoist_spatial's forms."""
+        if node is not None and node.op_type == "Cast":
+            return self._adds_positions(self.producer.get(node.input[0]))
+        if node is not None and node.op_type == "MatMul":
+            return self.constant(node.input[0]) is not None
+        return node is not None and node.op_type == "ReduceMean" and self.axes(node) == (2,) and self._masked(node)
+
+    def _masked(self, node: NodeProto) -> bool:
+        """Whether a node reads a value times a constant."""
+        product = self.producer.get(node.input[0])
+        if product is not None and product.op_type == "Cast":
+            product = self.producer.get(product.input[0])
+        return product is not None and product.op_type == "Mul" and self.constant(product.input[1]) is not None
 
     def axes(self, node: NodeProto) -> tuple[int, ...] | None:
         """The axes a Reduce node sums over, not negative and sorted; None where they are not constant."""

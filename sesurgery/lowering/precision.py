@@ -80,6 +80,7 @@ class Precision(Pass):
 
     after: ClassVar[tuple[str, ...]] = (
         *("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue"),
+        "gate_weights",
     )
 
     # 11 bits a value, and errors that add up over the depth of a network. Nothing here computes bf16 to compare it.

@@ -26,6 +26,18 @@ K holds powers of two instead of 1 / (Ho Wo), and the folded weights the rest: t
 Ho Wo shares of at most 1 / (Ho Wo) is larger than the largest value of x. So where a network is lowered to fp16, the
 product may be computed in fp16 (converting x to fp32 first would be a copy of it), and the gate goes on in fp32.
 
+How the sums are written down follows from what TensorRT-RTX 1.7 makes of them:
+
+- A matrix product or convolution takes no conversion to fp32 along, so between the two there would be a kernel for that
+  alone. A sum of products does. So the projection is Mul by its weights, ReduceSum and Add: one kernel together with
+  the conversion and ReLU (`CastMulSumReshAddRelu`), and one in fp32 too.
+- A matrix product over an odd number of positions has the map copied first, to add one. There M is a mean as well, of x
+  times A[i, h] B[j, w], in one kernel (`TranReshMulCastMean`) that reads the map where it lies and leaves fp32 numbers:
+  the projection stays a convolution. It multiplies kh kw times as often as it has values to read, which is why an even
+  number of positions keeps the matrix product.
+
+A model that computes in 16 bits already has nothing to convert, and gets matrix product and convolution.
+
 Two products, rows first and then columns, need smaller constants but one more kernel a gate, and write kh W C numbers
 between them. Sums over slices come to the same numbers with a kernel each, and a copy of x where layouts differ.
 """
@@ -39,12 +51,15 @@ from typing import ClassVar
 
 import numpy as np
 import onnx
+from onnx import NodeProto, TensorProto
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import Array, Commuting, commuting, squeezes
-from sesurgery.lowering._rewriting import Rewrite, obstacle
+from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass
 from sesurgery.lowering.squeeze_hoist import fold, too_large
+
+NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,9 @@ class SqueezeHoistSpatial(Pass):
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         return obstacle(model)
+
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        return super().ensures(before, after) or lost_gates(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
@@ -77,7 +95,9 @@ def _refusal(found: Commuting) -> str | None:
         return "height and width are not fixed: the border terms depend on them"
     kh, kw = found.over.weight.shape[2:]
     if kh * kw > found.shape[0]:
-        return f"{kh} x {kw} taps of {found.shape[0]} channels: the constant would be larger than the map"
+        positions = math.prod(found.shape[1:])
+        sizes = f"{kh * kw} x {positions} against {found.shape[0]} x {positions} values"
+        return f"{kh} x {kw} taps of {found.shape[0]} channels: the constant would be larger than the map ({sizes})"
     return too_large(found)
 
 
@@ -91,32 +111,95 @@ def chosen(size: int, out: int, taps: int, stride: int, dilation: int, pad: int)
 
 
 def _hoist(found: Commuting, rewrite: Rewrite) -> Edit:
-    over, squeeze = found.over, found.mean.node
-    source = over.node.input[0]
+    over, dtype = found.over, rewrite.flow.dtype(found.over.node.input[0])
     (channels, height, width), (_, out_height, out_width) = found.shape, found.out
     kh, kw = over.weight.shape[2:]
     rows = chosen(height, out_height, kh, over.strides[0], over.dilations[0], over.pads[0])
     columns = chosen(width, out_width, kw, over.strides[1], over.dilations[1], over.pads[1])
-    positions = out_height * out_width
-    share = 2.0 ** -math.ceil(math.log2(positions))
-    shares = share * np.einsum("ih,jw->ijhw", rows, columns).reshape(kh * kw, height * width)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(rewrite.flow.dtype(source))
-    stem = f"{source}_taps"
-    constant = rewrite.weight(f"{stem}_shares", shares.astype(dtype))
-    flat = rewrite.weight(f"{stem}_flat", np.array([0, height * width, channels], np.int64))
-    one = rewrite.weight(f"{stem}_one", np.array([0, kh * kw * channels, 1, 1], np.int64))
-    last, lined, taps, averaged = (rewrite.value(f"{stem}_{part}") for part in ("nhwc", "lines", "sums", "means"))
-    made = [
-        rewrite.node(squeeze, "Transpose", [source], last, perm=[0, 2, 3, 1]),
-        rewrite.node(squeeze, "Reshape", [last, flat], lined),
-        rewrite.node(squeeze, "MatMul", [constant, lined], taps),
-        rewrite.node(squeeze, "Reshape", [taps, one], averaged),
-    ]
-    rewrite.replace(squeeze, made)
-    weight = found.folded[0].transpose(0, 2, 3, 1).reshape(-1, kh * kw * channels, 1, 1)
-    fold(found, averaged, rewrite, weight / (positions * share))
+    taken = np.einsum("ih,jw->ijhw", rows, columns).reshape(kh * kw, height * width)
+    weight = found.folded[0].transpose(0, 2, 3, 1).reshape(-1, kh * kw * channels) / (out_height * out_width)
+    if dtype not in NARROW and height * width % 2:
+        averaged = _means(found, taken, rewrite)
+        fold(found, averaged, rewrite, weight[:, :, None, None] * (height * width))
+    else:
+        share = 2.0 ** -math.ceil(math.log2(out_height * out_width))
+        averaged = _shares(found, taken * share, rewrite)
+        if dtype in NARROW:
+            fold(found, averaged, rewrite, weight[:, :, None, None] / share)
+        else:
+            _sum(found, averaged, weight / share, rewrite)
     why = f"the squeeze averages {kh} x {kw} taps of {channels} channels before the convolution"
     return Edit(found.where, why, changed=True)
+
+
+def _shares(found: Commuting, shares: Array, rewrite: Rewrite) -> str:
+    """The taps of each channel as a matrix product of a constant (taps x positions) and the map: (N, taps C, 1, 1)."""
+    squeeze, stem = found.mean.node, f"{found.over.node.input[0]}_taps"
+    constant = rewrite.weight(f"{stem}_shares", shares.astype(_numpy(found, rewrite)))
+    lined, taps = rewrite.value(f"{stem}_lines"), rewrite.value(f"{stem}_sums")
+    made = [
+        *_lines(found, lined, (0, shares.shape[1], found.shape[0]), rewrite),
+        rewrite.node(squeeze, "MatMul", [constant, lined], taps),
+    ]
+    return _one_position(found, taps, made, rewrite)
+
+
+def _means(found: Commuting, taken: Array, rewrite: Rewrite) -> str:
+    """The same as means over all positions of the map, times 1 or 0."""
+    squeeze, stem = found.mean.node, f"{found.over.node.input[0]}_taps"
+    constant = rewrite.weight(f"{stem}_taken", taken[:, :, None].astype(_numpy(found, rewrite)))
+    lined, chosen_, taps = (rewrite.value(f"{stem}_{part}") for part in ("lines", "chosen", "sums"))
+    made = [
+        *_lines(found, lined, (0, 1, taken.shape[1], found.shape[0]), rewrite),
+        rewrite.node(squeeze, "Mul", [lined, constant], chosen_),
+        rewrite.mean(squeeze, chosen_, taps, (2,), keepdims=False),
+    ]
+    return _one_position(found, taps, made, rewrite)
+
+
+def _lines(found: Commuting, lined: str, shape: tuple[int, ...], rewrite: Rewrite) -> list[NodeProto]:
+    """The map channels last, its positions in one axis."""
+    squeeze, source = found.mean.node, found.over.node.input[0]
+    last = rewrite.value(f"{source}_taps_nhwc")
+    flat = rewrite.weight(f"{source}_taps_flat", np.array(shape, np.int64))
+    return [
+        rewrite.node(squeeze, "Transpose", [source], last, perm=[0, 2, 3, 1]),
+        rewrite.node(squeeze, "Reshape", [last, flat], lined),
+    ]
+
+
+def _one_position(found: Commuting, taps: str, made: list[NodeProto], rewrite: Rewrite) -> str:
+    """Put `made`, which leaves (N, taps, C), in the place of the squeeze, as (N, taps C, 1, 1)."""
+    squeeze, stem = found.mean.node, f"{found.over.node.input[0]}_taps"
+    count = math.prod(found.over.weight.shape[2:]) * found.shape[0]
+    one = rewrite.weight(f"{stem}_one", np.array([0, count, 1, 1], np.int64))
+    averaged = rewrite.value(f"{stem}_means")
+    rewrite.replace(squeeze, [*made, rewrite.node(squeeze, "Reshape", [taps, one], averaged)])
+    return averaged
+
+
+def _sum(found: Commuting, averaged: str, weight: Array, rewrite: Rewrite) -> None:
+    """The projection of `averaged` by `weight` (r x taps C) as a sum of products, with W1 b + b1 added."""
+    node, dtype = found.projection.node, _numpy(found, rewrite)
+    # Added up over the axis of channels: over a last axis, made by another reshape, OpenVINO 2026.4 computes something
+    # else where the map is int8.
+    factors = rewrite.weight(f"{node.input[1]}_hoisted", weight.T[:, :, None].astype(dtype))
+    bias = rewrite.weight(f"{node.input[1]}_hoisted_bias", found.folded[1][:, None].astype(dtype))
+    stem = f"{averaged}_projected"
+    axes = rewrite.weight(f"{stem}_axes", np.array([1], np.int64))
+    one = rewrite.weight(f"{stem}_one", np.array([0, len(weight), 1, 1], np.int64))
+    products, sums, moved = (rewrite.value(f"{stem}_{part}") for part in ("products", "sums", "moved"))
+    made = [
+        rewrite.node(node, "Mul", [averaged, factors], products),
+        rewrite.node(node, "ReduceSum", [products, axes], sums, keepdims=1),
+        rewrite.node(node, "Add", [sums, bias], moved),
+        rewrite.node(node, "Reshape", [moved, one], node.output[0]),
+    ]
+    rewrite.replace(node, made)
+
+
+def _numpy(found: Commuting, rewrite: Rewrite) -> np.dtype[np.generic]:
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(rewrite.flow.dtype(found.over.node.input[0])))
 
 
 _BRANCH = """

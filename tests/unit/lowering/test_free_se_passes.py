@@ -23,7 +23,10 @@ from sesurgery.lowering.squeeze_hoist_spatial import SqueezeHoistSpatial
 from sesurgery.lowering.squeeze_layout import SqueezeLayout
 from sesurgery.lowering.squeeze_pool import SqueezePool
 
-FREE_SE = ("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue")
+FREE_SE = (
+    *("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue"),
+    "gate_weights",
+)
 # float64, sums of a few hundred values of order one.
 EXACT = 1e-12
 
@@ -242,7 +245,7 @@ class Forgets(Pass):
 def test_a_pass_that_changes_the_function_is_caught() -> None:
     model = _examples.model("(float[N,4] x) => (float[N,4] y) { t = Neg(x) y = Relu(t) }")
     run(model, [Forgets()])
-    with pytest.raises(SesurgeryError, match=r"SE607.*Forgets: it changed an output by"):
+    with pytest.raises(SesurgeryError, match=r"SE607.*forgets: it changed an output by"):
         run(model, [Forgets()], verify=True)
 
 
@@ -252,3 +255,65 @@ def test_a_convolution_that_ends_at_one_position_is_no_squeeze() -> None:
         t = Conv<strides=[2,2], pads=[1,1,1,1]>(x, v) u = Conv<pads=[1,1,1,1]>(t, w) z = GlobalAveragePool(u)
         d = Conv(z, w1) e = Conv(d, w2) gate = Sigmoid(e) y = Mul(u, gate) }"""
     assert set(Dataflow(_examples.model(text)).gates()) == {"z", "d", "e", "gate"}
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        # An even number of positions is a matrix product, an odd one a mean: see the pass.
+        ((8, 7), ("Transpose", "Reshape", "MatMul", "Reshape", "Mul", "ReduceSum", "Add", "Reshape")),
+        ((7, 7), ("Transpose", "Reshape", "Mul", "ReduceMean", "Reshape", "Conv")),
+    ],
+)
+def test_the_sums_of_taps_are_written_for_the_number_of_positions(size: tuple[int, int], expected: tuple) -> None:
+    high, wide = size
+    text = f"""(float[N,16,{high},{wide}] x) => (float[N,16,{high},{wide}] y)
+    <float[16,16,3,3] w, float[4,16,1,1] w1, float[16,4,1,1] w2> {{
+        u = Conv<pads=[1,1,1,1]>(x, w) z = GlobalAveragePool(u) d = Conv(z, w1) a = Relu(d) e = Conv(a, w2)
+        gate = Sigmoid(e) y = Mul(u, gate) }}"""
+    lowered = run(_examples.model(text), [SqueezeHoistSpatial()], verify=True).model
+    kinds = [node.op_type for node in lowered.graph.node]
+    assert tuple(kinds[1 : kinds.index("Relu")]) == expected
+    flow = Dataflow(run(lowered, [Precision()]).model)
+    gate = {name for name in flow.gates() if flow.producer[name].op_type != "Cast"}
+    assert {"d", "a", "e", "gate"} < gate
+    assert {flow.dtype(name) for name in gate} == {onnx.TensorProto.FLOAT}
+    # The map is read as it lies, in fp16.
+    assert flow.dtype(flow.producer["x_taps_nhwc"].input[0]) == onnx.TensorProto.FLOAT16
+
+
+@pytest.mark.parametrize("high", [112, 111])
+def test_taps_of_large_values_overflow_nowhere_in_fp16(high: int) -> None:
+    text = f"""(float[N,16,{high},111] x) => (float[N,16,{high},111] y)
+    <float[16,16,3,3] w, float[4,16,1,1] w1, float[16,4,1,1] w2> {{
+        h = Abs(x) u = Conv<pads=[1,1,1,1]>(h, w) z = GlobalAveragePool(u) d = Conv(z, w1) a = Relu(d) e = Conv(a, w2)
+        gate = Sigmoid(e) y = Mul(u, gate) }}"""
+    model = _examples.model(text)
+    lowered = run(model, [SqueezeHoistSpatial(), Precision()])
+    assert lowered.edits[0].changed
+    fed = {"x": np.full((1, 16, high, 111), 100, np.float32)}
+    found, expected = _numerics.outputs(lowered.model, fed), _numerics.outputs(model, fed)
+    # The sum over the map would be 1.2 million.
+    assert _numerics.difference(expected, found) < 5e-3
+
+
+def test_scaled_weights_are_computed_in_fp32_and_rounded_once() -> None:
+    text = """(float[1,8,12,12] x) => (float[1,4,12,12] y)
+    <float[4,8,1,1] w, float[3,8,1,1] w1, float[8,3,1,1] w2> {
+        u = HardSwish(x) z = GlobalAveragePool(u) d = Conv(z, w1) a = Relu(d) e = Conv(a, w2) gate = Sigmoid(e)
+        scaled = Mul(u, gate) c = Conv(scaled, w) y = Relu(c) }"""
+    model = _examples.model(text)
+    scaled = run(model, load(FREE_SE), verify=True).model
+    lowered = run(scaled, [Precision()])
+    flow = Dataflow(lowered.model)
+    assert {"d", "a", "e", "gate", "w_scaled"} <= set(flow.gates())
+    assert {flow.dtype(name) for name in ("d", "a", "e", "gate", "w_scaled", "w")} == {onnx.TensorProto.FLOAT}
+    assert [edit.changed for edit in lowered.edits if edit.where.endswith("_Mul")] == [False]
+    (over,) = [node for node in flow.nodes if node.op_type == "Conv" and node.input[0] == "u"]
+    assert flow.dtype(over.input[1]) == flow.dtype(over.input[0]) == onnx.TensorProto.FLOAT16
+
+
+def test_weights_that_no_constant_makes_are_no_gate() -> None:
+    text = """(float[1,4,6,6] x) => (float[1,4,6,6] y) <float[16,4,1,1] w, int64[4] shape = {4, 4, 1, 1}> {
+        z = GlobalAveragePool(x) d = Conv(z, w) kernel = Reshape(d, shape) y = Conv(x, kernel) }"""
+    assert Dataflow(_examples.model(text)).gates() == {}
