@@ -127,14 +127,20 @@ def _place(graph: onnx.GraphProto, found: Iterable[Scaling], outputs: int) -> se
     misses = {name for name, number in numbers.items() if number not in by_number}
     if misses:
         return misses
-    sizes = {}
+    sizes, gates = {}, {}
     for scaling in found:
         node = by_number[numbers[scaling.node.output[0]]]
         if scaling.positions is not None:
             sizes[node.output[0]] = scaling.positions
-        gate = _in_blocks(graph, scaling.gate)
+        # A gate may scale several maps.
+        if scaling.gate not in gates:
+            gates[scaling.gate] = _in_blocks(graph, scaling.gate)
+        gate = gates[scaling.gate]
         shape, weight = f"{node.name}_gate_shape", f"{node.name}_gate"
         channels = weights[node.input[1]].dims[0]
+        if gate == scaling.gate and channels > scaling.channels:
+            # It ends with an operator that there is not in blocks: nothing has filled it up.
+            gate = _filled_up(graph, gate, channels - scaling.channels, weight)
         graph.initializer.append(numpy_helper.from_array(np.array([channels, 1, 1, 1]), shape))
         graph.node.append(helper.make_node("Reshape", [gate, shape], [weight], name=f"{weight}_Reshape"))
         graph.initializer.remove(weights[node.input[1]])
@@ -163,6 +169,14 @@ def _in_blocks(graph: onnx.GraphProto, gate: str) -> str:
                 graph.node.remove(node)
             return blocks
     return gate
+
+
+def _filled_up(graph: onnx.GraphProto, gate: str, missing: int, stem: str) -> str:
+    """The gate (1, C, 1, 1) with so many zeros behind it."""
+    pads, filled = f"{stem}_pads", f"{stem}_filled"
+    graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 0, 0, 0, missing, 0, 0]), pads))
+    graph.node.append(helper.make_node("Pad", [gate, pads], [filled], name=f"{stem}_Pad"))
+    return filled
 
 
 def _sort(graph: onnx.GraphProto) -> None:

@@ -1,8 +1,4 @@
-"""One engine with two graphs: one for a single sample, and one for any batch. Large weights of both stand once.
-
-ONNX Runtime hands every weight from outside to a branch again at each run. So the branch for single samples, where that
-counts, has small weights of its own.
-"""
+"""One engine with two graphs: one for a single sample, and one for any batch. Weights that both have stand once."""
 
 from __future__ import annotations
 
@@ -11,8 +7,6 @@ import onnx
 from onnx import helper, numpy_helper
 
 ONE, ANY = "one_sample", "any_batch"
-SMALL = 2**18
-"""Bytes below which a weight stands in both graphs."""
 
 
 def joined(single: onnx.ModelProto, general: onnx.ModelProto) -> onnx.ModelProto:
@@ -21,7 +15,7 @@ def joined(single: onnx.ModelProto, general: onnx.ModelProto) -> onnx.ModelProto
     model.CopyFrom(general)
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    by_content = {_content(tensor): name for name, tensor in weights.items() if tensor.ByteSize() >= SMALL}
+    by_content = {_content(tensor): name for name, tensor in weights.items()}
     shared = {
         tensor.name: name
         for tensor in single.graph.initializer
@@ -80,7 +74,8 @@ def _branch(graph: onnx.GraphProto, name: str, shared: dict[str, str]) -> onnx.G
     for tensor in branch.initializer:
         tensor.name = own[tensor.name]
     for node in branch.node:
-        node.name = f"{name}/{node.name}"
+        # Names may be left out, but two nodes may not have the same.
+        node.name = f"{name}/{node.name}" if node.name else ""
         node.input[:] = [own.get(value, shared.get(value, value)) for value in node.input]
         node.output[:] = [own.get(value, value) for value in node.output]
     for value in graph.output:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from sesurgery.backends._onnxruntime import blocked, by_batch
+from sesurgery.backends._onnxruntime import blocked
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.lowering import _examples, _numerics, load
@@ -54,9 +54,9 @@ def branches(engine: onnx.ModelProto) -> dict[str, onnx.GraphProto]:
     return {attribute.g.name: attribute.g for attribute in choice.attribute}
 
 
-def kinds(graph: onnx.GraphProto) -> set[str]:
+def kinds(graph: onnx.GraphProto, *around: onnx.GraphProto) -> set[str]:
     """Operators, but for products that only scale a constant."""
-    constants = {tensor.name for tensor in graph.initializer}
+    constants = {tensor.name for holder in (graph, *around) for tensor in holder.initializer}
     return {node.op_type for node in graph.node if node.op_type != "Mul" or not constants & set(node.input)}
 
 
@@ -86,8 +86,8 @@ def test_one_sample_has_a_graph_of_its_own_and_all_batches_the_same_numbers(chan
     assert any("single samples" in note for note in notes)
     graphs = branches(engine)
     # Scaling, sum and ReLU are the epilogue of a convolution whose weights are the gate.
-    assert not kinds(graphs["one_sample"]) & {"Mul", "Add", "Relu"}
-    assert "Mul" in kinds(graphs["any_batch"])
+    assert not kinds(graphs["one_sample"], engine.graph) & {"Mul", "Add", "Relu"}
+    assert "Mul" in kinds(graphs["any_batch"], engine.graph)
     same(model, path)
 
 
@@ -122,6 +122,18 @@ def test_a_gate_stays_out_of_weights_that_something_else_needs(tmp_path: Path) -
     same(model, path, (1,))
 
 
+def test_a_gate_may_scale_two_maps(tmp_path: Path) -> None:
+    model = network(
+        extra="other = Conv(s1, g)  both = Mul(other, gate)  also = Relu(both)", output=", float[N,32,12,12] also"
+    )
+    model.graph.initializer.append(
+        numpy_helper.from_array(np.random.default_rng(5).normal(size=(32, 32, 1, 1)).astype(np.float32), "g")
+    )
+    engine, path, _ = built(model, tmp_path)
+    assert "Mul" not in kinds(branches(engine)["one_sample"], engine.graph)
+    same(model, path)
+
+
 def test_a_file_of_two_samples_is_left_to_the_optimiser(tmp_path: Path) -> None:
     model = network(batch="2")
     engine, path, _ = built(model, tmp_path)
@@ -130,8 +142,7 @@ def test_a_file_of_two_samples_is_left_to_the_optimiser(tmp_path: Path) -> None:
     same(model, path, (2,))
 
 
-def test_no_stand_in_is_left_and_large_weights_stand_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(by_batch, "SMALL", 256)
+def test_no_stand_in_is_left_and_equal_weights_stand_once(tmp_path: Path) -> None:
     engine, path, _ = built(network(), tmp_path)
     graphs = (engine.graph, *branches(engine).values())
     arrays = [numpy_helper.to_array(tensor) for graph in graphs for tensor in graph.initializer]
@@ -144,7 +155,7 @@ def test_no_stand_in_is_left_and_large_weights_stand_once(tmp_path: Path, monkey
 def test_a_gate_that_is_an_output_keeps_its_product(tmp_path: Path) -> None:
     model = network(extra="gates = Identity(gate)", output=", float[N,32,1,1] gates")
     engine, path, _ = built(model, tmp_path)
-    assert "Mul" in {kind for graph in branches(engine).values() for kind in kinds(graph)}
+    assert "Mul" in {kind for graph in branches(engine).values() for kind in kinds(graph, engine.graph)}
     same(model, path)
 
 
