@@ -36,7 +36,11 @@ def command(
     no_verify: bool,
     as_json: bool,
 ) -> None:
-    """Rewrite an ONNX file so that attention blocks cost less on a backend; its function is kept, and compared."""
+    """Rewrite an ONNX file so that attention blocks cost less on a backend; its function is kept, and compared.
+
+    What a backend does to gates while it builds an engine is not in the file: onnxruntime scales them in blocks of
+    channels for single samples.
+    """
     from sesurgery import pipeline
 
     names = None if passes is None else tuple(name.strip() for name in passes.split(",") if name.strip())
@@ -45,9 +49,16 @@ def command(
         emit_json(_data(done))
         return
     if explain:
+        click.echo(f"gates of attention blocks, found by dataflow: {done.gates}")
         for name, edits in done.edits.items():
             for edit in edits:
                 click.echo(f"{name}: {'' if edit.changed else 'left alone: '}{edit.where}: {edit.why}")
+            if not edits:
+                click.echo(f"{name}: nothing that it could change")
+        if done.left_out:
+            click.echo(f"not in the passes of {backend}: {', '.join(done.left_out)}")
+    if not done.gates and not explain:
+        click.echo("no gate of an attention block was found: nothing is scaled by what a mean over its map decides")
     for note in done.notes:
         click.echo(note)
     compared = "" if done.difference is None else f", largest relative difference {done.difference:.2g}"
@@ -60,6 +71,8 @@ def _data(done: LoweredFile) -> dict[str, object]:
         "path": done.path.as_posix(),
         "passes": list(done.passes),
         "nodes": {"before": done.nodes[0], "after": done.nodes[1]},
+        "gates": done.gates,
+        "left_out": list(done.left_out),
         "difference": done.difference,
         "notes": list(done.notes),
         "edits": [

@@ -39,6 +39,12 @@ def obstacle(model: onnx.ModelProto) -> str | None:
     return None
 
 
+def lost_gates(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+    """That another number of gates scales something after a pass than before it, or None."""
+    was, now = (sum(name == squeeze for name, squeeze in Dataflow(model).gates().items()) for model in (before, after))
+    return None if was == now else f"{was} squeezes of gates were there, {now} are left"
+
+
 class Rewrite:
     """A copy of a model and its dataflow; edits are collected and carried out by `finish`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -66,8 +67,30 @@ class Pass(ABC):
         """The rewritten copy; `model` itself stays as it was."""
 
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
-        """What the pass promised and did not keep, or None."""
-        return None
+        """What the pass promised and did not keep, or None: by default, that inputs and outputs are what they were."""
+        return changed_ends(before, after)
+
+
+def name_of(step: Pass) -> str:
+    """What specs and reports call a pass: the name of its class, in small letters."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(step).__name__).lower()
+
+
+def changed_ends(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+    """Which input or output of the network has another name, type or fixed size, or None."""
+    for kind, was, now in (
+        ("input", before.graph.input, after.graph.input),
+        ("output", before.graph.output, after.graph.output),
+    ):
+        if [value.name for value in was] != [value.name for value in now]:
+            return f"the {kind}s are {', '.join(value.name for value in now)}, not {', '.join(v.name for v in was)}"
+        for old, new in zip(was, now, strict=True):
+            if old.type.tensor_type.elem_type != new.type.tensor_type.elem_type:
+                return f"{kind} {old.name!r} has another type"
+            pairs = zip(old.type.tensor_type.shape.dim, new.type.tensor_type.shape.dim, strict=False)
+            if any(a.dim_value and b.dim_value and a.dim_value != b.dim_value for a, b in pairs):
+                return f"{kind} {old.name!r} has another size"
+    return None
 
 
 def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequence[_numerics.Feeds] = False) -> Lowered:
@@ -83,7 +106,7 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequen
     fed = [_numerics.feeds(model)] if verify is True else list(verify or ())
     expected: _numerics.Values | None = None
     for step in passes:
-        name = type(step).__name__
+        name = name_of(step)
         if (obstacle := step.requires(model)) is not None:
             raise fail("SE602", f"{name} cannot start: {obstacle}")
         lowered = step.apply(model)

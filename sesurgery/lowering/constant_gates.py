@@ -26,7 +26,8 @@ import onnx
 from onnx import NodeProto
 
 from sesurgery.lowering import _examples, _numerics
-from sesurgery.lowering._gates import Array, Convolution, comes_from_gate, convolution
+from sesurgery.lowering._dataflow import Dataflow
+from sesurgery.lowering._gates import Array, Convolution, comes_from_gate, convolution, squeezes
 from sesurgery.lowering._rewriting import Rewrite, obstacle
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass, run
 
@@ -52,6 +53,10 @@ class ConstantGates(Pass):
             return "it needs samples to see which gates are constant: give --calibration FILE.npz, or build from a run"
         return obstacle(model)
 
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        was, now = (len(squeezes(Dataflow(model))) for model in (before, after))
+        return super().ensures(before, after) or (f"{now} gates, where {was} were" if now > was else None)
+
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
         branches = rewrite.flow.gates()
@@ -64,18 +69,23 @@ class ConstantGates(Pass):
                         break
         known = _ranges(rewrite.model, list(gates), self.samples)
         edits = []
+        kept: list[float] = []
         for gate, scaled in gates.items():
             low, high = known[gate]
             off = float((high - low).max()) / 2
+            where = rewrite.flow.producer[gate].name
             if off > self.bound:
                 why = f"a channel is {off:.3g} from the middle of its range, {self.bound:g} is allowed"
-                edits.append(Edit(gate, f"it is not constant: {why}", changed=False))
+                edits.append(Edit(where, f"it is not constant: {why}", changed=False))
+                kept.append(off)
                 continue
             ways = {_fold(node, name, (low + high) / 2, rewrite) for node, name in scaled}
             why = f"constant within {off:.2g} on {len(self.samples)} samples: {' and '.join(sorted(ways))}"
-            edits.append(Edit(gate, why, changed=True))
+            edits.append(Edit(where, why, changed=True))
         after = rewrite.finish()
-        notes = (_effect(model, after, self.samples),) if any(edit.changed for edit in edits) else ()
+        notes: tuple[str, ...] = (_summary(len(edits), kept, self.bound),) if edits else ()
+        if len(kept) < len(edits):
+            notes += (_effect(model, after, self.samples),)
         return Lowered(after, tuple(edits), notes=notes)
 
 
@@ -150,6 +160,14 @@ def _again(node: NodeProto, weight: Array, bias: Array, rewrite: Rewrite, reads:
     rewrite.replace(node, [made])
 
 
+def _summary(count: int, kept: Sequence[float], bound: float) -> str:
+    words = f"{count - len(kept)} of {count} gates are constant within {bound:g}"
+    if not kept:
+        return words
+    least, most = f"{min(kept):.3g}", f"{max(kept):.3g}"
+    return f"{words}, the others are {least if least == most else f'{least} to {most}'} from it and stay"
+
+
 def _effect(before: onnx.ModelProto, after: onnx.ModelProto, samples: Samples) -> str:
     """What folding did to the outputs on the samples."""
     expected, found = (_numerics.outputs_of_all(model, samples) for model in (before, after))
@@ -169,7 +187,7 @@ def _check(name: str, graph: str, spread: float, changed: int, words: str) -> No
     lowered = run(model, [step], verify=True)
     assert [edit.changed for edit in lowered.edits] == [bool(changed)], lowered.edits
     assert words in lowered.edits[0].why, lowered.edits
-    assert bool(lowered.notes) is bool(changed)
+    assert ["change outputs" in note for note in lowered.notes] == [False, True][: 1 + changed]
     again = run(lowered.model, [step])
     assert not any(edit.changed for edit in again.edits)
     assert again.model.graph.node == lowered.model.graph.node

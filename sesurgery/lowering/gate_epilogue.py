@@ -28,7 +28,7 @@ from onnx import NodeProto
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import Array, Convolution, comes_from_gate, convolution
-from sesurgery.lowering._rewriting import Rewrite, obstacle
+from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass
 
 
@@ -44,6 +44,9 @@ class GateEpilogue(Pass):
     def requires(self, model: onnx.ModelProto) -> str | None:
         return obstacle(model)
 
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        return super().ensures(before, after) or lost_gates(before, after)
+
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
         branches = rewrite.flow.gates()
@@ -52,9 +55,17 @@ class GateEpilogue(Pass):
             if scaling.op_type != "Mul" or scaling.output[0] in branches:
                 continue
             for name, gate in zip(scaling.input, reversed(scaling.input), strict=True):
+                if not comes_from_gate(gate, rewrite.flow, branches):
+                    continue
                 node = rewrite.flow.producer.get(name)
-                if node is not None and node.op_type == "Conv" and comes_from_gate(gate, rewrite.flow, branches):
+                if node is not None and node.op_type == "Conv":
                     edits.append(self._turn(node, scaling, rewrite))
+                elif node is not None and node.op_type == "ConvTranspose":
+                    edits.append(Edit(node.name, "it is a transposed convolution already", changed=False))
+                else:
+                    maker = f"{node.op_type} {node.name!r}" if node is not None else "a graph input"
+                    why = f"what it scales comes from {maker}: it can be no convolution's epilogue"
+                    edits.append(Edit(scaling.name, why, changed=False))
         return Lowered(rewrite.finish(), tuple(edits))
 
     def _turn(self, node: NodeProto, scaling: NodeProto, rewrite: Rewrite) -> Edit:

@@ -20,7 +20,8 @@ import onnx
 from onnx import NodeProto
 
 from sesurgery.lowering._examples import examine
-from sesurgery.lowering._rewriting import Rewrite, obstacle
+from sesurgery.lowering._gates import squeezes
+from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass
 
 CLOSE = 1e-5
@@ -38,13 +39,27 @@ class HardSigmoid(Pass):
     def requires(self, model: onnx.ModelProto) -> str | None:
         return obstacle(model)
 
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        return super().ensures(before, after) or lost_gates(before, after)
+
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
         branches = rewrite.flow.gates()
         edits = []
+        said = set()
         for node in rewrite.flow.nodes:
-            if node.output[0] in branches and (ends := _clip(node, rewrite)) is not None:
+            squeeze = branches.get(node.output[0])
+            if squeeze is None:
+                continue
+            if (ends := _clip(node, rewrite)) is not None:
                 edits.append(_join(node, ends, rewrite))
+                said.add(squeeze)
+            elif node.op_type == "HardSigmoid":
+                edits.append(Edit(node.name, "it is one operator already", changed=False))
+                said.add(squeeze)
+        for squeeze in squeezes(rewrite.flow):
+            if squeeze.output[0] not in said:
+                edits.append(Edit(squeeze.name, "nothing is cut off at two numbers in its gate", changed=False))
         return Lowered(rewrite.finish(), tuple(edits))
 
 
@@ -168,9 +183,11 @@ EXAMPLES = (
     _example("divided first", "d = Div(p, six) h = Add(d, half) gate = Clip(h, zero, one)", 1, "alpha 0.1667"),
     _example("relu6 alone", "gate = Clip(p, zero, six)", 0, "goes from 0 to 6"),
     _example(
-        "a hard swish within, and one operator already",
-        "h = Add(p, three) c = Clip(h, zero, six) d = Mul(p, c) e = Div(d, six) gate = HardSigmoid(e)",
+        "a hard swish within",
+        "h = Add(p, three) c = Clip(h, zero, six) d = Mul(p, c) e = Div(d, six) gate = Sigmoid(e)",
         0,
         "no hard sigmoid",
     ),
+    _example("one operator already", "gate = HardSigmoid(p)", 0, "one operator already"),
+    _example("a sigmoid", "gate = Sigmoid(p)", 0, "nothing is cut off"),
 )

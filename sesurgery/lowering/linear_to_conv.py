@@ -24,7 +24,7 @@ from onnx import NodeProto
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import Mean, attributes, mean, squeezes
-from sesurgery.lowering._rewriting import Rewrite, obstacle
+from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass
 
 LINEAR = frozenset({"Gemm", "MatMul"})
@@ -49,6 +49,12 @@ class LinearToConv(Pass):
     def requires(self, model: onnx.ModelProto) -> str | None:
         return obstacle(model)
 
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        was, now = (sum(node.op_type in LINEAR for node in model.graph.node) for model in (before, after))
+        if now > was:
+            return f"it left {now} linear layers, where {was} were"
+        return super().ensures(before, after) or lost_gates(before, after)
+
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
         branches = rewrite.flow.gates()
@@ -56,8 +62,9 @@ class LinearToConv(Pass):
         for squeeze in squeezes(rewrite.flow):
             nodes = [node for node in rewrite.flow.nodes if branches.get(node.output[0]) == squeeze.output[0]]
             count = sum(node.op_type in LINEAR for node in nodes)
-            if not count:
-                edits.append(Edit(squeeze.name, "no Gemm or MatMul in its gate", changed=False))
+            reshapes = sum(node.op_type in SHAPES for node in nodes[1:])
+            if not count and not reshapes:
+                edits.append(Edit(squeeze.name, "no Gemm, MatMul or reshape in its gate", changed=False))
                 continue
             try:
                 gate = _Gate(rewrite, nodes)
@@ -65,10 +72,16 @@ class LinearToConv(Pass):
                 edits.append(Edit(squeeze.name, str(reason), changed=False))
             else:
                 gate.carry_out()
-                edits.append(
-                    Edit(squeeze.name, f"{count} linear layers of its gate are 1x1 convolutions", changed=True)
-                )
+                edits.append(Edit(squeeze.name, _done(count, reshapes), changed=True))
         return Lowered(rewrite.finish(), tuple(edits))
+
+
+def _done(count: int, reshapes: int) -> str:
+    if not count:
+        return f"{reshapes} reshape{'s' if reshapes > 1 else ''} between its projections gone"
+    if count == 1:
+        return "1 linear layer of its gate is a 1x1 convolution"
+    return f"{count} linear layers of its gate are 1x1 convolutions"
 
 
 class _Gate:
@@ -217,14 +230,23 @@ EXAMPLES = (
         """z = ReduceMean<keepdims=0>(x, axes) p = MatMul(z, w) q = Add(b, p) h = Add(q, three) c = Clip(h, zero, six)
         d = Div(c, six) e = Unsqueeze(d, axes) shape = Shape(x) gate = Expand(e, shape)""",
         1,
-        "1 linear layers",
+        "1 linear layer of its gate is a 1x1 convolution",
+    ),
+    _example(
+        "Keras's convolutions, reshaped between",
+        "int64[2] axes = {2, 3}, float[3,8,1,1] w1, float[8,3,1,1] w2, int64[4] a = {-1, 8, 1, 1},"
+        "int64[4] b = {-1, 3, 1, 1}",
+        """z = GlobalAveragePool(x) s = Squeeze(z, axes) r = Reshape(s, a) c = Conv(r, w1) h = Relu(c) k = Reshape(h, b)
+        d = Conv(k, w2) gate = Sigmoid(d)""",
+        1,
+        "3 reshapes between its projections gone",
     ),
     _example(
         "projections that are convolutions",
         "float[8,8,1,1] w",
         "z = GlobalAveragePool(x) c = Conv(z, w) gate = Sigmoid(c)",
         0,
-        "no Gemm or MatMul",
+        "no Gemm, MatMul or reshape",
     ),
     _example(
         "a softmax inside",

@@ -29,7 +29,7 @@ import onnx
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import Array, Commuting, attributes, commuting, squeezes
-from sesurgery.lowering._rewriting import Rewrite, obstacle
+from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass
 
 
@@ -37,11 +37,14 @@ from sesurgery.lowering.base import Edit, Example, Lowered, Pass
 class SqueezeHoist(Pass):
     """Take the mean of a 1x1 convolution's input, not its output, and fold the convolution into the projection."""
 
-    after: ClassVar[tuple[str, ...]] = ("linear_to_conv",)
+    after: ClassVar[tuple[str, ...]] = ("constant_gates", "linear_to_conv")
     tolerance: ClassVar[float] = 1e-5
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         return obstacle(model)
+
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        return super().ensures(before, after) or lost_gates(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         edits: list[Edit] = []
@@ -75,13 +78,13 @@ def _refusal(found: Commuting) -> str | None:
 
 def too_large(found: Commuting) -> str | None:
     """Why it does not pay to read the convolution's input, or None."""
-    ins, outs = math.prod(found.shape), math.prod(found.out)
+    ins, outs, unit = math.prod(found.shape), math.prod(found.out), "values a sample"
     if not all(found.shape) or not all(found.out):
         # The positions are the same for 1x1; elsewhere the caller has asked for fixed sizes.
-        ins, outs = found.shape[0], found.out[0]
+        ins, outs, unit = found.shape[0], found.out[0], "channels"
     if ins <= outs:
         return None
-    return f"the convolution's input is larger than its output ({ins} values a sample, not {outs})"
+    return f"the convolution's input is larger than its output ({ins} {unit}, not {outs})"
 
 
 def _hoist(found: Commuting, rewrite: Rewrite) -> str:

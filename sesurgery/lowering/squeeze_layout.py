@@ -23,7 +23,7 @@ from onnx import TensorProto
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import Mean, mean, squeezes
-from sesurgery.lowering._rewriting import Rewrite, obstacle
+from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -38,6 +38,9 @@ class SqueezeLayout(Pass):
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         return obstacle(model)
+
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        return super().ensures(before, after) or lost_gates(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)

@@ -13,9 +13,10 @@ from typing import ClassVar
 
 import onnx
 
+from sesurgery.lowering._dataflow import Dataflow
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import mean, squeezes
-from sesurgery.lowering._rewriting import Rewrite, obstacle
+from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass
 
 
@@ -28,6 +29,14 @@ class SqueezePool(Pass):
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         return obstacle(model)
+
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        flow = Dataflow(after)
+        for squeeze in squeezes(flow):
+            found = mean(squeeze, flow)
+            if squeeze.op_type == "ReduceMean" and not isinstance(found, str) and found.keeps:
+                return f"squeeze {squeeze.name!r} is no pool"
+        return super().ensures(before, after) or lost_gates(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,13 +11,24 @@ from onnx import ModelProto
 from sesurgery.artifacts import describe
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import fail
-from sesurgery.lowering import in_order, load
+from sesurgery.lowering import _numerics, in_order, load
+from sesurgery.lowering._dataflow import Dataflow
+from sesurgery.lowering._gates import squeezes
+from sesurgery.lowering._opset import convert, opset
+from sesurgery.lowering._rewriting import OLDEST_OPSET, obstacle
 from sesurgery.lowering.base import Edit, Pass
 from sesurgery.lowering.base import run as run_passes
 from sesurgery.lowering.constant_gates import ConstantGates
 from sesurgery.models import onnx_io
 from sesurgery.pipeline.calibration import samples
+from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.model import Calibration
+from sesurgery.surgeons.onnx_scopes import of_metadata
+
+CONVERTED = 1e-5
+"""How far the outputs of a file and of the same file in a newer opset may be apart, relative to the largest."""
+OVER = " over "
+"""What stands between the two nodes of an edit's place."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,11 @@ class LoweredFile:
     nodes: tuple[int, int]
     difference: float | None
     notes: tuple[str, ...] = ()
-    """What passes that are not exact have to say of that."""
+    """What passes that are not exact have to say of that, and what was done to the file before all passes."""
+    gates: int = 0
+    """How many gates of attention blocks the file has."""
+    left_out: tuple[str, ...] = ()
+    """Passes that the backend does not use; none where passes were named."""
 
     @property
     def changed(self) -> int:
@@ -60,22 +76,31 @@ def lower(
     if target.exists() and target.samefile(source):
         raise fail("SE405", f"{target} is the file to be lowered", "name another file with -o")
     names = in_order(BACKENDS.load(backend).passes if passes is None else passes)
-    model = onnx_io.load(source)
+    model, notes = _rewritable(onnx_io.load(source), verify)
+    gates = len(squeezes(Dataflow(model))) if obstacle(model) is None else 0
     before = len(model.graph.node)
     edits: dict[str, tuple[Edit, ...]] = {}
     differences: list[float] = []
-    notes: list[str] = []
     steps = load(names)
     if calibration is not None or bound is not None:
         steps = tuple(_given(step, model, calibration, bound) for step in steps)
     for name, step in zip(names, steps, strict=True):
         lowered = run_passes(model, [step], verify=verify)
-        model, edits[name] = lowered.model, lowered.edits
+        scopes = _scopes(model)
+        edits[name] = tuple(_placed(edit, scopes) for edit in lowered.edits)
+        model = lowered.model
         notes.extend(lowered.notes)
         differences.extend(lowered.differences.values())
     onnx_io.save(model, target)
     done = LoweredFile(
-        target, names, edits, (before, len(model.graph.node)), max(differences, default=None), tuple(notes)
+        target,
+        names,
+        edits,
+        (before, len(model.graph.node)),
+        max(differences, default=None),
+        tuple(notes),
+        gates,
+        () if passes is not None else tuple(name for name in catalogs().passes if name not in names),
     )
     describe(
         target,
@@ -90,6 +115,39 @@ def lower(
         details={"passes": list(names), "edits": done.changed, "difference": done.difference, "notes": notes},
     )
     return done
+
+
+def _rewritable(model: ModelProto, verify: bool) -> tuple[ModelProto, list[str]]:
+    """A file of an old opset in the oldest that passes take, and that it was converted; its function is compared.
+
+    Raises SE602 where onnx's converter does not get there.
+    """
+    found = opset(model)
+    if not 0 < found < OLDEST_OPSET:
+        return model, []
+    converted = convert(model, OLDEST_OPSET)
+    if isinstance(converted, str):
+        raise fail("SE602", f"passes need opset {OLDEST_OPSET}: {converted}", "export it again in a newer opset")
+    note = f"converted from opset {found} to {OLDEST_OPSET}, the oldest that passes take"
+    if verify:
+        fed = _numerics.feeds(model)
+        difference = _numerics.difference(_numerics.outputs(model, fed), _numerics.outputs(converted, fed))
+        if not difference <= CONVERTED:
+            text = f"onnx's converter changed an output by {difference:.2g} of its largest value"
+            raise fail("SE602", f"passes need opset {OLDEST_OPSET}: {text}", "export it again in a newer opset")
+        note += f": largest relative difference {difference:.2g}"
+    return converted, [note]
+
+
+def _scopes(model: ModelProto) -> dict[str, str]:
+    """The module that each node came from, as far as the file tells otherwise than by the node's name."""
+    return {node.name: scope for node in model.graph.node if node.name and (scope := of_metadata(node))}
+
+
+def _placed(edit: Edit, scopes: Mapping[str, str]) -> Edit:
+    """An edit that says beside each node which module it came from."""
+    parts = [f"{name} (in {scopes[name]})" if name in scopes else name for name in edit.where.split(OVER)]
+    return replace(edit, where=OVER.join(parts))
 
 
 def _given(step: Pass, model: ModelProto, calibration: Path | None, bound: float | None) -> Pass:

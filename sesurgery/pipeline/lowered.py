@@ -21,7 +21,7 @@ from sesurgery.lowering import load as passes
 from sesurgery.lowering import quantize
 from sesurgery.lowering._autocast import AutoCast
 from sesurgery.lowering._ranges import measure
-from sesurgery.lowering.base import Edit, Lowered, Pass
+from sesurgery.lowering.base import Edit, Lowered, Pass, name_of
 from sesurgery.lowering.base import run as lower
 from sesurgery.lowering.precision import SAFE, Precision
 from sesurgery.models import onnx_io
@@ -30,8 +30,10 @@ from sesurgery.pipeline.talk import Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec.model import Calibration, Engine
 
-SPOILED = {"bf16": ("gate_epilogue",), "int8": ("gate_epilogue",)}
-"""Passes that do not go with a precision: the compiler has no transposed convolution for bf16, and none for int8."""
+SPOILED = {"bf16": ("gate_epilogue",), "int8": ("gate_epilogue", "gate_weights", "squeeze_pool")}
+"""Passes that do not go with a precision: the compiler has no transposed convolution for bf16 and none for int8, and a
+convolution with computed weights would not compute in int8. A pool is no gain beside integer kernels, whose maps are
+not in its blocks (`benchmarks/pass_pays.py precisions`)."""
 JUDGED = 16
 """Samples on which the network before and after quantization are compared."""
 Feeds = list[Mapping[str, NDArray[np.generic]]]
@@ -63,9 +65,12 @@ def lowered(
     if not chosen and wanted.precision == "fp32":
         return source.path
     model = onnx_io.load(source.path)
-    if any(step.needs_samples for step in chosen):
-        found = calibration.samples(model, source.manifest, wanted.calibration)
-        chosen = tuple(step.with_samples(found[0] if found else ()) for step in chosen)
+    decided: dict[str, Any] = {}
+    deciding = [name_of(step) for step in chosen if step.needs_samples]
+    if deciding and (found := calibration.samples(model, source.manifest, wanted.calibration)):
+        talk.say(f"{', '.join(deciding)} decides by {found[1]}")
+        chosen = tuple(step.with_samples(found[0]) for step in chosen)
+        decided = {"lowering_samples": found[1]}
     if lowering is None:
         # What pays in general must not keep a file from elsewhere from being built.
         obstacles = {obstacle for step in chosen if (obstacle := step.requires(model)) is not None}
@@ -75,6 +80,7 @@ def lowered(
     shaped = lower(model, chosen, verify=True) if chosen else Lowered(model, ())
     for note in shaped.notes:
         talk.say(note)
+        decided.setdefault("lowering_notes", []).append(note)
     changed = [edit for edit in shaped.edits if edit.changed]
     if changed:
         talk.say(f"lowered for {wanted.backend.name}: {len(changed)} edits")
@@ -83,7 +89,7 @@ def lowered(
     precise, details = _precise(shaped.model, source.manifest, wanted, talk)
     target = workspace.exports / f"{source.path.stem}.{_kind(wanted, bool(changed))}.onnx"
     kept = [edit for edit in precise.edits if not edit.changed]
-    if kept:
+    if kept and wanted.precision not in backend.uniform:
         talk.say(f"kept in fp32: {summary(kept)}; each is named in {target.name}.manifest.json")
     onnx_io.save(precise.model, target)
     origin = source.manifest
@@ -103,6 +109,7 @@ def lowered(
             "lowered": [f"{edit.where}: {edit.why}" for edit in changed],
             "not_lowered": [f"{edit.where}: {edit.why}" for edit in shaped.edits if not edit.changed],
             "kept_fp32": [f"{edit.where}: {edit.why}" for edit in kept],
+            **decided,
             **details,
         },
     )
@@ -158,7 +165,7 @@ def _precise(
         ranges = quantize.ranges_of(model, feeds, wanted.calibration.method)
         step: Pass = quantize.Quantize(ranges, backend.int8_activations)
         done = lower(model, [step], verify=feeds[:JUDGED])
-        difference = done.differences.get(type(step).__name__)
+        difference = done.differences.get(name_of(step))
         return done, {**details, "method": wanted.calibration.method, "difference": difference}
     reaches = {}
     if found:

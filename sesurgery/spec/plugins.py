@@ -133,7 +133,10 @@ def _existing(value: object) -> str:
 
 ExistingField = Annotated[str, PlainValidator(_existing, json_schema_input_type=str | dict[str, str])]
 PassesField = Annotated[
-    tuple[str, ...] | None, PlainValidator(_passes, json_schema_input_type=list[str] | Literal["none"] | None)
+    tuple[str, ...] | None,
+    PlainValidator(_passes, json_schema_input_type=list[str] | Literal["none"] | None),
+    # pydantic warns of its own doing where it writes the tuple of a union as a list.
+    PlainSerializer(lambda names: None if names is None else list(names), return_type=list[str] | None),
 ]
 """Names of lowering passes; `none` is no pass at all, and None leaves the choice to the backend."""
 BlockField = Annotated[Ref[Any], *_field("block", lambda catalogs: catalogs.blocks)]

@@ -1,6 +1,7 @@
 """`sesurgery lower`: a summary line, the reasons on request, data as JSON; and the passes that a spec may name."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from sesurgery import pipeline
 from sesurgery.cli import program
 from sesurgery.diagnostics import SesurgeryError, SpecError
-from sesurgery.lowering import _examples, _numerics
+from sesurgery.lowering import PASSES, _examples, _numerics
 
 NET = """(float[N,4,6,6] x) => (float[N,8,6,6] y) <float[8,4,1,1] w, float[3,8,1,1] w1, float[8,3,1,1] w2> {
     t = Relu(x) u = Conv(t, w) z = GlobalAveragePool(u) d = Conv(z, w1) e = Conv(d, w2) gate = Sigmoid(e)
@@ -38,7 +39,7 @@ def lower(*arguments: str) -> str:
 
 def test_one_line_says_what_was_done(net: str) -> None:
     said = lower(net, "-o", "out.onnx", "--for", "tensorrt-rtx")
-    assert said.startswith("3 edits by 5 passes, 7 -> 9 nodes, largest relative difference ")
+    assert said.startswith("3 edits by 6 passes, 7 -> 9 nodes, largest relative difference ")
     assert said.endswith(" -> out.onnx\n")
 
 
@@ -98,3 +99,64 @@ def test_a_spec_names_its_passes(given: object, found: object) -> None:
 def test_a_spec_that_names_none_that_there_is_is_refused(given: object, words: str) -> None:
     with pytest.raises(SpecError, match=words):
         pipeline.load_spec({**SPEC, "export": {"lowering": given}})
+
+
+FOUND = Path(__file__).parents[2] / "integration" / "found"
+
+
+def test_explain_says_what_the_backend_leaves_out_and_how_many_gates_there_are(net: str) -> None:
+    said = lower(net, "-o", "out.onnx", "--for", "onnxruntime", "--explain").splitlines()
+    assert said[0] == "gates of attention blocks, found by dataflow: 1"
+    (left_out,) = [line for line in said if line.startswith("not in the passes of onnxruntime: ")]
+    assert {"squeeze_layout", "constant_gates"} <= set(left_out.partition(": ")[2].split(", "))
+    assert "squeeze_pool" not in left_out
+    named = lower(net, "-o", "out.onnx", "--for", "onnxruntime", "--passes", "squeeze_pool", "--explain")
+    assert "not in the passes" not in named
+
+
+def test_every_pass_has_something_to_say_of_every_gate(net: str) -> None:
+    for name in (name for name in PASSES.names() if name not in ("precision", "quantize", "constant_gates")):
+        said = lower(net, "-o", "out.onnx", "--for", "onnxruntime", "--passes", name, "--explain").splitlines()
+        assert [line for line in said if line.startswith(f"{name}: ")], name
+        assert f"{name}: nothing that it could change" not in said
+
+
+def test_a_file_without_gates_is_said_to_have_none(net: str) -> None:
+    text = "(float[N,4,6,6] x) => (float[N,4,6,6] y) { y = Relu(x) }"
+    onnx.save(_examples.model(text), "plain.onnx")
+    said = lower("plain.onnx", "-o", "out.onnx", "--for", "openvino")
+    assert said.startswith("no gate of an attention block was found: ")
+    assert "hard_sigmoid: nothing that it could change" in lower(
+        "plain.onnx", "-o", "out.onnx", "--for", "openvino", "--explain"
+    )
+
+
+def test_a_node_is_named_with_the_module_that_it_came_from(net: str) -> None:
+    model = onnx.load(net)
+    for node in model.graph.node:
+        entry = node.metadata_props.add()
+        entry.key, entry.value = "pkg.torch.onnx.name_scopes", "['', 'layer1', 'layer1.0.se', 'mean']"
+    onnx.save(model, net)
+    said = lower(net, "-o", "out.onnx", "--for", "onnxruntime", "--explain")
+    assert "squeeze_pool: left alone: GlobalAveragePool_2_GlobalAveragePool (in layer1.0.se): " in said
+
+
+def test_a_file_of_tensorflow_in_an_old_opset_is_converted_and_compared(net: str) -> None:
+    """tf2onnx at opset 9; its gate is convolutions of a reshaped mean."""
+    given = str(FOUND / "tf2onnx_se.onnx")
+    said = lower(given, "-o", "out.onnx", "--for", "tensorrt-rtx", "--explain")
+    assert "converted from opset 9 to 13, the oldest that passes take: largest relative difference 0\n" in said
+    assert "3 reshapes between its projections gone" in said
+    feeds = _numerics.feeds(onnx.load(given))
+    found = _numerics.outputs(onnx.load("out.onnx"), feeds)
+    assert _numerics.difference(_numerics.outputs(onnx.load(given), feeds), found) < 1e-5
+
+
+def test_a_file_that_does_not_convert_says_why(net: str) -> None:
+    model = onnx.load(net)
+    model.graph.node[0].domain = "of.mine"
+    model.opset_import.append(onnx.helper.make_opsetid("of.mine", 1))
+    model.opset_import[0].version = 9
+    onnx.save(model, net)
+    with pytest.raises(SesurgeryError, match=r"SE602"):
+        lower(net, "-o", "out.onnx", "--for", "openvino")

@@ -39,9 +39,9 @@ def test_edits_of_all_passes_come_in_order() -> None:
 @pytest.mark.parametrize(
     ("to", "message"),
     [
-        ("Sigmoid", r"SE602.*Renames cannot start: it is a sigmoid already"),
-        ("Tanh", r"SE607.*Renames: it made a Tanh"),
-        ("NoSuchOperator", r"SE607.*Renames left a model that the ONNX checker rejects"),
+        ("Sigmoid", r"SE602.*renames cannot start: it is a sigmoid already"),
+        ("Tanh", r"SE607.*renames: it made a Tanh"),
+        ("NoSuchOperator", r"SE607.*renames left a model that the ONNX checker rejects"),
     ],
 )
 def test_a_pass_that_cannot_start_or_breaks_its_promise_is_named(to: str, message: str) -> None:

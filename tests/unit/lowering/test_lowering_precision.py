@@ -309,7 +309,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("reason", REFUSALS)
 def test_the_pass_says_why_it_cannot_start(reason: str) -> None:
-    with pytest.raises(SesurgeryError, match=f"SE602.*Precision cannot start: .*{reason}"):
+    with pytest.raises(SesurgeryError, match=f"SE602.*precision cannot start: .*{reason}"):
         run(REFUSALS[reason](), [Precision()])
 
 

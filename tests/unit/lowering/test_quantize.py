@@ -110,5 +110,5 @@ def test_a_convolution_left_in_fp32_breaks_the_promise() -> None:
 def test_random_inputs_are_no_judge_but_the_samples_are() -> None:
     model = _examples.model(GRAPH)
     ranges = dict.fromkeys(ranges_of(model, samples(), "minmax"), (-0.001, 0.001))
-    with pytest.raises(SesurgeryError, match=r"SE607.*Quantize: it changed an output"):
+    with pytest.raises(SesurgeryError, match=r"SE607.*quantize: it changed an output"):
         run(model, [Quantize(ranges)], verify=samples())

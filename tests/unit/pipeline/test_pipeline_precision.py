@@ -149,6 +149,29 @@ def test_the_gate_is_not_written_as_a_transposed_convolution_for_bf16_and_int8()
         assert ("gate_epilogue" in passes_for(wanted.backend.options, wanted, None)) == expected
 
 
+def test_no_gate_scales_weights_that_shall_be_int8():
+    for precision, expected in {"fp32": True, "fp16": True, "bf16": True, "int8": False}.items():
+        wanted = pipeline.engine({"backend": "tensorrt-rtx", "precision": precision})
+        assert ("gate_weights" in passes_for(wanted.backend.options, wanted, None)) == expected
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "hoisted", "pooled"),
+    [
+        # `python benchmarks/pass_pays.py precisions`: where it pays.
+        ("onnxruntime", "fp32", True, True),
+        ("onnxruntime", "fp16", False, False),
+        ("onnxruntime", "int8", True, False),
+        ("openvino", "bf16", True, False),
+        ("openvino", "int8", False, False),
+    ],
+)
+def test_passes_are_run_in_the_precisions_in_which_they_pay(backend, precision, hoisted, pooled):
+    wanted = pipeline.engine({"backend": backend, "precision": precision})
+    names = passes_for(wanted.backend.options, wanted, None)
+    assert ("squeeze_hoist" in names, "squeeze_pool" in names) == (hoisted, pooled)
+
+
 def test_an_fp16_engine_takes_and_gives_fp16_where_it_is_asked_for(here):
     built = build(RUN, precision="fp16", io="convert", name="half")
     with built_runner(built) as runner:
