@@ -28,24 +28,18 @@ from onnx import NodeProto
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import Array, Convolution, comes_from_gate, convolution
-from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
-from sesurgery.lowering.base import Edit, Example, Lowered, Pass
+from sesurgery.lowering._rewriting import KeepsGates, Rewrite
+from sesurgery.lowering.base import Edit, Example, Lowered
 
 
 @dataclass(frozen=True)
-class GateEpilogue(Pass):
+class GateEpilogue(KeepsGates):
     """Write a convolution that only a gate's scaling reads as a transposed one, so that the scaling fuses into it."""
 
     after: ClassVar[tuple[str, ...]] = ("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout")
     tolerance: ClassVar[float] = 1e-5
 
     spatial: bool = True
-
-    def requires(self, model: onnx.ModelProto) -> str | None:
-        return obstacle(model)
-
-    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
-        return super().ensures(before, after) or lost_gates(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)

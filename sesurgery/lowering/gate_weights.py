@@ -26,12 +26,12 @@ from onnx import NodeProto
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import attributes, comes_from_gate, convolution
-from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
-from sesurgery.lowering.base import Edit, Example, Lowered, Pass
+from sesurgery.lowering._rewriting import KeepsGates, Rewrite
+from sesurgery.lowering.base import Edit, Example, Lowered
 
 
 @dataclass(frozen=True)
-class GateWeights(Pass):
+class GateWeights(KeepsGates):
     """Scale the weights of the convolution that reads a scaled map, not the map, where the batch is fixed at 1."""
 
     after: ClassVar[tuple[str, ...]] = (
@@ -39,12 +39,6 @@ class GateWeights(Pass):
         *("squeeze_pool", "gate_epilogue"),
     )
     tolerance: ClassVar[float] = 1e-5
-
-    def requires(self, model: onnx.ModelProto) -> str | None:
-        return obstacle(model)
-
-    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
-        return super().ensures(before, after) or lost_gates(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)

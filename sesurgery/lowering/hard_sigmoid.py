@@ -21,8 +21,8 @@ from onnx import NodeProto
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import squeezes
-from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
-from sesurgery.lowering.base import Edit, Example, Lowered, Pass
+from sesurgery.lowering._rewriting import KeepsGates, Rewrite
+from sesurgery.lowering.base import Edit, Example, Lowered
 
 CLOSE = 1e-5
 """Where it ends may miss 0 and 1 by this: a sixth has no exact form."""
@@ -31,16 +31,10 @@ Line = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class HardSigmoid(Pass):
+class HardSigmoid(KeepsGates):
     """Write the hard sigmoid of a gate as one operator, whatever it was written as."""
 
     tolerance: ClassVar[float] = 1e-4
-
-    def requires(self, model: onnx.ModelProto) -> str | None:
-        return obstacle(model)
-
-    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
-        return super().ensures(before, after) or lost_gates(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)

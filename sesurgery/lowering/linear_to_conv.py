@@ -24,8 +24,8 @@ from onnx import NodeProto
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import Mean, attributes, mean, squeezes
-from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
-from sesurgery.lowering.base import Edit, Example, Lowered, Pass
+from sesurgery.lowering._rewriting import KeepsGates, Rewrite
+from sesurgery.lowering.base import Edit, Example, Lowered
 
 LINEAR = frozenset({"Gemm", "MatMul"})
 SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"})
@@ -40,20 +40,17 @@ class _CannotError(Exception):
 
 
 @dataclass(frozen=True)
-class LinearToConv(Pass):
+class LinearToConv(KeepsGates):
     """Make the linear layers of a gate 1x1 convolutions, without the reshapes around them."""
 
     after: ClassVar[tuple[str, ...]] = ("constant_gates",)
     tolerance: ClassVar[float] = 1e-5
 
-    def requires(self, model: onnx.ModelProto) -> str | None:
-        return obstacle(model)
-
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
         was, now = (sum(node.op_type in LINEAR for node in model.graph.node) for model in (before, after))
         if now > was:
             return f"it left {now} linear layers, where {was} were"
-        return super().ensures(before, after) or lost_gates(before, after)
+        return super().ensures(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)

@@ -29,22 +29,16 @@ import onnx
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import Array, Commuting, attributes, commuting, squeezes
-from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
-from sesurgery.lowering.base import Edit, Example, Lowered, Pass
+from sesurgery.lowering._rewriting import KeepsGates, Rewrite
+from sesurgery.lowering.base import Edit, Example, Lowered
 
 
 @dataclass(frozen=True)
-class SqueezeHoist(Pass):
+class SqueezeHoist(KeepsGates):
     """Take the mean of a 1x1 convolution's input, not its output, and fold the convolution into the projection."""
 
     after: ClassVar[tuple[str, ...]] = ("constant_gates", "linear_to_conv")
     tolerance: ClassVar[float] = 1e-5
-
-    def requires(self, model: onnx.ModelProto) -> str | None:
-        return obstacle(model)
-
-    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
-        return super().ensures(before, after) or lost_gates(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         edits: list[Edit] = []

@@ -55,25 +55,19 @@ from onnx import NodeProto, TensorProto
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import Array, Commuting, commuting, squeezes
-from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
-from sesurgery.lowering.base import Edit, Example, Lowered, Pass
+from sesurgery.lowering._rewriting import KeepsGates, Rewrite
+from sesurgery.lowering.base import Edit, Example, Lowered
 from sesurgery.lowering.squeeze_hoist import fold, too_large
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
-class SqueezeHoistSpatial(Pass):
+class SqueezeHoistSpatial(KeepsGates):
     """Take the mean of every tap of a spatial convolution's input instead of the mean of its output."""
 
     after: ClassVar[tuple[str, ...]] = ("linear_to_conv", "squeeze_hoist")
     tolerance: ClassVar[float] = 1e-5
-
-    def requires(self, model: onnx.ModelProto) -> str | None:
-        return obstacle(model)
-
-    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
-        return super().ensures(before, after) or lost_gates(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)

@@ -23,24 +23,18 @@ from onnx import TensorProto
 
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import Mean, mean, squeezes
-from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
-from sesurgery.lowering.base import Edit, Example, Lowered, Pass
+from sesurgery.lowering._rewriting import KeepsGates, Rewrite
+from sesurgery.lowering.base import Edit, Example, Lowered
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
-class SqueezeLayout(Pass):
+class SqueezeLayout(KeepsGates):
     """Average the map channels last, in fp32, so that no compiler copies it to NCHW for that."""
 
     after: ClassVar[tuple[str, ...]] = ("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial")
     tolerance: ClassVar[float] = 1e-5
-
-    def requires(self, model: onnx.ModelProto) -> str | None:
-        return obstacle(model)
-
-    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
-        return super().ensures(before, after) or lost_gates(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)

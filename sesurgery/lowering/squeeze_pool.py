@@ -16,19 +16,16 @@ import onnx
 from sesurgery.lowering._dataflow import Dataflow
 from sesurgery.lowering._examples import examine
 from sesurgery.lowering._gates import mean, squeezes
-from sesurgery.lowering._rewriting import Rewrite, lost_gates, obstacle
-from sesurgery.lowering.base import Edit, Example, Lowered, Pass
+from sesurgery.lowering._rewriting import KeepsGates, Rewrite
+from sesurgery.lowering.base import Edit, Example, Lowered
 
 
 @dataclass(frozen=True)
-class SqueezePool(Pass):
+class SqueezePool(KeepsGates):
     """Write the squeeze of a gate as GlobalAveragePool, which has kernels for the layout that convolutions leave."""
 
     after: ClassVar[tuple[str, ...]] = ("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial")
     tolerance: ClassVar[float] = 1e-5
-
-    def requires(self, model: onnx.ModelProto) -> str | None:
-        return obstacle(model)
 
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
         flow = Dataflow(after)
@@ -36,7 +33,7 @@ class SqueezePool(Pass):
             found = mean(squeeze, flow)
             if squeeze.op_type == "ReduceMean" and not isinstance(found, str) and found.keeps:
                 return f"squeeze {squeeze.name!r} is no pool"
-        return super().ensures(before, after) or lost_gates(before, after)
+        return super().ensures(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)

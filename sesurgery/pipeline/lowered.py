@@ -20,6 +20,7 @@ from sesurgery.diagnostics import fail
 from sesurgery.lowering import load as passes
 from sesurgery.lowering import quantize
 from sesurgery.lowering._autocast import AutoCast
+from sesurgery.lowering._batch import for_one_sample
 from sesurgery.lowering._ranges import measure
 from sesurgery.lowering.base import Edit, Lowered, Pass, name_of
 from sesurgery.lowering.base import run as lower
@@ -62,9 +63,13 @@ def lowered(
     backend: Backend = wanted.backend.options
     names = passes_for(backend, wanted, lowering)
     chosen = passes(names)
-    if not chosen and wanted.precision == "fp32":
+    alone = wanted.batch.min == wanted.batch.max == 1 and not wanted.shapes
+    if not chosen and not alone and wanted.precision == "fp32":
         return source.path
     model = onnx_io.load(source.path)
+    # What serves single samples alone gets a file that says so: some passes need to know.
+    single = for_one_sample(model) if alone else None
+    model = single or model
     decided: dict[str, Any] = {}
     deciding = [name_of(step) for step in chosen if step.needs_samples]
     if deciding and (found := calibration.samples(model, source.manifest, wanted.calibration)):
@@ -84,10 +89,10 @@ def lowered(
     changed = [edit for edit in shaped.edits if edit.changed]
     if changed:
         talk.say(f"lowered for {wanted.backend.name}: {len(changed)} edits")
-    elif wanted.precision == "fp32":
+    elif wanted.precision == "fp32" and single is None:
         return source.path
     precise, details = _precise(shaped.model, source.manifest, wanted, talk)
-    target = workspace.exports / f"{source.path.stem}.{_kind(wanted, bool(changed))}.onnx"
+    target = workspace.exports / f"{source.path.stem}.{_kind(wanted, bool(changed), single is not None)}.onnx"
     kept = [edit for edit in precise.edits if not edit.changed]
     if kept and wanted.precision not in backend.uniform:
         talk.say(f"kept in fp32: {summary(kept)}; each is named in {target.name}.manifest.json")
@@ -179,12 +184,14 @@ def _precise(
     return lower(model, [step]), details
 
 
-def _kind(wanted: Engine, changed: bool) -> str:
+def _kind(wanted: Engine, changed: bool, single: bool) -> str:
     """What tells this file from others of the network: its backend only where that makes a difference."""
     own = (wanted.calibration, wanted.io, wanted.converter) != (Calibration(), "keep", "sesurgery")
     unsigned = wanted.precision == "int8" and wanted.backend.options.int8_activations != "int8"
     apart = changed or own or unsigned
     parts = [wanted.backend.name if apart else None, wanted.precision, wanted.name if own else None]
+    if single:
+        parts.append("batch1")
     return ".".join(part for part in parts if part)
 
 

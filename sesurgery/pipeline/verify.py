@@ -9,7 +9,7 @@ from sesurgery.artifacts import Manifest, require_intact, write_text
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.models import checkpoint
 from sesurgery.pipeline import results
-from sesurgery.pipeline.specs import backend_of, catalogs
+from sesurgery.pipeline.specs import backend_of, catalogs, engine_of
 from sesurgery.pipeline.train import data_of
 from sesurgery.reports.model import BatchParity, EngineSection
 from sesurgery.serving.home import require_at_home
@@ -65,11 +65,17 @@ def verify(engine: Path, *, foreign: bool = False) -> Verified:
     tolerance = getattr(run.spec.parity, str(manifest.details["precision"]))
     entries = []
     with backend_of(manifest).load(engine) as runner:
-        for batch in run.spec.parity.batches:
+        for batch in _batches(run.spec.parity.batches, manifest):
             entries.append(BatchParity(batch, compare(reference, predict(runner, images, batch), labels, tolerance)))
     write_text(results.parity_file(folder, engine), results.dump(results.PARITY, tuple(entries)))
     results.reason_file(folder, engine).unlink(missing_ok=True)
     return Verified(engine, folder, results.engine_section(folder, engine, manifest))
+
+
+def _batches(asked: tuple[int, ...], manifest: Manifest) -> tuple[int, ...]:
+    """The sizes of the spec that an engine takes; its largest where it takes none of them."""
+    batch = engine_of(manifest).batch
+    return tuple(size for size in asked if batch.min <= size <= batch.max) or (batch.max,)
 
 
 def descends_from(manifest: Manifest, weights: str) -> bool:

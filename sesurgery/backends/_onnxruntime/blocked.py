@@ -22,6 +22,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from sesurgery.backends._onnxruntime import folded
+from sesurgery.lowering._batch import with_one_sample
 from sesurgery.lowering._gates import comes_from_gate
 from sesurgery.lowering._rewriting import Rewrite, obstacle
 
@@ -60,20 +61,6 @@ def optimised(model: onnx.ModelProto, optimise: Optimise) -> onnx.ModelProto | s
             return whole
         # Those whose map is not in blocks stay as they were.
         left_out |= misses
-
-
-def with_one_sample(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose inputs and outputs have a first dimension of 1 where it was open."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    weights = {tensor.name for tensor in model.graph.initializer}
-    for value in (*copy.graph.input, *copy.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if value.name not in weights and dims and not dims[0].HasField("dim_value"):
-            dims[0].dim_value = 1
-    # They name the open batch.
-    del copy.graph.value_info[:]
-    return copy
 
 
 def scalings(rewrite: Rewrite) -> Iterable[Scaling]:

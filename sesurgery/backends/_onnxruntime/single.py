@@ -10,6 +10,7 @@ import onnxruntime
 
 from sesurgery.backends._onnxruntime import blocked, by_batch
 from sesurgery.lowering import _numerics
+from sesurgery.lowering._batch import with_one_sample
 from sesurgery.models import onnx_io
 
 TOLERANCE = 1e-5
@@ -34,7 +35,7 @@ def improve(engine: Path, source: Path, options: onnxruntime.SessionOptions) -> 
     if isinstance(single, str):
         return ()
     general = onnx.load(engine)
-    fed = _numerics.feeds(blocked.with_one_sample(model))
+    fed = _numerics.feeds(with_one_sample(model))
     difference = _numerics.difference(_numerics.outputs(general, fed), _numerics.outputs(single, fed))
     if not difference <= TOLERANCE:
         return (f"gates are scaled as the optimiser does it: in blocks, outputs differ by {difference:.2g}",)

@@ -239,3 +239,20 @@ def test_lower_does_not_write_over_what_it_reads(empty):
     with pytest.raises(SesurgeryError, match=r"SE405.*theirs\.onnx is the file to be lowered"):
         pipeline.lower(Path("theirs.onnx"), Path("./theirs.onnx"), "tensorrt-rtx")
     assert Path("theirs.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_engine_for_single_samples_is_built_of_a_file_for_single_samples(here, precision):
+    wanted = pipeline.engine({"precision": precision, "batch": {"min": 1, "opt": 1, "max": 1}})
+    (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,))
+    source = Path(built.manifest.parents[0].path)
+    assert source.name.endswith(f"{precision}.batch1.onnx")
+    assert onnx.load(source).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+    # One graph, and nothing to choose.
+    assert all(node.op_type != "If" for node in onnx.load(built.path).graph.node)
+    # The spec asks for 128 at a time, which this engine does not take.
+    (entry,) = pipeline.verify(built.path).section.parity
+    assert entry.batch == 1
+    # The file for open batches is another one.
+    (other,) = pipeline.build_engines(RUN, Workspace(), (pipeline.engine({"precision": precision}),))
+    assert Path(other.manifest.parents[0].path) != source
