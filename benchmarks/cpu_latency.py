@@ -2,16 +2,17 @@
 
     python benchmarks/cpu_latency.py                       SE-ResNet-50, SE-ResNet-18, MobileNetV3 and EfficientNet-B0
     python benchmarks/cpu_latency.py resnet50 --rounds 60  some of them, for longer
-    python benchmarks/cpu_latency.py --engines onnxruntime,openvino
+    python benchmarks/cpu_latency.py --engines onnxruntime,openvino --batch 8
     python benchmarks/cpu_latency.py --table               the table of docs/free_se.md from the committed results
 
-Batch 1, fp32, two threads. All engines and forms of a network run in alternating rounds of one process, so that a
-machine that slows down slows all of them, and in several processes, because where memory comes to lie differs by
-process. A figure is the median over all rounds of a form's time over the plain network's time on the same engine in the
-same round, with the 95 % interval of a bootstrap over rounds. `processor` is the same of the processor time that the
-process took: less exact about two threads, but almost untouched by whatever else runs on the machine. `vs` is the
-form's time over that of the fastest plain engine. Engines are built by sesurgery's backends; `as exported` is without
-lowering passes and without what the backend does to gates, so it is what the engine makes of timm's export.
+Batch 1, or another one that engines are tuned for; fp32, two threads. All engines and forms of a network run in
+alternating rounds of one process, so that a machine that slows down slows all of them, and in several processes, since
+where memory comes to lie differs by process. A figure is the median over all rounds of a form's time over the plain
+network's time on the same engine in the same round, with the 95 % interval of a bootstrap over rounds. `processor` is
+the same of the processor time that the process took: less exact about two threads, but almost untouched by other
+programs. `vs` is the form's time over that of the fastest plain engine. Engines are built by sesurgery's
+backends; `as exported` is without lowering passes and without what the backend does to gates, so it is what the engine
+makes of timm's export.
 Weights and norm statistics are random.
 """
 
@@ -42,12 +43,14 @@ NETWORKS = ("resnet50", "resnet18", "mobilenetv3_large_100", "efficientnet_b0")
 ENGINES = ("onnxruntime", "openvino", "eager", "inductor")
 FORMS = ("plain", "as exported", "lowered")
 SHAPE = (3, 224, 224)
+LARGEST = 8
+"""The largest batch that an engine takes."""
 REPEATS = 2
 """Timed runs of each in a round, after one that is not counted; the fastest counts."""
 CONFIDENCE = 0.95
 
 
-def build(plain: str, engines: tuple[str, ...], folder: Path) -> None:
+def build(plain: str, engines: tuple[str, ...], batch: int, folder: Path) -> None:
     """Write every engine of one network, named ENGINE.FORM and its backend's suffix."""
     import onnx
 
@@ -58,7 +61,7 @@ def build(plain: str, engines: tuple[str, ...], folder: Path) -> None:
     from sesurgery.lowering.base import run
 
     name = ALL_NETWORKS[plain]
-    options = BuildOptions(batch=BatchRange(1, 1, 8), threads=THREADS)
+    options = BuildOptions(batch=BatchRange(1, batch, LARGEST), threads=THREADS)
     networks = {
         "plain": timm_network(plain, without_se=plain == name),
         "as exported": timm_network(name, without_se=False),
@@ -73,7 +76,7 @@ def build(plain: str, engines: tuple[str, ...], folder: Path) -> None:
             given = "plain" if form == "plain" else "as exported"
             if backend.source == "network":
                 passes = backend.passes if form == "lowered" else ()
-                module = lower(networks[given], SHAPE, (1, 8), passes).module
+                module = lower(networks[given], SHAPE, (1, LARGEST), passes).module
                 backend.build_network(module, SHAPE, target, options)
                 continue
             model = models[given]
@@ -97,14 +100,14 @@ def _optimised(source: Path, target: Path) -> None:
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
-def timers(plain: str, engines: tuple[str, ...], folder: Path) -> dict[str, Callable[[int], float]]:
+def timers(plain: str, engines: tuple[str, ...], batch: int, folder: Path) -> dict[str, Callable[[int], float]]:
     """For every engine and form, what runs it so often and gives the seconds of the fastest run."""
     import numpy as np
     import torch
 
     from sesurgery.backends import BACKENDS
 
-    image = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
+    image = np.random.default_rng(0).normal(size=(batch, *SHAPE)).astype(np.float32)
     torch.set_num_threads(THREADS)
     found: dict[str, Callable[[int], float]] = {}
     for engine in engines:
@@ -136,9 +139,9 @@ def _eager(network, image) -> Callable[[int], float]:
     return run
 
 
-def race(plain: str, engines: tuple[str, ...], folder: Path, rounds: int) -> dict[str, list[list[float]]]:
+def race(plain: str, engines: tuple[str, ...], batch: int, folder: Path, rounds: int) -> dict[str, list[list[float]]]:
     """Rounds of [seconds, processor seconds] for each engine and form, in one process."""
-    found = timers(plain, engines, folder)
+    found = timers(plain, engines, batch, folder)
     for run in found.values():
         run(3)
     taken: dict[str, list[list[float]]] = {name: [] for name in found}
@@ -151,7 +154,7 @@ def race(plain: str, engines: tuple[str, ...], folder: Path, rounds: int) -> dic
     return taken
 
 
-def measured(plain: str, engines: tuple[str, ...], processes: int, rounds: int) -> dict[str, object]:
+def measured(plain: str, engines: tuple[str, ...], batch: int, processes: int, rounds: int) -> dict[str, object]:
     """One network's row: ratios with their intervals."""
     import numpy as np
 
@@ -159,15 +162,21 @@ def measured(plain: str, engines: tuple[str, ...], processes: int, rounds: int) 
 
     pooled: dict[str, list[list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        build(plain, engines, Path(folder))
+        build(plain, engines, batch, Path(folder))
         for _ in range(processes):
             words = [plain, "--worker", folder, "--rounds", str(rounds), "--engines", ",".join(engines)]
+            words += ["--batch", str(batch)]
             done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
             for name, taken in json.loads(done.stdout.splitlines()[-1]).items():
                 pooled.setdefault(name, []).extend(taken)
     times = {name: np.array(taken) for name, taken in pooled.items()}
     fastest = min((name for name in times if name.endswith(".plain")), key=lambda name: np.median(times[name][:, 0]))
-    row: dict[str, object] = {"network": ALL_NETWORKS[plain], "rounds": rounds * processes, "processes": processes}
+    row: dict[str, object] = {
+        "network": ALL_NETWORKS[plain],
+        "batch": batch,
+        "rounds": rounds * processes,
+        "processes": processes,
+    }
     row["load"] = os.getloadavg()[0]
     row["forms"] = {}
     for name, taken in times.items():
@@ -181,31 +190,40 @@ def measured(plain: str, engines: tuple[str, ...], processes: int, rounds: int) 
     return row
 
 
-def measure(networks: list[str], engines: tuple[str, ...], processes: int, rounds: int) -> None:
+def measure(networks: list[str], engines: tuple[str, ...], batch: int, processes: int, rounds: int) -> None:
     """Measure networks and write the results down, those there are of others kept."""
     from sesurgery.artifacts import cpu_name, to_json, versions, write_text
     from sesurgery.backends import BACKENDS
 
-    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"rows": [], "passes": {}}
+    rows = known["rows"]
+    order = [ALL_NETWORKS[name] for name in NETWORKS]
     for plain in networks:
-        row = measured(plain, engines, processes, rounds)
-        rows = [other for other in rows if other["network"] != row["network"]] + [row]
+        row = measured(plain, engines, batch, processes, rounds)
+        rows = [other for other in rows if _what(other) != _what(row)] + [row]
         for line in _lines(row):
             print(line, flush=True)
         data = {
             "device": cpu_name(),
             "threads": THREADS,
             "versions": {**versions(), "openvino": BACKENDS.load("openvino")().probe().version},
-            "passes": {engine: list(BACKENDS.load(engine).passes) for engine in engines if engine != "eager"},
-            "rows": sorted(rows, key=lambda row: [ALL_NETWORKS[name] for name in NETWORKS].index(row["network"])),
+            "passes": {
+                **known["passes"],
+                **{engine: list(BACKENDS.load(engine).passes) for engine in engines if engine != "eager"},
+            },
+            "rows": sorted(rows, key=lambda row: (row["batch"], order.index(row["network"]))),
         }
         write_text(RESULTS, to_json(data))
+
+
+def _what(row: dict) -> str:
+    return row["network"] if row["batch"] == 1 else f"{row['network']}, batch {row['batch']}"
 
 
 def _lines(row: dict) -> list[str]:
     lines = []
     for engine in dict.fromkeys(name.partition(".")[0] for name in row["forms"]):
-        cells = [row["network"], engine]
+        cells = [_what(row), engine]
         for form in FORMS[1:]:
             found = row["forms"].get(f"{engine}.{form}")
             for kind in ("wall", "processor"):
@@ -223,7 +241,7 @@ def table() -> None:
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     lines += [line for row in data["rows"] for line in _lines(row)]
     names = ("onnxruntime", "openvino", "torch", "timm")
-    rounds = ", ".join(f"{row['rounds']} rounds of {row['network']}" for row in data["rows"])
+    rounds = ", ".join(f"{row['rounds']} rounds of {_what(row)}" for row in data["rows"])
     lines += [
         "",
         f"{data['device']}, {data['threads']} threads, {rounds}, each in {data['rows'][0]['processes']} processes.",
@@ -239,6 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", help=f"of {', '.join(NETWORKS)}")
     parser.add_argument("--engines", default=",".join(ENGINES), help=f"of {', '.join(ENGINES)}")
+    parser.add_argument("--batch", type=int, default=1, help=f"samples, at most {LARGEST}")
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=30, help="in each process")
     parser.add_argument("--table", action="store_true", help="write the table of docs/free_se.md from the results")
@@ -251,9 +270,9 @@ def main() -> None:
     if given.table:
         table()
     elif given.worker:
-        print(json.dumps(race(given.networks[0], engines, given.worker, given.rounds)))
+        print(json.dumps(race(given.networks[0], engines, given.batch, given.worker, given.rounds)))
     else:
-        measure(given.networks or list(NETWORKS), engines, given.processes, given.rounds)
+        measure(given.networks or list(NETWORKS), engines, given.batch, given.processes, given.rounds)
 
 
 if __name__ == "__main__":

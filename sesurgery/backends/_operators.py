@@ -11,10 +11,9 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from sesurgery.backends import _branches
-from sesurgery.backends._onnxruntime.by_batch import ANY, ONE
+from sesurgery.backends._onnxruntime.by_batch import ANY, when
 from sesurgery.backends._source import word
 
-WHEN = {ONE: "for a batch of 1", ANY: "for every other batch"}
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv")
 INTEGERS = ("int8", "uint8")
 
@@ -61,10 +60,10 @@ def read(engine: Path, source: onnx.ModelProto | None = None) -> tuple[Graph, ..
     }
     made = {} if source is None else _made(source.graph)
     found = list(_branches.graphs(model.graph))
-    if set(WHEN) <= {graph.name for graph in found}:
-        # What chooses between the two computes nothing.
-        found = found[1:]
-    return tuple(Graph(graph.name, WHEN.get(graph.name, ""), _operators(graph, types, made)) for graph in found)
+    if any(graph.name == ANY for graph in found):
+        # What chooses between the others computes nothing.
+        found = [graph for graph in found if when(graph.name)]
+    return tuple(Graph(graph.name, when(graph.name), _operators(graph, types, made)) for graph in found)
 
 
 def _operators(graph: GraphProto, types: Mapping[str, str], made: Mapping[str, str]) -> tuple[Operator, ...]:

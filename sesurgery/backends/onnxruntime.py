@@ -28,7 +28,7 @@ from onnx import TensorProto
 
 from sesurgery.artifacts import cpu_name
 from sesurgery.backends import _branches, _feeds, _source
-from sesurgery.backends._onnxruntime import single
+from sesurgery.backends._onnxruntime import special
 from sesurgery.backends.base import (
     Array,
     Backend,
@@ -120,7 +120,7 @@ class OnnxRuntime(Backend):
                 if not large:
                     _bring_weights_in(written, onnx.parent)
                 if self.provider == "cpu" and not large and options.precision == "fp32":
-                    notes += single.improve(written, onnx, session_options)
+                    notes += special.improve(written, onnx, session_options, options.batch)
             except Exception as error:  # its exceptions share no base class but Exception
                 raise fail("SE604", f"ONNX Runtime cannot build {onnx}: {error}") from error
             if self.provider == "cpu":

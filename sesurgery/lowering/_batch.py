@@ -1,4 +1,4 @@
-"""A graph for an open batch, as one for single samples."""
+"""A graph for an open batch, as one for batches of one size."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from onnx import ModelProto, ValueInfoProto
 from sesurgery.lowering._rewriting import LIMIT
 
 
-def with_one_sample(model: ModelProto) -> ModelProto:
-    """A copy whose inputs and outputs have a first dimension of 1 where it was open."""
+def with_batch(model: ModelProto, size: int) -> ModelProto:
+    """A copy whose inputs and outputs have a first dimension of `size` where it was open."""
     copy = ModelProto()
     copy.CopyFrom(model)
     for value in _open(copy):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
+        value.type.tensor_type.shape.dim[0].dim_value = size
     # They name the open batch.
     del copy.graph.value_info[:]
     return copy
@@ -23,7 +23,7 @@ def for_one_sample(model: ModelProto) -> ModelProto | None:
     """The same; None where nothing was open, or the shapes do not work out with one sample or cannot be inferred."""
     if not _open(model) or model.ByteSize() > LIMIT:
         return None
-    single = with_one_sample(model)
+    single = with_batch(model, 1)
     try:
         onnx.shape_inference.infer_shapes(single, check_type=True, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sesurgery.artifacts import Manifest, require_intact, write_text
+from sesurgery.backends.base import Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.models import checkpoint
 from sesurgery.pipeline import results
-from sesurgery.pipeline.specs import backend_of, catalogs, engine_of
+from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.train import data_of
 from sesurgery.reports.model import BatchParity, EngineSection
 from sesurgery.serving.home import require_at_home
@@ -65,17 +66,17 @@ def verify(engine: Path, *, foreign: bool = False) -> Verified:
     tolerance = getattr(run.spec.parity, str(manifest.details["precision"]))
     entries = []
     with backend_of(manifest).load(engine) as runner:
-        for batch in _batches(run.spec.parity.batches, manifest):
+        for batch in _batches(run.spec.parity.batches, runner):
             entries.append(BatchParity(batch, compare(reference, predict(runner, images, batch), labels, tolerance)))
     write_text(results.parity_file(folder, engine), results.dump(results.PARITY, tuple(entries)))
     results.reason_file(folder, engine).unlink(missing_ok=True)
     return Verified(engine, folder, results.engine_section(folder, engine, manifest))
 
 
-def _batches(asked: tuple[int, ...], manifest: Manifest) -> tuple[int, ...]:
-    """The sizes of the spec that an engine takes; its largest where it takes none of them."""
-    batch = engine_of(manifest).batch
-    return tuple(size for size in asked if batch.min <= size <= batch.max) or (batch.max,)
+def _batches(asked: tuple[int, ...], runner: Runner) -> tuple[int, ...]:
+    """The sizes of the spec; of an engine whose batch is fixed, that one."""
+    size = runner.inputs[0].shape[0] if runner.inputs and runner.inputs[0].shape else None
+    return (size,) if isinstance(size, int) else asked
 
 
 def descends_from(manifest: Manifest, weights: str) -> bool:

@@ -25,7 +25,7 @@ from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
 from sesurgery.lowering import _numerics, load
-from sesurgery.lowering._batch import with_one_sample
+from sesurgery.lowering._batch import with_batch
 from sesurgery.lowering.base import run
 from sesurgery.lowering.precision import Precision
 from sesurgery.models.export import export
@@ -147,7 +147,7 @@ def test_onnx_runtime_changes_no_layout_for_the_gates(networks: dict[str, onnx.M
     given = networks["seresnet50"]
     counts = {}
     for name, model in {"exported": given, "lowered": run(given, load(OnnxRuntime.passes), verify=True).model}.items():
-        onnx.save(with_one_sample(model), tmp_path / "net.onnx")
+        onnx.save(with_batch(model, 1), tmp_path / "net.onnx")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")

@@ -1,4 +1,4 @@
-"""Scaling by a gate in ONNX Runtime's blocked layout, for one sample.
+"""Scaling by a gate in ONNX Runtime's blocked layout, for batches of one size.
 
 On the CPU its optimiser gives convolutions, pools and sums of equal shapes operators that keep maps in blocks of 8 or
 16 channels (the domain com.microsoft.nchwc). For a product of a map and a gate it has none: the map is copied to NCHW,
@@ -9,7 +9,9 @@ In blocks those weights lie in memory as the gate does, and the operator takes t
 not, it asks for constants. So it is given constants as stand-ins, fuses sum and ReLU into those convolutions as it does
 everywhere, and afterwards the gate takes the stand-in's place.
 
-Weights are the same for all samples of a batch and gates are not, so this is for batch 1. `folded` goes on from there.
+Weights are the same for all samples of a batch and gates are not. In blocks, though, a batch of maps lies in memory as
+one map of all their channels does, and that is how it is scaled, in a graph for batches of one size. For single
+samples `folded` goes on from there.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from sesurgery.backends._onnxruntime import folded
-from sesurgery.lowering._batch import with_one_sample
+from sesurgery.lowering._batch import with_batch
 from sesurgery.lowering._gates import comes_from_gate
 from sesurgery.lowering._rewriting import Rewrite, obstacle
 
@@ -44,27 +46,27 @@ class Scaling:
     """Height times width of the map, where they are known."""
 
 
-def optimised(model: onnx.ModelProto, optimise: Optimise) -> onnx.ModelProto | str:
-    """The optimised graph of `model` for batch 1, its gates' scalings in blocks; or why it cannot be."""
+def optimised(model: onnx.ModelProto, optimise: Optimise, size: int) -> onnx.ModelProto | str:
+    """The optimised graph of `model` for batches of `size`, its gates' scalings in blocks; or why it cannot be."""
     if (reason := obstacle(model)) is not None:
         return reason
-    single = with_one_sample(model)
+    fixed = with_batch(model, size)
     left_out: set[str] = set()
     while True:
-        rewrite = Rewrite(single)
-        found = [scaling for scaling in scalings(rewrite) if scaling.node.output[0] not in left_out]
+        rewrite = Rewrite(fixed)
+        found = [scaling for scaling in scalings(rewrite, size) if scaling.node.output[0] not in left_out]
         if not found:
             return "no gate scales a map that the optimiser keeps in blocks"
-        whole = optimise(_with_stand_ins(found, rewrite))
-        misses = _place(whole.graph, found, len(single.graph.output))
+        whole = optimise(_with_stand_ins(found, rewrite, size))
+        misses = _place(whole.graph, found, len(fixed.graph.output), size)
         if not misses:
             return whole
         # Those whose map is not in blocks stay as they were.
         left_out |= misses
 
 
-def scalings(rewrite: Rewrite) -> Iterable[Scaling]:
-    """All products of a map and a gate, in the order of the graph."""
+def scalings(rewrite: Rewrite, size: int) -> Iterable[Scaling]:
+    """All products of a map and a gate of `size` samples, in the order of the graph."""
     flow, branches = rewrite.flow, rewrite.flow.gates()
     for node in flow.nodes:
         if node.op_type != "Mul" or node.output[0] in branches:
@@ -76,7 +78,7 @@ def scalings(rewrite: Rewrite) -> Iterable[Scaling]:
                 comes_from_gate(gate, flow, branches)
                 and isinstance(channels, int)
                 and channels > 1
-                and flow.shape(gate) == (1, channels, 1, 1)
+                and flow.shape(gate) == (size, channels, 1, 1)
                 and flow.dtype(gate) == TensorProto.FLOAT
                 and gate not in rewrite.outputs
             ):
@@ -86,7 +88,7 @@ def scalings(rewrite: Rewrite) -> Iterable[Scaling]:
                 break
 
 
-def _with_stand_ins(found: Iterable[Scaling], rewrite: Rewrite) -> onnx.ModelProto:
+def _with_stand_ins(found: Iterable[Scaling], rewrite: Rewrite, size: int) -> onnx.ModelProto:
     gates = {scaling.gate: scaling.channels for scaling in found}
     for number, scaling in enumerate(found):
         node, channels = scaling.node, scaling.channels
@@ -97,12 +99,13 @@ def _with_stand_ins(found: Iterable[Scaling], rewrite: Rewrite) -> onnx.ModelPro
     rewrite.outputs |= set(gates)
     model = rewrite.finish()
     model.graph.output.extend(
-        helper.make_tensor_value_info(gate, TensorProto.FLOAT, [1, channels, 1, 1]) for gate, channels in gates.items()
+        helper.make_tensor_value_info(gate, TensorProto.FLOAT, [size, channels, 1, 1])
+        for gate, channels in gates.items()
     )
     return model
 
 
-def _place(graph: onnx.GraphProto, found: Iterable[Scaling], outputs: int) -> set[str]:
+def _place(graph: onnx.GraphProto, found: Iterable[Scaling], outputs: int, size: int) -> set[str]:
     """Put the gates in their stand-ins' places; gives the outputs of the scalings where that is not possible."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     numbers = {scaling.node.output[0]: FIRST + number for number, scaling in enumerate(found)}
@@ -128,15 +131,35 @@ def _place(graph: onnx.GraphProto, found: Iterable[Scaling], outputs: int) -> se
         if gate == scaling.gate and channels > scaling.channels:
             # It ends with an operator that there is not in blocks: nothing has filled it up.
             gate = _filled_up(graph, gate, channels - scaling.channels, weight)
-        graph.initializer.append(numpy_helper.from_array(np.array([channels, 1, 1, 1]), shape))
+        graph.initializer.append(numpy_helper.from_array(np.array([size * channels, 1, 1, 1]), shape))
         graph.node.append(helper.make_node("Reshape", [gate, shape], [weight], name=f"{weight}_Reshape"))
         graph.initializer.remove(weights[node.input[1]])
         node.input[1] = weight
+        if size > 1:
+            _as_one_map(graph, node, channels, size)
     del graph.output[outputs:]
-    folded.fold(graph, sizes, BLOCKED)
+    if size == 1:
+        folded.fold(graph, sizes, BLOCKED)
     _sort(graph)
     del graph.value_info[:]
     return set()
+
+
+def _as_one_map(graph: onnx.GraphProto, node: NodeProto, channels: int, size: int) -> None:
+    """Let a scaling read, add and write a batch of maps as one map of all their channels."""
+    one, batch = f"{node.name}_one_map", f"{node.name}_batch"
+    graph.initializer.append(numpy_helper.from_array(np.array([1, size * channels, 0, 0]), one))
+    graph.initializer.append(numpy_helper.from_array(np.array([size, channels, 0, 0]), batch))
+    for index, name in enumerate(node.input):
+        # The map, and what is added; between them are the gate and no bias.
+        if index in (0, 3):
+            seen = f"{node.name}_{index}"
+            graph.node.append(helper.make_node("Reshape", [name, one], [seen], name=f"{seen}_Reshape"))
+            node.input[index] = seen
+    written, node.output[0] = node.output[0], f"{node.name}_maps"
+    graph.node.append(helper.make_node("Reshape", [node.output[0], batch], [written], name=f"{batch}_Reshape"))
+    (group,) = [attribute for attribute in node.attribute if attribute.name == "group"]
+    group.i = size * channels
 
 
 def _number(weight: TensorProto | None) -> float | None:

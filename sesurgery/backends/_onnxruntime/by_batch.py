@@ -1,79 +1,117 @@
-"""One engine with two graphs: one for a single sample, and one for any batch. Weights that both have stand once."""
+"""One engine with several graphs, for batches of certain sizes and for any other. Weights that they have stand once."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
-ONE, ANY = "one_sample", "any_batch"
+ANY = "any_batch"
+CHOICE = "batch"
+"""How the nodes begin that look at the batch and choose."""
 
 
-def joined(single: onnx.ModelProto, general: onnx.ModelProto) -> onnx.ModelProto:
-    """A model that runs `single` where the first dimension of the first input is 1, and `general` elsewhere."""
+def name_of(size: int) -> str:
+    """What the graph for a batch of `size` is called."""
+    return f"batch_{size}"
+
+
+def when(name: str) -> str:
+    """When a graph of that name runs; empty for one that only chooses, or of a model without a choice."""
+    if name == ANY:
+        return "for every other batch"
+    found = re.fullmatch(r"batch_(\d+)", name)
+    return f"for a batch of {found[1]}" if found else ""
+
+
+def joined(special: Mapping[int, onnx.ModelProto], general: onnx.ModelProto) -> onnx.ModelProto:
+    """A model that runs `special[n]` where the first dimension of the first input is n, and `general` elsewhere."""
     model = onnx.ModelProto()
     model.CopyFrom(general)
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    by_content = {_content(tensor): name for name, tensor in weights.items()}
-    shared = {
-        tensor.name: name
-        for tensor in single.graph.initializer
-        if (name := by_content.get(_content(tensor))) is not None
-    }
-    # Those that fold gates have their weights in another shape: it stays so, and the other graph, in which this costs
-    # nothing that counts, takes its own view of them.
-    by_bytes = {content[::2]: name for content, name in by_content.items() if name not in shared.values()}
-    views: dict[str, list[int]] = {}
-    for tensor in single.graph.initializer:
-        if tensor.name not in shared and (name := by_bytes.pop(_content(tensor)[::2], None)) is not None:
-            views[name] = list(weights[name].dims)
-            weights[name].dims[:] = tensor.dims
-            shared[tensor.name] = name
-    one, other = _branch(single.graph, ONE, shared), _branch(general.graph, ANY, {name: name for name in weights})
-    for name, dims in views.items():
-        shape, view = f"{ANY}/{name}_shape", f"{ANY}/{name}"
-        graph.initializer.append(numpy_helper.from_array(np.array(dims), shape))
-        for node in other.node:
-            node.input[:] = [view if value == name else value for value in node.input]
-        other.node.insert(0, helper.make_node("Reshape", [name, shape], [view], name=f"{view}_Reshape"))
-    graph.initializer.extend(
-        [numpy_helper.from_array(np.array(0), f"{ONE}/axis"), numpy_helper.from_array(np.array(1), f"{ONE}/size")]
-    )
     first = next(value for value in graph.input if value.name not in weights)
+    by_bytes: dict[tuple[int, bytes], list[str]] = {}
+    for name, tensor in weights.items():
+        by_bytes.setdefault(_bytes(tensor), []).append(name)
+    shared = {ANY: {name: name for name in weights}}
+    taken: set[str] = set()
+    for size, part in special.items():
+        known = shared[name_of(size)] = {}
+        for tensor in part.graph.initializer:
+            if not (names := by_bytes.get(_bytes(tensor))):
+                continue
+            # Some graphs have weights in other shapes, and take their own view of them where another one came first.
+            name = next((name for name in names if weights[name].dims == tensor.dims), names[0])
+            known[tensor.name] = name
+            if name not in taken:
+                taken.add(name)
+                weights[name].dims[:] = tensor.dims
+    branches = {ANY: _branch(general.graph, ANY, shared[ANY], weights)}
+    for size, part in special.items():
+        branches[name_of(size)] = _branch(part.graph, name_of(size), shared[name_of(size)], weights)
     del graph.node[:]
-    graph.node.extend(
-        [
-            helper.make_node("Shape", [first.name], [f"{ONE}/shape"], name=f"{ONE}/Shape"),
-            helper.make_node("Gather", [f"{ONE}/shape", f"{ONE}/axis"], [f"{ONE}/batch"], name=f"{ONE}/Gather"),
-            helper.make_node("Equal", [f"{ONE}/batch", f"{ONE}/size"], [f"{ONE}/asked"], name=f"{ONE}/Equal"),
-            helper.make_node(
-                "If",
-                [f"{ONE}/asked"],
-                [value.name for value in graph.output],
-                name="by_batch",
-                then_branch=one,
-                else_branch=other,
-            ),
-        ]
-    )
+    graph.initializer.append(numpy_helper.from_array(np.array(0), f"{CHOICE}/axis"))
+    shape, batch = f"{CHOICE}/shape", f"{CHOICE}/size"
+    graph.node.append(helper.make_node("Shape", [first.name], [shape], name=f"{CHOICE}/Shape"))
+    graph.node.append(helper.make_node("Gather", [shape, f"{CHOICE}/axis"], [batch], name=f"{CHOICE}/Gather"))
+    chosen = branches[ANY]
+    for size in reversed(special):
+        asked = f"{CHOICE}/{size}"
+        graph.initializer.append(numpy_helper.from_array(np.array(size), f"{asked}/size"))
+        graph.node.append(
+            helper.make_node("Equal", [batch, f"{asked}/size"], [f"{asked}/asked"], name=f"{asked}/Equal")
+        )
+        chosen = _choice(f"{asked}/asked", f"{asked}/If", branches[name_of(size)], chosen)
+    (node,) = chosen.node
+    # The outermost choice is the model's own.
+    node.output[:] = [value.name for value in graph.output]
+    graph.node.append(node)
     del graph.value_info[:]
-    known = {entry.domain for entry in model.opset_import}
-    model.opset_import.extend(entry for entry in single.opset_import if entry.domain not in known)
+    domains = {entry.domain for entry in model.opset_import}
+    for part in special.values():
+        model.opset_import.extend(entry for entry in part.opset_import if entry.domain not in domains)
+        domains |= {entry.domain for entry in part.opset_import}
     return model
 
 
-def _branch(graph: onnx.GraphProto, name: str, shared: dict[str, str]) -> onnx.GraphProto:
+def _choice(asked: str, name: str, one: onnx.GraphProto, other: onnx.GraphProto) -> onnx.GraphProto:
+    """A graph that runs the one where `asked` holds, else the other."""
+    graph = onnx.GraphProto()
+    graph.name = name
+    for value in other.output:
+        result = graph.output.add()
+        result.CopyFrom(value)
+        result.name = f"{name}/{value.name}"
+    outputs = [value.name for value in graph.output]
+    graph.node.append(helper.make_node("If", [asked], outputs, name=name, then_branch=one, else_branch=other))
+    return graph
+
+
+def _branch(
+    graph: onnx.GraphProto, name: str, shared: Mapping[str, str], weights: Mapping[str, onnx.TensorProto]
+) -> onnx.GraphProto:
     """A graph's nodes and those weights that it does not share, with names of their own; inputs come from around it."""
     branch = onnx.GraphProto()
     branch.name = name
-    branch.node.extend(graph.node)
-    branch.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in shared)
     own = {value: f"{name}/{value}" for node in graph.node for value in node.output if value}
-    own |= {tensor.name: f"{name}/{tensor.name}" for tensor in branch.initializer}
-    for tensor in branch.initializer:
-        tensor.name = own[tensor.name]
-    for node in branch.node:
+    views: list[NodeProto] = []
+    for tensor in graph.initializer:
+        if tensor.name not in shared:
+            own[tensor.name] = f"{name}/{tensor.name}"
+            kept = branch.initializer.add()
+            kept.CopyFrom(tensor)
+            kept.name = own[tensor.name]
+        elif weights[shared[tensor.name]].dims != tensor.dims:
+            own[tensor.name] = view = f"{name}/{tensor.name}"
+            shape = numpy_helper.from_array(np.array(tensor.dims, np.int64), f"{view}_shape")
+            branch.initializer.append(shape)
+            views.append(helper.make_node("Reshape", [shared[tensor.name], shape.name], [view], name=f"{view}_Reshape"))
+    branch.node.extend([*views, *graph.node])
+    for node in branch.node[len(views) :]:
         # Names may be left out, but two nodes may not have the same.
         node.name = f"{name}/{node.name}" if node.name else ""
         node.input[:] = [own.get(value, shared.get(value, value)) for value in node.input]
@@ -85,5 +123,5 @@ def _branch(graph: onnx.GraphProto, name: str, shared: dict[str, str]) -> onnx.G
     return branch
 
 
-def _content(tensor: onnx.TensorProto) -> tuple[int, tuple[int, ...], bytes]:
-    return tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes()
+def _bytes(tensor: onnx.TensorProto) -> tuple[int, bytes]:
+    return tensor.data_type, numpy_helper.to_array(tensor).tobytes()

@@ -10,8 +10,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from sesurgery.backends import _branches
 from sesurgery.backends._onnxruntime import blocked
-from sesurgery.backends.base import BuildOptions
+from sesurgery.backends._onnxruntime.by_batch import when
+from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.lowering import _examples, _numerics, load
 from sesurgery.lowering.base import run
@@ -42,16 +44,17 @@ def network(batch: str = "N", channels: int = 32, extra: str = "", output: str =
     return _examples.model(text)
 
 
-def built(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
+def built(
+    model: onnx.ModelProto, folder: Path, batch: BatchRange | None = None
+) -> tuple[onnx.ModelProto, Path, tuple[str, ...]]:
     source, engine = folder / "net.onnx", folder / "net.engine.onnx"
     onnx.save(run(model, load(OnnxRuntime.passes)).model, source)
-    report = OnnxRuntime().build(source, engine, BuildOptions())
+    report = OnnxRuntime().build(source, engine, BuildOptions(batch=batch or BatchRange()))
     return onnx.load(engine), engine, report.notes
 
 
 def branches(engine: onnx.ModelProto) -> dict[str, onnx.GraphProto]:
-    (choice,) = [node for node in engine.graph.node if node.op_type == "If"]
-    return {attribute.g.name: attribute.g for attribute in choice.attribute}
+    return {graph.name: graph for graph in _branches.graphs(engine.graph) if when(graph.name)}
 
 
 def kinds(graph: onnx.GraphProto, *around: onnx.GraphProto) -> set[str]:
@@ -61,14 +64,11 @@ def kinds(graph: onnx.GraphProto, *around: onnx.GraphProto) -> set[str]:
 
 
 def folds(graph: onnx.GraphProto) -> int:
-    """Convolutions whose weights are scaled before they run."""
+    """Convolutions whose weights are scaled before they run: weights of the graph, through a convolution."""
     made_by = {name: node for node in graph.node for name in node.output}
-    convs = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in made_by]
-    return sum(
-        any(made_by.get(name, node).op_type == "Conv" for name in made_by[node.input[1]].input[:1])
-        and made_by[made_by[node.input[1]].input[0]].input[0] not in made_by
-        for node in convs
-    )
+    shaped = [made_by[node.input[1]] for node in graph.node if node.op_type == "Conv" and node.input[1] in made_by]
+    scaled = [made_by[node.input[0]] for node in shaped if node.input[0] in made_by]
+    return sum(node.op_type == "Conv" and node.input[0] not in made_by for node in scaled)
 
 
 def same(model: onnx.ModelProto, engine: Path, batches: tuple[int, ...] = (1, 2, 5)) -> None:
@@ -83,10 +83,10 @@ def same(model: onnx.ModelProto, engine: Path, batches: tuple[int, ...] = (1, 2,
 def test_one_sample_has_a_graph_of_its_own_and_all_batches_the_same_numbers(channels: int, tmp_path: Path) -> None:
     model = network(channels=channels)
     engine, path, notes = built(model, tmp_path)
-    assert any("single samples" in note for note in notes)
+    assert any("a batch of 1 has a graph of its own" in note for note in notes)
     graphs = branches(engine)
     # Scaling, sum and ReLU are the epilogue of a convolution whose weights are the gate.
-    assert not kinds(graphs["one_sample"], engine.graph) & {"Mul", "Add", "Relu"}
+    assert not kinds(graphs["batch_1"], engine.graph) & {"Mul", "Add", "Relu"}
     assert "Mul" in kinds(graphs["any_batch"], engine.graph)
     same(model, path)
 
@@ -130,16 +130,44 @@ def test_a_gate_may_scale_two_maps(tmp_path: Path) -> None:
         numpy_helper.from_array(np.random.default_rng(5).normal(size=(32, 32, 1, 1)).astype(np.float32), "g")
     )
     engine, path, _ = built(model, tmp_path)
-    assert "Mul" not in kinds(branches(engine)["one_sample"], engine.graph)
+    assert "Mul" not in kinds(branches(engine)["batch_1"], engine.graph)
     same(model, path)
 
 
-def test_a_file_of_two_samples_is_left_to_the_optimiser(tmp_path: Path) -> None:
-    model = network(batch="2")
+@pytest.mark.parametrize("channels", [32, 20])
+def test_a_file_of_two_samples_scales_them_as_one_map(channels: int, tmp_path: Path) -> None:
+    model = network(batch="2", channels=channels)
     engine, path, _ = built(model, tmp_path)
-    assert "If" not in kinds(engine.graph)
-    assert "Mul" in kinds(engine.graph)
+    assert not kinds(engine.graph) & {"If", "Mul", "Add", "Relu"}
+    # Gates differ by sample, so that none can be in the weights.
+    assert folds(engine.graph) == 0
     same(model, path, (2,))
+
+
+@pytest.mark.parametrize("channels", [32, 20])
+def test_the_batch_an_engine_is_tuned_for_has_a_graph_of_its_own(channels: int, tmp_path: Path) -> None:
+    model = network(channels=channels)
+    engine, path, notes = built(model, tmp_path, BatchRange(1, 4, 64))
+    assert any("a batch of 1 and 4 has a graph of its own" in note for note in notes)
+    graphs = branches(engine)
+    assert set(graphs) == {"batch_1", "batch_4", "any_batch"}
+    assert not kinds(graphs["batch_4"], engine.graph) & {"Mul", "Add", "Relu"}
+    assert (folds(graphs["batch_1"]), folds(graphs["batch_4"])) == (1, 0)
+    large = [
+        array.tobytes()
+        for graph in (engine.graph, *graphs.values())
+        for tensor in graph.initializer
+        if (array := numpy_helper.to_array(tensor)).size > 64
+    ]
+    assert len(large) == len(set(large))
+    same(model, path, (1, 2, 4, 5))
+
+
+def test_an_engine_for_larger_batches_has_no_graph_for_one(tmp_path: Path) -> None:
+    model = network()
+    engine, path, _ = built(model, tmp_path, BatchRange(2, 4, 64))
+    assert set(branches(engine)) == {"batch_4", "any_batch"}
+    same(model, path, (2, 4))
 
 
 def test_no_stand_in_is_left_and_equal_weights_stand_once(tmp_path: Path) -> None:
@@ -160,7 +188,7 @@ def test_a_gate_that_is_an_output_keeps_its_product(tmp_path: Path) -> None:
 
 
 def test_numbers_that_differ_keep_the_optimisers_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sesurgery.backends._onnxruntime.single.TOLERANCE", -1.0)
+    monkeypatch.setattr("sesurgery.backends._onnxruntime.special.TOLERANCE", -1.0)
     engine, path, notes = built(network(), tmp_path)
     assert any("outputs differ" in note for note in notes)
     assert "If" not in kinds(engine.graph)

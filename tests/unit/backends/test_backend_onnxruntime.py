@@ -72,7 +72,7 @@ def test_an_fp16_engine_says_that_its_kernels_compute_in_fp32(fp16: Path, fp32: 
 
 def test_a_fixed_batch_is_noted_and_kept(fixed_batch: Path, tmp_path: Path, images) -> None:
     report = OnnxRuntime().build(fixed_batch, tmp_path / "e.onnx", BuildOptions())
-    assert report.notes == ("input 'x' has a fixed batch of 4 in the file: 1 to 64 does not apply",)
+    assert report.notes[0] == "input 'x' has a fixed batch of 4 in the file: 1 to 64 does not apply"
     with (
         OnnxRuntime().load(tmp_path / "e.onnx") as runner,
         pytest.raises(SesurgeryError, match=r"SE606.*\[2, 3, 8, 8\], expected \[4, 3, 8, 8\]"),

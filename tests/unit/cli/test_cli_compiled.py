@@ -30,7 +30,7 @@ def test_both_graphs_of_an_engine_are_listed_with_their_convolutions(sesurgery, 
     for words in (["inspect", ENGINE, "--compiled"], ["inspect", ENGINE]):
         ended = sesurgery(*words)
         assert ended.code == 0, ended.err
-        assert "one_sample, for a batch of 1: " in ended.out
+        assert "batch_1, for a batch of 1: " in ended.out
         (general,) = [line for line in ended.out.splitlines() if line.startswith("any_batch, for every other batch: ")]
         assert general.endswith(f"convolutions: {CONVOLUTIONS + 2 * GATES} in fp32")
         assert "nchwc.Conv+Relu " in ended.out
@@ -39,14 +39,14 @@ def test_both_graphs_of_an_engine_are_listed_with_their_convolutions(sesurgery, 
 
 def test_what_is_listed_is_what_runs(sesurgery, here):
     graphs = {graph["name"]: graph for graph in json.loads(sesurgery("inspect", ENGINE, "--json").out)["graphs"]}
-    assert set(graphs) == {"one_sample", "any_batch"}
-    for name, batch in (("one_sample", 1), ("any_batch", 3)):
+    assert set(graphs) == {"batch_1", "any_batch"}
+    for name, batch in (("batch_1", 1), ("any_batch", 3)):
         listed = {layer["name"] for layer in graphs[name]["layers"]}
         assert len(listed) == graphs[name]["kernels"]
         assert {kernel for kernel in kernels_run(batch) if "/" in kernel} == listed | CHOICE
 
 
-CHOICE = {"one_sample/Shape", "one_sample/Gather", "one_sample/Equal"}
+CHOICE = {"batch/Shape", "batch/Gather", "batch/1/Equal", "batch/1/If"}
 """What looks at the batch."""
 
 
