@@ -53,8 +53,8 @@ def improve(engine: Path, source: Path, options: onnxruntime.SessionOptions, bat
     if whole.ByteSize() > onnx_io.LIMIT:
         return (f"{LEFT}: several graphs would be larger than 2 GiB",)
     onnx.save(whole, engine)
-    sizes = " and ".join(str(size) for size in special)
-    return (f"a batch of {sizes} has a graph of its own: there gates are scaled in blocks of channels",)
+    sizes = " and ".join(f"a batch of {size}" for size in special)
+    return (f"{sizes} has a graph of its own, in which gates are scaled in blocks of channels",)
 
 
 def _fixed_batch(model: onnx.ModelProto) -> int:

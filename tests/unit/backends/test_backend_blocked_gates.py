@@ -148,7 +148,7 @@ def test_a_file_of_two_samples_scales_them_as_one_map(channels: int, tmp_path: P
 def test_the_batch_an_engine_is_tuned_for_has_a_graph_of_its_own(channels: int, tmp_path: Path) -> None:
     model = network(channels=channels)
     engine, path, notes = built(model, tmp_path, BatchRange(1, 4, 64))
-    assert any("a batch of 1 and 4 has a graph of its own" in note for note in notes)
+    assert any("a batch of 1 and a batch of 4 has a graph of its own" in note for note in notes)
     graphs = branches(engine)
     assert set(graphs) == {"batch_1", "batch_4", "any_batch"}
     assert not kinds(graphs["batch_4"], engine.graph) & {"Mul", "Add", "Relu"}

@@ -78,7 +78,8 @@ def test_a_fixed_batch_is_noted_and_kept(fixed_batch: Path, tmp_path: Path, imag
         pytest.raises(SesurgeryError, match=r"SE606.*\[2, 3, 8, 8\], expected \[4, 3, 8, 8\]"),
     ):
         runner.infer(images(2))
-    assert OnnxRuntime().build(fixed_batch, tmp_path / "e.onnx", BuildOptions(batch=BatchRange(4, 4, 4))).notes == ()
+    again = OnnxRuntime().build(fixed_batch, tmp_path / "e.onnx", BuildOptions(batch=BatchRange(4, 4, 4)))
+    assert not any("fixed batch" in note for note in again.notes)
 
 
 def test_weights_outside_the_file_end_up_in_the_engine(fp32: Path, tmp_path: Path, images) -> None:
