@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench clean help
+.PHONY: demo test gpu check format clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install, then spec -> surgery -> training -> engine -> parity -> latency report on real data"
 	@echo "make test    install, then run the tests"
+	@echo "make gpu     on a machine with an NVIDIA GPU: build pycuda there, run the GPU tests and the GPU benchmark"
 	@echo "make check   formatting, lint, types, import layers"
 	@echo "make format  rewrite the sources in the project's format"
 
@@ -25,6 +26,14 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -q -n auto
+
+# pycuda has no wheels: it is compiled against the CUDA toolkit of the machine, whose nvcc must be found.
+gpu: $(READY)
+	@command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "no NVIDIA GPU here: nvidia-smi is not found, or finds none" >&2; exit 1; }
+	@command -v nvcc >/dev/null || { echo "nvcc is not found: install the CUDA toolkit, and put its bin folder on PATH" >&2; exit 1; }
+	@$(BIN)/pip install --disable-pip-version-check --progress-bar off -q --no-binary pycuda -e '.[tensorrt]'
+	@$(BIN)/python -m pytest -q -rs tests/gpu
+	@$(BIN)/python benchmarks/gpu/latency.py
 
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet .

@@ -39,7 +39,7 @@ def command(
     """Rewrite an ONNX file so that attention blocks cost less on a backend; its function is kept, and compared.
 
     What a backend does to gates while it builds an engine is not in the file: onnxruntime scales them in blocks of
-    channels for single samples.
+    channels, for single samples and for the batch that an engine is tuned for.
     """
     from sesurgery import pipeline
 

@@ -35,7 +35,11 @@ def improve(engine: Path, source: Path, options: onnxruntime.SessionOptions, bat
 
     model = onnx_io.load(source)
     general = onnx.load(engine)
-    fixed = _fixed_batch(model)
+    batches = _batches(model)
+    if len(batches) > 1:
+        # One input does not tell what another one has.
+        return ()
+    fixed = next((size for size in batches if isinstance(size, int)), 0)
     special: dict[int, onnx.ModelProto] = {}
     for size in [fixed] if fixed else sorted({1, batch.optimum} if batch.minimum == 1 else {batch.optimum}):
         found = blocked.optimised(model, optimise, size)
@@ -57,9 +61,8 @@ def improve(engine: Path, source: Path, options: onnxruntime.SessionOptions, bat
     return (f"{sizes} has a graph of its own, in which gates are scaled in blocks of channels",)
 
 
-def _fixed_batch(model: onnx.ModelProto) -> int:
-    """The first dimension of the first input, 0 where it is open."""
+def _batches(model: onnx.ModelProto) -> set[int | str]:
+    """The first dimensions of all inputs, by name where they are open."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    first = next(value for value in model.graph.input if value.name not in weights)
-    dims = first.type.tensor_type.shape.dim
-    return dims[0].dim_value if dims else 1
+    shapes = [value.type.tensor_type.shape.dim for value in model.graph.input if value.name not in weights]
+    return {dims[0].dim_value if dims[0].HasField("dim_value") else dims[0].dim_param for dims in shapes if dims}

@@ -170,6 +170,18 @@ def test_an_engine_for_larger_batches_has_no_graph_for_one(tmp_path: Path) -> No
     same(model, path, (2, 4))
 
 
+def test_inputs_that_differ_in_their_first_dimension_have_one_graph(tmp_path: Path) -> None:
+    model = network(extra="also = Relu(other)", output=", float[K,3] also")
+    model.graph.input.append(onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, ["K", 3]))
+    engine, path, _ = built(model, tmp_path)
+    assert not branches(engine)
+    random = np.random.default_rng(0)
+    fed = {"x": random.normal(size=(1, 16, 12, 12)), "other": random.normal(size=(5, 3))}
+    feeds = {name: array.astype(np.float32) for name, array in fed.items()}
+    with OnnxRuntime().load(path) as runner:
+        assert _numerics.difference(_numerics.outputs(model, feeds), runner.infer(feeds)) < 1e-5
+
+
 def test_no_stand_in_is_left_and_equal_weights_stand_once(tmp_path: Path) -> None:
     engine, path, _ = built(network(), tmp_path)
     graphs = (engine.graph, *branches(engine).values())
