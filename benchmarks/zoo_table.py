@@ -46,24 +46,15 @@ def write_table(results: Path, target: Path, columns: Sequence[str]) -> None:
         "\n## What passes\n\nSites at the placement, input size, modules that tracing takes whole, and the largest\n"
         "difference of the ONNX file from the model, relative to the largest output.\n"
     )
-    if any("export_absolute" in row for row in rows):
-        lines.append("Rows with `absolute` were measured before the bound became relative (at most 1e-2).\n")
     lines.append("\n")
     lines.append("| network | placement | sites | input | leaves | ONNX |\n| --- | --- | --- | --- | --- | --- |\n")
     lines += [
         f"| {row['model']} | {row['placement']} | {row['sites']} | {row['size']} | {row['leaves']} "
-        f"| {_difference(row)} |\n"
+        f"| {row['export_difference']:.1e} |\n"
         for row in rows
         if _passed(row, columns)
     ]
     target.write_text("".join(lines), encoding="utf-8")
-
-
-def _difference(row: dict) -> str:
-    """The file's difference from the model: of the largest output, or absolute in rows that were measured so."""
-    if "export_absolute" in row:
-        return f"{row['export_absolute']:.1e} absolute"
-    return f"{row['export_difference']:.1e}"
 
 
 def _passed(row: dict, columns: Sequence[str]) -> bool:
