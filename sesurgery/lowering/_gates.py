@@ -5,6 +5,7 @@ Everything here answers with the thing asked for, or with the reason (a string) 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,6 +213,17 @@ def comes_from_gate(value: str, flow: Dataflow, branches: dict[str, str], squeez
     while node is not None and node.output[0] not in branches and node.op_type in ("Expand", "Identity"):
         node = flow.producer.get(node.input[0])
     return node is not None and node.output[0] in branches and squeeze in (None, branches[node.output[0]])
+
+
+def scalings(flow: Dataflow) -> Iterator[tuple[NodeProto, str, str]]:
+    """All products of a map and a gate, in the order of the graph: node, map, gate."""
+    branches = flow.gates()
+    for node in flow.nodes:
+        if node.op_type == "Mul" and node.output[0] not in branches:
+            for name, gate in zip(node.input, reversed(node.input), strict=True):
+                if comes_from_gate(gate, flow, branches):
+                    yield node, name, gate
+                    break
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:

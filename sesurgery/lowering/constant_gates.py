@@ -27,7 +27,7 @@ from onnx import NodeProto
 
 from sesurgery.lowering import _examples, _numerics
 from sesurgery.lowering._dataflow import Dataflow
-from sesurgery.lowering._gates import Array, Convolution, comes_from_gate, convolution, squeezes
+from sesurgery.lowering._gates import Array, Convolution, comes_from_gate, convolution, scalings, squeezes
 from sesurgery.lowering._rewriting import Rewrite, obstacle
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass, run
 
@@ -59,14 +59,9 @@ class ConstantGates(Pass):
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
-        branches = rewrite.flow.gates()
         gates: dict[str, list[tuple[NodeProto, str]]] = {}
-        for node in rewrite.flow.nodes:
-            if node.op_type == "Mul" and node.output[0] not in branches:
-                for name, gate in zip(node.input, reversed(node.input), strict=True):
-                    if comes_from_gate(gate, rewrite.flow, branches):
-                        gates.setdefault(gate, []).append((node, name))
-                        break
+        for node, name, gate in scalings(rewrite.flow):
+            gates.setdefault(gate, []).append((node, name))
         known = _ranges(rewrite.model, list(gates), self.samples)
         edits = []
         kept: list[float] = []

@@ -27,7 +27,7 @@ import onnx
 from onnx import NodeProto
 
 from sesurgery.lowering._examples import examine
-from sesurgery.lowering._gates import Array, Convolution, comes_from_gate, convolution
+from sesurgery.lowering._gates import Array, Convolution, convolution, scalings
 from sesurgery.lowering._rewriting import KeepsGates, Rewrite
 from sesurgery.lowering.base import Edit, Example, Lowered
 
@@ -43,23 +43,17 @@ class GateEpilogue(KeepsGates):
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
-        branches = rewrite.flow.gates()
         edits = []
-        for scaling in rewrite.flow.nodes:
-            if scaling.op_type != "Mul" or scaling.output[0] in branches:
-                continue
-            for name, gate in zip(scaling.input, reversed(scaling.input), strict=True):
-                if not comes_from_gate(gate, rewrite.flow, branches):
-                    continue
-                node = rewrite.flow.producer.get(name)
-                if node is not None and node.op_type == "Conv":
-                    edits.append(self._turn(node, scaling, rewrite))
-                elif node is not None and node.op_type == "ConvTranspose":
-                    edits.append(Edit(node.name, "it is a transposed convolution already", changed=False))
-                else:
-                    maker = f"{node.op_type} {node.name!r}" if node is not None else "a graph input"
-                    why = f"what it scales comes from {maker}: it can be no convolution's epilogue"
-                    edits.append(Edit(scaling.name, why, changed=False))
+        for scaling, name, _ in scalings(rewrite.flow):
+            node = rewrite.flow.producer.get(name)
+            if node is not None and node.op_type == "Conv":
+                edits.append(self._turn(node, scaling, rewrite))
+            elif node is not None and node.op_type == "ConvTranspose":
+                edits.append(Edit(node.name, "it is a transposed convolution already", changed=False))
+            else:
+                maker = f"{node.op_type} {node.name!r}" if node is not None else "a graph input"
+                why = f"what it scales comes from {maker}: it can be no convolution's epilogue"
+                edits.append(Edit(scaling.name, why, changed=False))
         return Lowered(rewrite.finish(), tuple(edits))
 
     def _turn(self, node: NodeProto, scaling: NodeProto, rewrite: Rewrite) -> Edit:

@@ -25,7 +25,7 @@ import onnx
 from onnx import NodeProto
 
 from sesurgery.lowering._examples import examine
-from sesurgery.lowering._gates import attributes, comes_from_gate, convolution
+from sesurgery.lowering._gates import attributes, convolution, scalings
 from sesurgery.lowering._rewriting import KeepsGates, Rewrite
 from sesurgery.lowering.base import Edit, Example, Lowered
 
@@ -42,14 +42,8 @@ class GateWeights(KeepsGates):
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
-        branches = rewrite.flow.gates()
-        edits = []
-        for scaling in rewrite.flow.nodes:
-            if scaling.op_type != "Mul" or scaling.output[0] in branches:
-                continue
-            for source, gate in zip(scaling.input, reversed(scaling.input), strict=True):
-                if comes_from_gate(gate, rewrite.flow, branches):
-                    edits.append(_move(scaling, source, gate, rewrite))
+        found = scalings(rewrite.flow)
+        edits = [_move(scaling, source, gate, rewrite) for scaling, source, gate in found]
         return Lowered(rewrite.finish(), tuple(edits))
 
 

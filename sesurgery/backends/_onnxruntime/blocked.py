@@ -24,8 +24,8 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from sesurgery.backends._onnxruntime import folded
+from sesurgery.lowering import _gates
 from sesurgery.lowering._batch import with_batch
-from sesurgery.lowering._gates import comes_from_gate
 from sesurgery.lowering._rewriting import Rewrite, obstacle
 
 BLOCKED = "com.microsoft.nchwc"
@@ -67,25 +67,20 @@ def optimised(model: onnx.ModelProto, optimise: Optimise, size: int) -> onnx.Mod
 
 def scalings(rewrite: Rewrite, size: int) -> Iterable[Scaling]:
     """All products of a map and a gate of `size` samples, in the order of the graph."""
-    flow, branches = rewrite.flow, rewrite.flow.gates()
-    for node in flow.nodes:
-        if node.op_type != "Mul" or node.output[0] in branches:
-            continue
-        for name, gate in zip(node.input, reversed(node.input), strict=True):
-            shape = flow.shape(name) or ()
-            channels = shape[1] if len(shape) == 4 else None
-            if (
-                comes_from_gate(gate, flow, branches)
-                and isinstance(channels, int)
-                and channels > 1
-                and flow.shape(gate) == (size, channels, 1, 1)
-                and flow.dtype(gate) == TensorProto.FLOAT
-                and gate not in rewrite.outputs
-            ):
-                height, width = shape[2:]
-                positions = height * width if isinstance(height, int) and isinstance(width, int) else None
-                yield Scaling(node, name, gate, channels, positions)
-                break
+    flow = rewrite.flow
+    for node, name, gate in _gates.scalings(flow):
+        shape = flow.shape(name) or ()
+        channels = shape[1] if len(shape) == 4 else None
+        if (
+            isinstance(channels, int)
+            and channels > 1
+            and flow.shape(gate) == (size, channels, 1, 1)
+            and flow.dtype(gate) == TensorProto.FLOAT
+            and gate not in rewrite.outputs
+        ):
+            height, width = shape[2:]
+            positions = height * width if isinstance(height, int) and isinstance(width, int) else None
+            yield Scaling(node, name, gate, channels, positions)
 
 
 def _with_stand_ins(found: Iterable[Scaling], rewrite: Rewrite, size: int) -> onnx.ModelProto:

@@ -22,8 +22,8 @@ PAYS = 2.0
 quarter more weights than values were still faster than the map, ten times as many no longer (docs/free_se.md)."""
 
 
-def fold(graph: onnx.GraphProto, scalings: Mapping[str, int], domain: str) -> int:
-    """Fold gates where that pays; gives how many.
+def fold(graph: onnx.GraphProto, scalings: Mapping[str, int], domain: str) -> None:
+    """Fold gates where that pays.
 
     `scalings` are the outputs of the convolutions that scale, with the number of positions of their maps. Such a
     convolution's weight is a Reshape of its gate. The graph's nodes are out of order afterwards.
@@ -35,7 +35,6 @@ def fold(graph: onnx.GraphProto, scalings: Mapping[str, int], domain: str) -> in
         for name in node.input:
             readers.setdefault(name, []).append(node)
     outputs = {value.name for value in graph.output}
-    folded = 0
     for output, positions in scalings.items():
         scaling = made_by[output]
         value = scaling.input[0]
@@ -51,8 +50,6 @@ def fold(graph: onnx.GraphProto, scalings: Mapping[str, int], domain: str) -> in
             continue
         gate = made_by[scaling.input[1]].input[0]
         _replace(graph, conv, scaling, gate, weight, bias, taps)
-        folded += 1
-    return folded
 
 
 def _plain(conv: NodeProto, domain: str) -> bool:

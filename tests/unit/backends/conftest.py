@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from filled_graphs import filled
 
 from sesurgery.lowering.base import run
 from sesurgery.lowering.precision import Precision
@@ -36,14 +36,7 @@ def make(tmp_path: Path) -> Make:
 
     def write(graph: str, name: str = "net.onnx", *, domains: str = '"": 20', lower: bool = False) -> Path:
         model = onnx.parser.parse_model(f"<ir_version: 10, opset_import: [{domains}]> g {graph}")
-        random = np.random.default_rng(0)
-        for weight in model.graph.value_info:
-            shape = [dim.dim_value for dim in weight.type.tensor_type.shape.dim]
-            array = random.normal(0, 0.3, shape).astype(np.float32)
-            model.graph.initializer.append(numpy_helper.from_array(array, weight.name))
-        del model.graph.value_info[:]
-        for node in model.graph.node:
-            node.name = f"node_{node.output[0]}"
+        filled(model)
         path = tmp_path / name
         onnx.save(run(model, [Precision()]).model if lower else model, path)
         return path

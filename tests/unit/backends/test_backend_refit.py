@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pretend_refit
 import pytest
+from filled_graphs import filled
 from onnx import numpy_helper
 
 from sesurgery import pipeline
@@ -43,16 +44,7 @@ NET = """<ir_version: 10, opset_import: ["": 20]> g (float[batch,3,8,8] x) => (f
 
 
 def network(seed: int = 0, text: str = NET) -> onnx.ModelProto:
-    model = onnx.parser.parse_model(text)
-    random = np.random.default_rng(seed)
-    for weight in model.graph.value_info:
-        shape = [dim.dim_value for dim in weight.type.tensor_type.shape.dim]
-        values = random.normal(0, 0.3, shape).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(values, weight.name))
-    del model.graph.value_info[:]
-    for node in model.graph.node:
-        node.name = f"node_{node.output[0]}"
-    return model
+    return filled(onnx.parser.parse_model(text), seed)
 
 
 class Library:
