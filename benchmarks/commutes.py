@@ -86,11 +86,11 @@ def examine(name: str) -> list[dict[str, Any]]:
     import torch
 
     from sesurgery import pipeline, planner
-    from sesurgery.models import onnx_io
-    from sesurgery.models.export import export
+    from sesurgery.networks.export import export
+    from sesurgery.onnxgraph import io as onnx_io
     from sesurgery.spec.model import Export
-    from sesurgery.surgeons.fx import FxSurgeon
-    from sesurgery.surgeons.onnx import OnnxSurgeon
+    from sesurgery.surgeons.fx.surgeon import FxSurgeon
+    from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

@@ -104,7 +104,7 @@ def saved(network, folder: Path):
     """A network as an ONNX model, by way of a file in `folder`."""
     import onnx
 
-    from sesurgery.models.export import export
+    from sesurgery.networks.export import export
     from sesurgery.spec.model import Export
 
     path = folder / "net.onnx"
@@ -129,11 +129,11 @@ def compiled(model, precision: str, mode: Mode, folder: Path) -> dict[str, objec
     """Kernels and bytes of one network compiled in one way."""
     import onnx
 
-    from sesurgery.backends._nvidia.compiled import compile_
     from sesurgery.backends.base import BatchRange, BuildOptions
+    from sesurgery.backends.nvidia.compiled import compile_
     from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
     from sesurgery.lowering.base import run
-    from sesurgery.lowering.precision import Precision
+    from sesurgery.lowering.precision.half import Precision
 
     if precision == "fp16":
         model = run(model, [Precision()]).model
@@ -145,8 +145,8 @@ def compiled(model, precision: str, mode: Mode, folder: Path) -> dict[str, objec
 
 def squeezed(model) -> int:
     """Values a sample that all squeezes of a lowered network read."""
-    from sesurgery.lowering._dataflow import Dataflow
-    from sesurgery.lowering._gates import squeezes
+    from sesurgery.lowering.squeezes import squeezes
+    from sesurgery.onnxgraph.dataflow import Dataflow
 
     flow = Dataflow(model)
     count = 0
@@ -164,8 +164,9 @@ def squeezed(model) -> int:
 def measured(plain: str, folder: Path) -> Iterator[dict[str, object]]:
     """A row for every precision and mode of one network."""
     from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
-    from sesurgery.lowering import _numerics, load
+    from sesurgery.lowering import load
     from sesurgery.lowering.base import run
+    from sesurgery.onnxgraph import numerics as _numerics
 
     name = NETWORKS[plain]
     given, base = exported(name, folder, without_se=False), exported(plain, folder, without_se=plain == name)
@@ -195,8 +196,9 @@ def cpu(networks: list[str]) -> None:
     import numpy as np
     import onnxruntime
 
-    from sesurgery.lowering import _numerics, load
+    from sesurgery.lowering import load
     from sesurgery.lowering.base import run
+    from sesurgery.onnxgraph import numerics as _numerics
 
     hoists = ("squeeze_hoist", "squeeze_hoist_spatial")
     steps: dict[str, tuple[str, ...]] = {"layout": ("squeeze_layout",), "hoists": hoists, "pool": ("squeeze_pool",)}

@@ -57,8 +57,8 @@ def build(plain: str, engines: tuple[str, ...], batch: int, folder: Path) -> Non
     from sesurgery.backends import BACKENDS
     from sesurgery.backends.base import BatchRange, BuildOptions
     from sesurgery.lowering import load
-    from sesurgery.lowering._fx import lower
     from sesurgery.lowering.base import run
+    from sesurgery.lowering.fx import lower
 
     name = ALL_NETWORKS[plain]
     options = BuildOptions(batch=BatchRange(1, batch, LARGEST), threads=THREADS)

@@ -124,7 +124,7 @@ def growth() -> list[dict[str, float]]:
     import torch
 
     from sesurgery import planner
-    from sesurgery.surgeons.onnx import OnnxSurgeon
+    from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
     torch.set_num_threads(1)
     told = rules("none", 8)
@@ -163,7 +163,7 @@ def _import_only(answers: multiprocessing.Queue) -> None:
     import onnxscript.optimizer  # noqa: F401
 
     from sesurgery import pipeline  # noqa: F401
-    from sesurgery.surgeons import onnx as _onnx  # noqa: F401
+    from sesurgery.surgeons.onnx import surgeon as _onnx  # noqa: F401
 
     answers.put(_peak())
 

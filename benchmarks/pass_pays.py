@@ -67,10 +67,10 @@ def spelled_out(network):
 
 def in_precision(model, backend, precision: str):
     """The model as an engine of that precision is built from it."""
-    from sesurgery.lowering import _numerics
     from sesurgery.lowering.base import run
-    from sesurgery.lowering.precision import Precision
-    from sesurgery.lowering.quantize import Quantize, ranges_of
+    from sesurgery.lowering.precision.half import Precision
+    from sesurgery.lowering.precision.int8 import Quantize, ranges_of
+    from sesurgery.onnxgraph import numerics as _numerics
 
     if precision == "fp32":
         return model

@@ -25,7 +25,7 @@ from torch import nn
 
 from sesurgery import pipeline, planner
 from sesurgery.artifacts import cpu_name, to_json, versions, write_text
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 RESULTS = Path(__file__).resolve().parent / "results" / "planning.json"
 ROUNDS, GROWTH_ROUNDS = 9, 5

@@ -136,9 +136,9 @@ def _steps(model_id, row, pipeline, torch) -> None:
     planned, spec = _plan(model_id, row, pipeline)
     row["plan"] = True
     original = planned.network.eval()
-    from sesurgery.models import checkpoint
-    from sesurgery.models.export import export
-    from sesurgery.models.sources import surgeon_for
+    from sesurgery.networks import checkpoint
+    from sesurgery.networks.export import export
+    from sesurgery.networks.sources import surgeon_for
 
     changed = surgeon_for(spec).apply(original, planned.plan).eval()
     row["apply"] = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sesurgery.front import apply, insert, load_spec, plan
+    from sesurgery.api import apply, insert, load_spec, plan
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "apply", "insert", "load_spec", "plan"]
@@ -17,7 +17,7 @@ __all__ = ["__version__", "apply", "insert", "load_spec", "plan"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from sesurgery import front
+        from sesurgery import api as front
 
         return getattr(front, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

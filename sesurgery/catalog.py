@@ -46,15 +46,17 @@ class Ref(Generic[T_co]):
 
 
 class Catalog(Generic[T]):
-    """The plugins of one kind: the modules of a package (but `base`), and the entry points of the group of that name.
+    """The plugins of one kind: the modules of a package (but `base`), and the entry points of a group.
 
-    A plugin module defines exactly one public subclass of `base`; `tensorrt_rtx.py` is named `tensorrt-rtx`.
+    A plugin module defines exactly one public subclass of `base`; `tensorrt_rtx.py` is named `tensorrt-rtx`. A folder
+    beside it is no plugin: it holds what plugins are made of. The group is named as the package unless given.
     """
 
-    def __init__(self, package: str, base: type[T], kind: str) -> None:
+    def __init__(self, package: str, base: type[T], kind: str, group: str | None = None) -> None:
         self.package = package
         self.base = base
         self.kind = kind
+        self.group = group or package
 
     def __hash__(self) -> int:
         return hash(self.package)
@@ -72,14 +74,14 @@ class Catalog(Generic[T]):
         if name in foreign:
             loaded = foreign[name].load()
             if not (isinstance(loaded, type) and issubclass(loaded, self.base)):
-                raise TypeError(f"entry point {self.package}:{name} is {loaded!r}, not a subclass of {self.base!r}")
+                raise TypeError(f"entry point {self.group}:{name} is {loaded!r}, not a subclass of {self.base!r}")
             return loaded
         raise fail("SE105", f"unknown {self.kind} {name!r}", suggest(name, self.names()))
 
     @functools.cache  # noqa: B019
     def _modules(self) -> dict[str, str]:
         folder = importlib.import_module(self.package).__path__
-        found = (info.name for info in pkgutil.iter_modules(folder))
+        found = (info.name for info in pkgutil.iter_modules(folder) if not info.ispkg)
         return {
             name.replace("_", "-") if self.kind == "backend" else name: f"{self.package}.{name}"
             for name in found
@@ -88,7 +90,7 @@ class Catalog(Generic[T]):
 
     @functools.cache  # noqa: B019
     def _foreign(self) -> dict[str, EntryPoint]:
-        return {entry.name: entry for entry in entry_points(group=self.package)}
+        return {entry.name: entry for entry in entry_points(group=self.group)}
 
     def _plugin_of(self, module_name: str) -> type[T]:
         module = importlib.import_module(module_name)

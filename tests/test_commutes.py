@@ -17,10 +17,10 @@ import torchvision
 from torch import Tensor, nn
 
 from sesurgery import pipeline, planner
-from sesurgery.models.cifar_resnet import CifarResNet
+from sesurgery.networks.cifar_resnet import CifarResNet
 from sesurgery.planner import Plan
-from sesurgery.surgeons.fx import FxSurgeon
-from sesurgery.surgeons.onnx import OnnxSurgeon
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
+from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
 TOLERANCE = 1e-5
 SE = {"block": "se", "reduction": 4, "min_width": 4}
@@ -141,7 +141,7 @@ def exported(name: str) -> onnx.ModelProto:
 
 
 def export(model: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
-    from sesurgery.models.export import convert
+    from sesurgery.networks.export import convert
     from sesurgery.spec.model import Export
 
     return convert(model.eval(), shape, Export())

@@ -20,11 +20,13 @@ from sesurgery.blocks import BLOCKS
 from sesurgery.cli import program
 from sesurgery.diagnostics import CODES
 from sesurgery.lowering import PASSES
+from sesurgery.lowering.precision.half import Precision
+from sesurgery.lowering.precision.int8 import Quantize
 from sesurgery.placements import PLACEMENTS
 from sesurgery.spec import model
 from sesurgery.spec.plugins import options_adapter
 from sesurgery.spec.schema import json_schema
-from sesurgery.training.datasets import DATASETS
+from sesurgery.training.data import DATASETS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -43,7 +45,7 @@ PLUGINS = {
     f"{catalog.kind}: {name}": catalog.load(name)
     for catalog in (BLOCKS, PLACEMENTS, DATASETS, PASSES)
     for name in catalog.names()
-}
+} | {"pass: precision": Precision, "pass: quantize": Quantize}
 
 
 # --- the spec reference -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torchvision
 
 from sesurgery.placements import PLACEMENTS
 from sesurgery.placements.base import Match
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 GOLDEN = Path(__file__).parent / "golden" / "plans" / "five_placements.txt"
 FIVE = ("residual", "pre", "post", "identity", "inner")

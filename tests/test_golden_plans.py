@@ -31,7 +31,7 @@ NETWORKS = [
     Network("mobilenetv2_100.se", {"source": "timm", "name": "mobilenetv2_100"}),
     Network(
         "cifar_resnet20.se",
-        {"source": "python", "name": "sesurgery.models.cifar_resnet:resnet20"},
+        {"source": "python", "name": "sesurgery.networks.cifar_resnet:resnet20"},
         (3, 32, 32),
     ),
 ]

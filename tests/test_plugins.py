@@ -6,9 +6,10 @@ import torch
 from sesurgery.blocks import BLOCKS
 from sesurgery.graph import GraphView
 from sesurgery.lowering import PASSES
+from sesurgery.lowering.precision import half, int8
 from sesurgery.placements import PLACEMENTS
 from sesurgery.placements.base import Match, Miss
-from sesurgery.training.datasets import DATASETS
+from sesurgery.training.data import DATASETS
 
 CATALOGS = {catalog.kind: catalog for catalog in (BLOCKS, PLACEMENTS, PASSES, DATASETS)}
 
@@ -53,7 +54,7 @@ def test_a_placement_finds_what_its_example_says(example):
     assert all(part in why for part, why in zip(example.misses, misses, strict=True))
 
 
-@pytest.mark.parametrize("example", examples(PASSES))
+@pytest.mark.parametrize("example", [*examples(PASSES), *half.EXAMPLES, *int8.EXAMPLES])
 def test_a_pass_does_what_its_example_says(example):
     example.check()
 

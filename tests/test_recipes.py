@@ -23,12 +23,12 @@ from sesurgery.catalog import Catalog
 from sesurgery.graph import GraphView
 from sesurgery.lowering import PASSES
 from sesurgery.lowering.base import run
-from sesurgery.models.cifar_resnet import CifarResNet
+from sesurgery.networks.cifar_resnet import CifarResNet
 from sesurgery.pipeline import Workspace
 from sesurgery.placements import PLACEMENTS
 from sesurgery.placements.base import Match, Miss
 from sesurgery.spec.schema import json_schema
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 RECIPES = dict(re.findall(r"^`(sesurgery/[\w/]+\.py)`:\n\n```python\n(.*?)```", PAGE.read_text(), re.M | re.S))
@@ -80,7 +80,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def spec_with(**keys: Any) -> dict[str, Any]:
     rule = {"insert": keys.pop("insert", "se"), "at": keys.pop("at", "residual")}
-    small = {"source": "python", "name": "sesurgery.models.cifar_resnet:CifarResNet", "kwargs": {"depth": 8}}
+    small = {"source": "python", "name": "sesurgery.networks.cifar_resnet:CifarResNet", "kwargs": {"depth": 8}}
     return {"version": 1, "model": small, "input": {"shape": [3, 32, 32]}, "surgery": [rule], **keys}
 
 

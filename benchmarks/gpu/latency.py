@@ -116,10 +116,10 @@ def built(name: str, setting: Setting) -> nn.Module:
 
 def as_module(name: str, network: nn.Module, setting: Setting) -> nn.Module:
     """The network as eager and compiled PyTorch run it: in half where asked for, channels-last, on the device."""
-    from sesurgery.backends._inductor.build import HALVES
-    from sesurgery.lowering._fx import lower
-    from sesurgery.lowering._fx.layout import channels_last
-    from sesurgery.lowering._fx.precision import to_half
+    from sesurgery.backends.inductor_package.build import HALVES
+    from sesurgery.lowering.fx import lower
+    from sesurgery.lowering.fx.layout import channels_last
+    from sesurgery.lowering.fx.precision import to_half
 
     half = HALVES.get(setting.precision)
     if name in LOWERING:
@@ -168,7 +168,7 @@ def _package(name: str, network: nn.Module, setting: Setting, folder: Path) -> C
 
     from sesurgery.backends.base import BatchRange, BuildOptions
     from sesurgery.backends.inductor import Inductor
-    from sesurgery.lowering._fx import lower
+    from sesurgery.lowering.fx import lower
 
     path = folder / f"{name}.pt2"
     if not path.exists():
@@ -185,7 +185,7 @@ def _onnxruntime(
 ) -> tuple[Timer, Any]:
     from sesurgery.backends.base import BuildOptions
     from sesurgery.backends.onnxruntime import OnnxRuntime
-    from sesurgery.models.export import export
+    from sesurgery.networks.export import export
     from sesurgery.spec.model import Export
 
     file, engine = folder / f"{name}.onnx", folder / f"{name}.ort.onnx"
@@ -230,9 +230,9 @@ def example(batch: int, setting: Setting) -> torch.Tensor:
 
 def least_bytes(name: str, network: nn.Module, setting: Setting, batch: int) -> int:
     """The bytes that one run has to move at least, as the module's docstring says."""
-    from sesurgery.lowering._fx import graph, lower
-    from sesurgery.lowering._fx.gates import squeezes
-    from sesurgery.lowering._fx.graph import aten
+    from sesurgery.lowering.fx import graph, lower
+    from sesurgery.lowering.fx.gates import squeezes
+    from sesurgery.lowering.fx.graph import aten
 
     module = lower(network, setting.shape, (1, 64), LOWERING.get(name, ()), verify=False).module
     late = {squeeze.args[0] for squeeze in squeezes(module)}

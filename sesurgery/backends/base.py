@@ -20,7 +20,7 @@ from sesurgery.profiles import Profile
 if TYPE_CHECKING:
     from torch import nn
 
-    from sesurgery.backends._nvidia.timings import Timings
+    from sesurgery.backends.nvidia.timings import Timings
     from sesurgery.lowering.base import Edit
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]

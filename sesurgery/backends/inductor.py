@@ -67,7 +67,7 @@ class Inductor(Backend):
         options: BuildOptions,
         progress: Progress | None = None,
     ) -> BuildReport:
-        from sesurgery.backends._inductor.build import compile_
+        from sesurgery.backends.inductor_package.build import compile_
 
         ability = self.probe()
         if ability.builds is not None:
@@ -75,7 +75,7 @@ class Inductor(Backend):
         return compile_(network, shape, out, options, self._kind(), self.device(), self.autotune, progress)
 
     def load(self, engine: Path, threads: int | None = None) -> Runner:
-        from sesurgery.backends._inductor.runner import Package
+        from sesurgery.backends.inductor_package.runner import Package
 
         return Package(engine, threads)
 

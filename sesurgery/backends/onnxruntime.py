@@ -27,8 +27,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from sesurgery.artifacts import cpu_name
-from sesurgery.backends import _branches, _feeds, _source
-from sesurgery.backends._onnxruntime import special
 from sesurgery.backends.base import (
     Array,
     Backend,
@@ -39,8 +37,12 @@ from sesurgery.backends.base import (
     Runner,
     TensorInfo,
 )
+from sesurgery.backends.inputs import feeds as _feeds
+from sesurgery.backends.inputs import onnx_file as _source
+from sesurgery.backends.onnxruntime_graph import special
 from sesurgery.diagnostics import fail
-from sesurgery.models import onnx_io
+from sesurgery.onnxgraph import branches as _branches
+from sesurgery.onnxgraph import io as onnx_io
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = {

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sesurgery.artifacts import cpu_name
-from sesurgery.backends import _feeds, _source
 from sesurgery.backends.base import (
     Array,
     Backend,
@@ -38,6 +37,8 @@ from sesurgery.backends.base import (
     Runner,
     TensorInfo,
 )
+from sesurgery.backends.inputs import feeds as _feeds
+from sesurgery.backends.inputs import onnx_file as _source
 from sesurgery.diagnostics import SesurgeryError, fail
 
 DEVICE = "CPU"

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from sesurgery.backends._nvidia import cuda
-from sesurgery.backends._nvidia.backend import NvidiaBackend
-from sesurgery.backends._nvidia.settings import Settings
-from sesurgery.backends._nvidia.timing_cache import TimingCache
+from sesurgery.backends.nvidia import cuda
+from sesurgery.backends.nvidia.backend import NvidiaBackend
+from sesurgery.backends.nvidia.settings import Settings
+from sesurgery.backends.nvidia.timing_cache import TimingCache
 
 HARDWARE = {"ampere-plus": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
 

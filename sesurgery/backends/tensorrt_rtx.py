@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sesurgery.backends._nvidia.backend import NvidiaBackend
-from sesurgery.backends._nvidia.settings import Settings
+from sesurgery.backends.nvidia.backend import NvidiaBackend
+from sesurgery.backends.nvidia.settings import Settings
 
 Target = Literal["SM75", "SM80", "SM86", "SM89", "SM120", "SM121", "CURRENT"]
 

@@ -20,7 +20,7 @@ def command(what: str) -> None:
     from sesurgery.blocks import BLOCKS
     from sesurgery.lowering import PASSES
     from sesurgery.placements import PLACEMENTS
-    from sesurgery.training.datasets import DATASETS
+    from sesurgery.training.data import DATASETS
 
     catalogs: dict[str, Catalog[Any]] = {
         "blocks": BLOCKS,

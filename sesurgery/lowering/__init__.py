@@ -8,7 +8,7 @@ from sesurgery.catalog import Catalog
 from sesurgery.diagnostics import fail
 from sesurgery.lowering.base import Pass
 
-PASSES = Catalog("sesurgery.lowering", Pass, "pass")  # type: ignore[type-abstract]
+PASSES = Catalog("sesurgery.lowering.passes", Pass, "pass", group="sesurgery.lowering")  # type: ignore[type-abstract]
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import onnx
 
 from sesurgery.diagnostics import fail
-from sesurgery.lowering import _numerics
+from sesurgery.onnxgraph import numerics as _numerics
 
 DEFECT = "this is a defect of the pass: leave it out and report it"
 

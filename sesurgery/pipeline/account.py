@@ -9,7 +9,7 @@ from sesurgery.accounting import account
 from sesurgery.counting import Convention
 from sesurgery.diagnostics import fail
 from sesurgery.graph import Shape
-from sesurgery.models.sources import surgeon_for
+from sesurgery.networks.sources import surgeon_for
 from sesurgery.pipeline.inspect import Network, look
 from sesurgery.pipeline.plan import Planned
 from sesurgery.reports.accounts import Accounts, SiteCost

@@ -10,8 +10,8 @@ from torch import nn
 
 from sesurgery.artifacts import locked
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
-from sesurgery.models import checkpoint
-from sesurgery.models.sources import surgeon_for
+from sesurgery.networks import checkpoint
+from sesurgery.networks.sources import surgeon_for
 from sesurgery.pipeline.plan import Planned, plan
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.planner import Plan

@@ -14,7 +14,7 @@ from sesurgery.artifacts import digest_text, manifest_path, read_manifest, to_js
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Array, Backend, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
-from sesurgery.models import checkpoint
+from sesurgery.networks import checkpoint
 from sesurgery.pipeline import freshness, results
 from sesurgery.pipeline.engines import AUTO, Built, build_engine, kept, made_of, target_of
 from sesurgery.pipeline.specs import backend_of, catalogs, engine

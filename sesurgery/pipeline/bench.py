@@ -9,8 +9,8 @@ from typing import Any
 
 from sesurgery.artifacts import Manifest, digest_file, require_intact, write_text
 from sesurgery.backends.base import Backend
-from sesurgery.models import checkpoint
-from sesurgery.models.export import INPUT
+from sesurgery.networks import checkpoint
+from sesurgery.networks.export import INPUT
 from sesurgery.pipeline import results
 from sesurgery.pipeline.engines import build_engines
 from sesurgery.pipeline.specs import backend_of, catalogs, engine_of

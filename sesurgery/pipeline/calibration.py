@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sesurgery.artifacts import Manifest
 from sesurgery.diagnostics import fail
-from sesurgery.models import checkpoint
+from sesurgery.networks import checkpoint
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.train import data_of
 from sesurgery.spec.model import Calibration

@@ -6,12 +6,14 @@ import contextlib
 from pathlib import Path
 
 from sesurgery.artifacts import Manifest, digest_file, is_engine, require_intact
-from sesurgery.backends import BACKENDS, _operators, _source
-from sesurgery.backends._nvidia import inspector
-from sesurgery.backends._nvidia.backend import NvidiaBackend
-from sesurgery.backends._nvidia.compiled import compile_
+from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import BatchRange, BuildOptions, Precision
+from sesurgery.backends.inputs import onnx_file as _source
+from sesurgery.backends.nvidia import inspector
+from sesurgery.backends.nvidia.backend import NvidiaBackend
+from sesurgery.backends.nvidia.compiled import compile_
 from sesurgery.backends.onnxruntime import OnnxRuntime
+from sesurgery.backends.onnxruntime_graph import operators as _operators
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.pipeline.specs import engine_of
 from sesurgery.profiles import parse_profile

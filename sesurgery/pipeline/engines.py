@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sesurgery.artifacts import Manifest, describe, digest_file, locked, manifest_path, read_manifest, require_intact
 from sesurgery.backends.base import Backend, BatchRange, BuildOptions, BuildReport
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.models import checkpoint
+from sesurgery.networks import checkpoint
 from sesurgery.pipeline import freshness, results
 from sesurgery.pipeline.export import export
 from sesurgery.pipeline.lowered import Origin, lowered, require_possible

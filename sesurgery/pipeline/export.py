@@ -10,9 +10,10 @@ from torch import nn
 
 from sesurgery.artifacts import describe, locked, require_intact
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.models import checkpoint, onnx_io, sources
-from sesurgery.models.checkpoint import WEIGHTS, Run
-from sesurgery.models.export import export as export_network
+from sesurgery.networks import checkpoint, sources
+from sesurgery.networks.checkpoint import WEIGHTS, Run
+from sesurgery.networks.export import export as export_network
+from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.workspace import Workspace
 

@@ -15,24 +15,25 @@ from torch import nn
 from sesurgery.accounting import Cost, cost
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import SesurgeryError, fail, located
+from sesurgery.drawing.picture import to_svg
 from sesurgery.graph import GraphView, Shape
 from sesurgery.graph.gates import channel_gates
 from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
-from sesurgery.models import onnx_cost, onnx_io, sources
-from sesurgery.models.sources import surgeon_for
+from sesurgery.networks import onnx_cost, sources
+from sesurgery.networks.sources import surgeon_for
+from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.onnxgraph import shapes as onnx_shapes
 from sesurgery.pipeline.onnx import source_file
 from sesurgery.pipeline.plan import Planned
 from sesurgery.pipeline.specs import load_spec
 from sesurgery.placements import PLACEMENTS
 from sesurgery.planner.resolve import Surroundings, resolve
-from sesurgery.reports.drawing import to_svg
 from sesurgery.reports.inspection import Gate, Inspection, Offer, kind_of
 from sesurgery.spec import Spec
 from sesurgery.spec.model import Input, OnnxModel
-from sesurgery.surgeons import onnx_shapes
 from sesurgery.surgeons.base import Sight
-from sesurgery.surgeons.onnx import OnnxSurgeon
-from sesurgery.surgeons.tracing import Leaf
+from sesurgery.surgeons.fx.tracing import Leaf
+from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
 SOURCES = ("timm", "torchvision", "python")
 

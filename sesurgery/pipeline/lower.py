@@ -11,19 +11,20 @@ from onnx import ModelProto
 from sesurgery.artifacts import describe
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import fail
-from sesurgery.lowering import _numerics, in_order, load
-from sesurgery.lowering._dataflow import Dataflow
-from sesurgery.lowering._gates import squeezes
-from sesurgery.lowering._opset import convert, opset
-from sesurgery.lowering._rewriting import OLDEST_OPSET, obstacle
+from sesurgery.lowering import in_order, load
 from sesurgery.lowering.base import Edit, Pass
 from sesurgery.lowering.base import run as run_passes
-from sesurgery.lowering.constant_gates import ConstantGates
-from sesurgery.models import onnx_io
+from sesurgery.lowering.passes.constant_gates import ConstantGates
+from sesurgery.lowering.rewriting import OLDEST_OPSET, obstacle
+from sesurgery.lowering.squeezes import squeezes
+from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.onnxgraph import numerics as _numerics
+from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.opset_conversion import convert, opset
+from sesurgery.onnxgraph.scopes import of_metadata
 from sesurgery.pipeline.calibration import samples
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.model import Calibration
-from sesurgery.surgeons.onnx_scopes import of_metadata
 
 CONVERTED = 1e-5
 """How far the outputs of a file and of the same file in a newer opset may be apart, relative to the largest."""

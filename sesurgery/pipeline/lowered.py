@@ -18,14 +18,14 @@ from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Backend
 from sesurgery.diagnostics import fail
 from sesurgery.lowering import load as passes
-from sesurgery.lowering import quantize
-from sesurgery.lowering._autocast import AutoCast
-from sesurgery.lowering._batch import for_one_sample
-from sesurgery.lowering._ranges import measure
 from sesurgery.lowering.base import Edit, Lowered, Pass, name_of
 from sesurgery.lowering.base import run as lower
-from sesurgery.lowering.precision import SAFE, Precision
-from sesurgery.models import onnx_io
+from sesurgery.lowering.precision import int8 as quantize
+from sesurgery.lowering.precision.autocast import AutoCast
+from sesurgery.lowering.precision.half import SAFE, Precision
+from sesurgery.lowering.precision.ranges import measure
+from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.onnxgraph.batch import for_one_sample
 from sesurgery.pipeline import calibration
 from sesurgery.pipeline.talk import Talk
 from sesurgery.pipeline.workspace import Workspace

@@ -8,7 +8,7 @@ from pathlib import Path
 from sesurgery.artifacts import Manifest
 from sesurgery.backends.base import Backend, BuildOptions, BuildReport
 from sesurgery.diagnostics import fail
-from sesurgery.models import checkpoint
+from sesurgery.networks import checkpoint
 from sesurgery.pipeline.export import plain_network
 from sesurgery.pipeline.lowered import summary
 from sesurgery.pipeline.specs import catalogs
@@ -28,7 +28,7 @@ def build_from_network(
 
     Raises SE603 where the file came from no run, and SE401 where the run has been trained again since.
     """
-    from sesurgery.lowering._fx import lower
+    from sesurgery.lowering.fx import lower
 
     folder = origin.details.get("run") if origin else None
     if origin is None or not folder:

@@ -13,14 +13,14 @@ from safetensors.numpy import load_file
 from sesurgery import planner
 from sesurgery.artifacts import describe, locked, require_intact
 from sesurgery.diagnostics import SesurgeryError, fail, located
-from sesurgery.models import onnx_io
-from sesurgery.models.checkpoint import WEIGHTS
-from sesurgery.models.onnx_cost import cost
+from sesurgery.networks.checkpoint import WEIGHTS
+from sesurgery.networks.onnx_cost import cost
+from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline.plan import Planned, added, costs_or_mistakes
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec import Spec
 from sesurgery.spec.model import OnnxModel
-from sesurgery.surgeons.onnx import OnnxSurgeon
+from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
 
 @dataclass(frozen=True)

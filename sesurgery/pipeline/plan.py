@@ -12,13 +12,13 @@ from sesurgery import planner
 from sesurgery.accounting import CONVENTION, Cost, cost, output_of
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, SpecError, located
 from sesurgery.graph import GraphView
-from sesurgery.models import sources
-from sesurgery.models.sources import surgeon_for
+from sesurgery.networks import sources
+from sesurgery.networks.sources import surgeon_for
 from sesurgery.planner import Plan, Site
 from sesurgery.spec import Spec
 from sesurgery.spec.model import OnnxModel
 from sesurgery.spec.plugins import options_to_dict
-from sesurgery.surgeons.tracing import Leaf
+from sesurgery.surgeons.fx.tracing import Leaf
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sesurgery.artifacts import Manifest, describe, locked, manifest_path, require_intact
-from sesurgery.backends._nvidia import weights
-from sesurgery.backends._nvidia.backend import NvidiaBackend
+from sesurgery.backends.nvidia import weights
+from sesurgery.backends.nvidia.backend import NvidiaBackend
 from sesurgery.catalog import Ref
 from sesurgery.diagnostics import fail
-from sesurgery.models import onnx_io
+from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline import freshness, results
 from sesurgery.pipeline.engines import command, made_of
 from sesurgery.pipeline.lowered import Origin, lowered

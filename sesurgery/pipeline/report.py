@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sesurgery.accounting import CONVENTION
 from sesurgery.artifacts import digest_file, to_json, write_text
-from sesurgery.models.checkpoint import PLAN, SPEC, WEIGHTS, Run, read
+from sesurgery.networks.checkpoint import PLAN, SPEC, WEIGHTS, Run, read
 from sesurgery.pipeline import results
 from sesurgery.pipeline.plan import site_costs
 from sesurgery.pipeline.specs import catalogs

@@ -15,7 +15,7 @@ from sesurgery.placements import PLACEMENTS
 from sesurgery.serving.home import backend_of
 from sesurgery.spec import Catalogs, Spec
 from sesurgery.spec.model import Engine
-from sesurgery.training.datasets import DATASETS
+from sesurgery.training.data import DATASETS
 
 __all__ = ["backend_of", "catalogs", "engine", "engine_of", "load_spec"]
 
@@ -23,8 +23,7 @@ __all__ = ["backend_of", "catalogs", "engine", "engine_of", "load_spec"]
 def catalogs() -> Catalogs:
     """The blocks, placements, data sets, backends and passes that a spec may name here."""
     # The precision is an engine's, not the file's: it is asked for there.
-    passes = tuple(name for name in PASSES.names() if name not in ("precision", "quantize"))
-    return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS, passes)
+    return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS, PASSES.names())
 
 
 def load_spec(given: Path | str | Mapping[str, object]) -> Spec:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sesurgery.models import checkpoint
+from sesurgery.networks import checkpoint
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.serving import interface
 from sesurgery.serving.interface import Interface
 from sesurgery.spec import Spec
-from sesurgery.training.datasets.base import Data
+from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import Evaluation
 from sesurgery.training.evaluation import evaluate as evaluate_network
 from sesurgery.training.history import Epoch

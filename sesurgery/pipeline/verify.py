@@ -8,7 +8,7 @@ from pathlib import Path
 from sesurgery.artifacts import Manifest, require_intact, write_text
 from sesurgery.backends.base import Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
-from sesurgery.models import checkpoint
+from sesurgery.networks import checkpoint
 from sesurgery.pipeline import results
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.train import data_of

@@ -11,7 +11,7 @@ from sesurgery.accounting import CONVENTION, Cost
 from sesurgery.graph import Shape
 from sesurgery.planner import Rejection, Site
 from sesurgery.reports.wording import count, plural
-from sesurgery.surgeons.tracing import Leaf
+from sesurgery.surgeons.fx.tracing import Leaf
 
 FEW, ROOM = 4, 64
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sesurgery.diagnostics import fail
 from sesurgery.graph import GraphView
 from sesurgery.planner import Plan
-from sesurgery.surgeons.tracing import Leaf
+from sesurgery.surgeons.fx.tracing import Leaf
 
 Weights = Mapping[str, NDArray[np.generic]]
 """Values for the blocks' parameters by their full path, e.g. `layer1.0.se.fc1.weight`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from sesurgery.training.datasets.base import Split
+from sesurgery.training.data.base import Split
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sesurgery.training.datasets.base import Split
+from sesurgery.training.data.base import Split
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import fail
 from sesurgery.spec.model import Train
 from sesurgery.training import checkpoint
-from sesurgery.training.datasets.base import Data
+from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import in_mode, logits
 from sesurgery.training.history import Epoch, to_csv
 from sesurgery.training.interruption import Interrupted, Interruption

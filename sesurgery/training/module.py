@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sesurgery.spec.model import Optimizer, Train
 from sesurgery.training.batches import Batch, InOrder, Shuffled, mixed
-from sesurgery.training.datasets.base import Data
+from sesurgery.training.data.base import Data
 from sesurgery.training.fused import fuse
 
 HELD_OUT_BATCH = 256

@@ -6,9 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from sesurgery.backends._nvidia import cuda, with_bindings, with_pycuda
-from sesurgery.backends._nvidia.device import Device
-from sesurgery.backends._nvidia.foreign import on_device
+from sesurgery.backends.nvidia import cuda, with_bindings, with_pycuda
+from sesurgery.backends.nvidia.device import Device
+from sesurgery.backends.nvidia.foreign import on_device
 from sesurgery.diagnostics import SesurgeryError
 
 OBSTACLE = cuda.obstacle()

@@ -11,8 +11,8 @@ import torch
 import sesurgery
 from sesurgery.backends.base import BatchRange, BuildOptions, Precision
 from sesurgery.backends.inductor import Inductor
-from sesurgery.lowering._fx import lower
-from sesurgery.models.cifar_resnet import CifarResNet
+from sesurgery.lowering.fx import lower
+from sesurgery.networks.cifar_resnet import CifarResNet
 from sesurgery.training.fused import fuse, scale_add_relu
 
 BACKEND = Inductor(target="cuda")

@@ -9,11 +9,11 @@ import pytest
 from onnx import numpy_helper
 
 from sesurgery.backends import BACKENDS
-from sesurgery.backends._nvidia import inspector
 from sesurgery.backends.base import BatchRange, BuildOptions
+from sesurgery.backends.nvidia import inspector
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision import Precision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.profiles import parse_profile
 
 pytestmark = pytest.mark.gpu

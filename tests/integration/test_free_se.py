@@ -19,16 +19,17 @@ from click.testing import CliRunner
 from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 from torch import nn
 
-from sesurgery.backends._nvidia.compiled import Compiled, compile_
 from sesurgery.backends.base import BatchRange, BuildOptions
+from sesurgery.backends.nvidia.compiled import Compiled, compile_
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
-from sesurgery.lowering import _numerics, load
-from sesurgery.lowering._batch import with_batch
+from sesurgery.lowering import load
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision import Precision
-from sesurgery.models.export import export
+from sesurgery.lowering.precision.half import Precision
+from sesurgery.networks.export import export
+from sesurgery.onnxgraph import numerics as _numerics
+from sesurgery.onnxgraph.batch import with_batch
 from sesurgery.spec.model import Export
 
 BACKEND = TensorRTForRTX()

@@ -18,13 +18,13 @@ from click.testing import CliRunner
 
 from sesurgery import pipeline
 from sesurgery.artifacts import read_manifest
-from sesurgery.backends._inductor.build import lacks
-from sesurgery.backends._nvidia.compiled import compile_
 from sesurgery.backends.base import BatchRange, BuildOptions
+from sesurgery.backends.inductor_package.build import lacks
+from sesurgery.backends.nvidia.compiled import compile_
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
-from sesurgery.lowering._dataflow import Dataflow
+from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.pipeline.train import data_of
 
 pytestmark = pytest.mark.slow

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 import sesurgery
-from sesurgery.backends._nvidia.compiled import compile_
 from sesurgery.backends.base import BatchRange, BuildOptions
+from sesurgery.backends.nvidia.compiled import compile_
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
-from sesurgery.lowering import _numerics, load
+from sesurgery.lowering import load
 from sesurgery.lowering.base import Lowered, run
-from sesurgery.models.export import export
+from sesurgery.networks.export import export
+from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.spec.model import Export
 
 BACKEND = TensorRTForRTX()

@@ -21,10 +21,10 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from sesurgery import pipeline, planner
-from sesurgery.models import onnx_io
-from sesurgery.models.cifar_resnet import CifarResNet
+from sesurgery.networks.cifar_resnet import CifarResNet
+from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.planner import Plan
-from sesurgery.surgeons.onnx import OnnxSurgeon
+from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5

@@ -11,7 +11,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision import Precision
+from sesurgery.lowering.precision.half import Precision
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from sesurgery.backends import openvino as module
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision import Precision
+from sesurgery.lowering.precision.half import Precision
 
 pytest.importorskip("openvino")
 pytestmark = pytest.mark.slow

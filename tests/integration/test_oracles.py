@@ -12,7 +12,7 @@ import torch
 from sesurgery import pipeline
 from sesurgery.pipeline.plan import Planned
 from sesurgery.planner import plan as resolve
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
 def planned(
@@ -103,13 +103,13 @@ def test_within_the_unit_se_costs_a_sixteenth(resnet50):
 
 
 def test_se_resnet56_for_small_images_has_861818_parameters():
-    made = planned("sesurgery.models.cifar_resnet:resnet56", source="python", size=32, bias=False)
+    made = planned("sesurgery.networks.cifar_resnet:resnet56", source="python", size=32, bias=False)
     assert made.after.params == 861_818
     assert len(made.sites) == 27
 
 
 def test_its_hidden_width_of_one_is_warned_about():
-    made = planned("sesurgery.models.cifar_resnet:resnet56", source="python", size=32, bias=False)
+    made = planned("sesurgery.networks.cifar_resnet:resnet56", source="python", size=32, bias=False)
     assert made.plan.warnings[0].startswith("the hidden width is 1 at 16 channels")
 
 

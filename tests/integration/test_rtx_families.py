@@ -18,13 +18,14 @@ import torchvision
 from timm.models.regnet import RegNet, RegNetCfg
 from torch import nn
 
-from sesurgery.backends import _source
 from sesurgery.backends.base import BuildOptions, Precision
+from sesurgery.backends.inputs import onnx_file as _source
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
-from sesurgery.lowering import load, quantize
+from sesurgery.lowering import load
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision import Precision as ToPrecision
-from sesurgery.models.export import INPUT, export
+from sesurgery.lowering.precision import int8 as quantize
+from sesurgery.lowering.precision.half import Precision as ToPrecision
+from sesurgery.networks.export import INPUT, export
 from sesurgery.pipeline.lowered import SPOILED
 from sesurgery.profiles import parse_profile
 from sesurgery.spec.model import Export

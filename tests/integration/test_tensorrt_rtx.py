@@ -7,12 +7,12 @@ import pytest
 import torch
 from timm.models.resnet import BasicBlock, ResNet
 
-from sesurgery.backends import _source
-from sesurgery.backends._nvidia.build import EngineBuilder
 from sesurgery.backends.base import BatchRange, BuildOptions
+from sesurgery.backends.inputs import onnx_file as _source
+from sesurgery.backends.nvidia.build import EngineBuilder
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision import Precision
+from sesurgery.lowering.precision.half import Precision
 
 BACKEND = TensorRTForRTX()
 REASON = BACKEND.probe().builds

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sesurgery.models.cifar_resnet import CifarResNet
+from sesurgery.networks.cifar_resnet import CifarResNet
 from sesurgery.spec.model import Train
 from sesurgery.spec.plugins import Catalogs
-from sesurgery.training.datasets import DATASETS
-from sesurgery.training.datasets.digits import Digits
+from sesurgery.training.data import DATASETS
+from sesurgery.training.data.digits import Digits
 from sesurgery.training.evaluation import evaluate
 from sesurgery.training.history import Epoch
 from sesurgery.training.loop import FitResult, fit

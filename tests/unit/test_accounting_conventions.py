@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import sesurgery
 from sesurgery.accounting import Cost, Row, account, cost
 from sesurgery.blocks.se import SE
-from sesurgery.models.cifar_resnet import resnet56
-from sesurgery.surgeons.tracing import trace
+from sesurgery.networks.cifar_resnet import resnet56
+from sesurgery.surgeons.fx.tracing import trace
 
 CIFAR = (3, 32, 32)
 

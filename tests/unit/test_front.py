@@ -4,7 +4,7 @@ from torch import nn
 
 import sesurgery
 from sesurgery.diagnostics import SpecError
-from sesurgery.models.cifar_resnet import resnet20
+from sesurgery.networks.cifar_resnet import resnet20
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 

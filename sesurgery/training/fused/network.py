@@ -17,9 +17,9 @@ from torch import fx, nn
 
 from sesurgery.graph import Shape
 from sesurgery.graph.gates import channel_gates
-from sesurgery.surgeons.faces import counterparts
-from sesurgery.surgeons.fx import FxSurgeon
-from sesurgery.surgeons.tracing import trace
+from sesurgery.surgeons.fx.modes import counterparts
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
+from sesurgery.surgeons.fx.tracing import trace
 from sesurgery.training.fused.operation import scale_add_relu
 
 _SUMS = (operator.add, operator.iadd, torch.add)

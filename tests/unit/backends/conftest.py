@@ -9,7 +9,7 @@ import pytest
 from filled_graphs import filled
 
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision import Precision
+from sesurgery.lowering.precision.half import Precision
 
 Make = Callable[..., Path]
 

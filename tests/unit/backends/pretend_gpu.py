@@ -24,9 +24,9 @@ import onnx
 import pretend_refit
 import pytest
 
-from sesurgery.backends._nvidia import cuda, with_bindings, with_pycuda
-from sesurgery.backends._nvidia.runner import EVENTS, NvidiaRunner
 from sesurgery.backends.base import Capability
+from sesurgery.backends.nvidia import cuda, with_bindings, with_pycuda
+from sesurgery.backends.nvidia.runner import EVENTS, NvidiaRunner
 from sesurgery.backends.tensorrt import TensorRT
 from sesurgery.diagnostics import SesurgeryError
 

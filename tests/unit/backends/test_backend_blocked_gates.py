@@ -10,13 +10,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from sesurgery.backends import _branches
-from sesurgery.backends._onnxruntime import blocked
-from sesurgery.backends._onnxruntime.by_batch import when
 from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
-from sesurgery.lowering import _examples, _numerics, load
+from sesurgery.backends.onnxruntime_graph import blocked
+from sesurgery.backends.onnxruntime_graph.by_batch import when
+from sesurgery.lowering import examples as _examples
+from sesurgery.lowering import load
 from sesurgery.lowering.base import run
+from sesurgery.onnxgraph import branches as _branches
+from sesurgery.onnxgraph import numerics as _numerics
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="this onnxruntime has no blocked layout here"
@@ -200,7 +202,7 @@ def test_a_gate_that_is_an_output_keeps_its_product(tmp_path: Path) -> None:
 
 
 def test_numbers_that_differ_keep_the_optimisers_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sesurgery.backends._onnxruntime.special.TOLERANCE", -1.0)
+    monkeypatch.setattr("sesurgery.backends.onnxruntime_graph.special.TOLERANCE", -1.0)
     engine, path, notes = built(network(), tmp_path)
     assert any("outputs differ" in note for note in notes)
     assert "If" not in kinds(engine.graph)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from sesurgery.backends._nvidia import inspector
-from sesurgery.backends._nvidia.compiled import Compiled, parse
+from sesurgery.backends.nvidia import inspector
+from sesurgery.backends.nvidia.compiled import Compiled, parse
 from sesurgery.diagnostics import SesurgeryError
 
 LOG = """Layers:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from sesurgery.backends import _feeds
 from sesurgery.backends.base import TensorInfo
+from sesurgery.backends.inputs import feeds as _feeds
 from sesurgery.diagnostics import SesurgeryError
 
 INPUTS = (TensorInfo("image", ("batch", 3, 4, 4), "float32"), TensorInfo("scale", ("batch",), "float32"))

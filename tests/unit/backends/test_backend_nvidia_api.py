@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from sesurgery.backends import _nvidia
-from sesurgery.backends._nvidia.settings import Settings
+from sesurgery.backends import nvidia as _nvidia
+from sesurgery.backends.nvidia.settings import Settings
 from sesurgery.backends.tensorrt import HARDWARE
 
 HERE = Path(__file__).parent

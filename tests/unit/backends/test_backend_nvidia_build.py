@@ -10,11 +10,11 @@ from types import ModuleType
 import onnx
 import pytest
 
-from sesurgery.backends import _source
-from sesurgery.backends._nvidia import cuda
-from sesurgery.backends._nvidia.build import EngineBuilder
-from sesurgery.backends._nvidia.settings import Settings
 from sesurgery.backends.base import BatchRange, BuildOptions
+from sesurgery.backends.inputs import onnx_file as _source
+from sesurgery.backends.nvidia import cuda
+from sesurgery.backends.nvidia.build import EngineBuilder
+from sesurgery.backends.nvidia.settings import Settings
 from sesurgery.backends.tensorrt import TensorRT
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.diagnostics import SesurgeryError
@@ -238,7 +238,7 @@ def test_a_program_that_built_an_engine_ends_as_it_should(fp32: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from sesurgery.backends import _source\n"
-        "from sesurgery.backends._nvidia.build import EngineBuilder\n"
+        "from sesurgery.backends.nvidia.build import EngineBuilder\n"
         "from sesurgery.backends.base import BuildOptions\n"
         "from sesurgery.backends.tensorrt_rtx import TensorRTForRTX\n"
         "builder = EngineBuilder(TensorRTForRTX().library(), 'RTX')\n"

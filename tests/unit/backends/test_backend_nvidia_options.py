@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from sesurgery.backends import _source
-from sesurgery.backends._nvidia import cuda, serialising
-from sesurgery.backends._nvidia.build import EngineBuilder
-from sesurgery.backends._nvidia.messages import located
-from sesurgery.backends._nvidia.settings import Settings
-from sesurgery.backends._nvidia.timing_cache import TimingCache
 from sesurgery.backends.base import BatchRange, BuildOptions
+from sesurgery.backends.inputs import onnx_file as _source
+from sesurgery.backends.nvidia import cuda, serialising
+from sesurgery.backends.nvidia.build import EngineBuilder
+from sesurgery.backends.nvidia.messages import located
+from sesurgery.backends.nvidia.settings import Settings
+from sesurgery.backends.nvidia.timing_cache import TimingCache
 from sesurgery.backends.tensorrt import TensorRT
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.diagnostics import SesurgeryError

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sesurgery.backends._nvidia.timings import Timings
+from sesurgery.backends.nvidia.timings import Timings
 
 HERE = Path(__file__).parent
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler to make the driver with")

@@ -10,7 +10,7 @@ import pytest
 from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.models import onnx_io
+from sesurgery.onnxgraph import io as onnx_io
 
 # Same kernels in another order of operations.
 FP32_TOLERANCE = 1e-5

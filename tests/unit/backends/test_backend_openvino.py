@@ -15,7 +15,7 @@ from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision import Precision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.profiles import parse_profile
 
 pytest.importorskip("openvino")

@@ -21,9 +21,9 @@ from onnx import numpy_helper
 
 from sesurgery import pipeline
 from sesurgery.artifacts import read_manifest, require_intact
-from sesurgery.backends._nvidia import cuda, weights
-from sesurgery.backends._nvidia.loaded import Loaded
 from sesurgery.backends.base import BuildReport, Capability
+from sesurgery.backends.nvidia import cuda, weights
+from sesurgery.backends.nvidia.loaded import Loaded
 from sesurgery.backends.tensorrt import TensorRT
 from sesurgery.cli import main
 from sesurgery.diagnostics import SesurgeryError

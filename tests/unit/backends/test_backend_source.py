@@ -7,9 +7,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from sesurgery.backends import _operators, _source
 from sesurgery.backends.base import BuildOptions
+from sesurgery.backends.inputs import onnx_file as _source
 from sesurgery.backends.onnxruntime import OnnxRuntime
+from sesurgery.backends.onnxruntime_graph import operators as _operators
 from sesurgery.diagnostics import SesurgeryError
 
 

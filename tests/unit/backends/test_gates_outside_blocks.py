@@ -12,7 +12,7 @@ import pytest
 
 from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
-from sesurgery.lowering import _examples
+from sesurgery.lowering import examples as _examples
 
 NET = """(float[N,16,12,12] x) => (float[N,{c},12,12] y)
 <float[{c},16,3,3] w, float[{c}] b, float[8,{c},1,1] w1, float[{c},8,1,1] w2, float three = {{3.0}},

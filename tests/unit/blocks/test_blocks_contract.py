@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sesurgery.blocks import BLOCKS
-from sesurgery.surgeons.tracing import trace
+from sesurgery.surgeons.fx.tracing import trace
 
 EXAMPLES = [
     pytest.param(block, id=f"{name}-{index}-{getattr(block, 'name', getattr(block, 'init', 'default'))}")

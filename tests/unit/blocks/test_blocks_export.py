@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sesurgery.blocks import BLOCKS
-from sesurgery.models.export import export
+from sesurgery.networks.export import export
 from sesurgery.spec.model import Export
 
 EXAMPLES = [

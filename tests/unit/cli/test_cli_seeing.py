@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TINY = "python:sesurgery.models.cifar_resnet:resnet20"
+TINY = "python:sesurgery.networks.cifar_resnet:resnet20"
 
 
 def test_inspect_prints_the_network_and_its_placements(sesurgery):
@@ -134,7 +134,7 @@ def net(tmp_path, monkeypatch) -> Path:
     """An ONNX file of a small network in a folder of its own, which is the current one."""
     import torch
 
-    from sesurgery.models.cifar_resnet import resnet20
+    from sesurgery.networks.cifar_resnet import resnet20
 
     monkeypatch.chdir(tmp_path)
     path = Path("files/net.onnx")

@@ -13,10 +13,10 @@ from torch import Tensor, fx, nn
 
 from sesurgery.blocks.se import SE
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.lowering import _fx
-from sesurgery.lowering._fx import graph, lower
-from sesurgery.lowering._fx.layout import channels_last
-from sesurgery.lowering._fx.precision import to_half
+from sesurgery.lowering import fx as _fx
+from sesurgery.lowering.fx import graph, lower
+from sesurgery.lowering.fx.layout import channels_last
+from sesurgery.lowering.fx.precision import to_half
 
 SHAPE = (4, 9, 8)
 PASSES = ("squeeze_hoist", "squeeze_hoist_spatial")

@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from sesurgery.lowering import _examples, _numerics
-from sesurgery.lowering._batch import for_one_sample
+from sesurgery.lowering import examples as _examples
+from sesurgery.onnxgraph import numerics as _numerics
+from sesurgery.onnxgraph.batch import for_one_sample
 
 NET = "(float[{n},3,4,4] x) => (float[{n},3,4,4] y) <float[3,3,1,1] w> {{ c = Conv(x, w) y = Relu(c) }}"
 

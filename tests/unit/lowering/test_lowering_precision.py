@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.lowering._dataflow import Dataflow
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision import Precision
+from sesurgery.lowering.precision.half import Precision
+from sesurgery.onnxgraph.dataflow import Dataflow
 
 # fp16 has 11 bits; values here are of order one and go through a handful of nodes.
 FP16_TOLERANCE = 5e-3

@@ -15,15 +15,19 @@ import torchvision
 from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.lowering import PASSES, _examples, _numerics, in_order, load
-from sesurgery.lowering._calibration import Range
-from sesurgery.lowering._dataflow import Dataflow
+from sesurgery.lowering import PASSES, in_order, load
+from sesurgery.lowering import examples as _examples
 from sesurgery.lowering.base import Edit, Lowered, Pass, name_of, run
-from sesurgery.lowering.quantize import Quantize, ranges_of
+from sesurgery.lowering.precision.calibration import Range
+from sesurgery.lowering.precision.half import Precision
+from sesurgery.lowering.precision.int8 import Quantize, ranges_of
+from sesurgery.onnxgraph import numerics as _numerics
+from sesurgery.onnxgraph.dataflow import Dataflow
 
 FOUND = Path(__file__).parents[2] / "integration" / "found"
-LOSSY = ("precision", "quantize")
-GATE_PASSES = tuple(name for name in PASSES.names() if name not in LOSSY)
+CONVERSIONS: dict[str, type[Pass]] = {"precision": Precision, "quantize": Quantize}
+GATE_PASSES = PASSES.names()
+KINDS = {**CONVERSIONS, **{name: PASSES.load(name) for name in GATE_PASSES}}
 KEEPING = tuple(name for name in GATE_PASSES if name != "constant_gates")
 """Those after which there are as many gates as before."""
 TEXT = """(float[N,4,6,6] x) => (float[N,8,6,6] y) <float[8,4,1,1] w, float[3,8,1,1] w1, float[8,3,1,1] w2> {
@@ -37,6 +41,8 @@ def given(name: str, model: onnx.ModelProto) -> Pass:
     if name == "quantize":
         ranges: dict[str, Range] = ranges_of(model, samples, "minmax")
         return Quantize(ranges)
+    if name in CONVERSIONS:
+        return CONVERSIONS[name]()
     (step,) = load([name])
     # A wide bound: on random weights no gate is constant within 0.01.
     return PASSES.load(name)(bound=0.2, samples=samples) if name == "constant_gates" else step
@@ -62,15 +68,15 @@ def network(name: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("name", PASSES.names())
+@pytest.mark.parametrize("name", KINDS)
 def test_a_pass_declares_what_it_asks_for_and_what_it_promises(name: str) -> None:
-    step = PASSES.load(name)
+    step = KINDS[name]
     assert step.requires is not Pass.requires
     assert step.ensures is not Pass.ensures
     assert name_of(step.__new__(step)) == name
 
 
-@pytest.mark.parametrize("name", PASSES.names())
+@pytest.mark.parametrize("name", KINDS)
 def test_a_pass_that_cannot_start_says_so_by_its_name(name: str) -> None:
     model = _examples.model(TEXT)
     step = given(name, model)
@@ -81,7 +87,7 @@ def test_a_pass_that_cannot_start_says_so_by_its_name(name: str) -> None:
 
 def spoiled(name: str, model: onnx.ModelProto, how: str) -> Pass:
     """The pass as it is, but for an `apply` that does damage afterwards and says nothing of it."""
-    kind = PASSES.load(name)
+    kind = KINDS[name]
     step = given(name, model)
 
     def apply(self: Pass, model: onnx.ModelProto) -> Lowered:
@@ -150,7 +156,7 @@ def test_a_second_run_changes_nothing_on_a_real_network(name: str, source: str) 
     assert again.model.graph.node == lowered.model.graph.node
 
 
-@pytest.mark.parametrize("name", LOSSY)
+@pytest.mark.parametrize("name", CONVERSIONS)
 def test_a_precision_is_not_lowered_twice(name: str) -> None:
     model = onnx.load_from_string(network("keras_se"))
     step = given(name, model)

@@ -13,7 +13,8 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from sesurgery.lowering import _examples, load
+from sesurgery.lowering import examples as _examples
+from sesurgery.lowering import load
 from sesurgery.lowering.base import run
 
 EXACT = 1e-12
@@ -213,5 +214,4 @@ def test_a_pass_keeps_every_function_that_it_rewrites(case: Case) -> None:
 def test_every_exact_pass_has_its_random_blocks() -> None:
     from sesurgery.lowering import PASSES
 
-    lossy = {"constant_gates", "precision", "quantize"}
-    assert {case.name for case in CASES} == set(PASSES.names()) - lossy
+    assert {case.name for case in CASES} == set(PASSES.names()) - {"constant_gates"}

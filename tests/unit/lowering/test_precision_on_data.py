@@ -5,11 +5,11 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from sesurgery.lowering import _examples
-from sesurgery.lowering._dataflow import Dataflow
-from sesurgery.lowering._ranges import FIRST, measure
+from sesurgery.lowering import examples as _examples
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision import SAFE, Precision
+from sesurgery.lowering.precision.half import SAFE, Precision
+from sesurgery.lowering.precision.ranges import FIRST, measure
+from sesurgery.onnxgraph.dataflow import Dataflow
 
 SE = """(float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,3,3] w, float[2,4,1,1] down, float[4,2,1,1] up> {
     m = Conv<pads=[1,1,1,1]>(x, w) s = GlobalAveragePool(m) d = Conv(s, down) r = Relu(d) u = Conv(r, up)

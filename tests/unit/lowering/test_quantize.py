@@ -6,11 +6,11 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.lowering import _examples
-from sesurgery.lowering._dataflow import Dataflow
-from sesurgery.lowering._numerics import difference, outputs
+from sesurgery.lowering import examples as _examples
 from sesurgery.lowering.base import run
-from sesurgery.lowering.quantize import GRAPH, Quantize, is_dequantized, ranges_of
+from sesurgery.lowering.precision.int8 import GRAPH, Quantize, is_dequantized, ranges_of
+from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.numerics import difference, outputs
 
 
 def samples(count: int = 4) -> list[dict[str, np.ndarray]]:

@@ -13,7 +13,7 @@ from sesurgery import pipeline
 
 SPEC = """\
 version: 1
-model: {source: python, name: "sesurgery.models.cifar_resnet:CifarResNet", kwargs: {depth: 8, in_channels: 1}}
+model: {source: python, name: "sesurgery.networks.cifar_resnet:CifarResNet", kwargs: {depth: 8, in_channels: 1}}
 input: {shape: [1, 8, 8]}
 surgery:
   - insert: {block: se, reduction: 4}

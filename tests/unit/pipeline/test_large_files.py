@@ -9,7 +9,7 @@ import pytest
 from sesurgery import pipeline
 from sesurgery.artifacts import read_manifest, require_intact
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.models import onnx_io
+from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline import Workspace
 
 RUN, ONNX = Path("runs/tiny"), Path("export/tiny.onnx")

@@ -13,9 +13,9 @@ import torch
 from sesurgery import pipeline
 from sesurgery.artifacts import read_manifest
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.lowering._dataflow import Dataflow
-from sesurgery.lowering._gates import squeezes
-from sesurgery.models import checkpoint
+from sesurgery.lowering.squeezes import squeezes
+from sesurgery.networks import checkpoint
+from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.pipeline import Workspace
 from sesurgery.pipeline.specs import catalogs
 

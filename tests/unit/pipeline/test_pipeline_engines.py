@@ -13,7 +13,7 @@ from onnx import parser
 
 from sesurgery import pipeline
 from sesurgery.artifacts import read_manifest
-from sesurgery.backends._nvidia.timings import Timings
+from sesurgery.backends.nvidia.timings import Timings
 from sesurgery.backends.onnxruntime import _Session
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace

@@ -12,9 +12,9 @@ import torch
 
 from sesurgery import pipeline
 from sesurgery.artifacts import read_manifest
-from sesurgery.backends._inductor.build import lacks
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.inductor import Inductor
+from sesurgery.backends.inductor_package.build import lacks
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
 from sesurgery.pipeline.talk import Silent

@@ -14,8 +14,8 @@ from onnx import helper, numpy_helper
 from sesurgery import pipeline
 from sesurgery.artifacts import require_intact
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.models import onnx_io
-from sesurgery.models.export import export
+from sesurgery.networks.export import export
+from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.spec.model import Export, Spec
 
 SHAPE = (1, 8, 8)
@@ -28,7 +28,7 @@ surgery:
     at: residual
     expect: 3
 """
-PYTHON = 'python, name: "sesurgery.models.cifar_resnet:CifarResNet", kwargs: {depth: 8, in_channels: 1}'
+PYTHON = 'python, name: "sesurgery.networks.cifar_resnet:CifarResNet", kwargs: {depth: 8, in_channels: 1}'
 
 
 def spec(folder: Path, source: str) -> Spec:

@@ -12,7 +12,7 @@ from torch import nn
 from sesurgery import pipeline
 from sesurgery.accounting import cost
 from sesurgery.diagnostics import SpecError
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
 def planned(*rules: dict[str, Any]) -> Any:
@@ -22,7 +22,7 @@ def planned(*rules: dict[str, Any]) -> Any:
                 "version": 1,
                 "model": {
                     "source": "python",
-                    "name": "sesurgery.models.cifar_resnet:CifarResNet",
+                    "name": "sesurgery.networks.cifar_resnet:CifarResNet",
                     "kwargs": {"depth": 8},
                 },
                 "input": {"shape": [3, 16, 16]},

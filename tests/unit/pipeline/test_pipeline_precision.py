@@ -12,7 +12,7 @@ import pytest
 from sesurgery import pipeline
 from sesurgery.artifacts import read_manifest
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.lowering import _autocast
+from sesurgery.lowering.precision import autocast as _autocast
 from sesurgery.pipeline import Workspace, calibration
 from sesurgery.pipeline.engines import command
 from sesurgery.pipeline.lowered import passes_for

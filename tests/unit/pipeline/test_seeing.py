@@ -17,7 +17,7 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline.inspect import structural
 from sesurgery.reports import inspection
 
-TINY = "python:sesurgery.models.cifar_resnet:resnet20"
+TINY = "python:sesurgery.networks.cifar_resnet:resnet20"
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from xml.etree import ElementTree
 import pytest
 
 from sesurgery import planner
+from sesurgery.drawing import picture as drawing
+from sesurgery.drawing.card import HIGH, Painted
+from sesurgery.drawing.picture import to_svg
+from sesurgery.drawing.units import Parts, units
 from sesurgery.graph import GraphView
 from sesurgery.pipeline import load_spec
 from sesurgery.placements import PLACEMENTS, _units
 from sesurgery.planner import Plan
-from sesurgery.reports import drawing
-from sesurgery.reports._drawing_card import HIGH, Painted
-from sesurgery.reports._drawing_units import Parts, units
-from sesurgery.reports.drawing import to_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 EXAMPLES = [

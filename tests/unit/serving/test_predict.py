@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.models import checkpoint
+from sesurgery.networks import checkpoint
 from sesurgery.serving import interface
 from sesurgery.serving.interface import Interface
 from sesurgery.training.evaluation import logits

@@ -11,7 +11,7 @@ from torch import nn
 
 from sesurgery import pipeline, planner
 from sesurgery.planner import Plan
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
 def planned(model: nn.Module, shape: tuple[int, int, int], *rules: Mapping[str, Any], **rule: Any) -> Plan:

@@ -15,7 +15,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from sesurgery.models.cifar_resnet import CifarResNet
+from sesurgery.networks.cifar_resnet import CifarResNet
 
 SHAPE = (8, 6, 6)
 NARROW = {"block": "se", "width": 2}

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from sesurgery.surgeons.containers import Parts
+from sesurgery.surgeons.fx.containers import Parts
 
 SHAPE = (3, 32, 32)
 

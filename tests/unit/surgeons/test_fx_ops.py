@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sesurgery.graph import Op
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
 class One(nn.Module):

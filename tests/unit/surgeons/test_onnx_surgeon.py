@@ -24,13 +24,13 @@ from sesurgery import pipeline, planner
 from sesurgery.blocks import BLOCKS
 from sesurgery.catalog import Ref
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.models import onnx_io
-from sesurgery.models.export import export
+from sesurgery.networks.export import export
+from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.onnxgraph import opset as onnx_opset
 from sesurgery.planner import Plan, Site
 from sesurgery.spec.model import Export
-from sesurgery.surgeons import onnx_opset
-from sesurgery.surgeons.onnx import OnnxSurgeon
-from sesurgery.surgeons.onnx_blocks import Blocks
+from sesurgery.surgeons.onnx.blocks import Blocks
+from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
 SHAPE = (4, 6, 6)
 IDENTITY = {"block": "se", "reduction": 2, "init": "identity"}
@@ -545,7 +545,7 @@ def test_weights_in_several_files_never_enter_memory_and_arrive_whole(
         for key, value in (("location", f"{tensor.name}.data"), ("offset", "15"), ("length", str(len(data)))):
             tensor.external_data.add(key=key, value=value)
     written(model, folder / "net.onnx")
-    monkeypatch.setattr("sesurgery.models.onnx_data._SMALL", 100)
+    monkeypatch.setattr("sesurgery.onnxgraph.external_data._SMALL", 100)
     referring = onnx_io.load(folder / "net.onnx", weights=False)
     assert not any(tensor.raw_data for tensor in referring.graph.initializer)
     whole = onnx_io.load(folder / "net.onnx")
@@ -565,7 +565,7 @@ def test_weights_in_several_files_never_enter_memory_and_arrive_whole(
 
 @pytest.mark.parametrize("length", ["7", "576"])
 def test_a_data_file_that_is_too_short_is_se602(length: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sesurgery.models.onnx_data._SMALL", 100)
+    monkeypatch.setattr("sesurgery.onnxgraph.external_data._SMALL", 100)
     model = unit()
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")

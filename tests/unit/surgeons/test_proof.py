@@ -12,7 +12,7 @@ from torch import nn
 
 from sesurgery.blocks.se import SE
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.surgeons.proof import prove
+from sesurgery.surgeons.fx.proof import prove
 
 SHAPE = (8, 6, 6)
 

@@ -7,8 +7,8 @@ from torch import fx, nn
 
 from sesurgery.accounting import cost
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.surgeons.shapes import map_shapes
-from sesurgery.surgeons.tracing import trace
+from sesurgery.surgeons.fx.shapes import map_shapes
+from sesurgery.surgeons.fx.tracing import trace
 
 
 class Recorder(fx.Interpreter):

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.models.cifar_resnet import CifarResNet
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.networks.cifar_resnet import CifarResNet
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 SHAPE = (8, 6, 6)
 IDENTITY = {"block": "se", "reduction": 2, "init": "identity"}

@@ -10,7 +10,7 @@ from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
 
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 SHAPE = (8, 6, 6)
 IDENTITY = {"block": "se", "reduction": 2, "init": "identity"}

@@ -13,8 +13,8 @@ from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.graph import Op
-from sesurgery.models.cifar_resnet import CifarResNet
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.networks.cifar_resnet import CifarResNet
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 SHAPE = (8, 6, 6)
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.surgeons.fx import FxSurgeon
-from sesurgery.surgeons.tracing import Leaf, trace
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
+from sesurgery.surgeons.fx.tracing import Leaf, trace
 
 SHAPE = (8, 6, 6)
 CONTROL_FLOW = "symbolically traced variables cannot be used as inputs to control flow"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sesurgery.surgeons.fx import FxSurgeon
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 SHAPE = (8, 6, 6)
 IDENTITY = {"block": "se", "width": 2, "init": "identity"}

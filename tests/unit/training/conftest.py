@@ -10,8 +10,8 @@ from torch import nn
 
 from sesurgery.spec.model import Train
 from sesurgery.spec.plugins import Catalogs
-from sesurgery.training.datasets import DATASETS
-from sesurgery.training.datasets.base import Data, Split
+from sesurgery.training.data import DATASETS
+from sesurgery.training.data.base import Data, Split
 
 
 def quadrants(samples: int, seed: int) -> Split:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from sesurgery.training.batches import InOrder, Shuffled, mixed
-from sesurgery.training.datasets.base import Split
+from sesurgery.training.data.base import Split
 
 SPLIT = Split(torch.arange(10.0).reshape(10, 1, 1, 1), torch.arange(10))
 

@@ -5,7 +5,7 @@ import torch
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.plugins import options_adapter
-from sesurgery.training.datasets.digits import EXAMPLES, Digits
+from sesurgery.training.data.digits import EXAMPLES, Digits
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sesurgery.training.datasets.base import Data, Split
+from sesurgery.training.data.base import Data, Split
 from sesurgery.training.evaluation import Evaluation, evaluate, logits
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.model import Train
-from sesurgery.training.datasets.base import Data, Split
+from sesurgery.training.data.base import Data, Split
 from sesurgery.training.evaluation import evaluate
 from sesurgery.training.history import Epoch
 from sesurgery.training.loop import FitResult, fit

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 import sesurgery
-from sesurgery.models.cifar_resnet import CifarResNet
+from sesurgery.networks.cifar_resnet import CifarResNet
 from sesurgery.spec.model import Train
-from sesurgery.training.datasets.base import Data
+from sesurgery.training.data.base import Data
 from sesurgery.training.fused import fuse, scale_add_relu
 from sesurgery.training.fused.operation import _backward, _forward
 from sesurgery.training.loop import fit

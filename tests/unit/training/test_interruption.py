@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sesurgery.spec.model import Train
-from sesurgery.training.datasets.base import Data
+from sesurgery.training.data.base import Data
 from sesurgery.training.interruption import Interruption
 from sesurgery.training.loop import FitResult, fit
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from sesurgery.training.datasets import DATASETS
-from sesurgery.training.datasets.digits import Digits
+from sesurgery.training.data import DATASETS
+from sesurgery.training.data.digits import Digits
 from sesurgery.training.preprocessing import Preprocessing
 
 PHOTO = Preprocessing("RGB", 3, 32, (24, 28), 1 / 255, (0.5, 0.25, 0.0), (0.5, 0.5, 1.0))

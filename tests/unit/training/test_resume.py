@@ -11,7 +11,7 @@ from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.model import Train
-from sesurgery.training.datasets.base import Data
+from sesurgery.training.data.base import Data
 from sesurgery.training.history import Epoch, to_csv
 from sesurgery.training.loop import fit
 

@@ -1,0 +1,75 @@
+"""The package for Python users: the same verbs on objects in memory, and a one-liner that needs no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sesurgery import pipeline, planner
+from sesurgery.networks import sources
+from sesurgery.networks.sources import surgeon_for
+from sesurgery.pipeline import load_spec as load_spec
+from sesurgery.pipeline.plan import costs_or_mistakes
+from sesurgery.planner import Plan
+from sesurgery.spec import Spec
+from sesurgery.spec.model import Filters
+
+_RULE_KEYS = set(Filters.model_fields)
+_MODEL = {"source": "python", "name": "given:model"}
+
+SpecLike = Spec | Path | str | Mapping[str, object]
+
+
+def plan(spec: SpecLike, model: nn.Module | None = None) -> Plan:
+    """Where the spec's blocks go in `model`, or in the spec's own network where none is given."""
+    spec = _spec(spec)
+    if model is None:
+        return pipeline.plan(spec).plan
+    made = planner.plan(spec, surgeon_for(spec).view(model))
+    costs_or_mistakes(spec, made)
+    return made
+
+
+def apply(spec: SpecLike, model: nn.Module | None = None) -> nn.Module:
+    """A changed copy of `model` (or of the spec's own network) in which every block is proved to run.
+
+    Fresh values come from torch's global generator. The model that is given stays untouched.
+    """
+    spec = _spec(spec)
+    network = sources.build(spec) if model is None else model
+    surgeon = surgeon_for(spec)
+    return surgeon.apply(network, planner.plan(spec, surgeon.view(network)))
+
+
+def insert(
+    model: nn.Module,
+    *,
+    block: str = "se",
+    at: str | Mapping[str, object] = "residual",
+    example_input: torch.Tensor,
+    **options: object,
+) -> nn.Module:
+    """A changed copy of `model` with a block at every site of a placement; `model` stays untouched.
+
+    `example_input` is an image batch [N, C, H, W], of which only the shape is used. Options are the block's own
+    (`reduction=16`) or a rule's filters (`stages`, `within`, `except_`, `every`, `expect`, `name` ...).
+    Raises SpecError where nothing matches or an option is not known.
+    """
+    rule = {key.rstrip("_"): value for key, value in options.items() if key in _RULE_KEYS}
+    own = {key: value for key, value in options.items() if key not in _RULE_KEYS}
+    if example_input.dim() != 4:
+        raise ValueError(f"example_input must be [N, C, H, W], found {list(example_input.shape)}")
+    given = {
+        "version": 1,
+        "model": _MODEL,
+        "input": {"shape": list(example_input.shape[1:])},
+        "surgery": [{"insert": {"block": block, **own}, "at": at, **rule}],
+    }
+    return apply(load_spec(given), model)
+
+
+def _spec(given: SpecLike) -> Spec:
+    return given if isinstance(given, Spec) else load_spec(given)

@@ -1,0 +1,163 @@
+"""From a network to a package: precision, layout, torch.export, AOTInductor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from sesurgery.artifacts import writing
+from sesurgery.backends.base import BuildOptions, BuildReport, Precision, Progress
+from sesurgery.backends.inductor_package.quiet import quiet
+from sesurgery.diagnostics import fail
+from sesurgery.lowering.fx import graph
+from sesurgery.lowering.fx.layout import channels_last
+from sesurgery.lowering.fx.precision import to_half
+from sesurgery.networks.export import INPUT, OUTPUT
+
+HALVES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
+WORDS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
+CONVOLUTIONS = (graph.aten.conv2d.default, graph.aten.conv2d.padding)
+STEPS = 3
+ALLOWED: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1}
+"""Relative to the largest output; what sums in another order and halves that round elsewhere come to, with room."""
+TINY = 1e-30
+
+
+def compile_(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    out: Path,
+    options: BuildOptions,
+    device: Literal["cpu", "cuda"],
+    device_name: str,
+    autotune: bool,
+    progress: Progress | None,
+) -> BuildReport:
+    """Write `out`; raises SE603 where the device lacks the precision, SE604 and SE605 as every backend does."""
+    if (lacking := lacks(options.precision, device)) is not None:
+        raise fail("SE603", f"inductor cannot build {options.precision} here: {lacking}", "take another precision")
+    tell = progress or (lambda what, done, total: None)
+    batch = (options.batch.minimum, options.batch.maximum)
+    started = time.perf_counter()
+    tell("capturing the network", 0, STEPS)
+    module = network if isinstance(network, fx.GraphModule) and _captured(network) else None
+    module = module or graph.capture(network, shape, batch)
+    half = HALVES.get(options.precision)
+    kept = () if half is None else to_half(module, half)
+    channels_last(module)
+    module = module.to(device)
+    tell("exporting", 1, STEPS)
+    program = graph.export(module, shape, batch, device)
+    convolutions = _convolutions(program)
+    _prove(options.precision, convolutions)
+    tell("compiling", 2, STEPS)
+    with _package(program, out, _settings(shape, options, device, autotune)) as package:
+        _require_same(package, module, shape, options, device)
+    tell("compiling", STEPS, STEPS)
+    return BuildReport(time.perf_counter() - started, convolutions, device_name, _notes(options, device), kept)
+
+
+def lacks(precision: Precision, device: Literal["cpu", "cuda"]) -> str | None:
+    """Why convolutions of this precision cannot run on the device, or would be computed in another one."""
+    if precision == "fp32":
+        return None
+    if precision not in HALVES:
+        return f"it has no {precision}"
+    if device == "cuda":
+        if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
+            return "bf16 begins with compute capability 8.0"
+        return None
+    if precision == "bf16" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return "this processor has neither AVX-512 BF16 nor AMX"
+    if precision == "fp16" and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        return "this processor has no fp16 arithmetic (AVX-512 FP16 or AMX FP16)"
+    return None
+
+
+def _captured(module: fx.GraphModule) -> bool:
+    return any(node.target in CONVOLUTIONS for node in module.graph.nodes)
+
+
+def _settings(shape: tuple[int, int, int], options: BuildOptions, device: str, autotune: bool) -> dict[str, Any]:
+    known = {
+        "device": device,
+        "precision": options.precision,
+        "shape": list(shape),
+        "batch": [options.batch.minimum, options.batch.maximum],
+    }
+    settings: dict[str, Any] = {
+        "max_autotune": autotune,
+        "aot_inductor.metadata": {"sesurgery": json.dumps(known), "names": json.dumps([INPUT, OUTPUT])},
+    }
+    if device == "cpu":
+        # Else as many threads run as the building process had.
+        settings |= {"freezing": True, "cpp.dynamic_threads": True}
+    return settings
+
+
+@contextlib.contextmanager
+def _package(program: torch.export.ExportedProgram, out: Path, settings: dict[str, Any]) -> Iterator[Path]:
+    """Compile into a file beside `out`, which takes its name when the block ends well."""
+    from torch._inductor import aoti_compile_and_package
+
+    with writing(out) as temporary, tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        package = Path(folder) / "engine.pt2"
+        try:
+            with quiet(), torch.no_grad():
+                aoti_compile_and_package(program, package_path=str(package), inductor_configs=settings)
+        except Exception as error:  # whatever torch, the C++ compiler or triton raise
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            text = lines[0] if lines else type(error).__name__
+            raise fail("SE604", f"inductor cannot compile the network: {text}") from error
+        yield package
+        shutil.move(package, temporary)
+
+
+def _require_same(
+    package: Path, module: nn.Module, shape: tuple[int, int, int], options: BuildOptions, device: str
+) -> None:
+    """Run the package beside what it was compiled from: a compiler can be wrong, and only numbers show it."""
+    from torch._inductor import aoti_load_package
+
+    with quiet():
+        compiled = aoti_load_package(str(package))
+    smallest, largest = options.batch.minimum, options.batch.maximum
+    generator = torch.Generator().manual_seed(0)
+    for batch in sorted({smallest, options.batch.optimum, min(largest, smallest + 2)}):
+        image = torch.randn(batch, *shape, generator=generator).to(device)
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            expected, found = module(image), compiled(image)
+        gap = float((found - expected).abs().max() / expected.abs().max().clamp_min(TINY))
+        if not gap <= ALLOWED[options.precision]:
+            text = (
+                f"inductor compiled the network to something else: at batch {batch} its outputs differ by {gap:.2g} of "
+                f"the largest, allowed are {ALLOWED[options.precision]:.2g}"
+            )
+            raise fail("SE604", text, "a defect of the compiler for this network: take another backend")
+
+
+def _convolutions(program: torch.export.ExportedProgram) -> dict[str, int]:
+    values = [node.meta["val"] for node in program.graph.nodes if node.target in CONVOLUTIONS]
+    return dict(Counter(WORDS.get(value.dtype, str(value.dtype)) for value in values if isinstance(value, Tensor)))
+
+
+def _prove(asked: Precision, convolutions: dict[str, int]) -> None:
+    found = ", ".join(f"{count} {name}" for name, count in sorted(convolutions.items())) or "none at all"
+    if not convolutions.get(asked) or (asked == "fp32" and set(convolutions) != {"fp32"}):
+        raise fail("SE605", f"the network to compile has no {asked} convolutions, or others (found: {found})")
+
+
+def _notes(options: BuildOptions, device: str) -> tuple[str, ...]:
+    if device == "cuda" and options.precision == "fp32":
+        return ("TF32 is off when it runs",)
+    return ()

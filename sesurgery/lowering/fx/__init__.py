@@ -1,0 +1,91 @@
+"""Lowering for engines that are built from the network itself: the ONNX passes' algebra on torch's exported graph.
+
+The passes here have the names of the ONNX passes that they are the counterparts of, so that `export: lowering:` means
+the same for every engine. Norms are folded first, always: the others need the weights that the norm is part of.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx, nn
+
+from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.lowering.base import DEFECT, Edit
+from sesurgery.lowering.fx import graph
+from sesurgery.lowering.fx.fold_norms import fold_norms
+from sesurgery.lowering.fx.squeeze_hoist import squeeze_hoist, squeeze_hoist_spatial
+
+Step = Callable[[fx.GraphModule], tuple[Edit, ...]]
+PASSES: dict[str, Step] = {
+    "fold_norms": fold_norms,
+    "squeeze_hoist": squeeze_hoist,
+    "squeeze_hoist_spatial": squeeze_hoist_spatial,
+}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+"""Relative to the largest output: what folding weights together rounds."""
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class LoweredNetwork:
+    """A network's graph after the passes, what they did and did not do, and the largest difference each one made."""
+
+    module: fx.GraphModule
+    edits: tuple[Edit, ...]
+    differences: dict[str, float] = field(default_factory=dict)
+
+
+def lower(
+    network: nn.Module, shape: graph.Shape, batch: tuple[int, int], names: Iterable[str], *, verify: bool = True
+) -> LoweredNetwork:
+    """Capture a network for a range of batches and lower it; names without a counterpart here say so in an edit.
+
+    `verify` does the same to a copy in float64 and runs that on random inputs before and after every pass that changed
+    something. Raises SE601 where the network cannot be exported, SE607 where a pass changes what it computes.
+    """
+    module = graph.capture(network, shape, batch)
+    steps = ("fold_norms", *(name for name in names if name != "fold_norms"))
+    edits = [edit for name in steps for edit in _apply(name, module)]
+    return LoweredNetwork(module, tuple(edits), prove(network, shape, batch, steps) if verify else {})
+
+
+def _apply(name: str, module: fx.GraphModule) -> tuple[Edit, ...]:
+    if name in PASSES:
+        return PASSES[name](module)
+    return (Edit(name, "it has no form for a network: it answers a habit of another compiler", changed=False),)
+
+
+def prove(network: nn.Module, shape: graph.Shape, batch: tuple[int, int], steps: Iterable[str]) -> dict[str, float]:
+    """The difference that each pass makes, in float64 (a network that insists on float32: in that).
+
+    Relative to the largest output; raises SE607 where it is more than rounding.
+    """
+    count = min(max(batch[0], graph.EXAMPLE_BATCH), batch[1])
+    image = torch.randn(count, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    try:
+        module = graph.capture(copy.deepcopy(network).double(), shape, batch)
+        expected = _answer(module, image)
+    except (RuntimeError, SesurgeryError):
+        image = image.float()
+        module = graph.capture(network, shape, batch)
+        expected = _answer(module, image)
+    found: dict[str, float] = {}
+    for name in steps:
+        if not any(edit.changed for edit in _apply(name, module)):
+            continue
+        gap = (_answer(module, image) - expected).abs().max() / expected.abs().max().clamp_min(TINY)
+        found[name] = float(gap)
+        if not found[name] <= TOLERANCE[image.dtype]:
+            text = f"{name} changed the outputs by {found[name]:.2g}, allowed are {TOLERANCE[image.dtype]:.2g}"
+            raise fail("SE607", text, DEFECT)
+    return found
+
+
+def _answer(module: fx.GraphModule, image: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        answer: torch.Tensor = module(image)
+    return answer

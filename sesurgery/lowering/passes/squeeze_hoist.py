@@ -1,0 +1,172 @@
+"""A squeeze moved before the 1x1 convolution whose output it averages.
+
+In a standard SE block u = W x + b is the last convolution of the branch (its norm folded), the squeeze is z = mean(u)
+over height and width, and the gate begins with a projection W1 z + b1. A 1x1 convolution with stride 1 does the same
+to every position, and the mean is linear, so they commute:
+
+    mean(W x + b) = W mean(x) + b
+
+Nothing non-linear stands between that and the first projection, so both are one:
+
+    W1 (W mean(x) + b) + b1 = (W1 W) mean(x) + (W1 b + b1)
+
+The squeeze now reads x, which in a bottleneck has a quarter of the channels of u, and it is done before the convolution
+runs. So the gate is known by then, u has no reader but the scaling, and a compiler can make scaling, sum and ReLU the
+convolution's epilogue: u is never written.
+
+Where u has another reader it is written all the same, and where x is larger than u, reading x costs more than u: both
+are left alone. An activation between convolution and squeeze does not commute with the mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx
+
+from sesurgery.lowering.base import Edit, Example, Lowered
+from sesurgery.lowering.examples import examine
+from sesurgery.lowering.rewriting import KeepsGates, Rewrite
+from sesurgery.lowering.squeezes import Array, Commuting, attributes, commuting, squeezes
+
+
+@dataclass(frozen=True)
+class SqueezeHoist(KeepsGates):
+    """Take the mean of a 1x1 convolution's input, not its output, and fold the convolution into the projection."""
+
+    after: ClassVar[tuple[str, ...]] = ("constant_gates", "linear_to_conv")
+    tolerance: ClassVar[float] = 1e-5
+
+    def apply(self, model: onnx.ModelProto) -> Lowered:
+        edits: list[Edit] = []
+        made: set[str] = set()
+        while True:
+            rewrite = Rewrite(model)
+            turned_down = []
+            known = len(edits)
+            for squeeze in squeezes(rewrite.flow):
+                found = commuting(squeeze, rewrite)
+                reason = found if isinstance(found, str) else _refusal(found)
+                if isinstance(found, Commuting) and reason is None:
+                    made.add(_hoist(found, rewrite))
+                    ins, outs = found.shape[0], found.out[0]
+                    words = f"the squeeze averages {ins} channels before the convolution, not {outs} after it"
+                    edits.append(Edit(found.where, words, changed=True))
+                elif squeeze.output[0] not in made:
+                    # One that was moved and stays where it is now was not turned down.
+                    turned_down.append(Edit(squeeze.name, str(reason), changed=False))
+            model = rewrite.finish()
+            # x may be the output of a 1x1 convolution itself: then it goes on.
+            if len(edits) == known:
+                return Lowered(model, (*edits, *turned_down))
+
+
+def _refusal(found: Commuting) -> str | None:
+    if not found.over.pointwise:
+        return "the convolution is not 1x1 with stride 1 and no border: squeeze_hoist_spatial is for those"
+    return too_large(found)
+
+
+def too_large(found: Commuting) -> str | None:
+    """Why it does not pay to read the convolution's input, or None."""
+    ins, outs, unit = math.prod(found.shape), math.prod(found.out), "values a sample"
+    if not all(found.shape) or not all(found.out):
+        # The positions are the same for 1x1; elsewhere the caller has asked for fixed sizes.
+        ins, outs, unit = found.shape[0], found.out[0], "channels"
+    if ins <= outs:
+        return None
+    return f"the convolution's input is larger than its output ({ins} {unit}, not {outs})"
+
+
+def _hoist(found: Commuting, rewrite: Rewrite) -> str:
+    """Give the squeeze and the projection their new forms; the name of the new mean."""
+    squeeze, source = found.mean.node, found.over.node.input[0]
+    averaged = rewrite.value(f"{source}_mean")
+    given = {key: value for key, value in attributes(squeeze).items() if key != "axes"}
+    if squeeze.op_type == "ReduceMean":
+        made = rewrite.mean(squeeze, source, averaged, (2, 3), keepdims=True)
+    else:
+        made = rewrite.node(squeeze, squeeze.op_type, [source], averaged, **given)
+    rewrite.replace(squeeze, [made])
+    fold(found, averaged, rewrite)
+    return averaged
+
+
+def fold(found: Commuting, averaged: str, rewrite: Rewrite, weight: Array | None = None) -> None:
+    """Let the projection read `averaged` through `weight` (by default W1 W), with W1 b + b1 added."""
+    node = found.projection.node
+    own, bias = found.folded
+    weight = own if weight is None else weight
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(rewrite.flow.dtype(node.input[1]))
+    names = [
+        # Named after the weight it takes the place of: the module it came from is read from its name.
+        rewrite.weight(f"{node.input[1]}_hoisted", weight.astype(dtype)),
+        rewrite.weight(f"{node.input[1]}_hoisted_bias", bias.astype(dtype)),
+    ]
+    rewrite.replace(node, [rewrite.node(node, "Conv", [averaged, *names], node.output[0], kernel_shape=[1, 1])])
+
+
+_BRANCH = """
+    down = Conv(z, w1, b1)
+    active = Relu(down)
+    up = Conv(active, w2)
+    gate = Sigmoid(up)
+    scaled = Mul(u, gate)
+    y = Add(scaled, r)
+}"""
+_IO = "(float[N,4,6,6] x, float[N,8,6,6] r) => (float[N,8,6,6] y)"
+_SE = "float[3,8,1,1] w1, float[3] b1, float[8,3,1,1] w2"
+
+
+def _example(name: str, graph: str, changed: int, words: str) -> Example:
+    return Example(name, functools.partial(examine, SqueezeHoist(), graph, changed, words))
+
+
+EXAMPLES = (
+    _example(
+        "the end of a bottleneck",
+        _IO + f"<float[8,4,1,1] w, float[8] b, {_SE}> {{ u = Conv(x, w, b)\n z = GlobalAveragePool(u)" + _BRANCH,
+        1,
+        "averages 4 channels before the convolution, not 8",
+    ),
+    _example(
+        "a grouped convolution",
+        _IO + f"<float[8,2,1,1] w, {_SE}> {{ u = Conv<group=2>(x, w)\n z = GlobalAveragePool(u)" + _BRANCH,
+        1,
+        "averages 4 channels",
+    ),
+    _example(
+        "an activation before the squeeze",
+        _IO + f"<float[8,4,1,1] w, {_SE}> {{ c = Conv(x, w)\n u = Relu(c)\n z = GlobalAveragePool(u)" + _BRANCH,
+        0,
+        "comes from Relu, not straight from a convolution",
+    ),
+    _example(
+        "another reader of the convolution",
+        _IO + f"<float[8,4,1,1] w, {_SE}> {{ c = Conv(x, w)\n z = GlobalAveragePool(c)\n u = Tanh(c)" + _BRANCH,
+        0,
+        "has another use than the gate, Tanh",
+    ),
+    _example(
+        "a maximum",
+        _IO + f"<float[8,4,1,1] w, {_SE}> {{ u = Conv(x, w)\n z = GlobalMaxPool(u)" + _BRANCH,
+        0,
+        "it is a maximum",
+    ),
+    _example(
+        "a spatial convolution",
+        _IO + f"<float[8,4,3,3] w, {_SE}> {{ u = Conv<pads=[1,1,1,1]>(x, w)\n z = GlobalAveragePool(u)" + _BRANCH,
+        0,
+        "squeeze_hoist_spatial",
+    ),
+    _example(
+        "an input larger than the output",
+        "(float[N,9,6,6] x, float[N,8,6,6] r) => (float[N,8,6,6] y)"
+        f"<float[8,9,1,1] w, {_SE}> {{ u = Conv(x, w)\n z = GlobalAveragePool(u)" + _BRANCH,
+        0,
+        "input is larger than its output",
+    ),
+)

@@ -1,0 +1,271 @@
+"""fp32 -> mixed fp16 or bf16, with the gates of channel attention kept in fp32.
+
+A squeeze adds up H x W values of a channel before it divides. In fp16 that sum overflows at 65504: on a map of 112 x
+112 a mean of 5.3 is enough, the squeeze becomes inf, and the gate saturates or, where an activation multiplies inf
+by zero, is NaN (pytorch/pytorch#43992 saw it in an SE network under AMP). An engine may add in fp32 all the same, but
+nothing promises it. So the whole gate branch - squeeze, both projections, activation, gate - stays fp32: it works on C
+numbers where the map has C x H x W, so it costs next to nothing, and one gate value scales a whole map, so its error is
+not averaged out. The Cast sits where the gate meets the map, and that Mul runs in fp16. Other sums over many values and
+softmax stay fp32 too, and so does what ONNX defines for fp32 alone and what has a weight beyond the range of fp16.
+
+A value can leave fp16's range in the middle of a network where every weight is within it. That is seen on data alone:
+`_ranges.measure` gives what each value reaches there, and nodes that read or make a value beyond SAFE stay fp32.
+bf16 has the range of fp32 and 8 bits of mantissa. It needs no such check, and keeps the same nodes: what overflows in
+fp16 is added up, and a sum of thousands of values to 8 bits has lost most of them. Operators take it from opset 22 on;
+an older model is converted.
+
+The types are rewritten here rather than by `convert_float_to_float16` of onnxconverter-common 1.16: with nodes to keep
+it rounds a value that two of them share through fp16, turns a float32 output into float16 where a kept node makes it
+(keep_io_types or not), and breaks a graph that holds a Cast to float or in which a node reads a graph output.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
+
+from sesurgery.lowering.base import Edit, Example, Lowered, Pass, run
+from sesurgery.lowering.precision.ranges import Reach
+from sesurgery.lowering.precision.retyping import (
+    BFLOAT16,
+    FLOAT,
+    FLOAT16,
+    HALVES,
+    Half,
+    Retyping,
+    computes,
+    may_be_half,
+    prepare,
+)
+from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.opset_conversion import convert, opset
+
+OLDEST_OPSET = 13
+SAFE = 65504 / 4
+"""Beyond this on the samples looked at, a value may overflow fp16 on others: two of its 16 powers of two are kept."""
+KEPT_OPERATORS = {
+    **dict.fromkeys(
+        ("GlobalAveragePool", "GlobalLpPool", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2"),
+        "a sum over many values",
+    ),
+    **dict.fromkeys(("ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "CumSum"), "a sum over many values"),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), "a sum of exponentials"),
+    **dict.fromkeys(
+        ("InstanceNormalization", "GroupNormalization", "LpNormalization", "MeanVarianceNormalization"),
+        "a sum of squares",
+    ),
+}
+"""Operators that stay fp32 wherever they stand, with what they compute."""
+FATES = {"fp16": "overflows fp16 at 65504", "bf16": "keeps 8 bits in bf16"}
+"""What becomes of a sum in 16 bits."""
+NOT_IN = {"bf16": {"HardSwish": "TensorRT's parser takes fp32 and fp16 HardSwish only"}}
+"""Operators that ONNX has in a type and TensorRT has not."""
+TYPED = frozenset({"Cast", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform"})
+QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger"})
+
+
+@dataclass(frozen=True)
+class Precision(Pass):
+    """Compute in `target` outside the gates. An edit for every float node.
+
+    Inputs and outputs keep their types, or with `io="convert"` take the target's where no fp32 node needs them.
+    `reaches` holds what values of the model reach on data, by name; a value that is not there is taken to be small.
+    """
+
+    after: ClassVar[tuple[str, ...]] = (
+        *("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue"),
+        "gate_weights",
+    )
+
+    # 11 bits a value, and errors that add up over the depth of a network. Nothing here computes bf16 to compare it.
+    tolerance: ClassVar[float] = 5e-2
+
+    target: Literal["fp16", "bf16"] = "fp16"
+    io: Literal["keep", "convert"] = "keep"
+    reaches: Mapping[str, Reach] = field(default_factory=dict)
+
+    @property
+    def half(self) -> Half:
+        return HALVES[self.target]
+
+    def requires(self, model: onnx.ModelProto) -> str | None:
+        graph = model.graph
+        newest = onnx.defs.onnx_opset_version()
+        if not OLDEST_OPSET <= (found := opset(model)) <= newest:
+            return f"the opset is {found}, supported are {OLDEST_OPSET} to {newest}"
+        if model.functions or any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+            return "it holds functions or control flow (If, Loop, Scan): inline it first"
+        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
+            return "its weights are still outside the file: load the external data first"
+        if quantized := sorted({node.op_type for node in graph.node} & QUANTIZED):
+            return f"it is quantized already ({', '.join(quantized)})"
+        for tensor in graph.initializer:
+            if tensor.data_type in (FLOAT16, BFLOAT16):
+                word = TensorProto.DataType.Name(tensor.data_type).lower()
+                return f"weight {tensor.name!r} is {word} already: export in float32"
+        try:
+            flow = Dataflow(model)
+        except onnx.shape_inference.InferenceError as error:
+            return f"its types do not work out: {error}"
+        if not any(computes(node, flow) for node in flow.nodes):
+            return "nothing in it computes in float32"
+        if isinstance(converted := convert(model, self.half.opset), str):
+            return f"{self.target} needs opset {self.half.opset}, and {converted}"
+        return None
+
+    def apply(self, model: onnx.ModelProto) -> Lowered:
+        copy = self.converted(model)
+        prepare(copy.graph)
+        flow = Dataflow(copy)
+        kept = self.kept_nodes(flow, opset(copy))
+        floats = [node for node in flow.nodes if computes(node, flow)]
+        computed = f"computes in {self.target}"
+        edits = tuple(
+            Edit(node.name, kept.get(node.output[0], f"{node.op_type} {computed}"), node.output[0] not in kept)
+            for node in floats
+        )
+        chosen = {node.output[0] for node in floats} - set(kept)
+        Retyping(copy, flow, chosen, self.half, opset(copy), ends=self.io == "convert").run()
+        return Lowered(onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True), edits)
+
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        converted = self.converted(before)
+        was, now = Dataflow(converted), Dataflow(after)
+        kept = self.kept_nodes(was, opset(converted))
+        element = self.half.element
+        for node in now.nodes:
+            if node.op_type == "Conv" and node.output[0] not in kept and now.dtype(node.output[0]) != element:
+                return f"convolution {node.name!r} does not compute in {self.target}"
+        for old, new in zip(_ends(before), _ends(after), strict=True):
+            types = {old.type.tensor_type.elem_type} | ({element} if self.io == "convert" else set())
+            if old.name != new.name or new.type.tensor_type.elem_type not in types:
+                return f"input or output {old.name!r} has another name or type"
+        infinite = tuple(tensor.name for tensor in was.weights.values() if not _finite(tensor))
+        for name, tensor in now.weights.items():
+            if tensor.data_type == element and not _finite(tensor) and not name.startswith(infinite):
+                return f"weight {name!r} overflowed"
+        return None
+
+    def kept_nodes(self, flow: Dataflow, version: int) -> dict[str, str]:
+        """Why a node stays fp32, by its first output: `apply` carries it out, `ensures` allows no other exception."""
+        gates = flow.gates()
+        reasons = (
+            (node.output[0], self._reason(node, flow, version, gates)) for node in flow.nodes if computes(node, flow)
+        )
+        return {output: reason for output, reason in reasons if reason is not None}
+
+    def _reason(self, node: NodeProto, flow: Dataflow, version: int, gates: dict[str, str]) -> str | None:
+        fate = FATES[self.target]
+        squeeze = gates.get(node.output[0])
+        if squeeze is not None:
+            if squeeze == node.output[0] and node.op_type != "Reshape":
+                return f"the squeeze of a gate: a sum over the whole map {fate}"
+            return f"in the gate of squeeze {flow.producer[squeeze].name!r}: its error would scale a whole map"
+        if node.op_type in KEPT_OPERATORS:
+            return f"{KEPT_OPERATORS[node.op_type]} {fate}"
+        if node.op_type == "AveragePool" and flow.is_squeeze(node):
+            return f"{KEPT_OPERATORS['GlobalAveragePool']} {fate}"
+        if (missing := NOT_IN.get(self.target, {}).get(node.op_type)) is not None:
+            return missing
+        if node.op_type in TYPED:
+            return "an attribute sets its type"
+        if (obstacle := may_be_half(node, self.half, version, flow)) is not None:
+            return obstacle
+        for name in node.input:
+            weight = flow.constant(name) if flow.dtype(name) == FLOAT else None
+            if weight is not None and not np.array_equal(np.isfinite(weight), np.isfinite(self.half.of(weight))):
+                return f"{name!r} holds values beyond {self.half.largest:g}"
+        return self._too_large(node)
+
+    def _too_large(self, node: NodeProto) -> str | None:
+        if self.target == "bf16":
+            return None
+        for role, names in (("its output", node.output), ("its input", node.input)):
+            for name in names:
+                reach = self.reaches.get(name)
+                if reach is not None and reach.largest > SAFE:
+                    return f"{role} {name!r} {reach}"
+        return None
+
+    def converted(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A copy in an opset whose operators take the target."""
+        found = convert(model, self.half.opset)
+        if isinstance(found, str):
+            raise ValueError(found)
+        return found
+
+
+def _ends(model: onnx.ModelProto) -> tuple[ValueInfoProto, ...]:
+    return (*model.graph.input, *model.graph.output)
+
+
+def _finite(tensor: TensorProto) -> bool:
+    floats = (FLOAT, FLOAT16, BFLOAT16)
+    return tensor.data_type not in floats or bool(np.isfinite(numpy_helper.to_array(tensor)).all())
+
+
+def _check(graph: str, kept: dict[str, str], changed: int) -> None:
+    """Run the pass on a graph in text whose declared values are its weights; `kept` gives a word of each reason."""
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g {graph}')
+    for weight in model.graph.value_info:
+        shape = [dim.dim_value for dim in weight.type.tensor_type.shape.dim]
+        scale = 1e6 if weight.name == "huge" else 0.1
+        model.graph.initializer.append(numpy_helper.from_array(np.full(shape, scale, np.float32), weight.name))
+    del model.graph.value_info[:]
+    lowered = run(model, [Precision()])
+    flow = Dataflow(lowered.model)
+    found = {edit.where: edit.why for edit in lowered.edits if not edit.changed}
+    by_output = {flow_node.output[0]: found[flow_node.name] for flow_node in flow.nodes if flow_node.name in found}
+    assert sorted(by_output) == sorted(kept), by_output
+    assert all(word in by_output[output] for output, word in kept.items()), by_output
+    assert sum(edit.changed for edit in lowered.edits) == changed
+
+
+def _example(name: str, graph: str, kept: dict[str, str], changed: int) -> Example:
+    return Example(name, functools.partial(_check, graph, kept, changed))
+
+
+EXAMPLES = (
+    _example(
+        "a squeeze-and-excitation gate stays, the convolution and the scaling change",
+        """(float[N,3,8,8] x) => (float[N,4,8,8] y) <float[4,3,3,3] w, float[2,4,1,1] down, float[4,2,1,1] up> {
+            map = Conv<pads=[1,1,1,1]>(x, w)
+            squeeze = GlobalAveragePool(map)
+            hidden = Conv(squeeze, down)
+            active = Relu(hidden)
+            raised = Conv(active, up)
+            gate = Sigmoid(raised)
+            y = Mul(map, gate)
+        }""",
+        {"squeeze": "the squeeze", "hidden": "gate", "active": "gate", "raised": "gate", "gate": "gate"},
+        changed=2,
+    ),
+    _example(
+        "a pool that scales nothing is kept alone",
+        """(float[N,4,8,8] x) => (float[N,2] y) <float[4,2] w> {
+            pool = GlobalAveragePool(x)
+            flat = Flatten(pool)
+            y = MatMul(flat, w)
+        }""",
+        {"pool": "sum over many values"},
+        changed=2,
+    ),
+    _example(
+        "a softmax at the end keeps the output float32",
+        "(float[N,4] x) => (float[N,2] y) <float[4,2] w> { logits = MatMul(x, w)\n y = Softmax<axis=1>(logits) }",
+        {"y": "exponentials"},
+        changed=1,
+    ),
+    _example(
+        "a weight beyond 65504 is kept rather than clipped",
+        "(float[N,4] x) => (float[N,2] y) <float[4,2] huge> { logits = MatMul(x, huge)\n y = Relu(logits) }",
+        {"logits": "beyond 65504"},
+        changed=1,
+    ),
+)

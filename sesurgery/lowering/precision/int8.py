@@ -1,0 +1,258 @@
+"""fp32 -> int8: the big products read 8-bit values, the gates of channel attention stay fp32.
+
+A convolution, Gemm or MatMul with constant weights reads its input and its weights through QuantizeLinear and
+DequantizeLinear, and its output is quantized again (but for the network's own outputs: 8 bits would make logits equal
+that are not). That pair is how ONNX says int8: each compiler looks for it and puts an integer kernel in its place.
+
+Where the pairs stand, and why:
+
+- Not in a gate. Its values scale whole maps, so 1/127 is a visible step, and its products are too small to be worth it.
+- Behind every convolution. ONNX Runtime has no integer kernel for a convolution whose output is not quantized, and the
+  map that a squeeze and a scaling both read is then kept in 8 bits. Residual sums, ReLU, pools and concatenations read
+  what is there already: pairs around them too changed no figure, but round once more.
+- The first convolution as well: its input is rounded to 1/127 of the largest value, less than a camera's own step.
+- Activations are signed with zero point 0, and biases stay fp32: TensorRT takes nothing else. ONNX Runtime on x86 has
+  integer kernels for unsigned activations alone: for it they have zero point 128, which is the same numbers.
+- Weights are signed, with one scale an output channel.
+
+The ranges come from real samples (`_calibration.calibrate`). A range that no sample made cannot be made up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from sesurgery.lowering import examples as _examples
+from sesurgery.lowering.base import Edit, Example, Lowered, Pass, run
+from sesurgery.lowering.precision.calibration import Feeds, Method, Range, calibrate
+from sesurgery.lowering.precision.retyping import computes, prepare
+from sesurgery.lowering.rewriting import obstacle
+from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.numerics import feeds
+from sesurgery.onnxgraph.opset_conversion import opset
+
+OLDEST_OPSET, NEWEST_OPSET = 13, 20
+OPERATORS = ("Conv", "Gemm", "MatMul")
+"""What is worth 8 bits: nearly all multiplications of a network are theirs."""
+PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
+OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    # An int32 bias is a defect to TensorRT's parser.
+    "QuantizeBias": False,
+}
+
+
+ACTIVATIONS = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
+ZERO_POINTS = {int(TensorProto.INT8): 0, int(TensorProto.UINT8): 128}
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Compute convolutions and linear layers outside the gates in int8. An edit for every float node.
+
+    `ranges` holds the smallest and the largest value to tell apart, by the name of each value in this very model.
+    `activations` is the type of values between layers.
+    """
+
+    after: ClassVar[tuple[str, ...]] = (
+        *("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue"),
+        "gate_weights",
+    )
+    # On the calibration's own samples: 8 bits a value, through the depth of a network. Random inputs say nothing here.
+    tolerance: ClassVar[float] = 0.25
+
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    activations: Literal["int8", "uint8"] = "int8"
+
+    def requires(self, model: onnx.ModelProto) -> str | None:
+        if (found := obstacle(model)) is not None:
+            return found
+        if not OLDEST_OPSET <= (version := opset(model)) <= NEWEST_OPSET:
+            return f"the opset is {version}, int8 needs {OLDEST_OPSET} to {NEWEST_OPSET}: export with another opset"
+        if pairs := sorted({node.op_type for node in model.graph.node} & PAIR):
+            return f"it is quantized already ({', '.join(pairs)})"
+        flow = Dataflow(model)
+        wanted = [node for node in flow.nodes if node.op_type in OPERATORS and _unfit(node, flow, flow.gates()) is None]
+        if not wanted:
+            return "nothing in it is worth int8: no convolution or linear layer with constant float32 weights"
+        missing = [name for node in wanted for name in _values(node, flow) if name not in self.ranges]
+        if missing:
+            return f"the range of {missing[0]!r} is not known: calibrate on samples first"
+        return None
+
+    def apply(self, model: onnx.ModelProto) -> Lowered:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        prepare(copy.graph)
+        flow = Dataflow(copy)
+        gates = flow.gates()
+        reasons = {node.name: self._reason(node, flow, gates) for node in flow.nodes if computes(node, flow)}
+        chosen = [name for name, reason in reasons.items() if reason is None]
+        if chosen:
+            copy = self._quantized(copy, flow, chosen)
+        kinds = {node.name: node.op_type for node in flow.nodes}
+        edits = tuple(
+            Edit(name, reason or f"{kinds[name]} computes in int8", reason is None) for name, reason in reasons.items()
+        )
+        return Lowered(onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True), edits)
+
+    def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+        named = onnx.ModelProto()
+        named.CopyFrom(before)
+        prepare(named.graph)
+        was, now = Dataflow(named), Dataflow(after)
+        gates = was.gates()
+        wanted = {node.name for node in was.nodes if computes(node, was) and self._reason(node, was, gates) is None}
+        for node in now.nodes:
+            dequantized = [is_dequantized(name, now) for name in node.input[:2]]
+            if node.name in wanted and not all(dequantized):
+                return f"{node.op_type} {node.name!r} does not compute in int8"
+            if node.op_type in OPERATORS and node.name not in wanted and any(dequantized):
+                return f"{node.op_type} {node.name!r} computes in int8, though it was to be left alone"
+            if node.op_type in PAIR and not _is_central(node, now):
+                return f"{node.op_type} {node.name!r} has a zero point that is not in the middle"
+        if [*before.graph.input, *before.graph.output] != [*after.graph.input, *after.graph.output]:
+            return "an input or output has another name, type or shape"
+        return None
+
+    def _quantized(self, model: onnx.ModelProto, flow: Dataflow, chosen: list[str]) -> onnx.ModelProto:
+        ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in self.ranges.items()}
+        quantizer = QDQQuantizer(
+            model,
+            True,  # a scale for every output channel of weights
+            False,
+            QuantType.QInt8,
+            ACTIVATIONS[self.activations],
+            TensorsData(CalibrationMethod.MinMax, ranges),
+            chosen,
+            [],
+            list(OPERATORS),
+            OPTIONS,
+        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+        made: onnx.ModelProto = quantizer.model.model
+        made.producer_name, made.producer_version = model.producer_name, model.producer_version
+        _free_outputs(made.graph)
+        return made
+
+    def _reason(self, node: NodeProto, flow: Dataflow, gates: Mapping[str, str]) -> str | None:
+        if (unfit := _unfit(node, flow, gates)) is not None:
+            return unfit
+        for name in _values(node, flow):
+            if name not in self.ranges:
+                return f"the range of {name!r} is not known"
+            if not np.isfinite(self.ranges[name]).all():
+                return f"{name!r} is infinite on some samples"
+        return None
+
+
+def is_dequantized(value: str, flow: Dataflow) -> bool:
+    """Whether a value comes straight from a DequantizeLinear."""
+    node = flow.producer.get(value)
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
+def _is_central(node: NodeProto, flow: Dataflow) -> bool:
+    point = flow.constant(node.input[2])
+    return point is not None and bool(np.all(point == ZERO_POINTS[flow.dtype(node.input[2])]))
+
+
+def ranges_of(model: onnx.ModelProto, samples: Sequence[Feeds], method: Method) -> dict[str, Range]:
+    """What `Quantize` needs to know about a model, measured on samples by `minmax`, `entropy` or `percentile`."""
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    prepare(named.graph)
+    return calibrate(named, OPERATORS, samples, method)
+
+
+def _free_outputs(graph: onnx.GraphProto) -> None:
+    """Take the pair off each of the network's outputs: the node behind it makes the output itself."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    for output in graph.output:
+        last = made_by[output.name]
+        if last.op_type != "DequantizeLinear" or last.input[0] not in made_by:
+            continue
+        first = made_by[last.input[0]]
+        made_by[first.input[0]].output[0] = output.name
+        graph.node.remove(first)
+        graph.node.remove(last)
+
+
+def _unfit(node: NodeProto, flow: Dataflow, gates: Mapping[str, str]) -> str | None:
+    """Why a node stays fp32, whatever its values are; None where it may compute in int8."""
+    squeeze = gates.get(node.output[0])
+    if squeeze is not None:
+        return f"in the gate of squeeze {flow.producer[squeeze].name!r}: its error would scale a whole map"
+    if node.op_type == "ConvTranspose":
+        return "a transposed convolution has no int8 kernel in TensorRT-RTX"
+    if node.op_type not in OPERATORS:
+        return f"{node.op_type} has few operations: it computes in fp32 between what is quantized"
+    if flow.dtype(node.input[0]) != TensorProto.FLOAT:
+        return "it does not compute in float32"
+    if node.input[1] not in flow.weights:
+        return f"the second factor of {node.op_type} is not constant"
+    return None
+
+
+def _values(node: NodeProto, flow: Dataflow) -> tuple[str, ...]:
+    """The activations that are quantized for a node: what it reads, and what it makes unless that is an output."""
+    return (node.input[0], node.output[0])
+
+
+def _check() -> None:
+    """The gate stays, the convolution and the classifier change, and the function is nearly kept."""
+    given = _examples.model(GRAPH)
+    fed = feeds(given)
+    samples = [{name: array[index : index + 1] for name, array in fed.items()} for index in range(2)]
+    lowered = run(given, [Quantize(ranges_of(given, samples, "minmax"))], verify=True)
+    assert [edit.why.split(" computes")[0] for edit in lowered.edits if edit.changed] == ["Conv", "Gemm"]
+    assert sum("gate" in edit.why for edit in lowered.edits if not edit.changed) == 5
+    assert lowered.differences["quantize"] < 0.05
+    flow = Dataflow(lowered.model)
+    assert [
+        node.output[0] for node in flow.nodes if node.op_type == "Conv" and is_dequantized(node.input[1], flow)
+    ] == ["map"]
+
+
+GRAPH = """(float[N,3,8,8] x) => (float[N,2] y)
+<float[4,3,3,3] w, float[2,4,1,1] down, float[4,2,1,1] up, float[4,2] fc>
+{
+    map = Conv<pads=[1,1,1,1]>(x, w)
+    squeeze = GlobalAveragePool(map)
+    hidden = Conv(squeeze, down)
+    active = Relu(hidden)
+    raised = Conv(active, up)
+    gate = Sigmoid(raised)
+    scaled = Mul(map, gate)
+    pooled = GlobalMaxPool(scaled)
+    flat = Flatten(pooled)
+    y = Gemm(flat, fc)
+}"""
+
+
+def _unknown() -> None:
+    """A model that was not calibrated is refused by the name of a value."""
+    assert "is not known" in str(Quantize().requires(_examples.model(GRAPH)))
+
+
+EXAMPLES = (
+    Example(
+        "a squeeze-and-excitation gate stays, the convolution and the classifier change", functools.partial(_check)
+    ),
+    Example("ranges that were not measured are not made up", functools.partial(_unknown)),
+)

@@ -1,0 +1,99 @@
+"""What the values of an fp32 network reach on real samples: seen before it is computed in a type with less range.
+
+Each float value gets a ReduceMax and a ReduceMin, and only these numbers leave the graph: the memory is that of one
+run, whatever the network. Samples go in one by one (or as many as the file fixes), so that each is judged by itself.
+
+Watching every value keeps a runtime from fusing anything, which is what it costs. So every value is watched on the few
+samples that are largest, and on the others only those that came within a factor of NEAR of the limit there: a value
+that stays far below it on the largest inputs would have to grow by that factor on a smaller one to be missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import helper
+
+from sesurgery.diagnostics import fail
+from sesurgery.onnxgraph.dataflow import Dataflow
+
+Feeds = Mapping[str, NDArray[np.generic]]
+FIRST = 16
+"""Samples on which every value is watched."""
+NEAR = 64
+"""A value that stays below 1/64 of the limit on the first samples is not watched on the others."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The largest absolute value found, and on how many of the runs made it was beyond the limit asked about."""
+
+    largest: float
+    beyond: int
+    runs: int
+
+    def __str__(self) -> str:
+        return f"reaches {self.largest:.3g}, too large on {self.beyond} of {self.runs} samples"
+
+
+def measure(model: onnx.ModelProto, samples: Sequence[Feeds], limit: float) -> dict[str, Reach]:
+    """What every float value computed from the inputs, and every input, reaches; raises SE602 where it cannot run."""
+    flow = Dataflow(model)
+    values = [name for name in (*flow.inputs, *flow.producer) if flow.dtype(name) == onnx.TensorProto.FLOAT]
+    values = [name for name in values if name not in flow.weights and flow.is_data(name)]
+    if not samples or not values:
+        return {}
+    order = _largest_first(samples)
+    reached = _extremes(model, values, [samples[index] for index in order[:FIRST]])
+    near = [name for name, most in zip(values, reached.max(axis=0), strict=True) if most > limit / NEAR]
+    rest = [samples[index] for index in order[FIRST:]]
+    later = _extremes(model, near, rest) if near and rest else np.empty((0, len(near)))
+    found = dict(zip(values, reached.T, strict=True))
+    found |= {name: np.concatenate([found[name], more]) for name, more in zip(near, later.T, strict=True)}
+    return {name: Reach(float(runs.max()), int((runs > limit).sum()), len(runs)) for name, runs in found.items()}
+
+
+def _largest_first(samples: Sequence[Feeds]) -> list[int]:
+    """The samples' places: in turn the next by its largest value and the next by its mean square."""
+    floats = [[array for array in feeds.values() if array.dtype.kind == "f" and array.size] for feeds in samples]
+    peaks = np.array([max((float(np.abs(array).max()) for array in arrays), default=0.0) for arrays in floats])
+    powers = np.array([sum(float(np.square(array, dtype=np.float64).mean()) for array in arrays) for arrays in floats])
+    turns = np.stack([np.argsort(-peaks, kind="stable"), np.argsort(-powers, kind="stable")], axis=1)
+    return list(dict.fromkeys(turns.ravel().tolist()))
+
+
+def _extremes(model: onnx.ModelProto, values: Sequence[str], samples: Sequence[Feeds]) -> NDArray[np.float64]:
+    """The largest absolute value of each on each sample: a line for a sample, a column for a value."""
+    session = _session(model, values)
+    outputs = [f"{name}{mark}" for mark in (MOST, LEAST) for name in values]
+    found: list[NDArray[np.float64]] = []
+    for feeds in samples:
+        extremes = np.array(session.run(outputs, dict(feeds)), np.float64).reshape(2, len(values))
+        # A value that is no number went beyond every limit on its way there.
+        found.append(np.nan_to_num(np.abs(extremes).max(axis=0), nan=np.inf))
+    return np.stack(found)
+
+
+MOST, LEAST = ".reaches_most", ".reaches_least"
+
+
+def _session(model: onnx.ModelProto, values: Sequence[str]) -> onnxruntime.InferenceSession:
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    for operator, mark in (("ReduceMax", MOST), ("ReduceMin", LEAST)):
+        for name in values:
+            watched.graph.node.append(helper.make_node(operator, [name], [f"{name}{mark}"], keepdims=0))
+            watched.graph.output.append(helper.make_tensor_value_info(f"{name}{mark}", onnx.TensorProto.FLOAT, []))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but Exception
+        text = f"ONNX Runtime cannot run the graph, so that its ranges cannot be measured: {error}"
+        raise fail("SE602", text) from error

@@ -1,0 +1,236 @@
+"""The means that gates read, and what a convolution must be like for such a mean to pass over it.
+
+Everything here answers with the thing asked for, or with the reason (a string) why there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+from sesurgery.lowering.rewriting import Rewrite
+from sesurgery.onnxgraph.dataflow import Dataflow
+
+Array = NDArray[np.float64]
+NOT_MEANS = {
+    "ReduceMax": "a maximum",
+    "GlobalMaxPool": "a maximum",
+    "MaxPool": "a maximum",
+    "ReduceSum": "a sum",
+    "ReduceL1": "a norm",
+    "ReduceL2": "a norm",
+    "GlobalLpPool": "a norm",
+    "Reshape": "every tap of a convolution (hoisted already)",
+}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over the height and width of a map in NCHW."""
+
+    node: NodeProto
+    keeps: bool
+    """Whether its result is (N, C, 1, 1), or (N, C)."""
+
+    @property
+    def source(self) -> str:
+        return str(self.node.input[0])
+
+    @property
+    def result(self) -> str:
+        return str(self.node.output[0])
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution with constant weights: W (O, I / groups, kh, kw), b (O), and its geometry."""
+
+    node: NodeProto
+    weight: Array
+    bias: Array
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    """Top, left, bottom, right."""
+    groups: int
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether it is 1x1 with stride 1 and no border: a linear map of channels, position by position."""
+        return self.weight.shape[2:] == (1, 1) and self.strides == (1, 1) and not any(self.pads)
+
+    @property
+    def dense(self) -> Array:
+        """Its weights as those of one group, (O, I, kh, kw): block diagonal, zeros between groups."""
+        outs, ins, *kernel = self.weight.shape
+        dense = np.zeros((outs, ins * self.groups, *kernel))
+        for group in range(self.groups):
+            rows = slice(group * outs // self.groups, (group + 1) * outs // self.groups)
+            dense[rows, group * ins : (group + 1) * ins] = self.weight[rows]
+        return dense
+
+
+def squeezes(flow: Dataflow) -> tuple[NodeProto, ...]:
+    """The squeezes of all gates, in the order of the graph."""
+    branches = flow.gates()
+    return tuple(node for node in flow.nodes if node.output and branches.get(node.output[0]) == node.output[0])
+
+
+def mean(node: NodeProto, flow: Dataflow) -> Mean | str:
+    """A squeeze as a mean in NCHW."""
+    if node.op_type in NOT_MEANS:
+        return f"it is {NOT_MEANS[node.op_type]}, not a mean"
+    shape = flow.shape(node.input[0]) or ()
+    if len(shape) != 4:
+        return f"it reads a value of rank {len(shape)}, not a map (N, C, H, W)"
+    given = attributes(node)
+    if node.op_type == "ReduceMean":
+        if flow.axes(node) != (2, 3):
+            return f"its axes are {list(flow.axes(node) or ())}: it is taken channels last already"
+        return Mean(node, bool(given.get("keepdims", 1)))
+    if node.op_type == "AveragePool" and (
+        tuple(given["kernel_shape"]) != shape[2:] or any(given.get("pads", ())) or given.get("auto_pad", b"") != b""
+    ):
+        return "it is a pool whose window is not exactly the map"
+    return Mean(node, keeps=True)
+
+
+def convolution(node: NodeProto | None, flow: Dataflow) -> Convolution | str:
+    """A node as a convolution in two dimensions whose weights are known."""
+    if node is None:
+        return "a graph input"
+    if node.op_type != "Conv":
+        return node.op_type
+    weight = flow.constant(node.input[1])
+    bias = flow.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    if weight is None or (bias is None and len(node.input) > 2 and node.input[2]):
+        return "a convolution with computed weights"
+    if weight.ndim != 4:
+        return f"a convolution in {weight.ndim - 2} dimension{'s' if weight.ndim > 3 else ''}"
+    given = attributes(node)
+    strides, dilations = tuple(given.get("strides", (1, 1))), tuple(given.get("dilations", (1, 1)))
+    extents = tuple((size - 1) * step + 1 for size, step in zip(weight.shape[2:], dilations, strict=True))
+    pads = _pads(given, extents, strides, (flow.shape(node.input[0]) or ())[2:])
+    if isinstance(pads, str):
+        return pads
+    zeros = np.zeros(weight.shape[0])
+    return Convolution(
+        node,
+        weight.astype(np.float64),
+        zeros if bias is None else bias.astype(np.float64),
+        strides,
+        dilations,
+        pads,
+        int(given.get("group", 1)),
+    )
+
+
+def _pads(
+    given: dict[str, Any], extents: tuple[int, ...], strides: tuple[int, ...], size: tuple[int | str | None, ...]
+) -> tuple[int, int, int, int] | str:
+    mode = given.get("auto_pad", b"NOTSET")
+    if mode in (b"NOTSET", b"", b"VALID"):
+        pads = given.get("pads", (0, 0, 0, 0)) if mode != b"VALID" else (0, 0, 0, 0)
+        return tuple(pads)
+    known = [length for length in size if isinstance(length, int)]
+    if len(known) != 2:
+        return "a convolution whose border follows a height and width that are not known"
+    begins, ends = [], []
+    for length, extent, stride in zip(known, extents, strides, strict=True):
+        missing = max(0, (-(-length // stride) - 1) * stride + extent - length)
+        smaller = missing // 2
+        begins.append(smaller if mode == b"SAME_UPPER" else missing - smaller)
+        ends.append(missing - begins[-1])
+    return begins[0], begins[1], ends[0], ends[1]
+
+
+@dataclass(frozen=True)
+class Commuting:
+    """A gate whose mean can be taken of a convolution's input: mean -> projection, over u = convolution(x)."""
+
+    mean: Mean
+    over: Convolution
+    projection: Convolution
+    where: str
+    shape: tuple[int, int, int]
+    """C, H, W of x; H and W are 0 where they are not fixed."""
+    out: tuple[int, int, int]
+
+    @property
+    def folded(self) -> tuple[Array, Array]:
+        """W1 W as (r, I, kh, kw), and W1 b + b1."""
+        first = self.projection.weight[:, :, 0, 0]
+        weight = np.einsum("ro,oikl->rikl", first, self.over.dense)
+        return weight, first @ self.over.bias + self.projection.bias
+
+
+def commuting(squeeze: NodeProto, rewrite: Rewrite) -> Commuting | str:
+    """A squeeze whose mean may move before the convolution that makes what it averages."""
+    flow = rewrite.flow
+    found = mean(squeeze, flow)
+    if isinstance(found, str):
+        return found
+    over = convolution(flow.producer.get(found.source), flow)
+    if isinstance(over, str):
+        return f"what it averages comes from {over}, not straight from a convolution: the mean does not pass over it"
+    if other := _other_uses(found, rewrite):
+        return f"the convolution's output has another use than the gate, {other}: it has to be written all the same"
+    if not found.keeps:
+        return "its result is (N, C), not (N, C, 1, 1): linear_to_conv comes first"
+    readers = rewrite.uses.get(found.result, [])
+    if len(readers) != 1 or found.result in rewrite.outputs:
+        return f"{len(readers)} nodes read the mean: a convolution folds into one projection only"
+    projection = convolution(readers[0], flow)
+    if isinstance(projection, str) or not projection.pointwise or projection.groups != 1:
+        what = projection if isinstance(projection, str) else "a convolution that is no plain 1x1"
+        return f"the gate goes on with {what}: there is no projection for the convolution to fold into"
+    where = f"{squeeze.name} over {over.node.name}"
+    return Commuting(found, over, projection, where, _sizes(over.node.input[0], flow), _sizes(found.source, flow))
+
+
+def _other_uses(found: Mean, rewrite: Rewrite) -> str | None:
+    """A reader of the averaged map that is neither the mean nor the scaling by the gate."""
+    if found.source in rewrite.outputs:
+        return "as an output of the network"
+    branches = rewrite.flow.gates()
+    for node in rewrite.uses[found.source]:
+        scaled = node.op_type == "Mul" and any(
+            comes_from_gate(name, rewrite.flow, branches, found.result) for name in node.input if name != found.source
+        )
+        if node.output[0] != found.result and not scaled:
+            return f"{node.op_type} {node.name!r}"
+    return None
+
+
+def comes_from_gate(value: str, flow: Dataflow, branches: dict[str, str], squeeze: str | None = None) -> bool:
+    """Whether a value is the gate of a squeeze (of any, by default), be it spread over the map."""
+    node = flow.producer.get(value)
+    while node is not None and node.output[0] not in branches and node.op_type in ("Expand", "Identity"):
+        node = flow.producer.get(node.input[0])
+    return node is not None and node.output[0] in branches and squeeze in (None, branches[node.output[0]])
+
+
+def scalings(flow: Dataflow) -> Iterator[tuple[NodeProto, str, str]]:
+    """All products of a map and a gate, in the order of the graph: node, map, gate."""
+    branches = flow.gates()
+    for node in flow.nodes:
+        if node.op_type == "Mul" and node.output[0] not in branches:
+            for name, gate in zip(node.input, reversed(node.input), strict=True):
+                if comes_from_gate(gate, flow, branches):
+                    yield node, name, gate
+                    break
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """A node's attributes as Python values."""
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _sizes(value: str, flow: Dataflow) -> tuple[int, int, int]:
+    _, channels, height, width = (dim if isinstance(dim, int) else 0 for dim in flow.shape(value) or (0,) * 4)
+    return channels, height, width

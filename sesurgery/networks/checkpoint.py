@@ -1,0 +1,130 @@
+"""A run on disk: the spec, the plan and a state dict. Loading replays the plan; no module is ever pickled.
+
+runs/x/spec.yaml  plan.json  weights.safetensors  weights.safetensors.manifest.json
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sesurgery import planner
+from sesurgery.artifacts import (
+    Manifest,
+    describe,
+    digest_text,
+    locked,
+    read_manifest,
+    require_intact,
+    write_text,
+    writing,
+)
+from sesurgery.blocks import BLOCKS
+from sesurgery.diagnostics import fail
+from sesurgery.networks import sources
+from sesurgery.planner import Plan
+from sesurgery.spec import Catalogs, Spec, load
+
+SPEC, PLAN, WEIGHTS = "spec.yaml", "plan.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds: `network` is the changed network with the run's weights, in eval mode."""
+
+    folder: Path
+    spec: Spec
+    plan: Plan
+    network: nn.Module
+    manifest: Manifest
+
+    @property
+    def beside(self) -> Path | None:
+        """The folder of the spec that the run was made from: a python factory may lie there."""
+        return _beside(self.manifest)
+
+
+def save(
+    folder: Path, network: nn.Module, spec: Spec, plan: Plan, command: str, details: dict[str, object]
+) -> Manifest:
+    """Write a run; each file is complete or absent, and the manifest comes last."""
+    weights = folder / WEIGHTS
+    with locked(folder):
+        write_text(folder / SPEC, spec.text())
+        write_text(folder / PLAN, plan.to_json())
+        with writing(weights) as temporary:
+            # Own storage for every tensor: the format refuses tensors that share memory (tied weights).
+            state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+            save_file(state, temporary, metadata={"format": "pt"})
+        return describe(
+            weights,
+            "run",
+            spec.name,
+            command,
+            parents=(folder / SPEC, folder / PLAN),
+            spec_digest=spec.digest,
+            plan_digest=plan.digest,
+            details=details,
+        )
+
+
+def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
+    """The spec of a run; raises SE402 where the folder is no run."""
+    if not (folder / WEIGHTS).is_file():
+        raise fail("SE402", f"{folder} is not a run: it holds no {WEIGHTS}", "make one with `sesurgery apply SPEC`")
+    # The copy is called spec.yaml: a name that came from the original file's stem is in the manifest.
+    return load(folder / SPEC, catalogs, name=read_manifest(folder / WEIGHTS).name)
+
+
+def read(folder: Path, catalogs: Catalogs) -> Run:
+    """Rebuild a run's network by replaying its plan; raises SE401 where the files are not the ones written together."""
+    spec = read_spec(folder, catalogs)
+    manifest = require_intact(folder / WEIGHTS)
+    again = f"make the run again with: {manifest.command}"
+    if spec.digest != manifest.spec_digest:
+        text = f"{folder / SPEC} is not the spec that this run was made with"
+        raise fail("SE401", text, f"{again}; a changed spec makes a run of its own")
+    # The bytes are judged before they are read: a damaged file need not be JSON.
+    text = (folder / PLAN).read_text(encoding="utf-8", errors="replace") if (folder / PLAN).is_file() else ""
+    if digest_text(text) != manifest.plan_digest:
+        raise fail("SE401", f"{folder / PLAN} is not the plan that this run was made with", again)
+    try:
+        plan = Plan.from_json(text, BLOCKS)
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise fail("SE401", f"{folder / PLAN} is not a plan that this version can read: {why}", again) from error
+    network = replay(spec, plan, _beside(manifest))
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    return Run(folder, spec, plan, network.eval(), manifest)
+
+
+def replay(spec: Spec, plan: Plan, beside: Path | None = None) -> nn.Module:
+    """The changed network with fresh values, made from the spec's model by the plan alone."""
+    with torch.random.fork_rng(devices=[]):
+        network = sources.build(spec, weights=False, beside=beside)
+        surgeon = sources.surgeon_for(spec)
+        view = surgeon.view(network)
+        if view.digest != plan.view_digest:
+            plan = _again(spec, plan, planner.plan(spec, view))
+        return surgeon.apply(network, plan)
+
+
+def _beside(manifest: Manifest) -> Path | None:
+    origin = manifest.details.get("spec")
+    return Path(str(origin)).parent if origin else None
+
+
+def _again(spec: Spec, plan: Plan, anew: Plan) -> Plan:
+    """The plan made anew, where another version of a library only named the values differently."""
+
+    def sites(one: Plan) -> list[tuple[object, ...]]:
+        return [(site.key, site.channels, site.block) for site in one.sites]
+
+    if sites(plan) != sites(anew):
+        text = f"the plan does not fit {spec.model.name!r} as it is installed here"
+        raise fail("SE403", text, "install the versions that the run's manifest names")
+    return anew

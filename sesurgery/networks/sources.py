@@ -1,0 +1,146 @@
+"""Networks by name from timm, torchvision or the user's own function, with a local weights file where one is given."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sesurgery.catalog import import_object
+from sesurgery.diagnostics import SesurgeryError, Span, fail, suggest
+from sesurgery.spec.model import Model, OnnxModel, PythonModel, Spec, TimmModel
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
+
+
+def build(spec: Spec, *, weights: bool = True, beside: Path | None = None) -> nn.Module:
+    """The network that the spec names, in training mode; `weights=False` leaves pretrained values and files out.
+
+    A python factory is looked for in `beside` first, by default the spec's own folder.
+
+    Fresh values come from torch's global generator. Raises SE301 for a name its source does not know, SE302 where it
+    cannot be built, SE303 where a factory cannot be imported, SE401 where a weights file does not fit.
+    """
+    model = spec.model
+    if isinstance(model, OnnxModel):
+        text = "a network that is an ONNX file cannot be built as a torch module"
+        raise fail("SE302", text, "name a timm, torchvision or python model", span=spec.span("model", "source"))
+    factory = _factory(model, spec, beside or spec.folder)
+    kwargs: dict[str, Any] = dict(model.kwargs)
+    if not isinstance(model, PythonModel) and model.pretrained and weights:
+        kwargs |= {"pretrained": True} if isinstance(model, TimmModel) else {"weights": "DEFAULT"}
+    try:
+        with warnings.catch_warnings():
+            # What libraries plan to change in their constructors is no news to who inserts blocks.
+            warnings.simplefilter("ignore", FutureWarning)
+            network = factory(**kwargs)
+    except SesurgeryError:
+        raise
+    except Exception as error:
+        # Whatever a foreign constructor raises on wrong keywords or a failed download is the user's to read.
+        text = f"{model.name!r} cannot be built: {_first_line(error)}"
+        hint = (
+            "the pretrained weights come from the network: give a local file as 'checkpoint'"
+            if "pretrained" in kwargs or "weights" in kwargs
+            else "check 'kwargs'"
+        )
+        raise fail(
+            "SE302", text, hint, span=spec.span("model", "kwargs") if model.kwargs else spec.span("model", "name")
+        ) from error
+    if not isinstance(network, nn.Module):
+        text = f"{model.name!r} gave {type(network).__name__}, not a torch.nn.Module"
+        raise fail("SE302", text, "return the network itself", span=spec.span("model", "name"))
+    if model.checkpoint and weights:
+        load_weights(network, spec.folder / model.checkpoint, spec.span("model", "checkpoint"))
+    return network
+
+
+def surgeon_for(spec: Spec) -> FxSurgeon:
+    """The surgeon for the spec's network, or for the part of it that the spec names."""
+    return FxSurgeon(spec.input.shape, getattr(spec.model, "submodule", ""))
+
+
+def load_weights(network: nn.Module, path: Path, span: Span | None = None) -> None:
+    """Load a local state dict (`.safetensors`, or a torch file of tensors alone); every key and shape must match."""
+    if not path.is_file():
+        raise fail("SE401", f"the weights file {path} is not there", "check the path", span=span)
+    state: object
+    try:
+        safe = path.suffix == ".safetensors"
+        # On the CPU, wherever they were saved: this machine may have no such device.
+        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        text = f"{path} is not a weights file: {_first_line(error)}"
+        raise fail("SE401", text, "save a state dict with safetensors or torch.save", span=span) from error
+    for key in ("state_dict", "model", "state_dict_ema"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+            break
+    network.load_state_dict(_checked(network, state, path, span))
+
+
+def _checked(network: nn.Module, state: object, path: Path, span: Span | None) -> dict[str, Tensor]:
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise fail("SE401", f"{path} holds no state dict", "save `model.state_dict()`", span=span)
+    own = network.state_dict()
+    problems = [
+        *_named("missing", [key for key in own if key not in state]),
+        *_named("unknown", [key for key in state if key not in own]),
+        *_named("of another shape", [key for key in own if key in state and own[key].shape != state[key].shape]),
+    ]
+    if problems:
+        raise fail(
+            "SE401", f"{path} does not fit the network: " + "; ".join(problems), "check 'name' and 'kwargs'", span=span
+        )
+    return state
+
+
+def _named(what: str, keys: list[str]) -> Iterable[str]:
+    if keys:
+        yield f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
+
+
+def _factory(model: Model, spec: Spec, beside: Path) -> Callable[..., nn.Module]:
+    if isinstance(model, PythonModel):
+        return _import(model.name, spec, beside)
+    if isinstance(model, TimmModel):
+        import timm
+
+        known: Callable[[], Iterable[str]] = timm.list_models
+        exists, create = timm.is_model(model.name), timm.create_model
+    else:
+        import torchvision
+
+        known = torchvision.models.list_models
+        exists, create = model.name in known(), torchvision.models.get_model
+    if not exists:
+        text = f"{model.source} has no model {model.name!r}"
+        raise fail("SE301", text, suggest(model.name, known()), span=spec.span("model", "name"))
+    return lambda **kwargs: create(model.name, **kwargs)
+
+
+def _import(name: str, spec: Spec, beside: Path) -> Callable[..., nn.Module]:
+    try:
+        # A factory beside the spec or in the current folder is found, as `python -m` would.
+        found = import_object(name, (beside, Path.cwd()))
+    except Exception as error:
+        text = f"the factory {name!r} cannot be imported: {_first_line(error)}"
+        hint = "it is looked for beside the spec, in the current folder and on the Python path"
+        raise fail("SE303", text, hint, span=spec.span("model", "name")) from error
+    if not callable(found):
+        raise fail(
+            "SE303",
+            f"{name!r} is no function",
+            "name a function that returns the network",
+            span=spec.span("model", "name"),
+        )
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,1 @@
+"""One toolkit for ONNX graphs: files, external data, opsets, shapes, scopes, dataflow, numerics."""

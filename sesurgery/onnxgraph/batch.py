@@ -1,0 +1,42 @@
+"""A graph for an open batch, as one for batches of one size."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import ModelProto, ValueInfoProto
+
+from sesurgery.lowering.rewriting import LIMIT
+
+
+def with_batch(model: ModelProto, size: int) -> ModelProto:
+    """A copy whose inputs and outputs have a first dimension of `size` where it was open."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for value in _open(copy):
+        value.type.tensor_type.shape.dim[0].dim_value = size
+    # They name the open batch.
+    del copy.graph.value_info[:]
+    return copy
+
+
+def for_one_sample(model: ModelProto) -> ModelProto | None:
+    """The same; None where nothing was open, or the shapes do not work out with one sample or cannot be inferred."""
+    if not _open(model) or model.ByteSize() > LIMIT:
+        return None
+    single = with_batch(model, 1)
+    try:
+        onnx.shape_inference.infer_shapes(single, check_type=True, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError:
+        return None
+    return single
+
+
+def _open(model: ModelProto) -> list[ValueInfoProto]:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [
+        value
+        for value in (*model.graph.input, *model.graph.output)
+        if value.name not in weights
+        and (dims := value.type.tensor_type.shape.dim)
+        and not dims[0].HasField("dim_value")
+    ]

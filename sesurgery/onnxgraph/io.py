@@ -1,0 +1,139 @@
+"""Loading and saving ONNX files: the only place that does, so that what goes wrong with files is put right once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from sesurgery.artifacts import writing
+from sesurgery.diagnostics import fail
+from sesurgery.onnxgraph import external_data as onnx_data
+
+# One protobuf message holds at most 2 GiB; above that the weights stand in a file beside it.
+LIMIT = 2 * 1024**3 - 1
+# From this IR version on a weight need not be listed among the inputs.
+FREE_WEIGHTS = 4
+
+
+def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """A model that the checker accepts, external data read from its own folder; raises SE602 otherwise.
+
+    Without `weights` those in other files stay there: the model refers to them, and `save` copies them.
+    """
+    if not path.is_file():
+        raise fail("SE402", f"{path} is not there", "export it first: `sesurgery export`")
+    try:
+        model = onnx.load(path, load_external_data=False)
+        _confined(model, path.parent)
+        if weights:
+            onnx.load_external_data_for_model(model, str(path.parent))
+        else:
+            onnx_data.refer(model, path.parent)
+        freed = _freed(model)
+        # Names of domains, shapes and types, and that nothing is read before it is made.
+        onnx.checker.check_model(model if freed else path, full_check=True)
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        raise fail("SE602", f"{path} is not a valid ONNX file: {text[0] if text else type(error).__name__}") from error
+    return model
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model, atomically, once the checker accepts it; raises SE602 otherwise.
+
+    It is one file up to 2 GiB; above, the weights stand beside it in NAME.onnx.data.
+    """
+    if onnx_data.size(model) > LIMIT:
+        _save_large(model, path)
+        return
+    model = onnx_data.inlined(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise fail("SE602", f"the model is not valid and was not written: {error}") from error
+    with writing(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    # What lay here before may have been larger.
+    data_path(path).unlink(missing_ok=True)
+
+
+def check(path: Path) -> None:
+    """Raise SE602 where the checker refuses a file that was just written."""
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except Exception as error:
+        raise fail("SE602", f"the model is not valid and was not written: {error}") from error
+
+
+def move(written: Path, path: Path) -> None:
+    """Give a file, and its weights where they stand beside it, another folder on the same disk; the name stays."""
+    if not beside(written):
+        written.replace(path)
+        data_path(path).unlink(missing_ok=True)
+        return
+    # The weights come first: a file whose weights are not there yet must never be seen.
+    data_path(written).replace(data_path(path))
+    written.replace(path)
+
+
+def beside(path: Path) -> tuple[Path, ...]:
+    """The file with the weights of a file that `save` wrote, where they are not in it."""
+    return (data_path(path),) if data_path(path).is_file() else ()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file and of the files that hold its weights."""
+    model = onnx.load(path, load_external_data=False)
+    names = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    files = {path, *(path.parent / name for name in names)}
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def data_path(path: Path) -> Path:
+    """Where the weights of a file stand that is too large for one: `x.onnx` -> `x.onnx.data`."""
+    return path.with_name(path.name + ".data")
+
+
+def _freed(model: onnx.ModelProto) -> bool:
+    """Read a file by the rules of IR version 4 where it was written by them under an older number.
+
+    Before 4 every weight is an input as well. onnxslim adds weights to such files that are none, which runtimes take
+    and the checker does not.
+    """
+    named = {value.name for value in model.graph.input}
+    if model.ir_version >= FREE_WEIGHTS or all(tensor.name in named for tensor in model.graph.initializer):
+        return False
+    model.ir_version = FREE_WEIGHTS
+    return True
+
+
+def _save_large(model: onnx.ModelProto, path: Path) -> None:
+    outside = onnx.ModelProto()
+    outside.CopyFrom(model)
+    data = data_path(path)
+    with writing(path) as temporary:
+        # The weights come first: a file whose weights are not there yet must never be seen.
+        with writing(data) as weights:
+            with weights.open("wb") as stream:
+                onnx_data.write(outside, stream, weights.name)
+            temporary.write_bytes(outside.SerializeToString())
+            try:
+                onnx.checker.check_model(temporary, full_check=True)
+            except Exception as error:
+                raise fail("SE602", f"the model is not valid and was not written: {error}") from error
+        onnx_data.relocate(outside, data.name)
+        temporary.write_bytes(outside.SerializeToString())
+
+
+def _confined(model: onnx.ModelProto, folder: Path) -> None:
+    """Raise ValueError where a weight lies outside the model's own folder, whatever links and dots lead there."""
+    root = folder.resolve()
+    for tensor in onnx.external_data_helper._get_all_tensors(model):
+        if not onnx.external_data_helper.uses_external_data(tensor):
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        if Path(location).is_absolute() or not (root / location).resolve().is_relative_to(root):
+            raise ValueError(f"the data of {tensor.name!r} lie outside the model's folder: {location}")

@@ -1,0 +1,172 @@
+"""Types and shapes of every value of an ONNX file, inferred on a copy without weights for the input asked about.
+
+Files carry no shapes, static ones, symbolic ones, or stale ones. What a file says of inner values is therefore not
+read; what it says of its inputs is, and must agree with the spec.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto, TypeProto
+
+from sesurgery.diagnostics import fail
+from sesurgery.graph import Shape
+from sesurgery.onnxgraph.layout import TO_FIRST, channels_last, turned
+
+# Larger tensors are weights: inference never reads their values, only small ones (axes, shapes, pads).
+SMALL = 1024
+MOST_COLOURS = 4
+
+
+class Values:
+    """The inferred type and dimensions of each value of a graph."""
+
+    def __init__(self, types: dict[str, TypeProto.Tensor], weights: dict[str, TensorProto]) -> None:
+        self._types = types
+        self._weights = weights
+        self.last: frozenset[str] = frozenset()
+        """The values that keep their channels last."""
+        self.converters = True
+        """Whether a converter left them so, and no author."""
+
+    def dtype(self, name: str) -> int:
+        """The ONNX element type; UNDEFINED where inference does not know it."""
+        if name in self._weights:
+            return int(self._weights[name].data_type)
+        return int(self._types[name].elem_type) if name in self._types else TensorProto.UNDEFINED
+
+    def dims(self, name: str) -> tuple[int | None, ...] | None:
+        """The dimensions, None where unknown; None as a whole where the rank is unknown."""
+        if name in self._weights:
+            return tuple(self._weights[name].dims)
+        if name not in self._types or not self._types[name].HasField("shape"):
+            return None
+        return tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+            for dim in self._types[name].shape.dim
+        )
+
+    def map(self, name: str) -> Shape | None:
+        """(channels, height, width) of a four-dimensional value in whichever layout, or None."""
+        dims = self.dims(name)
+        if dims is None or len(dims) != 4 or dims[1] is None or dims[2] is None or dims[3] is None:
+            return None
+        return (dims[3], dims[1], dims[2]) if name in self.last else (dims[1], dims[2], dims[3])
+
+    def rank(self, name: str) -> int | None:
+        """The number of dimensions, or None where it is unknown."""
+        dims = self.dims(name)
+        return None if dims is None else len(dims)
+
+
+def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
+    """What inference finds; with `shape` (channels, height, width) the first input is an image of that size.
+
+    Raises SE304 where the file's input is another one, SE602 where the file's own types contradict one another.
+    """
+    copy = skeleton(model)
+    last = shape is not None and _set_input(copy, shape)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True).graph
+    except Exception:
+        try:
+            # Operators that nobody here knows end strict inference; what is known without them is enough to plan on.
+            inferred = onnx.shape_inference.infer_shapes(copy, strict_mode=False, data_prop=True).graph
+        except Exception as error:
+            raise fail("SE602", f"the types of the ONNX file do not work out: {first_line(error)}") from error
+    listed = (*inferred.input, *inferred.output, *inferred.value_info)
+    types = {value.name: value.type.tensor_type for value in listed if value.type.HasField("tensor_type")}
+    values = Values(types, {tensor.name: tensor for tensor in model.graph.initializer})
+    given = (image_input(model).name,) if last else ()
+    values.last, values.converters = channels_last(model.graph.node, given, values.rank)
+    return values
+
+
+def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the values of its weights and without what it says of inner values' shapes."""
+    copy = onnx.ModelProto(ir_version=model.ir_version)
+    copy.opset_import.extend(model.opset_import)
+    copy.functions.extend(model.functions)
+    copy.graph.name = model.graph.name
+    copy.graph.node.extend(model.graph.node)
+    copy.graph.input.extend(model.graph.input)
+    copy.graph.output.extend(model.graph.output)
+    copy.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    # Operators of other domains are opaque to inference: only the file can tell what they put out.
+    opaque = {name for node in model.graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
+    copy.graph.value_info.extend(value for value in model.graph.value_info if value.name in opaque)
+    for tensor in model.graph.initializer:
+        count = 1
+        for size in tensor.dims:
+            count *= size
+        if count <= SMALL:
+            copy.graph.initializer.append(tensor)
+        else:
+            copy.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    return copy
+
+
+def image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The first input that is no weight; raises SE602 where there is none."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        if value.name not in weights:
+            given: onnx.ValueInfoProto = value
+            return given
+    raise fail("SE602", "the ONNX file has no input that is not a weight")
+
+
+def image_shape(model: onnx.ModelProto) -> Shape | None:
+    """(channels, height, width) of the first input where the file says all three, in whichever order it has them."""
+    dims = [dim.dim_value for dim in image_input(model).type.tensor_type.shape.dim]
+    if len(dims) != 4 or min(dims[1:]) < 1:
+        return None
+    # An image has few channels and many rows: only where that is the wrong way round are the channels last.
+    last = dims[3] <= MOST_COLOURS < dims[1]
+    return (dims[3], dims[1], dims[2]) if last else (dims[1], dims[2], dims[3])
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def takes_channels_last(model: onnx.ModelProto) -> bool:
+    """Whether the image is turned to [N, C, H, W] by whatever reads it, so that it comes as [N, H, W, C]."""
+    name = image_input(model).name
+    orders = [turned(node) for node in model.graph.node if name in node.input]
+    return bool(orders) and all(order == TO_FIRST for order in orders)
+
+
+def _set_input(copy: onnx.ModelProto, shape: Shape) -> bool:
+    """Give the image its size; true where the file takes it with its channels last."""
+    value = image_input(copy)
+    tensor = value.type.tensor_type
+    dims = list(tensor.shape.dim) if tensor.HasField("shape") else []
+    fixed = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
+    orders = {False: shape, True: (shape[1], shape[2], shape[0])}
+    turns = takes_channels_last(copy)
+    # Against what the readers tell, the file itself must say where its channels are.
+    said = {False: len(fixed) == 4 and fixed[1] is not None, True: len(fixed) == 4 and fixed[3] is not None}
+    fitting = [
+        last
+        for last in (turns, not turns)
+        if (not dims or (len(dims) == 4 and _fits(fixed[1:], orders[last]))) and (last == turns or said[last])
+    ]
+    if not fitting:
+        found = "x".join("?" if own is None else str(own) for own in fixed[1:])
+        text = f"the ONNX file does not take an input of {'x'.join(map(str, shape))}: its input is {found}"
+        raise fail("SE304", text, "change 'input: shape'")
+    batch = fixed[0] if fixed and fixed[0] else 1
+    tensor.ClearField("shape")
+    for size in (batch, *orders[fitting[0]]):
+        tensor.shape.dim.add(dim_value=size)
+    # Outputs may carry sizes that belong to another input.
+    for output in copy.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return fitting[0]
+
+
+def _fits(fixed: list[int | None], sizes: tuple[int, ...]) -> bool:
+    return all(own in (None, size) for own, size in zip(fixed, sizes, strict=True))

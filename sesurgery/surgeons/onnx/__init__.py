@@ -1,0 +1,1 @@
+"""The surgeon of ONNX files: blocks become nodes of the graph."""

@@ -1,0 +1,169 @@
+"""Blocks as ONNX: an nn.Module is exported once for each width and set of options, and filled with each site's values.
+
+The exporter runs once per kind of block and keeps every parameter under its own name. Values are put in by name, and
+only then is the graph optimised, so that what is folded (a norm into a convolution) is folded with the right values.
+Where nothing is folded the optimised graph serves all sites of its kind. Each filled graph is compared with its module
+before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sesurgery.diagnostics import fail
+from sesurgery.onnxgraph.opset import OPSET
+from sesurgery.onnxgraph.shapes import first_line
+from sesurgery.planner import Site
+from sesurgery.surgeons.exporting import quiet_exporter
+from sesurgery.surgeons.onnx.ops import ONNX_DOMAINS
+
+INPUT, OUTPUT = "x", "y"
+# Two images, and a map that is not square: what the exporter is shown must not become a constant.
+_EXAMPLE = (2, 10, 12)
+_CLOSE = 1e-4
+
+
+@dataclass
+class Blocks:
+    """Exported kinds of blocks; `site` gives one filled graph."""
+
+    _kinds: dict[tuple[object, ...], onnx.ModelProto] = field(default_factory=dict)
+    # Optimised graphs by the identity of the exported one; None where optimising folds values.
+    _optimised: dict[int, onnx.ModelProto | None] = field(default_factory=dict)
+
+    def site(self, site: Site, block: nn.Module) -> onnx.ModelProto:
+        """A graph x -> y that computes what `block`, in evaluation, computes at this site.
+
+        Raises SE305 where the block cannot be exported, SE601 where the graph computes something else.
+        """
+        block.eval()
+        with torch.no_grad():
+            sample = torch.randn(
+                1, site.channels, site.height, site.width, generator=torch.Generator().manual_seed(0)
+            ).to(next(block.parameters(), torch.empty(0)))
+            expected = block(sample)
+        if expected.shape != sample.shape:
+            text = f"{site.key}: the block changes the shape {tuple(sample.shape)} to {tuple(expected.shape)}"
+            raise fail("SE305", text, "a block maps [N, C, H, W] to the same shape")
+        filled = self._filled(self._exported(site, block), block)
+        if any(node.domain not in ONNX_DOMAINS for node in filled.graph.node):
+            raise fail(
+                "SE305", f"{site.key}: the block needs operators that are not ONNX's own", "choose another block"
+            )
+        difference = _difference(filled, sample, expected)
+        if not difference <= _CLOSE:
+            text = f"{site.key}: the exported block differs from the module by {difference:.3g}"
+            raise fail("SE601", text, "report this block")
+        return filled
+
+    def _filled(self, kind: onnx.ModelProto, block: nn.Module) -> onnx.ModelProto:
+        state = _state(block)
+        if id(kind) not in self._optimised:
+            # Values that are nothing special: what is optimised for them is so for all.
+            plain = _plain(state)
+            done = _optimised(_fill(kind, plain))
+            self._optimised[id(kind)] = done if _holds(done, kind, plain) else None
+        shared = self._optimised[id(kind)]
+        return _optimised(_fill(kind, state)) if shared is None else _fill(shared, state)
+
+    def _exported(self, site: Site, block: nn.Module) -> onnx.ModelProto:
+        free = (repr(site.block), site.channels)
+        fixed = (*free, site.height, site.width)
+        if fixed in self._kinds:
+            return self._kinds[fixed]
+        if free not in self._kinds:
+            try:
+                batch, high, wide = _EXAMPLE
+                self._kinds[free] = _export(block, (batch, site.channels, high, wide), dynamic=True)
+            except Exception:
+                # Some blocks know the size of their map; then each size is a kind of its own.
+                try:
+                    self._kinds[fixed] = _export(block, (2, site.channels, site.height, site.width), dynamic=False)
+                except Exception as error:
+                    text = f"{site.key}: torch cannot export the block: {first_line(error)}"
+                    raise fail("SE305", text, "choose another block") from error
+                return self._kinds[fixed]
+        return self._kinds[free]
+
+
+def _export(block: nn.Module, shape: tuple[int, int, int, int], *, dynamic: bool) -> onnx.ModelProto:
+    batch = torch.export.Dim("batch")
+    sizes = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)} if dynamic else {}
+    with quiet_exporter(), torch.random.fork_rng(devices=[]):
+        program = torch.onnx.export(
+            block,
+            (torch.zeros(shape),),
+            dynamo=True,
+            optimize=False,
+            opset_version=OPSET,
+            dynamic_shapes=({0: batch, **sizes},),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            external_data=False,
+        )
+    if program is None:
+        raise ValueError("the exporter gave no graph")
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def _state(block: nn.Module) -> dict[str, NDArray[np.generic]]:
+    tensors: dict[str, Tensor] = {**dict(block.named_parameters()), **dict(block.named_buffers())}
+    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
+
+
+def _plain(state: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    rng = np.random.default_rng(0)
+    return {
+        name: rng.uniform(0.5, 1.5, values.shape).astype(values.dtype)
+        if np.issubdtype(values.dtype, np.floating)
+        else values
+        for name, values in state.items()
+    }
+
+
+def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxscript.optimizer
+
+    with quiet_exporter():
+        done: onnx.ModelProto = onnxscript.optimizer.optimize(model)
+    return done
+
+
+def _fill(kind: onnx.ModelProto, state: Mapping[str, NDArray[np.generic]]) -> onnx.ModelProto:
+    """A copy of the graph with values under their names."""
+    model = onnx.ModelProto()
+    model.CopyFrom(kind)
+    for tensor in model.graph.initializer:
+        if tensor.name in state:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(state[tensor.name], tensor.name))
+    return model
+
+
+def _holds(model: onnx.ModelProto, kind: onnx.ModelProto, state: Mapping[str, NDArray[np.generic]]) -> bool:
+    """Whether the optimised graph still has every value that the exported one reads, as it was."""
+    kept = {tensor.name: tensor for tensor in model.graph.initializer}
+    read = {tensor.name for tensor in kind.graph.initializer} & state.keys()
+    return all(
+        name in kept and np.array_equal(onnx.numpy_helper.to_array(kept[name]), state[name]) for name in sorted(read)
+    )
+
+
+def _difference(model: onnx.ModelProto, sample: Tensor, expected: Tensor) -> float:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (found,) = session.run([OUTPUT], {INPUT: sample.numpy()})
+    reference = expected.numpy()
+    if found.shape != reference.shape:
+        return float("inf")
+    return float(np.abs(found - reference).max() / max(1.0, float(np.abs(reference).max())))

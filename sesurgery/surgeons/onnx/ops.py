@@ -1,0 +1,110 @@
+"""What an ONNX node is in the neutral graph: its kind, and a convolution's geometry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from onnx import NodeProto
+
+from sesurgery.graph import ConvFacts, Op
+from sesurgery.onnxgraph.shapes import Values
+
+ONNX_DOMAINS = ("", "ai.onnx")
+
+_KINDS: dict[str, Op] = {
+    **dict.fromkeys(
+        (
+            "Relu", "LeakyRelu", "Elu", "Selu", "Celu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Swish",
+            "Tanh", "Gelu", "Mish", "Softplus", "Softsign", "ThresholdedRelu",
+        ),
+        Op.ACT,
+    ),
+    **dict.fromkeys(
+        ("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization", "LRN"), Op.NORM
+    ),
+    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), Op.POOL),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), Op.GLOBAL_POOL),
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"), Op.RESHAPE),
+    **dict.fromkeys(("Identity", "Dropout", "Cast"), Op.PASS),
+    "Concat": Op.CONCAT,
+}  # fmt: skip
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """The node's attributes by name, as Python values."""
+    return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute if not item.ref_attr_name}
+
+
+def kind(node: NodeProto, data: tuple[str, ...], axes: tuple[int, ...] | None, values: Values) -> Op:
+    """The node's kind; `data` are its inputs that depend on the network's, `axes` what a reduction goes over."""
+    if node.domain not in ONNX_DOMAINS:
+        return Op.OTHER
+    name = node.op_type
+    if name == "Conv":
+        return Op.CONV if len(data) == 1 and len(values.dims(node.input[1]) or ()) == 4 else Op.OTHER
+    if name in ("Gemm", "MatMul"):
+        return Op.LINEAR if len(data) == 1 and data[0] == node.input[0] else Op.OTHER
+    if name in ("Add", "Sum"):
+        # A sum with a constant is a bias or part of an activation: no two paths meet in it.
+        return Op.ADD if len(data) > 1 else Op.OTHER
+    if name == "Mul":
+        return Op.MUL
+    if name == "Transpose" and values.converters and (node.output[0] in values.last) != (node.input[0] in values.last):
+        # The same map in the other layout: a converter's turn, not the network's.
+        return Op.PASS
+    if name in ("ReduceMean", "ReduceMax"):
+        rank = len(values.dims(node.input[0]) or ())
+        inner = [1, 2] if node.input[0] in values.last else [2, 3]
+        spatial = rank == 4 and axes is not None and sorted(axis % 4 for axis in axes) == inner
+        return Op.GLOBAL_POOL if spatial else Op.OTHER
+    return _KINDS.get(name, Op.OTHER)
+
+
+def convolution(node: NodeProto, values: Values) -> ConvFacts | None:
+    """The geometry of a 2-D convolution."""
+    weight = values.dims(node.input[1])
+    if weight is None or len(weight) != 4 or None in weight[:2]:
+        return None
+    given = attributes(node)
+    groups = int(given.get("group", 1))
+    kernel = _pair(given.get("kernel_shape", weight[2:]))
+    dilation = _pair(given.get("dilations", (1, 1)))
+    padding = _pair(given.get("pads", (0, 0)))
+    if given.get("auto_pad", b"NOTSET") in (b"SAME_UPPER", b"SAME_LOWER"):
+        padding = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
+    return ConvFacts(
+        kernel=kernel,
+        stride=_pair(given.get("strides", (1, 1))),
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        in_channels=int(weight[1] or 0) * groups,
+        out_channels=int(weight[0] or 0),
+    )
+
+
+def subgraphs(node: NodeProto) -> tuple[onnx.GraphProto, ...]:
+    """The graphs that a node holds: the branches of an If, the body of a Loop or a Scan."""
+    return tuple(
+        graph
+        for item in node.attribute
+        for graph in ((item.g,) if item.type == onnx.AttributeProto.GRAPH else tuple(item.graphs))
+    )
+
+
+def captured(node: NodeProto) -> tuple[str, ...]:
+    """The names that a node's subgraphs read and do not make: values of the graph around them."""
+    found: dict[str, None] = {}
+    for graph in subgraphs(node):
+        own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        for inner in graph.node:
+            found.update((name, None) for name in (*inner.input, *captured(inner)) if name and name not in own)
+            own.update(inner.output)
+        found.update((value.name, None) for value in graph.output if value.name not in own)
+    return tuple(found)
+
+
+def _pair(given: Any) -> tuple[int, int]:
+    listed = [int(size) for size in given]
+    return listed[0], listed[1]

@@ -1,0 +1,254 @@
+"""The surgeon for ONNX: the same methods as the one for PyTorch, on a file that nobody can trace any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+from onnx import NodeProto, TensorProto
+from torch import nn
+
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
+from sesurgery.graph import GraphView, Shape
+from sesurgery.onnxgraph import opset as onnx_opset
+from sesurgery.onnxgraph.shapes import infer
+from sesurgery.planner import Plan, Removal, Site
+from sesurgery.surgeons.base import Sight, Surgeon, Weights
+from sesurgery.surgeons.fx.tracing import Leaf
+from sesurgery.surgeons.grafting import graft
+from sesurgery.surgeons.onnx.blocks import Blocks
+from sesurgery.surgeons.onnx.edit import Edit
+from sesurgery.surgeons.onnx.ops import ONNX_DOMAINS, captured, subgraphs
+from sesurgery.surgeons.onnx.view import FOLDED, Drawing, Place, draw
+
+_INTEGER = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file's model and the drawing of it; `Edit` changes a copy."""
+
+    model: onnx.ModelProto
+    drawing: Drawing
+
+    @property
+    def view(self) -> GraphView:
+        return self.drawing.view
+
+
+class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
+    """View and apply for ONNX models whose first input is an image of `shape` (channels, height, width)."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self._blocks = Blocks()
+
+    def part(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """What of the model this surgeon operates on: all of it."""
+        return model
+
+    def look(self, model: onnx.ModelProto) -> Sight:
+        opened = self._open(model)
+        return Sight(opened.view, tuple(_leaves(model, opened.drawing.unread)))
+
+    def notes(self, before: onnx.ModelProto, changed: onnx.ModelProto) -> tuple[str, ...]:
+        """What surgery did to the file beside inserting and removing, for whoever has to run it."""
+        old, new = onnx_opset.version(before), onnx_opset.version(changed)
+        raised = [f"the opset was raised from {old} to {new}: a block needs it"] if new != old else []
+        if changed.ir_version != before.ir_version:
+            raised.append(f"the IR version was raised from {before.ir_version} to {changed.ir_version} with it")
+        return tuple(raised)
+
+    def _open(self, model: onnx.ModelProto) -> _Opened:
+        onnx_opset.version(model)
+        return _Opened(model, draw(model, self.shape))
+
+    def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> onnx.ModelProto:
+        model, drawing = opened.model, opened.drawing
+        blocks = _build(plan, weights)
+        graphs = {key: self._blocks.site(site, block) for site, (key, block) in zip(plan.sites, blocks, strict=True)}
+        opset = onnx_opset.version(model)
+        target = max((onnx_opset.needed(graph, opset) for graph in graphs.values()), default=opset)
+        if target != opset:
+            # The file is another one now, and so are the places of its readings.
+            model = onnx_opset.raised(model, target)
+            again = draw(model, self.shape)
+            if again.view.digest != drawing.view.digest:
+                text = f"a block needs opset {target}, and the ONNX file does not stay the same when raised to it"
+                raise fail("SE602", text, "export the file anew at that opset, or choose another block")
+            drawing = again
+        edit = Edit(model)
+        faces = _faces(drawing)
+        for gone in plan.removals:
+            # In a quantised file the gate scales one of the value's dequantised readings: its readers get that one.
+            own = (edit.read_at(at) for at in _scaled(gone, drawing) if edit.read_at(at) in faces.get(gone.value, ()))
+            edit.remove(gone.output, next(own, gone.value), gone.key, faces.get(gone.output, ()))
+        _require_free(edit, drawing, plan)
+        for site, (key, block) in zip(plan.sites, blocks, strict=True):
+            if site.value.endswith(FOLDED) and site.value not in edit.tensors:
+                text = f"{site.key}: the norm behind {site.value.removesuffix(FOLDED)} is folded into its convolution"
+                raise fail("SE403", text, "nothing can go between the two: take the norm, or a file that is not folded")
+            fitting = onnx_opset.cast(onnx_opset.lower(graphs[key], target), _dtype(site, drawing))
+            places = [place for use in site.uses for place in _places(site, drawing, use.user, use.slot)]
+            source, places = _between(site, places, drawing, edit)
+            last = site.value in drawing.values.last
+            end = edit.splice(fitting, source, site.module, set(dict(block.named_parameters())), last=last)
+            for place in places:
+                edit.reroute(place, end, site.key)
+        return edit.result()
+
+    def _prove(self, changed: onnx.ModelProto, plan: Plan) -> None:
+        """Every node of every block lies on a way to an output, and keeps its value's shape and type.
+
+        An ONNX graph has no control flow at its top: what an output is computed from is executed. That the block
+        itself computes what its module does was compared when it was exported.
+        """
+        maker = {name: node for node in changed.graph.node for name in node.output}
+        reached, pending = set[str](), [value.name for value in changed.graph.output]
+        while pending:
+            name = pending.pop()
+            if name in maker and name not in reached:
+                reached.add(name)
+                pending.extend((*maker[name].input, *captured(maker[name])))
+        values = infer(changed, self.shape)
+        mistakes = []
+        inside = _inside(changed, {site.module for site in plan.sites})
+        for site in plan.sites:
+            own = inside[site.module]
+            if not own or any(reached.isdisjoint(node.output) for node in own):
+                why = "the block's output does not reach the network's output"
+                mistakes.append(Diagnostic("SE404", f"{site.key}: {why}", hint="choose another placement"))
+                continue
+            size = values.map(own[-1].output[0])
+            if size is not None and size != (site.channels, site.height, site.width):
+                text = f"{site.key}: the block puts out {'x'.join(map(str, size))}"
+                mistakes.append(Diagnostic("SE305", text, hint="a block maps [N, C, H, W] to the same shape"))
+        if mistakes:
+            raise SesurgeryError(mistakes)
+
+
+def _build(plan: Plan, weights: Weights | None) -> list[tuple[str, nn.Module]]:
+    """Every site's key and block, in the plan's order; raises SE305 or SE401 for all sites at once."""
+    blocks: list[tuple[str, nn.Module]] = []
+    mistakes: list[Diagnostic] = []
+    for site in plan.sites:
+        try:
+            block = site.block.options.build(site.channels)
+        except Exception as error:
+            mistakes.append(Diagnostic("SE305", f"{site.key}: {error}", hint="change the block's options"))
+            continue
+        mistakes += graft(site, block, weights)
+        blocks.append((site.key, block))
+    if mistakes:
+        raise SesurgeryError(mistakes)
+    return blocks
+
+
+def _require_free(edit: Edit, drawing: Drawing, plan: Plan) -> None:
+    """Raise SE405 for every site whose module's name the file has already."""
+    scopes = {node.scope for node in drawing.view if edit.left(node.name)}
+    taken = set(scopes)
+    for name in (*edit.names(), *scopes):
+        taken.update(name[:at] for at, letter in enumerate(name) if letter in "./")
+    mistakes = []
+    for site in plan.sites:
+        if site.module in taken:
+            text = f"{site.key}: the network already has something called {site.module!r}"
+            mistakes.append(Diagnostic("SE405", text, hint="give the rule another 'name'"))
+    if mistakes:
+        raise SesurgeryError(mistakes)
+
+
+def _dtype(site: Site, drawing: Drawing) -> int:
+    dtype = drawing.values.dtype(site.value)
+    if dtype == TensorProto.UNDEFINED:
+        return TensorProto.FLOAT
+    if dtype not in _FLOATS:
+        name = TensorProto.DataType.Name(dtype).lower()
+        raise fail("SE305", f"{site.key}: the map is of type {name}", "blocks work on floating-point maps")
+    return dtype
+
+
+def _places(site: Site, drawing: Drawing, user: str, slot: int) -> tuple[Place, ...]:
+    places = drawing.readings[user][slot]
+    if not places:
+        text = f"{site.key}: {user} reads {site.value} where nothing can be put between them"
+        raise fail("SE403", text, "turn this site down with 'within', 'except' or 'stages'")
+    return places
+
+
+def _faces(drawing: Drawing) -> dict[str, list[str]]:
+    """The dequantised values that stand for each value of the view."""
+    faces: dict[str, list[str]] = {}
+    for name in drawing.quantised:
+        faces.setdefault(drawing.true(name), []).append(name)
+    return faces
+
+
+def _scaled(gone: Removal, drawing: Drawing) -> tuple[Place, ...]:
+    """Where the product that is taken out reads its value."""
+    slots = drawing.view[gone.output].inputs
+    return tuple(
+        place
+        for slot, source in enumerate(slots)
+        if source.name == gone.value
+        for place in drawing.readings[gone.output][slot]
+    )
+
+
+def _between(site: Site, places: list[Place], drawing: Drawing, edit: Edit) -> tuple[str, list[Place]]:
+    """What the site's block reads, and the readings that get its output.
+
+    In a quantised file that is the dequantised value, where all the site's readers read it. Where some read the value
+    itself, the block stands in front of the quantising node, which then quantises the block's output.
+    """
+    quantiser = {place: drawing.quantised.get(edit.read_at(place)) for place in places}
+    nodes = dict.fromkeys(quantiser.values())
+    if set(nodes) <= {None}:
+        return site.value, places
+    if len(nodes) == 1:
+        return edit.read_at(places[0]), places
+    theirs = {index for index in nodes if index is not None}
+    others = [
+        user
+        for user, slots in drawing.readings.items()
+        for slot in slots
+        for place in slot
+        if place not in quantiser and drawing.quantised.get(edit.read_at(place)) in theirs
+    ]
+    if others:
+        text = f"{site.key}: {others[0]} reads the same quantised value and is not to read the block"
+        raise fail("SE403", text, "turn this site down with 'within', 'except' or 'stages'")
+    return site.value, [
+        *(place for place, index in quantiser.items() if index is None),
+        *(Place(index, 0) for index in sorted(theirs)),
+    ]
+
+
+def _inside(model: onnx.ModelProto, modules: set[str]) -> dict[str, list[NodeProto]]:
+    """The nodes of each module, which are called `MODULE/...`, in the file's order."""
+    found: dict[str, list[NodeProto]] = {module: [] for module in modules}
+    for node in model.graph.node:
+        for at, letter in enumerate(node.name):
+            if letter == "/" and node.name[:at] in found:
+                found[node.name[:at]].append(node)
+    return found
+
+
+def _leaves(model: onnx.ModelProto, unread: tuple[int, ...]) -> Iterator[Leaf]:
+    ends = frozenset(unread)
+    functions = {(function.domain, function.name) for function in model.functions}
+    for index, node in enumerate(model.graph.node):
+        where = node.name or next(iter(node.output), node.op_type)
+        if subgraphs(node):
+            yield Leaf(where, f"it holds a subgraph ({node.op_type}): nothing inside is looked at")
+        elif (node.domain, node.op_type) in functions:
+            yield Leaf(where, f"it is the function {node.op_type} of the file: nothing inside is looked at")
+        elif node.domain not in ONNX_DOMAINS:
+            yield Leaf(where, f"it is of the domain {node.domain!r}: what it computes is not known")
+        elif node.op_type in _INTEGER:
+            yield Leaf(where, f"{node.op_type} computes on integers: take a file with QuantizeLinear, DequantizeLinear")
+        elif index in ends:
+            yield Leaf(where, "nobody reads what it computes: neither it nor what only it reads carries a block")
