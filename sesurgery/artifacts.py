@@ -17,7 +17,7 @@ from typing import Literal
 import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 
 Kind = Literal["run", "onnx", "engine", "report"]
 Detail = str | int | float | bool | None | tuple["Detail", ...] | Mapping[str, "Detail"]
@@ -157,7 +157,7 @@ def read_manifest(artifact: Path) -> Manifest:
     except FileNotFoundError:
         raise fail("SE401", f"{artifact} has no manifest ({path.name} is missing)", "make it again") from None
     except (ValidationError, OSError, ValueError) as error:
-        raise fail("SE401", f"{path} is not a manifest: {_first_line(error)}", "make the artefact again") from error
+        raise fail("SE401", f"{path} is not a manifest: {first_line(error)}", "make the artefact again") from error
 
 
 def is_engine(path: Path) -> bool:
@@ -220,7 +220,3 @@ def cpu_kind() -> str:
 def to_json(value: object) -> str:
     """JSON as every artefact writes it: two spaces, keys in the order given."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -127,6 +127,12 @@ def fail(code: str, message: str, hint: str | None = None, *, span: Span | None 
     return SesurgeryError(Diagnostic(code, message, span, hint))
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first; the name of its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint for a name that is not known: the nearest one, or all of them when none is near."""
     names = sorted(known)

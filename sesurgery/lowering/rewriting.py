@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
 from sesurgery.lowering.base import Pass
-from sesurgery.lowering.precision.retyping import prepare, unique
+from sesurgery.lowering.precision.retyping import prepare
 from sesurgery.onnxgraph.dataflow import Dataflow
-from sesurgery.onnxgraph.opset_conversion import opset
+from sesurgery.onnxgraph.io import LIMIT
+from sesurgery.onnxgraph.nodes import unique
+from sesurgery.onnxgraph.opset import opset
 
 AXES_ARE_INPUTS = 18
 """The opset from which on ReduceMean takes its axes as an input."""
 OLDEST_OPSET = 13
-LIMIT = 2 * 1024**3 - 1
 
 
 def obstacle(model: onnx.ModelProto) -> str | None:

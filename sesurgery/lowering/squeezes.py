@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, helper
+from onnx import NodeProto
 
 from sesurgery.lowering.rewriting import Rewrite
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.nodes import attributes
 
 Array = NDArray[np.float64]
 NOT_MEANS = {
@@ -224,11 +225,6 @@ def scalings(flow: Dataflow) -> Iterator[tuple[NodeProto, str, str]]:
                 if comes_from_gate(gate, flow, branches):
                     yield node, name, gate
                     break
-
-
-def attributes(node: NodeProto) -> dict[str, Any]:
-    """A node's attributes as Python values."""
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def _sizes(value: str, flow: Dataflow) -> tuple[int, int, int]:

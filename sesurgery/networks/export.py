@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import nn
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.spec.model import Export
 from sesurgery.surgeons.exporting import exportable_attention, quiet_exporter
@@ -87,7 +87,7 @@ def _cause(error: BaseException) -> str:
     """The first line of what went wrong first; the exporter's own words only name the step it was at."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 def _size(program: torch.onnx.ONNXProgram) -> int:
@@ -148,8 +148,7 @@ def compare(
             given = session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
         except Exception as error:
             # A forward that knows the size of its example's batch exports without complaint.
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            text = f"the network does not take a batch of {batch}: {why}"
+            text = f"the network does not take a batch of {batch}: {first_line(error)}"
             raise fail("SE601", text, "its forward must not depend on the size of the batch") from error
         found[batch] = float(np.abs(expected - given).max()) if expected.shape == given.shape else float("inf")
     return found

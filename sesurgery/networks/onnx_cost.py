@@ -9,8 +9,8 @@ from onnx import TensorProto
 
 from sesurgery.accounting import Cost
 from sesurgery.graph import Shape
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS
 from sesurgery.onnxgraph.shapes import Values, image_input, infer
-from sesurgery.surgeons.onnx.ops import ONNX_DOMAINS
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
-from sesurgery.lowering.rewriting import LIMIT
+from sesurgery.onnxgraph.io import LIMIT
 
 
 def with_batch(model: ModelProto, size: int) -> ModelProto:

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from sesurgery.artifacts import writing
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.onnxgraph import external_data as onnx_data
 
 # One protobuf message holds at most 2 GiB; above that the weights stand in a file beside it.
@@ -34,8 +34,7 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
         # Names of domains, shapes and types, and that nothing is read before it is made.
         onnx.checker.check_model(model if freed else path, full_check=True)
     except Exception as error:
-        text = str(error).strip().splitlines()
-        raise fail("SE602", f"{path} is not a valid ONNX file: {text[0] if text else type(error).__name__}") from error
+        raise fail("SE602", f"{path} is not a valid ONNX file: {first_line(error)}") from error
     return model
 
 

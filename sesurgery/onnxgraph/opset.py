@@ -9,9 +9,8 @@ from __future__ import annotations
 import onnx
 from onnx import NodeProto, TensorProto
 
-from sesurgery.diagnostics import fail
-from sesurgery.onnxgraph.shapes import first_line
-from sesurgery.surgeons.onnx.ops import ONNX_DOMAINS
+from sesurgery.diagnostics import fail, first_line
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS
 
 OPSET = 20  # what blocks are exported at
 OLDEST, NEWEST = 7, 23
@@ -35,13 +34,18 @@ _SAME_SINCE = {
 }  # fmt: skip
 
 
-def version(model: onnx.ModelProto) -> int:
-    """The version of the standard operators; raises SE602 where it is out of range."""
-    found = max((item.version for item in model.opset_import if item.domain in ONNX_DOMAINS), default=0)
+def opset(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators that a model is written in; 0 where it imports none."""
+    return max((item.version for item in model.opset_import if item.domain in ONNX_DOMAINS), default=0)
+
+
+def changeable_opset(model: onnx.ModelProto) -> int:
+    """The same; raises SE602 where it is out of the range that the surgeon can change."""
+    found = opset(model)
     if not OLDEST <= found <= NEWEST:
         text = f"the ONNX file is of opset {found}; {OLDEST} to {NEWEST} can be changed"
         raise fail("SE602", text, "convert it with onnx.version_converter")
-    return int(found)
+    return found
 
 
 def needed(block: onnx.ModelProto, target: int) -> int:
@@ -82,7 +86,7 @@ def raised(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
 
     Nodes that mean the same at both opsets stay as they are; where one does not, onnx's converter takes over.
     """
-    if not any(_changed(node, version(model), target) for node in model.graph.node):
+    if not any(_changed(node, opset(model), target) for node in model.graph.node):
         done = onnx.ModelProto()
         done.CopyFrom(model)
     else:
@@ -93,6 +97,20 @@ def raised(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     # An opset cannot be told in a format that is older than it.
     done.ir_version = max(done.ir_version, onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", target)]))
     return done
+
+
+def convert(model: onnx.ModelProto, wanted: int) -> onnx.ModelProto | str:
+    """A copy in opset `wanted`, in its own where that is as new; or why onnx's converter does not get there."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    if opset(model) >= wanted:
+        return copy
+    try:
+        converted = raised(copy, wanted)
+        onnx.checker.check_model(converted, full_check=True)
+    except Exception as error:  # it raises RuntimeError and ConvertError, by operator
+        return f"it does not convert from opset {opset(model)}: {first_line(error.__cause__ or error)}"
+    return converted
 
 
 def _needs(node: NodeProto, target: int) -> int:
@@ -126,8 +144,8 @@ def _converted(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     try:
         converted = onnx.version_converter.convert_version(model, target)
     except Exception as error:
-        text = f"a block needs opset {target} and the ONNX file cannot be raised to it: {first_line(error)}"
-        raise fail("SE602", text, "export the file anew at that opset, or choose another block") from error
+        text = f"the ONNX file cannot be raised to opset {target}: {first_line(error)}"
+        raise fail("SE602", text, "export the file anew at that opset") from error
     _keep_words(model, converted)
     done = onnx.ModelProto()
     done.CopyFrom(model)

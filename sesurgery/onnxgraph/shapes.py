@@ -9,9 +9,10 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, TypeProto
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.graph import Shape
 from sesurgery.onnxgraph.layout import TO_FIRST, channels_last, turned
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS
 
 # Larger tensors are weights: inference never reads their values, only small ones (axes, shapes, pads).
 SMALL = 1024
@@ -93,7 +94,7 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.graph.output.extend(model.graph.output)
     copy.graph.sparse_initializer.extend(model.graph.sparse_initializer)
     # Operators of other domains are opaque to inference: only the file can tell what they put out.
-    opaque = {name for node in model.graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
+    opaque = {name for node in model.graph.node if node.domain not in ONNX_DOMAINS for name in node.output}
     copy.graph.value_info.extend(value for value in model.graph.value_info if value.name in opaque)
     for tensor in model.graph.initializer:
         count = 1
@@ -124,12 +125,6 @@ def image_shape(model: onnx.ModelProto) -> Shape | None:
     # An image has few channels and many rows: only where that is the wrong way round are the channels last.
     last = dims[3] <= MOST_COLOURS < dims[1]
     return (dims[3], dims[1], dims[2]) if last else (dims[1], dims[2], dims[3])
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first."""
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
 
 
 def takes_channels_last(model: onnx.ModelProto) -> bool:

@@ -20,7 +20,7 @@ from sesurgery.lowering.squeezes import squeezes
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
-from sesurgery.onnxgraph.opset_conversion import convert, opset
+from sesurgery.onnxgraph.opset import convert, opset
 from sesurgery.onnxgraph.scopes import of_metadata
 from sesurgery.pipeline.calibration import samples
 from sesurgery.pipeline.specs import catalogs

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from sesurgery.artifacts import writing
 from sesurgery.backends.base import BuildOptions, BuildReport, Precision, Progress
 from sesurgery.backends.inductor_package.quiet import quiet
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.lowering.fx import graph
 from sesurgery.lowering.fx.layout import channels_last
 from sesurgery.lowering.fx.precision import to_half
@@ -116,9 +116,7 @@ def _package(program: torch.export.ExportedProgram, out: Path, settings: dict[st
             with quiet(), torch.no_grad():
                 aoti_compile_and_package(program, package_path=str(package), inductor_configs=settings)
         except Exception as error:  # whatever torch, the C++ compiler or triton raise
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            text = lines[0] if lines else type(error).__name__
-            raise fail("SE604", f"inductor cannot compile the network: {text}") from error
+            raise fail("SE604", f"inductor cannot compile the network: {first_line(error)}") from error
         yield package
         shutil.move(package, temporary)
 

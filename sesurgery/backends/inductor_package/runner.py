@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sesurgery.backends.base import Array, Runner, TensorInfo
 from sesurgery.backends.inductor_package.quiet import quiet
 from sesurgery.backends.inputs import feeds as _feeds
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 
 
 class Package(Runner):
@@ -32,8 +32,7 @@ class Package(Runner):
             given = self._model.get_metadata()
             known, (name, answer) = json.loads(given["sesurgery"]), json.loads(given["names"])
         except Exception as error:  # its loader raises RuntimeError, KeyError, zip errors and more
-            text = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise fail("SE603", cannot + text, "build the engine again here") from error
+            raise fail("SE603", cannot + first_line(error), "build the engine again here") from error
         self._device = torch.device(known["device"])
         if self._device.type == "cuda" and not torch.cuda.is_available():
             raise fail("SE603", f"{cannot}it was built for a GPU, and torch sees no CUDA device")

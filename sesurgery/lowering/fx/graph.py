@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.surgeons.exporting import quiet_exporter
 from sesurgery.surgeons.fx.modes import TwoFaced
 
@@ -48,8 +48,7 @@ def export(
         with quiet_exporter(), torch.no_grad():
             return torch.export.export(network, (example,), dynamic_shapes=dims)
     except Exception as error:
-        text = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise fail("SE601", f"torch cannot export the network: {text}") from error
+        raise fail("SE601", f"torch cannot export the network: {first_line(error)}") from error
 
 
 def _dtype(network: nn.Module) -> torch.dtype:

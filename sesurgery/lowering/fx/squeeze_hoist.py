@@ -1,7 +1,7 @@
 """A squeeze moved before the convolution whose output it averages: the ONNX passes' algebra, on the network's graph.
 
-`sesurgery/lowering/passes/squeeze_hoist.py` derives the form for 1x1 convolutions, `squeeze_hoist_spatial.py` the one with
-taps and border. In both the convolution folds into the gate's first projection, which then reads x, so that the gate is
+`sesurgery/lowering/passes/squeeze_hoist.py` derives the form for 1x1 convolutions, `squeeze_hoist_spatial.py` the one
+with taps and border. In both the convolution folds into the gate's first projection, which then reads x, so that the gate is
 known before u = W x + b is: u has no reader but the scaling, and scaling, sum and ReLU can be its epilogue.
 """
 

@@ -27,7 +27,8 @@ from onnx import NodeProto
 from sesurgery.lowering.base import Edit, Example, Lowered
 from sesurgery.lowering.examples import examine
 from sesurgery.lowering.rewriting import KeepsGates, Rewrite
-from sesurgery.lowering.squeezes import attributes, convolution, scalings
+from sesurgery.lowering.squeezes import convolution, scalings
+from sesurgery.onnxgraph.nodes import attributes
 
 
 @dataclass(frozen=True)

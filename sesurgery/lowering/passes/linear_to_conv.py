@@ -25,7 +25,8 @@ from onnx import NodeProto
 from sesurgery.lowering.base import Edit, Example, Lowered
 from sesurgery.lowering.examples import examine
 from sesurgery.lowering.rewriting import KeepsGates, Rewrite
-from sesurgery.lowering.squeezes import Mean, attributes, mean, squeezes
+from sesurgery.lowering.squeezes import Mean, mean, squeezes
+from sesurgery.onnxgraph.nodes import attributes
 
 LINEAR = frozenset({"Gemm", "MatMul"})
 SHAPES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"})

@@ -30,7 +30,8 @@ import onnx
 from sesurgery.lowering.base import Edit, Example, Lowered
 from sesurgery.lowering.examples import examine
 from sesurgery.lowering.rewriting import KeepsGates, Rewrite
-from sesurgery.lowering.squeezes import Array, Commuting, attributes, commuting, squeezes
+from sesurgery.lowering.squeezes import Array, Commuting, commuting, squeezes
+from sesurgery.onnxgraph.nodes import attributes
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.lowering.base import Edit, Lowered, Pass
 from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.onnxgraph.dataflow import Dataflow
-from sesurgery.onnxgraph.opset_conversion import opset
+from sesurgery.onnxgraph.opset import opset
 
 MODULE = "modelopt.onnx.autocast"
 REMEDY = "pip install 'nvidia-modelopt[onnx]', which pins its own onnx; or leave `converter: sesurgery`"
@@ -46,8 +46,7 @@ class AutoCast(Pass):
         try:
             return importlib.import_module(MODULE)
         except Exception as error:  # it imports much, and each part fails in its own way
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise fail("SE603", f"AutoCast cannot be imported here: {reason[0]}", REMEDY) from error
+            raise fail("SE603", f"AutoCast cannot be imported here: {first_line(error)}", REMEDY) from error
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         return self.precision.requires(model)

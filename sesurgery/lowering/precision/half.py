@@ -44,7 +44,7 @@ from sesurgery.lowering.precision.retyping import (
     prepare,
 )
 from sesurgery.onnxgraph.dataflow import Dataflow
-from sesurgery.onnxgraph.opset_conversion import convert, opset
+from sesurgery.onnxgraph.opset import convert, opset
 
 OLDEST_OPSET = 13
 SAFE = 65504 / 4

@@ -41,7 +41,7 @@ from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.lowering.rewriting import obstacle
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.numerics import feeds
-from sesurgery.onnxgraph.opset_conversion import opset
+from sesurgery.onnxgraph.opset import opset
 
 OLDEST_OPSET, NEWEST_OPSET = 13, 20
 OPERATORS = ("Conv", "Gemm", "MatMul")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, unique
 
 FLOAT, FLOAT16, BFLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
 
@@ -55,7 +56,7 @@ def computes(node: NodeProto, flow: Dataflow) -> bool:
 
 def may_be_half(node: NodeProto, half: Half, opset: int, flow: Dataflow) -> str | None:
     """Why the node cannot compute in 16 bits, by the operator's definition; None where it can."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ONNX_DOMAINS:
         return f"{node.domain}.{node.op_type} is no operator of ONNX: the types it takes are not known"
     outputs = onnx.defs.get_schema(node.op_type, opset).outputs
     floats = [index for index, name in enumerate(node.output) if flow.dtype(name) == FLOAT]
@@ -78,16 +79,6 @@ def prepare(graph: onnx.GraphProto) -> None:
         else:
             rest.append(node)
     _replace(graph.node, rest)
-
-
-def unique(name: str, taken: set[str]) -> str:
-    """`name`, with a number behind it where it is taken; it is taken from now on."""
-    candidate, number = name, 0
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    taken.add(candidate)
-    return candidate
 
 
 class Retyping:
@@ -170,7 +161,7 @@ class Retyping:
             return self.half.element if self.half.formal in _formal(schema.inputs, index).types else FLOAT
         # Shape, ArgMax or IsNaN of a value need no cast of it; Greater needs both of its operands in one type.
         floats = [name for name in node.input if self.flow.dtype(name) == FLOAT]
-        if not computes(node, self.flow) and len(floats) == 1 and node.domain in ("", "ai.onnx"):
+        if not computes(node, self.flow) and len(floats) == 1 and node.domain in ONNX_DOMAINS:
             return None
         return FLOAT
 

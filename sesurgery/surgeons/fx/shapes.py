@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from sesurgery.accounting import NEEDS_VALUES
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.graph import ConvFacts, Op, Shape
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.copying import duplicate
@@ -35,8 +35,9 @@ def map_shapes(traced: Trace, shape: Shape) -> dict[str, Shape]:
             return _run(_Shapes(duplicate(traced.root), traced.graph, None), shape)
     except Exception as error:
         size = "x".join(map(str, shape))
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise fail("SE304", f"the network does not take an input of {size}: {why}", "change 'input: shape'") from error
+        raise fail(
+            "SE304", f"the network does not take an input of {size}: {first_line(error)}", "change 'input: shape'"
+        ) from error
 
 
 def _run(shapes: _Shapes, shape: Shape) -> dict[str, Shape]:

@@ -18,12 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS
 from sesurgery.onnxgraph.opset import OPSET
-from sesurgery.onnxgraph.shapes import first_line
 from sesurgery.planner import Site
 from sesurgery.surgeons.exporting import quiet_exporter
-from sesurgery.surgeons.onnx.ops import ONNX_DOMAINS
 
 INPUT, OUTPUT = "x", "y"
 # Two images, and a map that is not square: what the exporter is shown must not become a constant.

@@ -16,11 +16,10 @@ import onnx_graphsurgeon as gs
 from onnx import NodeProto, StringStringEntryProto
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.onnxgraph import scopes as onnx_scopes
 from sesurgery.onnxgraph.layout import TO_FIRST, TO_LAST
-from sesurgery.onnxgraph.shapes import first_line
-from sesurgery.surgeons.onnx.ops import captured
+from sesurgery.onnxgraph.nodes import captured, unique
 from sesurgery.surgeons.onnx.view import Place
 
 # From this IR version on a weight need not be listed among the inputs.
@@ -226,12 +225,7 @@ class Edit:
         return bool(tensor.inputs) and id(tensor.inputs[0]) not in self._dead
 
     def _unique(self, name: str) -> str:
-        free, count = name, 1
-        while free in self._names:
-            count += 1
-            free = f"{name}_{count}"
-        self._names.add(free)
-        return free
+        return unique(name, self._names)
 
 
 def _rescope(node: NodeProto, module: str, name: str) -> None:

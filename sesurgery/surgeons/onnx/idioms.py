@@ -18,7 +18,7 @@ from typing import Protocol
 
 from onnx import NodeProto
 
-from sesurgery.surgeons.onnx.ops import ONNX_DOMAINS
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS
 
 _CURVES = frozenset({"Sigmoid", "HardSigmoid", "Clip", "Tanh", "Erf", "Softplus"})
 _STEPS = _CURVES | {"Add", "Sub", "Mul", "Div", "Pow", "Neg", "Exp", "Min", "Max", "Relu", "Cast"}

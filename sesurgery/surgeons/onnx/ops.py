@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import onnx
 from onnx import NodeProto
 
 from sesurgery.graph import ConvFacts, Op
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, attributes
 from sesurgery.onnxgraph.shapes import Values
-
-ONNX_DOMAINS = ("", "ai.onnx")
 
 _KINDS: dict[str, Op] = {
     **dict.fromkeys(
@@ -29,11 +27,6 @@ _KINDS: dict[str, Op] = {
     **dict.fromkeys(("Identity", "Dropout", "Cast"), Op.PASS),
     "Concat": Op.CONCAT,
 }  # fmt: skip
-
-
-def attributes(node: NodeProto) -> dict[str, Any]:
-    """The node's attributes by name, as Python values."""
-    return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute if not item.ref_attr_name}
 
 
 def kind(node: NodeProto, data: tuple[str, ...], axes: tuple[int, ...] | None, values: Values) -> Op:
@@ -82,27 +75,6 @@ def convolution(node: NodeProto, values: Values) -> ConvFacts | None:
         in_channels=int(weight[1] or 0) * groups,
         out_channels=int(weight[0] or 0),
     )
-
-
-def subgraphs(node: NodeProto) -> tuple[onnx.GraphProto, ...]:
-    """The graphs that a node holds: the branches of an If, the body of a Loop or a Scan."""
-    return tuple(
-        graph
-        for item in node.attribute
-        for graph in ((item.g,) if item.type == onnx.AttributeProto.GRAPH else tuple(item.graphs))
-    )
-
-
-def captured(node: NodeProto) -> tuple[str, ...]:
-    """The names that a node's subgraphs read and do not make: values of the graph around them."""
-    found: dict[str, None] = {}
-    for graph in subgraphs(node):
-        own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-        for inner in graph.node:
-            found.update((name, None) for name in (*inner.input, *captured(inner)) if name and name not in own)
-            own.update(inner.output)
-        found.update((value.name, None) for value in graph.output if value.name not in own)
-    return tuple(found)
 
 
 def _pair(given: Any) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from torch import nn
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.graph import GraphView, Shape
 from sesurgery.onnxgraph import opset as onnx_opset
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, captured, subgraphs
 from sesurgery.onnxgraph.shapes import infer
 from sesurgery.planner import Plan, Removal, Site
 from sesurgery.surgeons.base import Sight, Surgeon, Weights
@@ -19,7 +20,6 @@ from sesurgery.surgeons.fx.tracing import Leaf
 from sesurgery.surgeons.grafting import graft
 from sesurgery.surgeons.onnx.blocks import Blocks
 from sesurgery.surgeons.onnx.edit import Edit
-from sesurgery.surgeons.onnx.ops import ONNX_DOMAINS, captured, subgraphs
 from sesurgery.surgeons.onnx.view import FOLDED, Drawing, Place, draw
 
 _INTEGER = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
@@ -55,21 +55,21 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
 
     def notes(self, before: onnx.ModelProto, changed: onnx.ModelProto) -> tuple[str, ...]:
         """What surgery did to the file beside inserting and removing, for whoever has to run it."""
-        old, new = onnx_opset.version(before), onnx_opset.version(changed)
+        old, new = onnx_opset.opset(before), onnx_opset.opset(changed)
         raised = [f"the opset was raised from {old} to {new}: a block needs it"] if new != old else []
         if changed.ir_version != before.ir_version:
             raised.append(f"the IR version was raised from {before.ir_version} to {changed.ir_version} with it")
         return tuple(raised)
 
     def _open(self, model: onnx.ModelProto) -> _Opened:
-        onnx_opset.version(model)
+        onnx_opset.changeable_opset(model)
         return _Opened(model, draw(model, self.shape))
 
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> onnx.ModelProto:
         model, drawing = opened.model, opened.drawing
         blocks = _build(plan, weights)
         graphs = {key: self._blocks.site(site, block) for site, (key, block) in zip(plan.sites, blocks, strict=True)}
-        opset = onnx_opset.version(model)
+        opset = onnx_opset.changeable_opset(model)
         target = max((onnx_opset.needed(graph, opset) for graph in graphs.values()), default=opset)
         if target != opset:
             # The file is another one now, and so are the places of its readings.

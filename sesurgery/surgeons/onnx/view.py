@@ -25,9 +25,10 @@ from onnx import NodeProto
 
 from sesurgery.graph import GraphView, NodeFacts, Op, Shape
 from sesurgery.onnxgraph import scopes as onnx_scopes
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, attributes, captured
 from sesurgery.onnxgraph.shapes import SMALL, Values, image_input, infer, takes_channels_last
 from sesurgery.surgeons.onnx.idioms import Merged, merged
-from sesurgery.surgeons.onnx.ops import ONNX_DOMAINS, attributes, captured, convolution, kind
+from sesurgery.surgeons.onnx.ops import convolution, kind
 
 OUTPUT = "output()"
 FOLDED = "~conv"
