@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto
 
+from sesurgery.lowering import algebra
+from sesurgery.lowering.algebra import Array, Kernel, Sizes
 from sesurgery.lowering.rewriting import Rewrite
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.nodes import attributes
 
-Array = NDArray[np.float64]
 NOT_MEANS = {
     "ReduceMax": "a maximum",
     "GlobalMaxPool": "a maximum",
@@ -47,33 +47,11 @@ class Mean:
         return str(self.node.output[0])
 
 
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution with constant weights: W (O, I / groups, kh, kw), b (O), and its geometry."""
+@dataclass(frozen=True, kw_only=True)
+class Convolution(Kernel):
+    """A convolution of an ONNX graph with constant weights."""
 
     node: NodeProto
-    weight: Array
-    bias: Array
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    """Top, left, bottom, right."""
-    groups: int
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether it is 1x1 with stride 1 and no border: a linear map of channels, position by position."""
-        return self.weight.shape[2:] == (1, 1) and self.strides == (1, 1) and not any(self.pads)
-
-    @property
-    def dense(self) -> Array:
-        """Its weights as those of one group, (O, I, kh, kw): block diagonal, zeros between groups."""
-        outs, ins, *kernel = self.weight.shape
-        dense = np.zeros((outs, ins * self.groups, *kernel))
-        for group in range(self.groups):
-            rows = slice(group * outs // self.groups, (group + 1) * outs // self.groups)
-            dense[rows, group * ins : (group + 1) * ins] = self.weight[rows]
-        return dense
 
 
 def squeezes(flow: Dataflow) -> tuple[NodeProto, ...]:
@@ -121,13 +99,13 @@ def convolution(node: NodeProto | None, flow: Dataflow) -> Convolution | str:
         return pads
     zeros = np.zeros(weight.shape[0])
     return Convolution(
-        node,
-        weight.astype(np.float64),
-        zeros if bias is None else bias.astype(np.float64),
-        strides,
-        dilations,
-        pads,
-        int(given.get("group", 1)),
+        node=node,
+        weight=weight.astype(np.float64),
+        bias=zeros if bias is None else bias.astype(np.float64),
+        strides=strides,
+        dilations=dilations,
+        pads=pads,
+        groups=int(given.get("group", 1)),
     )
 
 
@@ -158,16 +136,13 @@ class Commuting:
     over: Convolution
     projection: Convolution
     where: str
-    shape: tuple[int, int, int]
-    """C, H, W of x; H and W are 0 where they are not fixed."""
-    out: tuple[int, int, int]
+    shape: Sizes
+    out: Sizes
 
     @property
     def folded(self) -> tuple[Array, Array]:
         """W1 W as (r, I, kh, kw), and W1 b + b1."""
-        first = self.projection.weight[:, :, 0, 0]
-        weight = np.einsum("ro,oikl->rikl", first, self.over.dense)
-        return weight, first @ self.over.bias + self.projection.bias
+        return algebra.folded(self.projection.weight[:, :, 0, 0], self.projection.bias, self.over)
 
 
 def commuting(squeeze: NodeProto, rewrite: Rewrite) -> Commuting | str:
@@ -178,18 +153,18 @@ def commuting(squeeze: NodeProto, rewrite: Rewrite) -> Commuting | str:
         return found
     over = convolution(flow.producer.get(found.source), flow)
     if isinstance(over, str):
-        return f"what it averages comes from {over}, not straight from a convolution: the mean does not pass over it"
+        return algebra.not_from_convolution(over)
     if other := _other_uses(found, rewrite):
-        return f"the convolution's output has another use than the gate, {other}: it has to be written all the same"
+        return algebra.used_elsewhere(other)
     if not found.keeps:
         return "its result is (N, C), not (N, C, 1, 1): linear_to_conv comes first"
     readers = rewrite.uses.get(found.result, [])
     if len(readers) != 1 or found.result in rewrite.outputs:
-        return f"{len(readers)} nodes read the mean: a convolution folds into one projection only"
+        return algebra.read_by(len(readers))
     projection = convolution(readers[0], flow)
     if isinstance(projection, str) or not projection.pointwise or projection.groups != 1:
         what = projection if isinstance(projection, str) else "a convolution that is no plain 1x1"
-        return f"the gate goes on with {what}: there is no projection for the convolution to fold into"
+        return algebra.no_projection(what)
     where = f"{squeeze.name} over {over.node.name}"
     return Commuting(found, over, projection, where, _sizes(over.node.input[0], flow), _sizes(found.source, flow))
 
@@ -227,6 +202,6 @@ def scalings(flow: Dataflow) -> Iterator[tuple[NodeProto, str, str]]:
                     break
 
 
-def _sizes(value: str, flow: Dataflow) -> tuple[int, int, int]:
+def _sizes(value: str, flow: Dataflow) -> Sizes:
     _, channels, height, width = (dim if isinstance(dim, int) else 0 for dim in flow.shape(value) or (0,) * 4)
     return channels, height, width

@@ -7,26 +7,21 @@ the same for every engine. Norms are folded first, always: the others need the w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
 
+from sesurgery.catalog import Catalog
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.lowering.base import DEFECT, Edit
 from sesurgery.lowering.fx import graph
-from sesurgery.lowering.fx.fold_norms import fold_norms
-from sesurgery.lowering.fx.squeeze_hoist import squeeze_hoist, squeeze_hoist_spatial
+from sesurgery.lowering.fx.base import NetworkPass
 
-Step = Callable[[fx.GraphModule], tuple[Edit, ...]]
-PASSES: dict[str, Step] = {
-    "fold_norms": fold_norms,
-    "squeeze_hoist": squeeze_hoist,
-    "squeeze_hoist_spatial": squeeze_hoist_spatial,
-}
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
-"""Relative to the largest output: what folding weights together rounds."""
+PASSES = Catalog("sesurgery.lowering.fx.passes", NetworkPass, "pass", group="sesurgery.lowering.network")  # type: ignore[type-abstract]
+EXACT = 1e-12
+"""What folding weights together rounds in float64, relative to the largest output."""
 TINY = 1e-30
 
 
@@ -54,8 +49,8 @@ def lower(
 
 
 def _apply(name: str, module: fx.GraphModule) -> tuple[Edit, ...]:
-    if name in PASSES:
-        return PASSES[name](module)
+    if name in PASSES.names():
+        return PASSES.load(name)().apply(module)
     return (Edit(name, "it has no form for a network: it answers a habit of another compiler", changed=False),)
 
 
@@ -79,8 +74,9 @@ def prove(network: nn.Module, shape: graph.Shape, batch: tuple[int, int], steps:
             continue
         gap = (_answer(module, image) - expected).abs().max() / expected.abs().max().clamp_min(TINY)
         found[name] = float(gap)
-        if not found[name] <= TOLERANCE[image.dtype]:
-            text = f"{name} changed the outputs by {found[name]:.2g}, allowed are {TOLERANCE[image.dtype]:.2g}"
+        allowed = EXACT if image.dtype == torch.float64 else PASSES.load(name).tolerance
+        if not found[name] <= allowed:
+            text = f"{name} changed the outputs by {found[name]:.2g}, allowed are {allowed:.2g}"
             raise fail("SE607", text, DEFECT)
     return found
 

@@ -12,8 +12,8 @@ from torch import Tensor, fx
 
 from sesurgery.lowering.base import Edit
 from sesurgery.lowering.fx import graph
-from sesurgery.lowering.fx.gates import MAXIMA, POOLS
 from sesurgery.lowering.fx.graph import aten
+from sesurgery.lowering.fx.squeezes import MAXIMA, POOLS
 from sesurgery.lowering.precision.half import FATES, KEPT_OPERATORS
 
 HALVES: dict[torch.dtype, str] = {torch.float16: "fp16", torch.bfloat16: "bf16"}

@@ -26,9 +26,10 @@ import onnx
 from onnx import NodeProto
 
 from sesurgery.lowering import examples as _examples
+from sesurgery.lowering.algebra import Array
 from sesurgery.lowering.base import Edit, Example, Lowered, Pass, run
 from sesurgery.lowering.rewriting import Rewrite, obstacle
-from sesurgery.lowering.squeezes import Array, Convolution, comes_from_gate, convolution, scalings, squeezes
+from sesurgery.lowering.squeezes import Convolution, comes_from_gate, convolution, scalings, squeezes
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
 

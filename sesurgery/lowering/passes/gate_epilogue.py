@@ -26,10 +26,11 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
+from sesurgery.lowering.algebra import Array
 from sesurgery.lowering.base import Edit, Example, Lowered
 from sesurgery.lowering.examples import examine
 from sesurgery.lowering.rewriting import KeepsGates, Rewrite
-from sesurgery.lowering.squeezes import Array, Convolution, convolution, scalings
+from sesurgery.lowering.squeezes import Convolution, convolution, scalings
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,16 @@ are left alone. An activation between convolution and squeeze does not commute w
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx
 
+from sesurgery.lowering.algebra import Array, moved, not_pointwise, too_large
 from sesurgery.lowering.base import Edit, Example, Lowered
 from sesurgery.lowering.examples import examine
 from sesurgery.lowering.rewriting import KeepsGates, Rewrite
-from sesurgery.lowering.squeezes import Array, Commuting, commuting, squeezes
+from sesurgery.lowering.squeezes import Commuting, commuting, squeezes
 from sesurgery.onnxgraph.nodes import attributes
 
 
@@ -53,9 +53,7 @@ class SqueezeHoist(KeepsGates):
                 reason = found if isinstance(found, str) else _refusal(found)
                 if isinstance(found, Commuting) and reason is None:
                     made.add(_hoist(found, rewrite))
-                    ins, outs = found.shape[0], found.out[0]
-                    words = f"the squeeze averages {ins} channels before the convolution, not {outs} after it"
-                    edits.append(Edit(found.where, words, changed=True))
+                    edits.append(Edit(found.where, moved(found.shape[0], found.out[0]), changed=True))
                 elif squeeze.output[0] not in made:
                     # One that was moved and stays where it is now was not turned down.
                     turned_down.append(Edit(squeeze.name, str(reason), changed=False))
@@ -66,20 +64,7 @@ class SqueezeHoist(KeepsGates):
 
 
 def _refusal(found: Commuting) -> str | None:
-    if not found.over.pointwise:
-        return "the convolution is not 1x1 with stride 1 and no border: squeeze_hoist_spatial is for those"
-    return too_large(found)
-
-
-def too_large(found: Commuting) -> str | None:
-    """Why it does not pay to read the convolution's input, or None."""
-    ins, outs, unit = math.prod(found.shape), math.prod(found.out), "values a sample"
-    if not all(found.shape) or not all(found.out):
-        # The positions are the same for 1x1; elsewhere the caller has asked for fixed sizes.
-        ins, outs, unit = found.shape[0], found.out[0], "channels"
-    if ins <= outs:
-        return None
-    return f"the convolution's input is larger than its output ({ins} {unit}, not {outs})"
+    return not_pointwise(found.over) or too_large(found.shape, found.out)
 
 
 def _hoist(found: Commuting, rewrite: Rewrite) -> str:

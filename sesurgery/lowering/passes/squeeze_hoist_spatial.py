@@ -53,11 +53,12 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto
 
+from sesurgery.lowering.algebra import Array, moved_taps, not_spatial, share_of, too_large
 from sesurgery.lowering.base import Edit, Example, Lowered
 from sesurgery.lowering.examples import examine
-from sesurgery.lowering.passes.squeeze_hoist import fold, too_large
+from sesurgery.lowering.passes.squeeze_hoist import fold
 from sesurgery.lowering.rewriting import KeepsGates, Rewrite
-from sesurgery.lowering.squeezes import Array, Commuting, commuting, squeezes
+from sesurgery.lowering.squeezes import Commuting, commuting, squeezes
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -83,47 +84,26 @@ class SqueezeHoistSpatial(KeepsGates):
 
 
 def _refusal(found: Commuting) -> str | None:
-    if found.over.pointwise:
-        return "the convolution is 1x1 with stride 1: squeeze_hoist is for those"
-    if not all(found.shape) or not all(found.out):
-        return "height and width are not fixed: the border terms depend on them"
-    kh, kw = found.over.weight.shape[2:]
-    if kh * kw > found.shape[0]:
-        positions = math.prod(found.shape[1:])
-        sizes = f"{kh * kw} x {positions} against {found.shape[0]} x {positions} values"
-        return f"{kh} x {kw} taps of {found.shape[0]} channels: the constant would be larger than the map ({sizes})"
-    return too_large(found)
-
-
-def chosen(size: int, out: int, taps: int, stride: int, dilation: int, pad: int) -> Array:
-    """Which rows of the input (size) a tap meets with one of its `out` positions: 1, else 0. (taps x size)"""
-    rows = np.arange(out) * stride + np.arange(taps)[:, None] * dilation - pad
-    found = np.zeros((taps, size))
-    tap, position = np.nonzero((rows >= 0) & (rows < size))
-    found[tap, rows[tap, position]] = 1
-    return found
+    return not_spatial(found.over, found.shape, found.out) or too_large(found.shape, found.out)
 
 
 def _hoist(found: Commuting, rewrite: Rewrite) -> Edit:
     over, dtype = found.over, rewrite.flow.dtype(found.over.node.input[0])
     (channels, height, width), (_, out_height, out_width) = found.shape, found.out
     kh, kw = over.weight.shape[2:]
-    rows = chosen(height, out_height, kh, over.strides[0], over.dilations[0], over.pads[0])
-    columns = chosen(width, out_width, kw, over.strides[1], over.dilations[1], over.pads[1])
-    taken = np.einsum("ih,jw->ijhw", rows, columns).reshape(kh * kw, height * width)
+    taken = over.taps(found.shape, found.out).reshape(kh * kw, height * width)
     weight = found.folded[0].transpose(0, 2, 3, 1).reshape(-1, kh * kw * channels) / (out_height * out_width)
     if dtype not in NARROW and height * width % 2:
         averaged = _means(found, taken, rewrite)
         fold(found, averaged, rewrite, weight[:, :, None, None] * (height * width))
     else:
-        share = 2.0 ** -math.ceil(math.log2(out_height * out_width))
+        share = share_of(out_height * out_width)
         averaged = _shares(found, taken * share, rewrite)
         if dtype in NARROW:
             fold(found, averaged, rewrite, weight[:, :, None, None] / share)
         else:
             _sum(found, averaged, weight / share, rewrite)
-    why = f"the squeeze averages {kh} x {kw} taps of {channels} channels before the convolution"
-    return Edit(found.where, why, changed=True)
+    return Edit(found.where, moved_taps(kh, kw, channels), changed=True)
 
 
 def _shares(found: Commuting, shares: Array, rewrite: Rewrite) -> str:

@@ -7,25 +7,35 @@ Only where nothing else reads u. In float64, then rounded once to the weight's t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor, fx
 
 from sesurgery.lowering.base import Edit
 from sesurgery.lowering.fx import graph
+from sesurgery.lowering.fx.base import NetworkPass
 from sesurgery.lowering.fx.graph import aten
 
 CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding)
 NORMS = (aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default)
 
 
-def fold_norms(module: fx.GraphModule) -> tuple[Edit, ...]:
-    """Fold every batch norm that directly follows a convolution with known weights; the graph is changed in place."""
-    edits = []
-    for node in list(module.graph.nodes):
-        if node.target in NORMS and (edit := _fold(module, node)) is not None:
-            edits.append(edit)
-    graph.clean(module)
-    return tuple(edits)
+@dataclass(frozen=True)
+class FoldNorms(NetworkPass):
+    """Fold every batch norm that directly follows a convolution with known weights."""
+
+    tolerance: ClassVar[float] = 1e-5
+
+    def apply(self, module: fx.GraphModule) -> tuple[Edit, ...]:
+        edits = [
+            edit
+            for node in list(module.graph.nodes)
+            if node.target in NORMS and (edit := _fold(module, node)) is not None
+        ]
+        graph.clean(module)
+        return tuple(edits)
 
 
 def _fold(module: fx.GraphModule, norm: fx.Node) -> Edit | None:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor, fx
 
+from sesurgery.lowering import algebra
+from sesurgery.lowering.algebra import Array, Kernel, Sizes
 from sesurgery.lowering.fx import graph
 from sesurgery.lowering.fx.graph import aten
 
@@ -20,32 +22,11 @@ MAXIMA = (aten.amax.default, aten.adaptive_max_pool2d.default)
 PROJECTIONS = (aten.conv2d.default, aten.linear.default)
 
 
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution with known weights: W (O, I / groups, kh, kw), b (O), both float64, and its geometry."""
+@dataclass(frozen=True, kw_only=True)
+class Convolution(Kernel):
+    """A convolution of a network's graph with known weights."""
 
     node: fx.Node
-    weight: Tensor
-    bias: Tensor
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether it is 1x1 with stride 1 and no border: a linear map of channels, position by position."""
-        return self.weight.shape[2:] == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0)
-
-    @property
-    def dense(self) -> Tensor:
-        """Its weights as those of one group, (O, I, kh, kw): block diagonal, zeros between groups."""
-        outs, ins = self.weight.shape[:2]
-        dense = self.weight.new_zeros(outs, ins * self.groups, *self.weight.shape[2:])
-        for group in range(self.groups):
-            rows = slice(group * outs // self.groups, (group + 1) * outs // self.groups)
-            dense[rows, group * ins : (group + 1) * ins] = self.weight[rows]
-        return dense
 
 
 @dataclass(frozen=True)
@@ -55,17 +36,22 @@ class Commuting:
     mean: fx.Node
     over: Convolution
     projection: fx.Node
-    shape: tuple[int, int, int]
-    """C, H, W of x."""
-    out: tuple[int, int, int]
-    weight: Tensor
-    """W1 W as (r, I, kh, kw), float64."""
-    bias: Tensor
-    """W1 b + b1, float64."""
+    """A convolution or a linear layer."""
+    first: Array
+    """Its weights W1 (r, O)."""
+    bias: Array
+    """b1 (r)."""
+    shape: Sizes
+    out: Sizes
 
     @property
     def where(self) -> str:
         return f"{graph.path_of(self.projection)} over {graph.path_of(self.over.node)}"
+
+    @property
+    def folded(self) -> tuple[Array, Array]:
+        """W1 W as (r, I, kh, kw), and W1 b + b1."""
+        return algebra.folded(self.first, self.bias, self.over)
 
 
 def squeezes(module: fx.GraphModule) -> Iterator[fx.Node]:
@@ -98,16 +84,15 @@ def convolution(module: fx.GraphModule, node: fx.Node) -> Convolution | str:
     bias = None if given[2] is None else graph.constant(module, given[2])
     if weight is None or (given[2] is not None and bias is None):
         return "a convolution with computed weights"
-    stride, padding, dilation = ((int(pair[0]), int(pair[-1])) for pair in given[3:6])
-    zeros = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
+    strides, pads, dilations = ((int(pair[0]), int(pair[-1])) for pair in given[3:6])
     return Convolution(
-        node,
-        weight.double(),
-        zeros if bias is None else bias.double(),
-        stride,
-        padding,
-        dilation,
-        int(given[6]),
+        node=node,
+        weight=_exact(weight),
+        bias=np.zeros(weight.shape[0]) if bias is None else _exact(bias),
+        strides=strides,
+        dilations=dilations,
+        pads=(*pads, *pads),
+        groups=int(given[6]),
     )
 
 
@@ -119,21 +104,21 @@ def commuting(module: fx.GraphModule, mean: fx.Node) -> Commuting | str:
     assert isinstance(source, fx.Node)
     over = convolution(module, source)
     if isinstance(over, str):
-        return f"what it averages comes from {over}, not straight from a convolution: the mean does not pass over it"
+        return algebra.not_from_convolution(over)
     if other := _other_use(mean, source):
-        return f"the convolution's output has another use than the gate, {other}: it has to be written all the same"
+        return algebra.used_elsewhere(other)
     projection = mean
     while len(projection.users) == 1 and (projection is mean or projection.target in graph.RESHAPES):
         (projection,) = projection.users
     if projection is mean or projection.target in graph.RESHAPES:
-        return f"{len(projection.users)} nodes read the mean: a convolution folds into one projection only"
+        return algebra.read_by(len(projection.users))
     weight = graph.constant(module, projection.args[1]) if projection.target in PROJECTIONS else None
     if weight is None or projection.args[0] is projection.args[1]:
-        return f"the gate goes on with {projection.target}: there is no projection for the convolution to fold into"
+        return algebra.no_projection(str(projection.target))
     if projection.target is aten.conv2d.default:
         found = convolution(module, projection)
         if isinstance(found, str) or not found.pointwise or found.groups != 1:
-            return "the gate goes on with a convolution that is no plain 1x1"
+            return algebra.no_projection("a convolution that is no plain 1x1")
     shape, out = graph.spatial(over.node.args[0]), graph.spatial(source)  # type: ignore[arg-type]
     if shape is None or out is None:
         return "height and width are not fixed"
@@ -141,9 +126,13 @@ def commuting(module: fx.GraphModule, mean: fx.Node) -> Commuting | str:
     own = None if given is None else graph.constant(module, given)
     if given is not None and own is None:
         return "the projection's bias is computed"
-    first = weight.double().reshape(weight.shape[0], -1)
-    bias = first @ over.bias + (0.0 if own is None else own.double())
-    return Commuting(mean, over, projection, shape, out, torch.einsum("ro,oikl->rikl", first, over.dense), bias)
+    first = _exact(weight).reshape(weight.shape[0], -1)
+    return Commuting(mean, over, projection, first, np.zeros(len(first)) if own is None else _exact(own), shape, out)
+
+
+def _exact(value: Tensor) -> Array:
+    array: Array = value.double().cpu().numpy()
+    return array
 
 
 def _other_use(mean: fx.Node, source: fx.Node) -> str | None:
