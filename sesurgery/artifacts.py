@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 import filelock
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
+from sesurgery import trust
+from sesurgery.details import Details, problem
 from sesurgery.diagnostics import fail, first_line
+from sesurgery.paths import inside, plain_name
 
 Kind = Literal["run", "onnx", "engine", "report"]
 Detail = str | int | float | bool | None | tuple["Detail", ...] | Mapping[str, "Detail"]
@@ -39,7 +42,7 @@ PACKAGES = (
 class Parent(BaseModel):
     """A file that an artefact was made from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     path: str
     sha256: str
 
@@ -49,9 +52,10 @@ class Manifest(BaseModel):
 
     `beside` holds files that belong to the artefact and lie in its folder, by their names there (weights kept outside).
     `details` holds what only this kind of artefact knows (an engine's precision and shapes, say), as plain JSON.
+    `seal` proves that this user made it: see `sesurgery.trust`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     schema_version: Literal[1] = 1
     kind: Kind
     name: str
@@ -66,6 +70,17 @@ class Manifest(BaseModel):
     versions: dict[str, str]
     device: str
     details: dict[str, object] = {}
+    seal: str | None = None
+
+    @field_validator("details")
+    @classmethod
+    def _as_details(cls, value: dict[str, object], info: ValidationInfo) -> dict[str, object]:
+        return Details(value, str(info.data.get("file")))
+
+    @property
+    def made_here(self) -> bool:
+        """Whether this user made it, on this machine: nobody else could have sealed what it says."""
+        return trust.holds(_sealed_text(self), self.seal)
 
 
 def digest_text(text: str) -> str:
@@ -145,19 +160,36 @@ def describe(
         device=device or cpu_name(),
         details=dict(details or {}),
     )
-    write_text(manifest_path(artifact), manifest.model_dump_json(indent=2) + "\n")
-    return manifest
+    return write_manifest(artifact, manifest)
+
+
+def write_manifest(artifact: Path, manifest: Manifest) -> Manifest:
+    """Seal a manifest, write it beside its artefact, and return it as it was written."""
+    fresh = manifest.model_copy(update={"seal": None})
+    sealed = fresh.model_copy(update={"seal": trust.seal(_sealed_text(fresh))}).model_dump_json(indent=2)
+    write_text(manifest_path(artifact), sealed + "\n")
+    return Manifest.model_validate_json(sealed)
+
+
+def _sealed_text(manifest: Manifest) -> str:
+    # Only keys that the file has: a later version may know more of them. Sorted and written once more, so that the text
+    # is the same before it was written and after it was read.
+    said = manifest.model_dump_json(exclude={"seal"}, exclude_unset=manifest.seal is not None)
+    return json.dumps(json.loads(said), sort_keys=True)
 
 
 def read_manifest(artifact: Path) -> Manifest:
     """The manifest of an artefact; raises SE401 where it is missing or is not one."""
     path = manifest_path(artifact)
     try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+        manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+        if (why := problem(manifest.details)) is not None:
+            raise ValueError(why)
+        return manifest
     except FileNotFoundError:
         raise fail("SE401", f"{artifact} has no manifest ({path.name} is missing)", "make it again") from None
     except (ValidationError, OSError, ValueError) as error:
-        raise fail("SE401", f"{path} is not a manifest: {first_line(error)}", "make the artefact again") from error
+        raise fail("SE401", f"{path} is not a manifest: {_first_line(error)}", "make the artefact again") from error
 
 
 def is_engine(path: Path) -> bool:
@@ -170,9 +202,7 @@ def require_intact(artifact: Path) -> Manifest:
     if not artifact.is_file():
         raise fail("SE402", f"{artifact} is not there", "make it first")
     manifest = read_manifest(artifact)
-    expected = {artifact: manifest.sha256}
-    expected |= {artifact.with_name(Path(other.path).name): other.sha256 for other in manifest.beside}
-    for path, digest in expected.items():
+    for path, digest in belonging(artifact, manifest).items():
         if not path.is_file():
             raise fail("SE401", f"{path} belongs to {artifact} and is missing", "both files go together")
         if (found := digest_file(path)) != digest:
@@ -182,6 +212,19 @@ def require_intact(artifact: Path) -> Manifest:
                 f"make it again with: {manifest.command}",
             )
     return manifest
+
+
+def belonging(artifact: Path, manifest: Manifest) -> dict[Path, str]:
+    """The artefact's own file and those that belong to it, each with its digest; raises SE408 for a path that leads out."""
+    what = f"a file that belongs to {artifact.as_posix()}"
+    beside = {inside(artifact.parent, plain_name(other.path, what), what): other.sha256 for other in manifest.beside}
+    return {artifact: manifest.sha256, **beside}
+
+
+def require_trusted(artifact: Path, manifest: Manifest, what: str) -> None:
+    """Raise SE409 unless this user made the artefact, or agreed to the code that `what` names."""
+    if not manifest.made_here:
+        trust.require_agreed(artifact, what)
 
 
 def versions() -> dict[str, str]:
@@ -220,3 +263,10 @@ def cpu_kind() -> str:
 def to_json(value: object) -> str:
     """JSON as every artefact writes it: two spaces, keys in the order given."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    return first_line(error)

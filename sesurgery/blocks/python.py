@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from torch import nn
 
 from sesurgery.blocks.base import Block
 from sesurgery.catalog import import_object
+from sesurgery.spec.code import Factory
 
 
 @dataclass(frozen=True)
 class Python(Block):
     """`factory: "package.module:make"`, called as `make(channels, **kwargs)`."""
 
-    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    factory: Factory
     kwargs: dict[str, bool | int | float | str | None] = field(default_factory=dict)
 
     def build(self, channels: int) -> nn.Module:

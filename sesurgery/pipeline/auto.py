@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sesurgery.artifacts import digest_text, manifest_path, read_manifest, to_json, write_text
+from sesurgery.artifacts import digest_text, manifest_path, read_manifest, to_json, write_manifest
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Array, Backend, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
@@ -241,6 +241,5 @@ def _written(built: Built, tried: tuple[Tried, ...], key: str) -> Built:
         "notes": [*built.report.notes, note],
         "choice": {"key": key, "tried": [asdict(each) for each in tried]},
     }
-    manifest = built.manifest.model_copy(update={"details": details})
-    write_text(manifest_path(built.path), manifest.model_dump_json(indent=2) + "\n")
+    manifest = write_manifest(built.path, built.manifest.model_copy(update={"details": details}))
     return replace(built, manifest=manifest, why=built.why or "the choice was made again", tried=tried)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationInfo
 
 from sesurgery.artifacts import digest_text, to_json
 from sesurgery.blocks.base import Block
@@ -14,20 +15,36 @@ from sesurgery.graph import Use
 from sesurgery.spec.plugins import options_to_dict, ref_from_dict
 
 
+def _as_block(value: Any, info: ValidationInfo) -> Ref[Block]:
+    """A block as a plan's file writes it; the context is the catalog."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("block"), str):
+        raise ValueError("a mapping with 'block' is expected")
+    return ref_from_dict(value, "block", info.context)
+
+
+Positive = Annotated[int, Field(gt=0)]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*/.*\[[0-9]{1,9}\]$")]
+
+
+_CONFIG = ConfigDict(extra="forbid", strict=True)
+
+
 @dataclass(frozen=True)
 class Site:
     """One resolved insertion point: a block on `value`, read by exactly `uses`. `stage` is None between stages."""
 
-    key: str
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+
+    key: Key
     rule: str
     scope: str
-    stage: int | None
-    channels: int
-    height: int
-    width: int
+    stage: Positive | None
+    channels: Positive
+    height: Positive
+    width: Positive
     value: str
     uses: tuple[Use, ...]
-    block: Ref[Block]
+    block: Annotated[Ref[Block], PlainValidator(_as_block)]
 
     @property
     def module(self) -> str:
@@ -41,13 +58,15 @@ class Site:
 class Removal:
     """An existing channel gate to take out: readers of `output` read `value` instead; `scope` is the gate's own."""
 
-    key: str
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+
+    key: Key
     rule: str
     scope: str
-    stage: int | None
-    channels: int
-    height: int
-    width: int
+    stage: Positive | None
+    channels: Positive
+    height: Positive
+    width: Positive
     output: str
     value: str
 
@@ -55,6 +74,8 @@ class Removal:
 @dataclass(frozen=True)
 class Rejection:
     """A candidate that a rule turned down."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
 
     rule: str
     where: str
@@ -68,6 +89,8 @@ class Plan:
     Removals come first; a site's `value` and `uses` are those of the graph after them. `rules` are the names of the
     spec's rules, in its order.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
 
     rules: tuple[str, ...]
     sites: tuple[Site, ...]
@@ -109,26 +132,14 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str, blocks: Catalog[Any]) -> Plan:
-        """A plan from its JSON; the catalog gives the blocks their options back."""
-        data = json.loads(text)
-        sites = (
-            {
-                **site,
-                "uses": tuple(Use(**use) for use in site["uses"]),
-                "block": ref_from_dict(site["block"], "block", blocks),
-            }
-            for site in data["sites"]
-        )
-        return cls(
-            rules=tuple(data["rules"]),
-            sites=tuple(Site(**site) for site in sites),
-            removals=tuple(Removal(**item) for item in data["removals"]),
-            rejected=tuple(Rejection(**item) for item in data["rejected"]),
-            warnings=tuple(data["warnings"]),
-            stages=tuple((high, wide) for high, wide in data["stages"]),
-            view_digest=data["view_digest"],
-            spec_digest=data["spec_digest"],
-        )
+        """A plan from its JSON, every type checked; the catalog gives the blocks their options back.
+
+        Raises pydantic's ValidationError, or SE105 for a block that is not known here.
+        """
+        return _ADAPTER.validate_json(text, strict=True, context=blocks)
+
+
+_ADAPTER = TypeAdapter(Plan)
 
 
 def _place(item: Site | Removal) -> tuple[str, str, str]:

@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from sesurgery.artifacts import digest_text
 from sesurgery.diagnostics import Span
 from sesurgery.profiles import parse_profile
+from sesurgery.spec.code import Factory
 from sesurgery.spec.plugins import BackendField, BlockField, DatasetField, ExistingField, PassesField, PlacementField
 from sesurgery.spec.source import Source
 
@@ -42,6 +43,24 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=True)
 
 
+LOADS = (
+    *("pretrained", "checkpoint_path", "cache_dir", "hf_hub_id", "state_dict", "weights", "weights_backbone"),
+    *("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_custom_load", "pretrained_model_args"),
+)
+"""Keyword arguments of timm and torchvision by which a file of the caller's choice is read, in some versions as a
+pickle, which runs code; and by which pretrained values come without the spec's own key for them."""
+
+
+def _loads_nothing(kwargs: dict[str, Kwarg]) -> dict[str, Kwarg]:
+    for key in kwargs:
+        if key in LOADS:
+            raise PydanticCustomError("withheld", f"{key!r} is not passed on: it loads files", {"inner": [key]})
+    return kwargs
+
+
+LibraryKwargs = Annotated[dict[str, Kwarg], AfterValidator(_loads_nothing)]
+
+
 class TimmModel(Frozen):
     """A network of timm by its name."""
 
@@ -50,7 +69,7 @@ class TimmModel(Frozen):
     pretrained: bool = False
     checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
     submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
-    kwargs: dict[str, Kwarg] = Field(default_factory=dict, description="passed to timm.create_model")
+    kwargs: LibraryKwargs = Field(default_factory=dict, description="passed to timm.create_model")
 
 
 class TorchvisionModel(Frozen):
@@ -61,17 +80,14 @@ class TorchvisionModel(Frozen):
     pretrained: bool = False
     checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
     submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
-    kwargs: dict[str, Kwarg] = Field(default_factory=dict, description="passed to torchvision.models.get_model")
+    kwargs: LibraryKwargs = Field(default_factory=dict, description="passed to torchvision.models.get_model")
 
 
 class PythonModel(Frozen):
     """A network made by the user's own function. The named module is imported: it is code that runs."""
 
     source: Literal["python"]
-    name: Annotated[
-        str,
-        Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:factory"),
-    ]
+    name: Annotated[Factory, Field(description="package.module:factory")]
     checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
     submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
     kwargs: dict[str, Kwarg] = Field(default_factory=dict, description="passed to the factory")

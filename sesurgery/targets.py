@@ -1,0 +1,76 @@
+"""What a command may write to: nothing that its input needs, and nothing of anybody else's unless the person says so.
+
+Verbs that write where a person tells them ask `claim` before they begin. What they write into the workspace by a name
+of their own choosing (runs/, export/, engines/) they may make again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from sesurgery.artifacts import belonging, digest_file, manifest_path, read_manifest
+from sesurgery.diagnostics import SesurgeryError, fail
+
+Ours = Callable[[Path], bool]
+
+
+def claim(
+    target: Path,
+    *,
+    needs: Iterable[Path] = (),
+    beside: Iterable[Path] = (),
+    ours: Ours | None = None,
+    force: bool = False,
+) -> None:
+    """Raise SE405 where `target`, its manifest or a file `beside` it may not be written.
+
+    `needs` are the files that the result is made from: they are refused whatever `force` says. What is there already
+    has to be `ours` (by default: what its manifest describes, byte for byte), unless `force`.
+    """
+    by_manifest = ours is None
+    own = _own(target) if ours is None else frozenset({target} if target.is_file() and ours(target) else ())
+    needed = tuple(needs)
+    for path in (target, *beside, *((manifest_path(target),) if by_manifest else ())):
+        for other in needed:
+            if _same(path, other):
+                text = f"{path.as_posix()} is needed to make what would be written there"
+                raise fail("SE405", text, "give the result another name with -o: the input is never replaced")
+        if path.is_symlink() or path.exists():
+            if not path.is_file():
+                kind = "a folder" if path.is_dir() else "no regular file"
+                raise fail("SE405", f"{path.as_posix()} is {kind}", "name a file with -o")
+            if path not in own and not force:
+                text = f"{path.as_posix()} is there already, and is not what this program wrote"
+                raise fail("SE405", text, "give the result another name with -o, or replace the file with --force")
+
+
+def marked(mark: str) -> Ours:
+    """Whether a text file carries a mark of ours in what comes first: of kinds of file that have no manifest."""
+
+    def ours(path: Path) -> bool:
+        with path.open("rb") as stream:
+            return mark.encode() in stream.read(4096)
+
+    return ours
+
+
+def _own(target: Path) -> frozenset[Path]:
+    """The files of the artefact at `target` as they were written; none where one of them was changed since."""
+    if not target.is_file():
+        return frozenset()
+    try:
+        manifest = read_manifest(target)
+        files = belonging(target, manifest)
+    except SesurgeryError:
+        return frozenset()
+    if any(not path.is_file() or digest_file(path) != digest for path, digest in files.items()):
+        return frozenset()
+    return frozenset({*files, manifest_path(target)})
+
+
+def _same(path: Path, other: Path) -> bool:
+    try:
+        return path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other))
+    except OSError:
+        return False
