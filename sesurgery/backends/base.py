@@ -142,6 +142,8 @@ class Backend(ABC):
     """Precisions in which it computes the whole network, also what the file keeps in fp32."""
     source: ClassVar[Source] = "onnx"
     """`network`: it builds from the trained network itself, by `build_network`, and needs a run."""
+    native: ClassVar[bool] = False
+    """Whether its engines are machine code, which does whatever their maker wanted."""
     passes: ClassVar[tuple[str, ...]] = ()
     """Lowering passes that pay for its engines, by measurement; a spec's `export: lowering:` says otherwise."""
     lowered: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16", "int8")

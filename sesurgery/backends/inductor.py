@@ -33,6 +33,8 @@ class Inductor(Backend):
 
     suffix: ClassVar[str] = ".pt2"
     source: ClassVar[Source] = "network"
+    # A package holds a shared library, which is loaded into this process.
+    native: ClassVar[bool] = True
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
     # docs/free_se.md has what it brings, and why squeeze_hoist_spatial is not among them.
     passes: ClassVar[tuple[str, ...]] = ("squeeze_hoist",)

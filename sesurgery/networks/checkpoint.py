@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import nn
 
 from sesurgery import planner
@@ -25,7 +26,7 @@ from sesurgery.artifacts import (
 )
 from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import fail
-from sesurgery.networks import sources
+from sesurgery.networks import run_code, sources
 from sesurgery.planner import Plan
 from sesurgery.spec import Catalogs, Spec, load
 
@@ -60,6 +61,7 @@ def save(
             # Own storage for every tensor: the format refuses tensors that share memory (tied weights).
             state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
             save_file(state, temporary, metadata={"format": "pt"})
+        origin = details.get("spec")
         return describe(
             weights,
             "run",
@@ -68,16 +70,26 @@ def save(
             parents=(folder / SPEC, folder / PLAN),
             spec_digest=spec.digest,
             plan_digest=plan.digest,
-            details=details,
+            details={**details, **run_code.placed(spec, Path(str(origin)).parent if origin else None)},
         )
 
 
 def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
-    """The spec of a run; raises SE402 where the folder is no run."""
+    """The spec of a run; raises SE402 where the folder is no run, and SE401 where the spec is not the run's.
+
+    Raises SE409 where it names code of somebody else: all that is known of a run comes through here.
+    """
     if not (folder / WEIGHTS).is_file():
         raise fail("SE402", f"{folder} is not a run: it holds no {WEIGHTS}", "make one with `sesurgery apply SPEC`")
+    manifest = read_manifest(folder / WEIGHTS)
     # The copy is called spec.yaml: a name that came from the original file's stem is in the manifest.
-    return load(folder / SPEC, catalogs, name=read_manifest(folder / WEIGHTS).name)
+    spec = load(folder / SPEC, catalogs, name=manifest.name)
+    if spec.digest != manifest.spec_digest:
+        text = f"{folder / SPEC} is not the spec that this run was made with"
+        hint = f"make the run again with: {manifest.command}; a changed spec makes a run of its own"
+        raise fail("SE401", text, hint)
+    run_code.require_agreed(folder / WEIGHTS, manifest, spec, _beside(manifest))
+    return spec
 
 
 def read(folder: Path, catalogs: Catalogs) -> Run:
@@ -85,20 +97,20 @@ def read(folder: Path, catalogs: Catalogs) -> Run:
     spec = read_spec(folder, catalogs)
     manifest = require_intact(folder / WEIGHTS)
     again = f"make the run again with: {manifest.command}"
-    if spec.digest != manifest.spec_digest:
-        text = f"{folder / SPEC} is not the spec that this run was made with"
-        raise fail("SE401", text, f"{again}; a changed spec makes a run of its own")
     # The bytes are judged before they are read: a damaged file need not be JSON.
     text = (folder / PLAN).read_text(encoding="utf-8", errors="replace") if (folder / PLAN).is_file() else ""
     if digest_text(text) != manifest.plan_digest:
         raise fail("SE401", f"{folder / PLAN} is not the plan that this run was made with", again)
     try:
         plan = Plan.from_json(text, BLOCKS)
-    except (KeyError, TypeError, ValueError) as error:
-        why = f"{type(error).__name__}: {error}"
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise fail("SE401", f"{folder / PLAN} is not a plan that this version can read: {why}", again) from error
+    if (why := run_code.foreign_part(spec, plan)) is not None:
+        raise fail("SE401", f"{folder / PLAN} is not a plan of the run's spec: {why}", again)
     network = replay(spec, plan, _beside(manifest))
-    network.load_state_dict(load_file(folder / WEIGHTS))
+    sources.load_weights(network, folder / WEIGHTS)
     return Run(folder, spec, plan, network.eval(), manifest)
 
 
@@ -110,6 +122,8 @@ def replay(spec: Spec, plan: Plan, beside: Path | None = None) -> nn.Module:
         view = surgeon.view(network)
         if view.digest != plan.view_digest:
             plan = _again(spec, plan, planner.plan(spec, view))
+        elif (why := run_code.misplaced(plan, view)) is not None:
+            raise fail("SE403", f"the plan does not fit {spec.model.name!r}: {why}", "make the run again")
         return surgeon.apply(network, plan)
 
 

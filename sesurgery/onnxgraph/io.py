@@ -7,8 +7,9 @@ from pathlib import Path
 import onnx
 
 from sesurgery.artifacts import writing
-from sesurgery.diagnostics import fail, first_line
+from sesurgery.diagnostics import SesurgeryError, fail, first_line
 from sesurgery.onnxgraph import external_data as onnx_data
+from sesurgery.paths import inside
 
 # One protobuf message holds at most 2 GiB; above that the weights stand in a file beside it.
 LIMIT = 2 * 1024**3 - 1
@@ -25,7 +26,7 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
         raise fail("SE402", f"{path} is not there", "export it first: `sesurgery export`")
     try:
         model = onnx.load(path, load_external_data=False)
-        _confined(model, path.parent)
+        outside(model, path)
         if weights:
             onnx.load_external_data_for_model(model, str(path.parent))
         else:
@@ -33,6 +34,8 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
         freed = _freed(model)
         # Names of domains, shapes and types, and that nothing is read before it is made.
         onnx.checker.check_model(model if freed else path, full_check=True)
+    except SesurgeryError:
+        raise
     except Exception as error:
         raise fail("SE602", f"{path} is not a valid ONNX file: {first_line(error)}") from error
     return model
@@ -51,10 +54,10 @@ def save(model: onnx.ModelProto, path: Path) -> None:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
         raise fail("SE602", f"the model is not valid and was not written: {error}") from error
+    before = beside(path)
     with writing(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
-    # What lay here before may have been larger.
-    data_path(path).unlink(missing_ok=True)
+    _forget(before)
 
 
 def check(path: Path) -> None:
@@ -68,8 +71,9 @@ def check(path: Path) -> None:
 def move(written: Path, path: Path) -> None:
     """Give a file, and its weights where they stand beside it, another folder on the same disk; the name stays."""
     if not beside(written):
+        before = beside(path)
         written.replace(path)
-        data_path(path).unlink(missing_ok=True)
+        _forget(before)
         return
     # The weights come first: a file whose weights are not there yet must never be seen.
     data_path(written).replace(data_path(path))
@@ -77,18 +81,45 @@ def move(written: Path, path: Path) -> None:
 
 
 def beside(path: Path) -> tuple[Path, ...]:
-    """The file with the weights of a file that `save` wrote, where they are not in it."""
-    return (data_path(path),) if data_path(path).is_file() else ()
+    """The file with the weights of a file that `save` wrote, where they are not in it.
+
+    Another file of that name is somebody else's: only what the file itself refers to belongs to it.
+    """
+    data = data_path(path)
+    if not data.is_file() or not path.is_file():
+        return ()
+    try:
+        return (data,) if data in files(path) else ()
+    except SesurgeryError:
+        return ()
+
+
+def files(path: Path) -> tuple[Path, ...]:
+    """A file, and the files that hold its weights; raises SE602 for what is no ONNX file, SE408 as `outside` does."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise fail("SE602", f"{path} is not a valid ONNX file: {type(error).__name__}") from error
+    return (path, *outside(model, path).values())
+
+
+def outside(model: onnx.ModelProto, path: Path) -> dict[str, Path]:
+    """Files that hold weights of the model that was read from `path`, by the names that it has for them.
+
+    Raises SE408 where one lies outside the model's own folder, whatever links and dots lead there.
+    """
+    found: dict[str, Path] = {}
+    for tensor in onnx.external_data_helper._get_all_tensors(model):
+        if onnx.external_data_helper.uses_external_data(tensor):
+            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+            if location not in found:
+                found[location] = inside(path.parent, location, f"the data of {tensor.name!r} in {path.as_posix()}")
+    return found
 
 
 def size(path: Path) -> int:
     """Bytes of a file and of the files that hold its weights."""
-    model = onnx.load(path, load_external_data=False)
-    names = {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    files = {path, *(path.parent / name for name in names)}
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(file.stat().st_size for file in set(files(path)) if file.is_file())
 
 
 def data_path(path: Path) -> Path:
@@ -127,12 +158,7 @@ def _save_large(model: onnx.ModelProto, path: Path) -> None:
         temporary.write_bytes(outside.SerializeToString())
 
 
-def _confined(model: onnx.ModelProto, folder: Path) -> None:
-    """Raise ValueError where a weight lies outside the model's own folder, whatever links and dots lead there."""
-    root = folder.resolve()
-    for tensor in onnx.external_data_helper._get_all_tensors(model):
-        if not onnx.external_data_helper.uses_external_data(tensor):
-            continue
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        if Path(location).is_absolute() or not (root / location).resolve().is_relative_to(root):
-            raise ValueError(f"the data of {tensor.name!r} lie outside the model's folder: {location}")
+def _forget(before: tuple[Path, ...]) -> None:
+    """Take away the weights of the larger file that lay here before."""
+    for path in before:
+        path.unlink(missing_ok=True)

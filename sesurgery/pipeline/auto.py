@@ -23,6 +23,7 @@ from sesurgery.pipeline.train import data_of
 from sesurgery.pipeline.verify import verify
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.profiles import parse_profile
+from sesurgery.serving.home import run_folder
 from sesurgery.spec.model import Engine, Latency, Parity, Tolerance
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.latency import race
@@ -226,8 +227,8 @@ def _remove(targets: Iterable[Path], best: Path | None) -> None:
     for path in targets:
         if path != best and manifest_path(path).is_file():
             manifest = read_manifest(path)
-            if manifest.details.get("run"):
-                results.forget(Path(str(manifest.details["run"])), path)
+            if (folder := run_folder(path, manifest)) is not None:
+                results.forget(folder, path)
             for item in (*results.files_of(path, manifest), manifest_path(path)):
                 item.unlink(missing_ok=True)
 

@@ -14,6 +14,7 @@ from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.train import data_of
+from sesurgery.serving.home import run_folder
 from sesurgery.spec.model import Calibration
 
 Array = NDArray[np.generic]
@@ -33,10 +34,13 @@ def samples(
     inputs = _inputs(onnx)
     if wanted.file is not None:
         arrays, source = _of_file(Path(wanted.file), inputs), wanted.file
-    elif origin is not None and (folder := origin.details.get("run")):
-        train = data_of(checkpoint.read_spec(Path(str(folder)), catalogs())).train.images
+    elif origin is not None and (folder := run_folder(Path(origin.file), origin)):
+        train = data_of(checkpoint.read_spec(folder, catalogs())).train.images
         chosen = np.random.default_rng(SEED).permutation(len(train))[: wanted.samples]
-        arrays, source = {next(iter(inputs)): train[np.sort(chosen)].numpy()}, f"the training data of {folder}"
+        arrays, source = (
+            {next(iter(inputs)): train[np.sort(chosen)].numpy()},
+            f"the training data of {folder.as_posix()}",
+        )
     else:
         return None
     step = max(1, *(sizes[0] for sizes in inputs.values()))

@@ -24,7 +24,7 @@ from sesurgery.pipeline.train import write_interface
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.profiles import parse_profile
 from sesurgery.serving import interface
-from sesurgery.serving.home import INGREDIENTS
+from sesurgery.serving.home import INGREDIENTS, run_folder
 from sesurgery.spec.model import Batch, Calibration, Engine
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def build_engine(
         return choose(onnx, wanted, workspace, talk, lowering, again=again)
     backend: Backend = wanted.backend.options
     origin = require_intact(onnx) if manifest_path(onnx).is_file() else None
+    folder = run_folder(onnx, origin) if origin else None
     target = target_of(onnx, wanted, workspace)
     require_possible(wanted, origin)
     ingredients = made_of(onnx, wanted, lowering)
@@ -137,7 +138,7 @@ def build_engine(
             plan_digest=origin.plan_digest if origin else None,
             device=report.device,
             details={
-                "run": origin.details.get("run") if origin else None,
+                "run": folder and folder.as_posix(),
                 "plain": bool(origin and origin.details.get("plain")),
                 "onnx": onnx.as_posix(),
                 "backend": wanted.backend.name,
@@ -151,9 +152,9 @@ def build_engine(
                 **extra,
             },
         )
-    if manifest.details["run"]:
+    if folder:
         # They are those of the file that lay there before.
-        results.forget(Path(str(manifest.details["run"])), target)
+        results.forget(folder, target)
     return Built(target, report, manifest, why)
 
 

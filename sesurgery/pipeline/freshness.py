@@ -11,11 +11,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import onnx as onnx_library
-
 from sesurgery.artifacts import digest_file, digest_text, require_intact
 from sesurgery.backends.base import Backend
 from sesurgery.diagnostics import SesurgeryError
+from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.serving.home import INGREDIENTS, here
 from sesurgery.spec.model import Engine
 
@@ -58,14 +57,12 @@ def digest_onnx(path: Path) -> str:
         return ""
     digests = [digest_file(path)]
     try:
-        weights = onnx_library.load(path, load_external_data=False).graph.initializer
-    except Exception:  # no ONNX file: the build says so, and better
+        files = onnx_io.files(path)
+    except SesurgeryError:  # no ONNX file: the build says so, and better
         return digests[0]
-    for tensor in weights:
-        for entry in tensor.external_data:
-            beside = path.parent / entry.value
-            if entry.key == "location" and beside.is_file() and (found := digest_file(beside)) not in digests:
-                digests.append(found)
+    for beside in files[1:]:
+        if beside.is_file() and (found := digest_file(beside)) not in digests:
+            digests.append(found)
     return digests[0] if len(digests) == 1 else digest_text(" ".join(digests))
 
 

@@ -13,6 +13,7 @@ from sesurgery.pipeline.export import plain_network
 from sesurgery.pipeline.lowered import summary
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Talk
+from sesurgery.serving.home import run_folder
 
 
 def build_from_network(
@@ -30,11 +31,11 @@ def build_from_network(
     """
     from sesurgery.lowering.fx import lower
 
-    folder = origin.details.get("run") if origin else None
-    if origin is None or not folder:
+    folder = run_folder(onnx, origin) if origin else None
+    if origin is None or folder is None:
         # Its own words: it knows what it needs.
         return backend.build(onnx, target, options, talk.progress), {}
-    run = checkpoint.read(Path(str(folder)), catalogs())
+    run = checkpoint.read(folder, catalogs())
     if all(parent.sha256 != run.manifest.sha256 for parent in origin.parents):
         text = f"{onnx} was not exported from the weights that {folder} holds now"
         raise fail("SE401", text, f"export it again: `sesurgery export {folder}`")

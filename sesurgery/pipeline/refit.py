@@ -21,7 +21,7 @@ from sesurgery.pipeline.lowered import Origin, lowered
 from sesurgery.pipeline.specs import engine_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.workspace import Workspace
-from sesurgery.serving.home import DEVICE, INGREDIENTS, VERSION, require_at_home
+from sesurgery.serving.home import DEVICE, INGREDIENTS, VERSION, require_at_home, run_folder
 from sesurgery.spec.model import Engine
 
 ASIDE = ".refit."
@@ -152,12 +152,14 @@ def _describe(engine: Path, target: Path, before: Manifest, full: Engine, source
     details: Any = before.details
     written: Any = dict(details[INGREDIENTS])
     spec, plan = before.spec_digest, before.plan_digest
-    own: dict[str, object] = {}
+    folder = run_folder(engine, before)
+    own: dict[str, object] = {"run": folder and folder.as_posix()}
     if given.asked_for:
         origin = given.file.manifest
         spec, plan = (origin.spec_digest, origin.plan_digest) if origin else (None, None)
         own["onnx"] = given.file.path.as_posix()
-        own["run"] = origin.details.get("run") if origin else None
+        folder = run_folder(given.file.path, origin) if origin else None
+        own["run"] = folder and folder.as_posix()
         own["plain"] = bool(origin and origin.details.get("plain"))
         # It is still the version and the device that it was built with and for.
         kept = {what: written[what] for what in (VERSION, DEVICE) if what in written}

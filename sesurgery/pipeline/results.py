@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from sesurgery.artifacts import Manifest
+from sesurgery.artifacts import Manifest, belonging
+from sesurgery.diagnostics import fail
 from sesurgery.reports.model import BatchParity, EngineSection, LatencySection
 
 FOLDER = "reports"
@@ -29,8 +30,14 @@ def dump(adapter: TypeAdapter[Any], value: object) -> str:
 
 
 def read(adapter: TypeAdapter[Any], path: Path) -> Any:
-    """The inverse of `dump`, None where the file is not there."""
-    return adapter.validate_json(path.read_bytes()) if path.is_file() else None
+    """The inverse of `dump`, None where the file is not there; raises SE401 where it is something else."""
+    if not path.is_file():
+        return None
+    try:
+        return adapter.validate_json(path.read_bytes())
+    except ValidationError as error:
+        text = f"{path.as_posix()} is not what was measured: {error.errors(include_url=False)[0]['msg']}"
+        raise fail("SE401", text, "measure again, with `sesurgery verify` or `sesurgery bench`") from error
 
 
 def reason_file(run: Path, engine: Path) -> Path:
@@ -51,7 +58,7 @@ def forget(run: Path, engine: Path) -> None:
 
 def files_of(engine: Path, manifest: Manifest) -> tuple[Path, ...]:
     """An engine's own file, and those that belong to it."""
-    return (engine, *(engine.with_name(Path(other.path).name) for other in manifest.beside))
+    return tuple(belonging(engine, manifest))
 
 
 def engine_section(run: Path, engine: Path, manifest: Manifest) -> EngineSection:

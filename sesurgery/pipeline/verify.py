@@ -13,7 +13,7 @@ from sesurgery.pipeline import results
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.train import data_of
 from sesurgery.reports.model import BatchParity, EngineSection
-from sesurgery.serving.home import require_at_home
+from sesurgery.serving.home import require_at_home, run_folder
 from sesurgery.training.evaluation import logits
 from sesurgery.verification.parity import compare, predict
 
@@ -43,11 +43,11 @@ def run_of(engine: Path, *, foreign: bool = False) -> tuple[Manifest, Path]:
     Raises SE603 for an engine that another version or device has built, unless `foreign` ones are taken.
     """
     manifest = require_at_home(engine, foreign=foreign)
-    folder = manifest.details.get("run")
-    if not folder:
+    folder = run_folder(engine, manifest)
+    if folder is None:
         text = f"{engine} was built from an ONNX file that came from no run: there is no trained model to compare with"
         raise fail("SE402", text, "export the file from a run, or build the engine from the run")
-    return manifest, Path(str(folder))
+    return manifest, folder
 
 
 def verify(engine: Path, *, foreign: bool = False) -> Verified:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sesurgery.artifacts import Manifest, write_text
 from sesurgery.diagnostics import fail
+from sesurgery.serving.home import run_folder
 from sesurgery.training.preprocessing import Preprocessing
 
 FILE = "interface.json"
@@ -45,8 +46,8 @@ def read(run: Path) -> Interface:
 
 def of(engine: Path, manifest: Manifest) -> Interface:
     """The interface of an engine's run; raises SE402 where it came from no run."""
-    folder = manifest.details.get("run")
-    if not folder:
+    folder = run_folder(engine, manifest)
+    if folder is None:
         text = f"{engine} was built from an ONNX file that came from no run: its classes and its input are not known"
         raise fail("SE402", text, "build the engine from a run")
-    return read(Path(str(folder)))
+    return read(folder)

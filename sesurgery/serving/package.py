@@ -22,8 +22,10 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from sesurgery.artifacts import Manifest, describe, digest_file, locked, write_text
+from sesurgery.artifacts import Manifest, belonging, describe, digest_file, locked, write_text
 from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.paths import inside, plain_name
 from sesurgery.profiles import parse_profile
 from sesurgery.serving import interface
 from sesurgery.serving.home import require_at_home
@@ -114,7 +116,7 @@ def package(engine: Path, repository: Path, name: str | None = None, *, foreign:
     source = _source(engine, manifest)
     inputs, outputs = _tensors(source)
     classes = _classes(engine, manifest, outputs)
-    name = name or str(details["onnx"]).rpartition("/")[2].removesuffix(".onnx")
+    name = plain_name(name or str(details["onnx"]).rpartition("/")[2].removesuffix(".onnx"), "the model's name")
     config = _config(name, kind, inputs, outputs, manifest, labels=bool(classes))
     notes = _notes(kind, manifest, "dynamic_batching" in config)
     model = repository / name
@@ -253,16 +255,20 @@ def _notes(kind: _Kind, manifest: Manifest, batched: bool) -> tuple[str, ...]:
 def _files(engine: Path, manifest: Manifest, source: Path, kind: _Kind) -> dict[str, Path]:
     """The files of a version, by their names there."""
     if not kind.from_source:
-        beside = [engine.with_name(Path(other.path).name) for other in manifest.beside]
-        return dict(zip(kind.files, (engine, *beside), strict=True))
-    locations = {
-        entry.value
-        for tensor in onnx.load(source, load_external_data=False).graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
+        files = tuple(belonging(engine, manifest))
+        if len(files) != len(kind.files):
+            text = (
+                f"the manifest of {engine} names {len(files)} files, an engine of {kind.backend} has {len(kind.files)}"
+            )
+            raise fail("SE401", text, f"build it again: `{manifest.command}`")
+        return dict(zip(kind.files, files, strict=True))
+    (main,) = kind.files
+    weights = onnx_io.outside(onnx.load(source, load_external_data=False), source)
+    if main in weights:
+        text = f"{source} keeps weights in a file that is called {main}, as the server calls the model itself"
+        raise fail("SE603", text, "write it anew with `sesurgery lower`, and build the engine of that")
     # Weights outside the file are sought beside it, under the name that it holds.
-    return {kind.files[0]: source, **{name: source.with_name(Path(name).name) for name in sorted(locations)}}
+    return {main: source, **dict(sorted(weights.items()))}
 
 
 def _place(model: Path, files: Mapping[str, Path]) -> tuple[int, tuple[Path, ...]]:
@@ -273,7 +279,9 @@ def _place(model: Path, files: Mapping[str, Path]) -> tuple[int, tuple[Path, ...
         whole = Path(folder) / str(version)
         whole.mkdir()
         for name, path in files.items():
-            shutil.copyfile(path, whole / name)
+            place = inside(whole, name, f"a file of version {version}")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
         whole.rename(model / str(version))
     return version, tuple(model / str(version) / name for name in files)
 

@@ -11,8 +11,9 @@ import onnx
 from onnx import TensorProto
 
 from sesurgery.backends.base import BatchRange, Precision
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.onnxgraph import branches as _branches
+from sesurgery.onnxgraph import io as onnx_io
 
 WORDS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -74,10 +75,13 @@ def read(path: Path) -> Source:
     if not path.is_file():
         raise fail("SE402", f"{path} is not there", "export the model first")
     try:
+        model = onnx.load(path, load_external_data=False)
+        onnx_io.outside(model, path)
         # By path: it finds weights outside the file, and takes more than 2 GB.
         onnx.checker.check_model(str(path), full_check=True)
-        model = onnx.load(path, load_external_data=False)
         inferred = onnx.shape_inference.infer_shapes(model)
+    except SesurgeryError:
+        raise
     except Exception as error:  # the checker raises ValidationError, InferenceError, DecodeError, OSError and more
         raise fail("SE602", f"{path} is not a valid ONNX model: {error}", "export it again") from error
     # An empty graph is valid ONNX and builds into an engine that does nothing.

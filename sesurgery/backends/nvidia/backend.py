@@ -34,6 +34,8 @@ class NvidiaBackend(Backend):
 
     suffix = ".engine"
     precisions = ("fp32", "fp16", "bf16", "int8")
+    # NVIDIA: a plan is to be treated as a program, whoever deserialises it.
+    native = True
     module: ClassVar[str]
     title: ClassVar[str]
     install: ClassVar[str]

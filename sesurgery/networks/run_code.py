@@ -1,0 +1,95 @@
+"""What of a run may be carried out: the code that its spec names, once it is agreed to, and no block beyond the spec.
+
+A run's folder may come from anybody. Its spec is the one place that can name code, its plan can only say where.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from sesurgery import trust
+from sesurgery.artifacts import Manifest, require_trusted
+from sesurgery.catalog import Ref
+from sesurgery.graph import GraphView
+from sesurgery.planner import Plan
+from sesurgery.spec import Spec
+from sesurgery.spec.code import code_of, location
+from sesurgery.spec.model import InsertRule, RemoveRule, ReplaceRule
+from sesurgery.spec.plugins import options_to_dict
+
+CODE = "code"
+"""Where a run's manifest says which code its spec names, and where that lay when the run was made."""
+
+
+def placed(spec: Spec, beside: Path | None) -> dict[str, object]:
+    """Details for the manifest of a run: each factory with its place, under a seal that only this user can make.
+
+    None stands for one that is installed. Nothing is said of a spec that names no code.
+    """
+    found = _places(spec, beside)
+    return {CODE: {name: place and trust.seal(str(place)) for name, place in found.items()}} if found else {}
+
+
+def require_agreed(weights: Path, manifest: Manifest, spec: Spec, beside: Path | None) -> None:
+    """Raise SE409 where a run's spec names code that nobody agreed to run.
+
+    A run that was made here runs the code that lay there then, however it was changed since, and what is installed.
+    Code of that name in another folder is other code: one works in a folder of somebody else, or the run was moved.
+    """
+    found = _places(spec, beside)
+    if not found:
+        return
+    require_trusted(weights, manifest, f"its spec imports {', '.join(found)}")
+    known = manifest.details.get(CODE)
+    for name, place in found.items():
+        before = known.get(name) if isinstance(known, Mapping) else None
+        if place is not None and not trust.holds(str(place), before):
+            trust.require_agreed(weights, f"{name} of its spec is now {place.as_posix()}, which it was not then")
+
+
+def foreign_part(spec: Spec, plan: Plan) -> str | None:
+    """What of a plan its spec does not say: another spec, a rule, a block or one of its options; None where all is."""
+    if plan.spec_digest != spec.digest:
+        return "it was made for another spec"
+    if len(plan.rules) != len(spec.surgery) or len(set(plan.rules)) != len(plan.rules):
+        return f"it has {len(plan.rules)} rules, the spec has {len(spec.surgery)}"
+    rules = dict(zip(plan.rules, spec.surgery, strict=True))
+    for site in plan.sites:
+        rule = rules.get(site.rule)
+        if not isinstance(rule, InsertRule | ReplaceRule) or _written(site.block) != _written(rule.insert):
+            return f"the block of {site.key} is not the one that a rule of the spec inserts"
+    for gone in plan.removals:
+        if not isinstance(rules.get(gone.rule), RemoveRule | ReplaceRule):
+            return f"no rule of the spec takes {gone.key} out"
+    return None
+
+
+def misplaced(plan: Plan, view: GraphView) -> str | None:
+    """The first site or removal that is not in the network as the plan says, with the reason; None where all are."""
+    nodes = {node.name: node for node in view}
+    gone = {item.output for item in plan.removals}
+    for item in (*plan.sites, *plan.removals):
+        node = nodes.get(item.value)
+        if node is None:
+            return f"{item.key} is on {item.value!r}, which the network does not have"
+        if node.shape != (item.channels, item.height, item.width):
+            said, found = ("x".join(map(str, shape or ())) for shape in (_shape(item), node.shape))
+            return f"{item.key} says {said}, the network has {found or 'no feature map'} there"
+    unknown = [use.user for site in plan.sites for use in site.uses if use.user not in nodes and use.user not in gone]
+    return f"{unknown[0]!r}, which reads a block, is not in the network" if unknown else None
+
+
+def _shape(item: object) -> tuple[int, int, int]:
+    return item.channels, item.height, item.width  # type: ignore[attr-defined]
+
+
+def _places(spec: Spec, beside: Path | None) -> dict[str, Path | None]:
+    folders = (beside or spec.folder, Path.cwd())
+    return {name: location(name, folders) for name in code_of(spec)}
+
+
+def _written(block: Ref[object]) -> str:
+    # As text: True and 1 are equal to Python, and not to a factory.
+    return json.dumps(options_to_dict(block, "block"), sort_keys=True)
