@@ -50,7 +50,7 @@ class Parent(BaseModel):
 class Manifest(BaseModel):
     """Where an artefact came from: the command that makes it again, digests of it and its parents, versions, device.
 
-    `beside` holds files that belong to the artefact and lie in its folder, by their names there (weights kept outside).
+    `beside` holds files that belong to the artefact and lie in its folder, by their paths there (weights kept outside).
     `details` holds what only this kind of artefact knows (an engine's precision and shapes, say), as plain JSON.
     `seal` proves that this user made it: see `sesurgery.trust`.
     """
@@ -155,7 +155,9 @@ def describe(
         spec_digest=spec_digest,
         plan_digest=plan_digest,
         parents=tuple(Parent(path=str(parent), sha256=digest_file(parent)) for parent in parents),
-        beside=tuple(Parent(path=path.name, sha256=digest_file(path)) for path in beside),
+        beside=tuple(
+            Parent(path=path.relative_to(artifact.parent).as_posix(), sha256=digest_file(path)) for path in beside
+        ),
         versions=versions(),
         device=device or cpu_name(),
         details=dict(details or {}),
@@ -215,9 +217,9 @@ def require_intact(artifact: Path) -> Manifest:
 
 
 def belonging(artifact: Path, manifest: Manifest) -> dict[Path, str]:
-    """The artefact's own file and those that belong to it, each with its digest; raises SE408 for a path that leads out."""
+    """The artefact's own file and those that belong to it, each with its digest; raises SE408 for one elsewhere."""
     what = f"a file that belongs to {artifact.as_posix()}"
-    beside = {inside(artifact.parent, plain_name(other.path, what), what): other.sha256 for other in manifest.beside}
+    beside = {inside(artifact.parent, other.path, what): other.sha256 for other in manifest.beside}
     return {artifact: manifest.sha256, **beside}
 
 

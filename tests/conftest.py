@@ -1,11 +1,16 @@
 """What all tests share."""
 
 import os
+import tempfile
 
 import pytest
 
 # The suite runs on few cores, often several workers at once: threads that spin cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The key that seals what is made here, and the list of folders that are trusted, are not those of whoever runs this.
+for _name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+    os.environ[_name] = tempfile.mkdtemp(prefix="sesurgery-tests-")
 
 
 def pytest_addoption(parser):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from sesurgery.cli.console import force, spec_of
+
 
 @click.command("apply")
 @click.argument("spec", type=click.Path(path_type=Path))
@@ -14,21 +16,24 @@ import click
     "-o", "--out", type=click.Path(path_type=Path), help="The changed ONNX file.  [default: export/NAME.onnx]"
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Take the blocks' values from this trained run.")
-def command(spec: Path, file: Path | None, out: Path | None, weights: Path | None) -> None:
+@force
+def command(spec: Path, file: Path | None, out: Path | None, weights: Path | None, force: bool) -> None:
     """Insert the blocks, prove that they run, and write a run: runs/NAME/ with spec, plan and weights.
 
     On an ONNX file (`--onnx`, or `source: onnx` in the spec) the result is an ONNX file.
     """
     from sesurgery import pipeline
 
-    loaded, workspace = pipeline.load_spec(spec), pipeline.Workspace()
+    loaded, workspace = spec_of(spec), pipeline.Workspace()
     if file is None and loaded.model.source != "onnx":
         if out or weights:
             raise click.UsageError("-o and --weights go with --onnx, or with a spec of 'source: onnx'")
         applied = pipeline.apply(loaded, workspace, spec.as_posix())
         planned, written = applied.planned, applied.folder
     else:
-        changed = pipeline.apply_onnx(loaded, workspace, spec.as_posix(), file=file, out=out, weights=weights)
+        changed = pipeline.apply_onnx(
+            loaded, workspace, spec.as_posix(), file=file, out=out, weights=weights, force=force
+        )
         planned, written = changed.planned, changed.path
         for note in changed.notes:
             click.echo(f"note: {note}", err=True)

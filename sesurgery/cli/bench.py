@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, foreign, newest, talking
+from sesurgery.cli.console import as_json, emit_json, foreign, newest, talking, trust
 
 
 @click.command("bench")
@@ -16,6 +16,7 @@ from sesurgery.cli.console import as_json, emit_json, foreign, newest, talking
 )
 @foreign
 @as_json
+@trust
 def command(engine: Path | None, against: Path | None, foreign: bool, as_json: bool) -> None:
     """Time an engine (default: the newest) in turn with another one, and write the run's report."""
     from sesurgery import pipeline

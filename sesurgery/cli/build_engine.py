@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesurgery.cli.console import newest, talking
+from sesurgery.cli.console import newest, talking, trust
 
 if TYPE_CHECKING:
     from sesurgery.pipeline.auto import Tried
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--autocast", is_flag=True, help="ModelOpt's AutoCast writes fp16 and bf16, where it is installed.")
 @click.option("--name", help="Part of the file's name, to keep engines of one kind apart.")
 @click.option("--again", is_flag=True, help="Build also what is up to date.")
+@trust
 def command(
     target: Path | None,
     precision: str | None,

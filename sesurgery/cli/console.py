@@ -14,6 +14,8 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from sesurgery.spec import Spec
+
 
 class Lines:
     """Talk for logs and pipes: finished news only, one line each."""
@@ -70,12 +72,40 @@ def emit_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def spec_of(path: Path) -> Spec:
+    """The spec in a file that the user named, which is to agree to its code; says what it will import."""
+    from sesurgery import pipeline
+    from sesurgery.spec.code import code_of
+
+    spec = pipeline.load_spec(path)
+    for name in code_of(spec):
+        # Of this program's own there is no news.
+        if not name.startswith("sesurgery."):
+            click.echo(f"{path.as_posix()} names code of yours, which is imported: {name}", err=True)
+    return spec
+
+
 def newest(what: str, path: Path) -> Path:
     """Say which artefact was taken where none was named."""
     click.echo(f"taking the newest {what}: {path.as_posix()}", err=True)
     return path
 
 
+def _agree(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        from sesurgery.trust import agreed
+
+        ctx.with_resource(agreed())
+
+
+trust = click.option(
+    "--trust",
+    is_flag=True,
+    expose_value=False,
+    callback=_agree,
+    help="Run the code that a run or engine of others has.",
+)
+force = click.option("--force", is_flag=True, help="Replace a file that is there and is not this program's.")
 foreign = click.option(
     "--foreign", is_flag=True, help="Take an engine that another version or another device has built."
 )

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, newest
+from sesurgery.cli.console import as_json, emit_json, newest, trust
 
 
 @click.command("evaluate")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN...]")
 @as_json
+@trust
 def command(runs: tuple[Path, ...], as_json: bool) -> None:
     """Top-1 and loss on the held-out samples, of each run (default: the newest)."""
     from sesurgery import pipeline

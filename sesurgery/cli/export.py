@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import newest
+from sesurgery.cli.console import newest, trust
 
 
 @click.command("export")
 @click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
 @click.option("--plain", is_flag=True, help="Leave the blocks out: the network they are measured against.")
+@trust
 def command(run: Path | None, plain: bool) -> None:
     """Export a run (default: the newest) to export/NAME.onnx and compare the file with the model."""
     from sesurgery import pipeline

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sesurgery.artifacts import is_engine
-from sesurgery.cli.console import as_json, emit_json
+from sesurgery.cli.console import as_json, emit_json, trust
 
 if TYPE_CHECKING:
     from sesurgery.counting import Convention
@@ -69,6 +69,7 @@ def account_choices(account: bool, depth: int | None, convention: Convention | N
 @click.option("--compiled", is_flag=True, help="MODEL is an ONNX file or an engine: show its compiled kernels.")
 @account_options
 @as_json
+@trust
 def command(
     model: str,
     shape: tuple[int, int, int] | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json
+from sesurgery.cli.console import as_json, emit_json, force
 
 if TYPE_CHECKING:
     from sesurgery.pipeline.lower import LoweredFile
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 )
 @click.option("--bound", type=float, help="How far off a gate may be that constant_gates folds (0.01).")
 @click.option("--no-verify", is_flag=True, help="Do not compare the outputs after every pass.")
+@force
 @as_json
 def command(
     source: Path,
@@ -34,6 +35,7 @@ def command(
     calibration: Path | None,
     bound: float | None,
     no_verify: bool,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Rewrite an ONNX file so that attention blocks cost less on a backend; its function is kept, and compared.
@@ -44,7 +46,9 @@ def command(
     from sesurgery import pipeline
 
     names = None if passes is None else tuple(name.strip() for name in passes.split(",") if name.strip())
-    done = pipeline.lower(source, target, backend, names, verify=not no_verify, calibration=calibration, bound=bound)
+    done = pipeline.lower(
+        source, target, backend, names, verify=not no_verify, calibration=calibration, bound=bound, force=force
+    )
     if as_json:
         emit_json(_data(done))
         return

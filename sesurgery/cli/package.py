@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import foreign
+from sesurgery.cli.console import foreign, trust
 
 
 @click.command("package")
@@ -21,6 +21,7 @@ from sesurgery.cli.console import foreign
 )
 @click.option("--name", help="The model's name there. Default: the run's.")
 @foreign
+@trust
 def command(engine: Path, repository: Path, name: str | None, foreign: bool) -> None:
     """Put an engine into a model repository: its configuration, its labels, and the next version of it."""
     # Not by way of the pipeline, which brings torch along.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json
+from sesurgery.cli.console import as_json, emit_json, force, spec_of
 from sesurgery.cli.inspect_ import account_choices, account_options
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 @click.option(
     "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the network and its blocks to a file."
 )
+@force
 @account_options
 @as_json
 def command(
     spec: Path,
     explain: bool,
     svg: Path | None,
+    force: bool,
     account: bool,
     depth: int | None,
     convention: Convention | None,
@@ -37,9 +39,9 @@ def command(
     from sesurgery import pipeline
     from sesurgery.reports import accounts
 
-    planned = pipeline.plan(pipeline.load_spec(spec))
+    planned = pipeline.plan(spec_of(spec))
     if svg is not None:
-        click.echo(f"picture -> {pipeline.draw(planned, svg).as_posix()}", err=True)
+        click.echo(f"picture -> {pipeline.draw(planned, svg, force=force).as_posix()}", err=True)
     counted = pipeline.account_of_plan(planned, **choices) if account else None
     if as_json:
         emit_json(planned.to_dict() | ({"account": accounts.to_json(counted)} if counted else {}))

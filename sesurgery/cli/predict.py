@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, foreign
+from sesurgery.cli.console import as_json, emit_json, foreign, trust
 from sesurgery.diagnostics import SesurgeryError
 
 
@@ -16,6 +16,7 @@ from sesurgery.diagnostics import SesurgeryError
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes an image.")
 @foreign
 @as_json
+@trust
 def command(engine: Path, images: tuple[Path, ...], top: int, foreign: bool, as_json: bool) -> None:
     """Run an engine on images, or on all images of a folder, and show their most probable classes.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import foreign, talking
+from sesurgery.cli.console import force, foreign, talking, trust
 
 
 @click.command("refit")
@@ -18,13 +18,15 @@ from sesurgery.cli.console import foreign, talking
     help="Whose weights: of the same network, as exported or lowered. Default: the file the engine was built from.",
 )
 @click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="The engine to write.")
+@force
 @foreign
-def command(engine: Path, onnx: Path | None, target: Path, foreign: bool) -> None:
+@trust
+def command(engine: Path, onnx: Path | None, target: Path, force: bool, foreign: bool) -> None:
     """Put weights into an engine of tensorrt or tensorrt-rtx that was built stripped or refit; needs a GPU."""
     from sesurgery import pipeline
 
     with talking() as talk:
-        done = pipeline.refit(engine, target, pipeline.Workspace(), onnx, talk, foreign=foreign)
+        done = pipeline.refit(engine, target, pipeline.Workspace(), onnx, talk, foreign=foreign, force=force)
     size = target.stat().st_size / 1e6
     which = "new weights" if done.changed else "its own weights"
     click.echo(f"{which}, from {done.source.as_posix()}; {size:.1f} MB -> {target.as_posix()}")

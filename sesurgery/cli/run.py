@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import talking
+from sesurgery.cli.console import spec_of, talking
 from sesurgery.cli.exits import INTERRUPTED
 from sesurgery.diagnostics import CheckFailed
 
@@ -20,7 +20,7 @@ def command(spec: Path) -> None:
     from sesurgery.reports import to_text
 
     with talking() as talk:
-        finished = pipeline.run(pipeline.load_spec(spec), pipeline.Workspace(), spec.as_posix(), talk)
+        finished = pipeline.run(spec_of(spec), pipeline.Workspace(), spec.as_posix(), talk)
     folder = finished.applied.folder.as_posix()
     if finished.reported is None:
         click.echo(f"interrupted; go on with: sesurgery train {folder} --resume", err=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import newest, talking
+from sesurgery.cli.console import newest, spec_of, talking, trust
 from sesurgery.cli.exits import INTERRUPTED
 
 
 @click.command("train")
 @click.argument("target", required=False, type=click.Path(path_type=Path), metavar="[RUN|SPEC]")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@trust
 def command(target: Path | None, resume: bool) -> None:
     """Train a run (default: the newest) by its spec; a spec is applied first."""
     from sesurgery import pipeline
@@ -22,7 +23,7 @@ def command(target: Path | None, resume: bool) -> None:
     if target is None:
         folder = newest("run", workspace.newest_run())
     elif target.suffix in (".yaml", ".yml"):
-        folder = pipeline.apply(pipeline.load_spec(target), workspace, target.as_posix()).folder
+        folder = pipeline.apply(spec_of(target), workspace, target.as_posix()).folder
     else:
         folder = target
     with talking() as talk:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, foreign, newest
+from sesurgery.cli.console import as_json, emit_json, foreign, newest, trust
 from sesurgery.diagnostics import CheckFailed
 
 
@@ -14,6 +14,7 @@ from sesurgery.diagnostics import CheckFailed
 @click.argument("engines", nargs=-1, type=click.Path(path_type=Path), metavar="[ENGINE...]")
 @foreign
 @as_json
+@trust
 def command(engines: tuple[Path, ...], foreign: bool, as_json: bool) -> None:
     """Compare engines (default: the newest) with the trained model on every held-out sample.
 

@@ -23,6 +23,9 @@ MANY = 30
 
 MARGIN = 28
 
+MARK = 'class="sesurgery"'
+"""By this a picture is known to be this program's."""
+
 
 def to_svg(view: GraphView, plan: Plan, title: str) -> str:
     """The picture of a network with the plan's blocks drawn in, as the text of an SVG file."""

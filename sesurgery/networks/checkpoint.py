@@ -107,8 +107,8 @@ def read(folder: Path, catalogs: Catalogs) -> Run:
         first = error.errors(include_url=False)[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise fail("SE401", f"{folder / PLAN} is not a plan that this version can read: {why}", again) from error
-    if (why := run_code.foreign_part(spec, plan)) is not None:
-        raise fail("SE401", f"{folder / PLAN} is not a plan of the run's spec: {why}", again)
+    if (foreign := run_code.foreign_part(spec, plan)) is not None:
+        raise fail("SE401", f"{folder / PLAN} is not a plan of the run's spec: {foreign}", again)
     network = replay(spec, plan, _beside(manifest))
     sources.load_weights(network, folder / WEIGHTS)
     return Run(folder, spec, plan, network.eval(), manifest)
@@ -122,8 +122,8 @@ def replay(spec: Spec, plan: Plan, beside: Path | None = None) -> nn.Module:
         view = surgeon.view(network)
         if view.digest != plan.view_digest:
             plan = _again(spec, plan, planner.plan(spec, view))
-        elif (why := run_code.misplaced(plan, view)) is not None:
-            raise fail("SE403", f"the plan does not fit {spec.model.name!r}: {why}", "make the run again")
+        elif (elsewhere := run_code.misplaced(plan, view)) is not None:
+            raise fail("SE403", f"the plan does not fit {spec.model.name!r}: {elsewhere}", "make the run again")
         return surgeon.apply(network, plan)
 
 

@@ -13,7 +13,7 @@ from sesurgery import trust
 from sesurgery.artifacts import Manifest, require_trusted
 from sesurgery.catalog import Ref
 from sesurgery.graph import GraphView
-from sesurgery.planner import Plan
+from sesurgery.planner import Plan, Removal, Site
 from sesurgery.spec import Spec
 from sesurgery.spec.code import code_of, location
 from sesurgery.spec.model import InsertRule, RemoveRule, ReplaceRule
@@ -70,19 +70,16 @@ def misplaced(plan: Plan, view: GraphView) -> str | None:
     """The first site or removal that is not in the network as the plan says, with the reason; None where all are."""
     nodes = {node.name: node for node in view}
     gone = {item.output for item in plan.removals}
-    for item in (*plan.sites, *plan.removals):
+    placed: tuple[Site | Removal, ...] = (*plan.sites, *plan.removals)
+    for item in placed:
         node = nodes.get(item.value)
         if node is None:
             return f"{item.key} is on {item.value!r}, which the network does not have"
         if node.shape != (item.channels, item.height, item.width):
-            said, found = ("x".join(map(str, shape or ())) for shape in (_shape(item), node.shape))
-            return f"{item.key} says {said}, the network has {found or 'no feature map'} there"
+            found = "x".join(map(str, node.shape)) if node.shape else "no feature map"
+            return f"{item.key} says {item.channels}x{item.height}x{item.width}, the network has {found} there"
     unknown = [use.user for site in plan.sites for use in site.uses if use.user not in nodes and use.user not in gone]
     return f"{unknown[0]!r}, which reads a block, is not in the network" if unknown else None
-
-
-def _shape(item: object) -> tuple[int, int, int]:
-    return item.channels, item.height, item.width  # type: ignore[attr-defined]
 
 
 def _places(spec: Spec, beside: Path | None) -> dict[str, Path | None]:

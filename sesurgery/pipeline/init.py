@@ -17,11 +17,13 @@ from sesurgery import planner
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import fail
 from sesurgery.graph import Shape
+from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline.inspect import Seen, inspected, look, offer, structural
 from sesurgery.pipeline.specs import load_spec
 from sesurgery.placements import PLACEMENTS
 from sesurgery.planner import Plan
 from sesurgery.reports.inspection import Inspection
+from sesurgery.targets import claim
 
 WIDE = 128
 """A block of reduction 16 on fewer channels has a hidden width under 8."""
@@ -61,8 +63,10 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
     if Path(model).suffix in (".yaml", ".yml"):
         raise fail("SE301", f"{model} is a spec already", "name a network, as in timm:resnet50")
     path = out or Path("specs") / f"{_stem(model)}.yaml"
-    if path.exists() and not force:
-        raise fail("SE405", f"{path} is already there", "name another file with -o, or replace it with --force")
+    if str(path) != "-":
+        # A spec is edited once it is written: none is ours to replace.
+        needs = onnx_io.files(Path(model)) if Path(model).suffix == ".onnx" and Path(model).is_file() else ()
+        claim(path, needs=needs, ours=lambda _: False, force=force)
     seen = look(model, shape)
     inspection = inspected(seen, structural())
     choice = _choose(seen, inspection)

@@ -15,7 +15,7 @@ from torch import nn
 from sesurgery.accounting import Cost, cost
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import SesurgeryError, fail, located
-from sesurgery.drawing.picture import to_svg
+from sesurgery.drawing.picture import MARK, to_svg
 from sesurgery.graph import GraphView, Shape
 from sesurgery.graph.gates import channel_gates
 from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
@@ -25,7 +25,7 @@ from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import shapes as onnx_shapes
 from sesurgery.pipeline.onnx import source_file
 from sesurgery.pipeline.plan import Planned
-from sesurgery.pipeline.specs import load_spec
+from sesurgery.pipeline.specs import files_of, load_spec
 from sesurgery.placements import PLACEMENTS
 from sesurgery.planner.resolve import Surroundings, resolve
 from sesurgery.reports.inspection import Gate, Inspection, Offer, kind_of
@@ -34,6 +34,7 @@ from sesurgery.spec.model import Input, OnnxModel
 from sesurgery.surgeons.base import Sight
 from sesurgery.surgeons.fx.tracing import Leaf
 from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
+from sesurgery.targets import claim, marked
 
 SOURCES = ("timm", "torchvision", "python")
 
@@ -135,8 +136,9 @@ def structural() -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: order.index(name) if name in order else len(order)))
 
 
-def draw(planned: Planned, out: Path) -> Path:
-    """Write the picture of a plan on its network as an SVG file."""
+def draw(planned: Planned, out: Path, *, force: bool = False) -> Path:
+    """Write the picture of a plan on its network as an SVG file; raises SE405 where another file is there."""
+    claim(out, needs=files_of(planned.spec), ours=marked(MARK), force=force)
     name, model = planned.spec.name, planned.spec.model.name.rpartition(":")[2]
     write_text(out, to_svg(planned.view, planned.plan, name if name == model else f"{name} ({model})"))
     return out

@@ -25,6 +25,7 @@ from sesurgery.onnxgraph.scopes import of_metadata
 from sesurgery.pipeline.calibration import samples
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.model import Calibration
+from sesurgery.targets import claim
 
 CONVERTED = 1e-5
 """How far the outputs of a file and of the same file in a newer opset may be apart, relative to the largest."""
@@ -67,15 +68,18 @@ def lower(
     verify: bool = True,
     calibration: Path | None = None,
     bound: float | None = None,
+    force: bool = False,
 ) -> LoweredFile:
     """Write `target`: `source` after the passes that pay for a backend, or those named; its function is compared.
 
     `calibration` holds samples for passes that decide by them (constant_gates, which may be `bound` off).
-    Raises SE405 where `target` is `source`, SE402 and SE606 where there are no samples or they do not fit, SE602 where
-    a pass cannot start, SE607 where one changes the function.
+    Raises SE405 where `target` is what `source` needs, itself among it, or, without `force`, somebody else's; SE402 and
+    SE606 where there are no samples or they do not fit, SE602 where a pass cannot start, SE607 where one changes the
+    function.
     """
-    if target.exists() and target.samefile(source):
-        raise fail("SE405", f"{target} is the file to be lowered", "name another file with -o")
+    if source.is_file():
+        needs = (*onnx_io.files(source), *(() if calibration is None else (calibration,)))
+        claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=force)
     names = in_order(BACKENDS.load(backend).passes if passes is None else passes)
     model, notes = _rewritable(onnx_io.load(source), verify)
     gates = len(squeezes(Dataflow(model))) if obstacle(model) is None else 0

@@ -30,6 +30,7 @@ from sesurgery.pipeline import calibration
 from sesurgery.pipeline.talk import Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec.model import Calibration, Engine
+from sesurgery.targets import claim
 
 SPOILED = {"bf16": ("gate_epilogue",), "int8": ("gate_epilogue", "gate_weights", "squeeze_pool")}
 """Passes that do not go with a precision: the compiler has no transposed convolution for bf16 and none for int8, and a
@@ -93,6 +94,9 @@ def lowered(
         return source.path
     precise, details = _precise(shaped.model, source.manifest, wanted, talk)
     target = workspace.exports / f"{source.path.stem}.{_kind(wanted, bool(changed), single is not None)}.onnx"
+    # It is ours to make again, but not on what it is made from.
+    needs = (*onnx_io.files(source.path), *((Path(wanted.calibration.file),) if wanted.calibration.file else ()))
+    claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=True)
     kept = [edit for edit in precise.edits if not edit.changed]
     if kept and wanted.precision not in backend.uniform:
         talk.say(f"kept in fp32: {summary(kept)}; each is named in {target.name}.manifest.json")

@@ -17,10 +17,12 @@ from sesurgery.networks.checkpoint import WEIGHTS
 from sesurgery.networks.onnx_cost import cost
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline.plan import Planned, added, costs_or_mistakes
+from sesurgery.pipeline.specs import files_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec import Spec
 from sesurgery.spec.model import OnnxModel
 from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
+from sesurgery.targets import claim
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,18 @@ def apply_onnx(
     file: Path | None = None,
     out: Path | None = None,
     weights: Path | None = None,
+    force: bool = False,
 ) -> AppliedOnnx:
     """Change an ONNX file (default: the spec's own) and write the result, by default as export/NAME.onnx.
 
-    The blocks' values come from the spec's seed, or from the run in the folder `weights`, by module path.
+    The blocks' values come from the spec's seed, or from the run in the folder `weights`, by module path. Raises SE405
+    where the result would lie on a file that it is made from, or, without `force`, on somebody else's.
     """
     source = file or source_file(spec)
     target = out or workspace.exports / f"{spec.name}.onnx"
-    if target.exists() and source.exists() and target.samefile(source):
-        raise fail("SE405", f"{target} is the file to be changed", "give the result another name with -o")
+    if source.is_file():
+        needs = (*onnx_io.files(source), *files_of(spec), *((weights / WEIGHTS,) if weights else ()))
+        claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=force)
     planned = plan_onnx(spec, file)
     model = planned.network
     if not isinstance(model, onnx.ModelProto):

@@ -23,6 +23,7 @@ from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.serving.home import DEVICE, INGREDIENTS, VERSION, require_at_home, run_folder
 from sesurgery.spec.model import Engine
+from sesurgery.targets import claim
 
 ASIDE = ".refit."
 """How a folder for a file begins that is not known yet to be one for the engine."""
@@ -55,11 +56,13 @@ def refit(
     talk: Talk | None = None,
     *,
     foreign: bool = False,
+    force: bool = False,
 ) -> Refitted:
     """Write `target`: the engine with the weights of `onnx`, by default of the file it was built from.
 
     A file that was not lowered for the engine is, by the same passes. Raises SE603 where the engine takes no weights,
-    cannot be loaded here, or is of another network than the file; nothing is written then.
+    cannot be loaded here, or is of another network than the file, SE405 where `target` is a file that it needs or,
+    without `force`, somebody else's; nothing is written then.
     """
     talk = talk or Silent()
     manifest = require_at_home(engine, foreign=foreign)
@@ -70,6 +73,8 @@ def refit(
         text = f"the manifest of {engine} does not say which network it is of"
         raise fail("SE603", text, f"build it again: `{manifest.command}`")
     given = _given(onnx, engine, manifest, backend)
+    # The engine itself may be written over: what it held is in the file that its weights come from.
+    claim(target, needs=onnx_io.files(given.file.path), force=force or target.resolve() == engine.resolve())
     with _fitting(given, known, wanted, workspace, talk) as source:
         changed = weights.read(source).values != known.values
         if changed and not backend.refit:

@@ -11,10 +11,11 @@ from sesurgery.backends import BACKENDS
 from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import fail
 from sesurgery.lowering import PASSES
+from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.placements import PLACEMENTS
 from sesurgery.serving.home import backend_of
 from sesurgery.spec import Catalogs, Spec
-from sesurgery.spec.model import Engine
+from sesurgery.spec.model import Engine, OnnxModel
 from sesurgery.training.data import DATASETS
 
 __all__ = ["backend_of", "catalogs", "engine", "engine_of", "load_spec"]
@@ -29,6 +30,18 @@ def catalogs() -> Catalogs:
 def load_spec(given: Path | str | Mapping[str, object]) -> Spec:
     """The typed spec of a YAML file or of a mapping that holds the same; raises SpecError with every mistake."""
     return specs.load(given, catalogs())
+
+
+def files_of(spec: Spec) -> tuple[Path, ...]:
+    """The files that a spec stands for: its own, its weights, its ONNX file with the files that hold its weights."""
+    own = spec.span()
+    found = [Path(own.file)] if own else []
+    model = spec.model
+    if isinstance(model, OnnxModel):
+        found += onnx_io.files(spec.folder / model.name)
+    elif model.checkpoint:
+        found.append(spec.folder / model.checkpoint)
+    return tuple(found)
 
 
 def engine(given: Mapping[str, object] | None = None) -> Engine:

@@ -19,7 +19,8 @@ def _as_block(value: Any, info: ValidationInfo) -> Ref[Block]:
     """A block as a plan's file writes it; the context is the catalog."""
     if not isinstance(value, Mapping) or not isinstance(value.get("block"), str):
         raise ValueError("a mapping with 'block' is expected")
-    return ref_from_dict(value, "block", info.context)
+    catalog: Any = info.context
+    return ref_from_dict(value, "block", catalog)
 
 
 Positive = Annotated[int, Field(gt=0)]
