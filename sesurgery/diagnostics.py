@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -92,7 +93,15 @@ class Diagnostic:
             lines.append(f"{'':>5} | {' ' * (self.span.column - 1)}{'^' * min(self.span.length, room)}")
         if self.hint:
             lines.append(f"  hint: {self.hint}")
-        return "\n".join(lines)
+        return _harmless("\n".join(lines))
+
+
+def _harmless(text: str) -> str:
+    """The text without what a terminal would obey: names and commands in it may come from files of anybody."""
+    obeyed = ("Cc", "Cf")
+    return "".join(
+        repr(char)[1:-1] if unicodedata.category(char) in obeyed and char not in "\n\t" else char for char in text
+    )
 
 
 class SesurgeryError(Exception):

@@ -13,6 +13,8 @@ from sesurgery.artifacts import belonging, digest_file, manifest_path, read_mani
 from sesurgery.diagnostics import SesurgeryError, fail
 
 Ours = Callable[[Path], bool]
+_MARKED = 1 << 20
+"""Bytes in which a mark is looked for."""
 
 
 def claim(
@@ -46,11 +48,11 @@ def claim(
 
 
 def marked(mark: str) -> Ours:
-    """Whether a text file carries a mark of ours in what comes first: of kinds of file that have no manifest."""
+    """Whether a text file carries a mark of ours: of kinds of file that have no manifest."""
 
     def ours(path: Path) -> bool:
         with path.open("rb") as stream:
-            return mark.encode() in stream.read(4096)
+            return mark.encode() in stream.read(_MARKED)
 
     return ours
 

@@ -9,6 +9,7 @@ from sesurgery.spec.model import Spec
 from sesurgery.spec.plugins import EXISTING, Catalogs, options_adapter
 
 TITLE = "sesurgery spec"
+"""By this a file is known to be this program's."""
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -20,8 +21,7 @@ def json_schema(catalogs: Catalogs) -> dict[str, Any]:
         _complete_rule(definitions[name]["properties"], catalogs, definitions)
     definitions["Train"]["properties"]["data"].update(_choice("dataset", catalogs.datasets, definitions))
     definitions["Engine"]["properties"]["backend"].update(_choice("backend", catalogs.backends, definitions))
-    # The title comes first: by it a file is known to be this program's.
-    return {"$schema": SCHEMA_ID, "title": TITLE, **{key: value for key, value in schema.items() if key != "title"}}
+    return {"$schema": SCHEMA_ID, **schema, "title": TITLE}
 
 
 def _complete_rule(rule: dict[str, Any], catalogs: Catalogs, definitions: dict[str, Any]) -> None:

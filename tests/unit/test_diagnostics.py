@@ -32,3 +32,8 @@ def test_names_are_suggested_or_listed():
 def test_every_code_is_explained_in_the_docs(request):
     text = (request.config.rootpath / "docs" / "errors.md").read_text()
     assert [code for code in CODES if f"`{code}`" not in text] == []
+
+
+def test_what_a_terminal_would_obey_is_written_out():
+    text = Diagnostic("SE401", "\x1b[2J\rmade it again\u202e", hint="run \x07this\tnow").render()
+    assert text == "error[SE401]: \\x1b[2J\\rmade it again\\u202e\n  hint: run \\x07this\tnow"
