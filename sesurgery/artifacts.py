@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from sesurgery import trust
 from sesurgery.details import Details, problem
 from sesurgery.diagnostics import fail, first_line
-from sesurgery.paths import inside, plain_name
+from sesurgery.paths import inside
 
 Kind = Literal["run", "onnx", "engine", "report"]
 Detail = str | int | float | bool | None | tuple["Detail", ...] | Mapping[str, "Detail"]
