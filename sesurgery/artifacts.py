@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from typing import Literal
 import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from sesurgery import trust
+from sesurgery import temporaries, trust
 from sesurgery.details import Details, problem
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.paths import inside
@@ -96,20 +96,41 @@ def digest_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside `target` to write to; it takes the target's name only when the block ends well."""
+    """Give a temporary path beside `target` to write to; it takes the target's name only when the block ends well.
+
+    Raises OSError where the target is no regular file: a device or a pipe would be replaced by a file.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    _require_regular(target)
+    temporaries.sweep(target.parent)
     try:
-        yield temporary
-        # mkstemp makes files private; an artefact is as readable as any file the user writes.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with temporaries.file(target) as temporary:
+            yield temporary
+            # mkstemp makes files private; an artefact is as readable as any file the user writes.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            settle(temporary, target)
+    except OSError as error:
+        # The user knows the file by its own name, which a write that fails does not tell at all.
+        hidden = error.filename is None or Path(os.fsdecode(error.filename)).name.startswith(f".{target.name}.")
+        if error.errno is None or not hidden:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
+
+
+def settle(written: Path, target: Path) -> None:
+    """Give a file that is whole its name, once the disk has it: a full disk may tell only then."""
+    with written.open("rb") as stream:
+        os.fsync(stream.fileno())
+    written.replace(target)
+
+
+def _require_regular(target: Path) -> None:
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), str(target))
 
 
 def write_text(target: Path, text: str) -> None:
@@ -123,7 +144,24 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, so that two processes do not write into it at once."""
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lock"):
+        temporaries.sweep(folder)
         yield
+
+
+@contextlib.contextmanager
+def alone(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder for long work that nobody waits for; raises SE405 where another process is `doing` it already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".busy", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        text = f"another process is {doing} {folder.as_posix()}"
+        raise fail("SE405", text, "wait until it has ended, or work in another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def manifest_path(artifact: Path) -> Path:
@@ -143,13 +181,17 @@ def describe(
     plan_digest: str | None = None,
     device: str | None = None,
     details: Mapping[str, object] | None = None,
+    written: Path | None = None,
 ) -> Manifest:
-    """Write the manifest of a finished artefact beside it and return it."""
+    """Write the manifest of a finished artefact beside it and return it.
+
+    With `written`, the artefact lies there still: its manifest waits, and `place` puts both in place.
+    """
     manifest = Manifest(
         kind=kind,
         name=name,
         file=artifact.name,
-        sha256=digest_file(artifact),
+        sha256=digest_file(written or artifact),
         command=command,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         spec_digest=spec_digest,
@@ -162,14 +204,18 @@ def describe(
         device=device or cpu_name(),
         details=dict(details or {}),
     )
-    return write_manifest(artifact, manifest)
+    return _write_sealed(manifest_path(artifact) if written is None else _waiting(artifact), manifest)
 
 
 def write_manifest(artifact: Path, manifest: Manifest) -> Manifest:
     """Seal a manifest, write it beside its artefact, and return it as it was written."""
+    return _write_sealed(manifest_path(artifact), manifest)
+
+
+def _write_sealed(path: Path, manifest: Manifest) -> Manifest:
     fresh = manifest.model_copy(update={"seal": None})
     sealed = fresh.model_copy(update={"seal": trust.seal(_sealed_text(fresh))}).model_dump_json(indent=2)
-    write_text(manifest_path(artifact), sealed + "\n")
+    write_text(path, sealed + "\n")
     return Manifest.model_validate_json(sealed)
 
 
@@ -180,8 +226,32 @@ def _sealed_text(manifest: Manifest) -> str:
     return json.dumps(json.loads(said), sort_keys=True)
 
 
+def place(written: Path, artifact: Path) -> None:
+    """Put an artefact in place whose manifest waits: at every moment, one of the two manifests is that of the bytes."""
+    settle(written, artifact)
+    # Somebody who read in between has done it already.
+    with contextlib.suppress(FileNotFoundError):
+        _waiting(artifact).replace(manifest_path(artifact))
+
+
+def _waiting(artifact: Path) -> Path:
+    return artifact.with_name(f".{artifact.name}.manifest.next")
+
+
+def _finish(artifact: Path) -> None:
+    """Put a manifest in place that waits for the bytes that are there: who placed them was ended in between."""
+    waiting = _waiting(artifact)
+    if not waiting.is_file():
+        return
+    # A manifest that waits for other bytes, or a folder that cannot be written to, changes nothing.
+    with contextlib.suppress(OSError, ValueError):
+        if Manifest.model_validate_json(waiting.read_bytes()).sha256 == digest_file(artifact):
+            waiting.replace(manifest_path(artifact))
+
+
 def read_manifest(artifact: Path) -> Manifest:
     """The manifest of an artefact; raises SE401 where it is missing or is not one."""
+    _finish(artifact)
     path = manifest_path(artifact)
     try:
         manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))

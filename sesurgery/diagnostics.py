@@ -52,6 +52,7 @@ CODES: dict[str, str] = {
     "SE606": "the feed does not fit the engine",
     "SE607": "a lowering pass broke its promise",
     "SE701": "the engine falls short of the parity asked for",
+    "SE801": "the machine refuses",
 }
 """Every error code with its title; `docs/errors.md` explains each."""
 

@@ -13,7 +13,6 @@ where a provider does not start, and logs a warning that nobody reads; here that
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from sesurgery import temporaries
 from sesurgery.artifacts import cpu_name
 from sesurgery.backends.base import (
     Array,
@@ -102,8 +102,8 @@ class OnnxRuntime(Backend):
         started = time.perf_counter()
         out.parent.mkdir(parents=True, exist_ok=True)
         # A folder of its own, for weights that stand outside a file are found by the file's final name.
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            written = Path(folder) / out.name
+        with temporaries.folder(out) as folder:
+            written = folder / out.name
             large = onnx_io.size(onnx) > onnx_io.LIMIT
             levels = onnxruntime.GraphOptimizationLevel
             session_options = _session_options(options.threads)

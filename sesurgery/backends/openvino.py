@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from sesurgery import temporaries
 from sesurgery.artifacts import cpu_name
 from sesurgery.backends.base import (
     Array,
@@ -91,8 +91,8 @@ class OpenVINO(Backend):
         tell("converting", 0, 2)
         out.parent.mkdir(parents=True, exist_ok=True)
         # A folder of its own: OpenVINO chooses the name of the second file.
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            made = Path(folder) / out.name
+        with temporaries.folder(out) as folder:
+            made = folder / out.name
             try:
                 model = _core().read_model(onnx)
                 _bound(model, options)

@@ -5,6 +5,8 @@ Verbs import the package's heavier parts when they run, so that `sesurgery --hel
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from sesurgery import __version__
@@ -29,7 +31,8 @@ from sesurgery.cli import (
     train,
     verify,
 )
-from sesurgery.cli.exits import guarded
+from sesurgery.cli.exits import colours, guarded
+from sesurgery.cli.strays import clean
 
 
 class _InOrder(click.Group):
@@ -41,11 +44,14 @@ class _InOrder(click.Group):
 
 @click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
-def program() -> None:
+@click.pass_context
+def program(context: click.Context) -> None:
     """Channel attention in any convolutional backbone: spec, surgery, training, engine, parity, latency.
 
     A verb without its argument takes the newest run (or engine) and says which.
     """
+    context.color = colours()
+    clean(Path())
 
 
 _ORDER = (

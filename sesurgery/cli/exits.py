@@ -1,51 +1,110 @@
-"""Exit codes, decided in one place: 0 done, 1 input or machine, 2 usage, 3 a bug, 4 a check failed, 130 interrupted."""
+"""Exit codes, decided in one place.
+
+0 done, 1 input or machine, 2 usage, 3 a bug, 4 a check failed; 128 + N where signal N ended it: 130 for ^C, 143 for
+SIGTERM, 141 where the reader of a pipe went away.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
 
+from sesurgery.cli import machine, signals
 from sesurgery.diagnostics import Diagnostic, SesurgeryError
 
-INTERRUPTED = 130
+INTERRUPTED = signals.code(signal.SIGINT)
+_MACHINE = 1
 _BUG = 3
+_NO_READER = 141
+_COMPLETION = "_SESURGERY_COMPLETE"
 
 
 def guarded(program: click.Command) -> NoReturn:
     """Run the program and end the process with the code that says how it went."""
+    if os.environ.get(_COMPLETION):
+        program.main(prog_name="sesurgery")
+    with signals.raising():
+        try:
+            code = _run(program)
+        except KeyboardInterrupt as stop:
+            code = _interrupted(stop)
+    machine.abandon()
+    sys.exit(code)
+
+
+def _run(program: click.Command) -> int:
     try:
-        program.main(prog_name="sesurgery", standalone_mode=False)
+        # Not by click's `main`: it takes an EOFError for ^C, and a pipe without a reader for a mistake.
+        with program.make_context("sesurgery", sys.argv[1:]) as context:
+            program.invoke(context)
     except SesurgeryError as error:
-        for diagnostic in error.diagnostics:
-            click.echo(_coloured(diagnostic), err=True)
-        if len(error.diagnostics) > 1:
-            click.echo(f"{len(error.diagnostics)} errors", err=True)
-        sys.exit(error.exit_code)
+        _tell_all(error.diagnostics)
+        return error.exit_code
     except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        return stop.exit_code
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader went away (`| head`): nothing is wrong. stdout must not be flushed again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        with contextlib.suppress(OSError):
+            error.show()
+        return error.exit_code
+    except click.Abort as stop:
+        return _interrupted(stop)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and machine.of_output(error):
+            # The reader has what it wanted (`| head`): as with other programs, not a word.
+            return _NO_READER
+        if (diagnostic := machine.refused(error)) is not None:
+            _tell_all([diagnostic])
+            return _MACHINE
+        _tell_defect(error)
+        return _BUG
+    return 0
+
+
+def _interrupted(stop: BaseException) -> int:
+    number = stop.number if isinstance(stop, signals.Terminated) else signal.SIGINT
+    _tell("interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}")
+    return signals.code(number)
+
+
+def _tell_all(diagnostics: Sequence[Diagnostic]) -> None:
+    for diagnostic in diagnostics:
+        _tell(_coloured(diagnostic))
+    if len(diagnostics) > 1:
+        _tell(f"{len(diagnostics)} errors")
+
+
+def _tell_defect(error: Exception) -> None:
+    details = f"command: {' '.join(sys.argv)}\n\n{traceback.format_exc()}"
+    text = str(error).strip().splitlines()
+    _tell(f"internal error: {type(error).__name__}: {text[0] if text else ''}")
+    try:
         with tempfile.NamedTemporaryFile("w", prefix="sesurgery-", suffix=".log", delete=False) as log:
-            log.write(f"command: {' '.join(sys.argv)}\n\n{traceback.format_exc()}")
-        text = str(error).strip().splitlines()
-        click.echo(f"internal error: {type(error).__name__}: {text[0] if text else ''}", err=True)
-        click.echo(f"  this is a defect of sesurgery; the details are in {log.name}", err=True)
-        sys.exit(_BUG)
-    sys.exit(0)
+            log.write(details)
+    except OSError as why:
+        _tell(f"  this is a defect of sesurgery; its details could not be written down: {why.strerror}")
+    else:
+        _tell(f"  this is a defect of sesurgery; the details are in {log.name}")
+
+
+def _tell(text: str) -> None:
+    # Where nobody can be told, the exit code still tells.
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True, color=colours())
+
+
+def colours() -> bool | None:
+    """False where the user wants no colours (https://no-color.org); None leaves it to what is written to."""
+    return False if os.environ.get("NO_COLOR") else None
 
 
 def _coloured(diagnostic: Diagnostic) -> str:

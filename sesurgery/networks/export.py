@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from sesurgery.diagnostics import fail, first_line
+from sesurgery import temporaries
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.spec.model import Export
 from sesurgery.surgeons.exporting import exportable_attention, quiet_exporter
@@ -101,8 +101,8 @@ def _export_large(
 ) -> ExportReport:
     """Write the weights from where they are to a file beside, without a second copy of them in memory."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        written = Path(folder) / target.name
+    with temporaries.folder(target) as folder:
+        written = folder / target.name
         with quiet_exporter():
             program.save(written, external_data=True)
         model = _stripped(onnx.load(written, load_external_data=False))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sesurgery import temporaries
 from sesurgery.artifacts import Manifest, describe, locked, manifest_path, require_intact
 from sesurgery.backends.nvidia import weights
 from sesurgery.backends.nvidia.backend import NvidiaBackend
@@ -25,8 +25,8 @@ from sesurgery.serving.home import DEVICE, INGREDIENTS, VERSION, require_at_home
 from sesurgery.spec.model import Engine
 from sesurgery.targets import claim
 
-ASIDE = ".refit."
-"""How a folder for a file begins that is not known yet to be one for the engine."""
+ASIDE = "refit"
+"""The name of a folder for a file that is not known yet to be one for the engine."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def _fitting(given: Given, known: weights.Network, wanted: Engine, workspace: Wo
         yield path
         return
     workspace.exports.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=workspace.exports, prefix=ASIDE) as folder:
-        aside = replace(workspace, root=Path(folder))
+    with temporaries.folder(workspace.exports / ASIDE) as folder:
+        aside = replace(workspace, root=folder)
         source = lowered(given.file, wanted, aside, talk, given.passes, command(path, wanted))
         if (why := known.difference(weights.read(source))) is not None:
             text = f"{path} is not of the network that the engine was built for: {why}"
@@ -145,7 +145,7 @@ def _full(wanted: Engine) -> Engine:
 
 def _settle(source: Path, workspace: Workspace) -> Path:
     """What was lowered aside takes the place that a build would give it."""
-    if not source.parent.parent.name.startswith(ASIDE):
+    if not source.parent.parent.name.startswith(f".{ASIDE}."):
         return source
     for path in (*onnx_io.beside(source), source, manifest_path(source)):
         path.replace(workspace.exports / path.name)

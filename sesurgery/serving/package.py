@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -23,6 +22,7 @@ import onnx
 from onnx import TensorProto
 
 from sesurgery.artifacts import Manifest, belonging, describe, digest_file, locked, write_text
+from sesurgery import temporaries
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.paths import inside, plain_name
@@ -275,8 +275,8 @@ def _place(model: Path, files: Mapping[str, Path]) -> tuple[int, tuple[Path, ...
     """Copy the files into the next version's folder, which appears when it is whole: a server may be watching."""
     there = [int(path.name) for path in model.iterdir() if path.is_dir() and path.name.isdigit()]
     version = max(there, default=0) + 1
-    with tempfile.TemporaryDirectory(dir=model, prefix=".version-") as folder:
-        whole = Path(folder) / str(version)
+    with temporaries.folder(model / "version") as folder:
+        whole = folder / str(version)
         whole.mkdir()
         for name, path in files.items():
             place = inside(whole, name, f"a file of version {version}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from sesurgery import temporaries
 from sesurgery.artifacts import writing
 from sesurgery.backends.base import BuildOptions, BuildReport, Precision, Progress
 from sesurgery.backends.inductor_package.quiet import quiet
@@ -110,8 +110,8 @@ def _package(program: torch.export.ExportedProgram, out: Path, settings: dict[st
     """Compile into a file beside `out`, which takes its name when the block ends well."""
     from torch._inductor import aoti_compile_and_package
 
-    with writing(out) as temporary, tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        package = Path(folder) / "engine.pt2"
+    with writing(out) as temporary, temporaries.folder(out) as folder:
+        package = folder / "engine.pt2"
         try:
             with quiet(), torch.no_grad():
                 aoti_compile_and_package(program, package_path=str(package), inductor_configs=settings)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import onnx
 import onnxruntime
 
+from sesurgery import temporaries
 from sesurgery.backends.base import BatchRange
 from sesurgery.backends.onnxruntime_graph import blocked, by_batch
 from sesurgery.onnxgraph import io as onnx_io
@@ -27,8 +27,8 @@ def improve(engine: Path, source: Path, options: onnxruntime.SessionOptions, bat
     """
 
     def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
-        with tempfile.TemporaryDirectory(dir=engine.parent) as folder:
-            target = Path(folder) / "special.onnx"
+        with temporaries.folder(engine) as folder:
+            target = folder / "special.onnx"
             options.optimized_model_filepath = str(target)
             onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
             return onnx.load(target)

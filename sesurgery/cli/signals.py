@@ -1,0 +1,47 @@
+"""A signal that ends a process ends a command as ^C does: what is being written goes away, and the code is 128 + N."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Terminated(KeyboardInterrupt):
+    """Raised where the process is when such a signal comes; whoever cleans up after ^C cleans up after it too."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def raising() -> Iterator[None]:
+    """Turn the signals of `ENDING` into `Terminated` for the time of the block.
+
+    One that is ignored stays so (`nohup`), and one that somebody else handles is theirs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    taken = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, _raise)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def code(number: int) -> int:
+    """The exit code of a process that a signal ended, as shells count it: 130 for ^C, 143 for SIGTERM."""
+    return 128 + number
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)

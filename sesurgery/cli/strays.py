@@ -1,0 +1,15 @@
+"""What killed commands have left half done in a workspace goes away with the next command that is run there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sesurgery import temporaries
+
+PLACES = ("export", "engines", "engines/.timing", "runs", "runs/*", "runs/*/train", "runs/*/reports")
+"""Where artefacts lie, with or without others below them."""
+
+
+def clean(root: Path) -> tuple[Path, ...]:
+    """Remove it, and return it; what living processes write stays."""
+    return temporaries.sweep(*(folder for place in PLACES for folder in root.glob(place) if folder.is_dir()))
