@@ -25,6 +25,7 @@ from sesurgery.paths import inside
 Kind = Literal["run", "onnx", "engine", "report"]
 Detail = str | int | float | bool | None | tuple["Detail", ...] | Mapping[str, "Detail"]
 
+BUSY = ".busy"
 PACKAGES = (
     "torch",
     "torchvision",
@@ -106,10 +107,6 @@ def writing(target: Path) -> Iterator[Path]:
     try:
         with temporaries.file(target) as temporary:
             yield temporary
-            # mkstemp makes files private; an artefact is as readable as any file the user writes.
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
             settle(temporary, target)
     except OSError as error:
         # The user knows the file by its own name, which a write that fails does not tell at all.
@@ -121,6 +118,10 @@ def writing(target: Path) -> Iterator[Path]:
 
 def settle(written: Path, target: Path) -> None:
     """Give a file that is whole its name, once the disk has it: a full disk may tell only then."""
+    # Temporary files are private; an artefact is as readable as any file the user writes.
+    umask = os.umask(0)
+    os.umask(umask)
+    written.chmod(0o666 & ~umask)
     with written.open("rb") as stream:
         os.fsync(stream.fileno())
     written.replace(target)
@@ -152,7 +153,7 @@ def locked(folder: Path) -> Iterator[None]:
 def alone(folder: Path, doing: str) -> Iterator[None]:
     """Hold a folder for long work that nobody waits for; raises SE405 where another process is `doing` it already."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".busy", timeout=0)
+    lock = filelock.FileLock(folder / BUSY, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -162,6 +163,19 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def busy(folder: Path) -> bool:
+    """Whether another process holds a folder by `alone`."""
+    if not (folder / BUSY).is_file():
+        return False
+    lock = filelock.FileLock(folder / BUSY, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def manifest_path(artifact: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Temporary files and folders that say whose they are, so that what a killed process left behind can be told and cleaned.
+"""Temporary files and folders that say whose they are, so that what a killed process left can be told and cleaned.
 
 Their names hold the process that made them: a digest of its machine, its number, and the moment it started, which tells
 it from a later process with the same number. No clock is asked.

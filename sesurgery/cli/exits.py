@@ -52,6 +52,9 @@ def _run(program: click.Command) -> int:
         return stop.exit_code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
+    except signals.Stopped as stop:
+        _tell(stop.message)
+        return signals.code(stop.number)
     except click.ClickException as error:
         with contextlib.suppress(OSError):
             error.show()

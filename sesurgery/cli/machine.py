@@ -1,4 +1,4 @@
-"""What the machine refuses (a full disk, a folder that cannot be written to) as a diagnostic: it is no defect of ours."""
+"""What the machine refuses (a full disk, a folder that is read-only) as a diagnostic: it is no defect of ours."""
 
 from __future__ import annotations
 

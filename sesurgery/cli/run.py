@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import signal
 from pathlib import Path
 
 import click
 
 from sesurgery.cli.console import spec_of, talking
 from sesurgery.cli.exits import INTERRUPTED
+from sesurgery.cli.signals import Stopped
 from sesurgery.diagnostics import CheckFailed
 
 
@@ -23,8 +24,8 @@ def command(spec: Path) -> None:
         finished = pipeline.run(spec_of(spec), pipeline.Workspace(), spec.as_posix(), talk)
     folder = finished.applied.folder.as_posix()
     if finished.reported is None:
-        click.echo(f"interrupted; go on with: sesurgery train {folder} --resume", err=True)
-        sys.exit(INTERRUPTED)
+        stopped = finished.trained.result.signal or signal.SIGINT
+        raise Stopped(stopped, f"interrupted; go on with: sesurgery train {folder} --resume")
     click.echo(to_text(finished.reported.report))
     click.echo("\nopen these:")
     for path, what in (

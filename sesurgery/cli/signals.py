@@ -19,6 +19,14 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
+class Stopped(Exception):  # noqa: N818  (a request that was met)
+    """Work that a signal stopped at a good place, with the way to go on."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number, self.message = number, message
+
+
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
     """Turn the signals of `ENDING` into `Terminated` for the time of the block.

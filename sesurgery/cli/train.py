@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from sesurgery.cli.console import newest, spec_of, talking, trust
 from sesurgery.cli.exits import INTERRUPTED
+from sesurgery.cli.signals import Stopped
 
 
 @click.command("train")
 @click.argument("target", required=False, type=click.Path(path_type=Path), metavar="[RUN|SPEC]")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@click.option("--restart", is_flag=True, help="Begin anew, and give up what an earlier training left.")
 @trust
-def command(target: Path | None, resume: bool) -> None:
-    """Train a run (default: the newest) by its spec; a spec is applied first."""
+def command(target: Path | None, resume: bool, restart: bool) -> None:
+    """Train a run (default: the newest) by its spec, from the weights that were applied; a spec is applied first."""
+    of_spec = target is not None and target.suffix in (".yaml", ".yml")
+    if resume and restart:
+        raise click.UsageError("--resume goes on and --restart begins anew: give one of them")
+    if of_spec and (resume or restart):
+        raise click.UsageError("a spec makes a new run: --resume and --restart go with the folder of a run")
     from sesurgery import pipeline
 
     workspace = pipeline.Workspace()
     if target is None:
         folder = newest("run", workspace.newest_run())
-    elif target.suffix in (".yaml", ".yml"):
+    elif of_spec:
         folder = pipeline.apply(spec_of(target), workspace, target.as_posix()).folder
     else:
         folder = target
     with talking() as talk:
-        trained = pipeline.train(folder, resume=resume, talk=talk)
+        trained = pipeline.train(folder, resume=resume, restart=restart, talk=talk)
     result = trained.result
-    if result.interrupted:
+    if result.signal is not None:
         done = f"{len(result.epochs)} of {trained.epochs} epochs"
-        click.echo(f"interrupted after {done}; go on with: sesurgery train {folder.as_posix()} --resume", err=True)
-        sys.exit(INTERRUPTED)
+        raise Stopped(
+            result.signal, f"interrupted after {done}; go on with: sesurgery train {folder.as_posix()} --resume"
+        )
     count = f"{len(result.epochs)} epoch{'s' * (len(result.epochs) != 1)}"
     click.echo(f"{count}, held-out top-1 {result.top1 or 0:.2%} -> {folder.as_posix()}")

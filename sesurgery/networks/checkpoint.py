@@ -13,16 +13,16 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
-from sesurgery import planner
+from sesurgery import planner, temporaries
 from sesurgery.artifacts import (
     Manifest,
     describe,
     digest_text,
     locked,
+    place,
     read_manifest,
     require_intact,
     write_text,
-    writing,
 )
 from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import fail
@@ -52,17 +52,16 @@ class Run:
 def save(
     folder: Path, network: nn.Module, spec: Spec, plan: Plan, command: str, details: dict[str, object]
 ) -> Manifest:
-    """Write a run; each file is complete or absent, and the manifest comes last."""
+    """Write a run. Ended at any moment, it leaves the run as it was before or as it is now, and never half of each."""
     weights = folder / WEIGHTS
-    with locked(folder):
+    with locked(folder), temporaries.folder(weights) as aside:
         write_text(folder / SPEC, spec.text())
         write_text(folder / PLAN, plan.to_json())
-        with writing(weights) as temporary:
-            # Own storage for every tensor: the format refuses tensors that share memory (tied weights).
-            state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-            save_file(state, temporary, metadata={"format": "pt"})
+        # Own storage for every tensor: the format refuses tensors that share memory (tied weights).
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+        save_file(state, aside / WEIGHTS, metadata={"format": "pt"})
         origin = details.get("spec")
-        return describe(
+        manifest = describe(
             weights,
             "run",
             spec.name,
@@ -71,7 +70,10 @@ def save(
             spec_digest=spec.digest,
             plan_digest=plan.digest,
             details={**details, **run_code.placed(spec, Path(str(origin)).parent if origin else None)},
+            written=aside / WEIGHTS,
         )
+        place(aside / WEIGHTS, weights)
+        return manifest
 
 
 def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
@@ -95,7 +97,19 @@ def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
 def read(folder: Path, catalogs: Catalogs) -> Run:
     """Rebuild a run's network by replaying its plan; raises SE401 where the files are not the ones written together."""
     spec = read_spec(folder, catalogs)
-    manifest = require_intact(folder / WEIGHTS)
+    require_intact(folder / WEIGHTS)
+    run = _replayed(folder, spec)
+    sources.load_weights(run.network, folder / WEIGHTS)
+    return run
+
+
+def read_empty(folder: Path, catalogs: Catalogs) -> Run:
+    """The same with fresh values, for those who have others: the weights need not be whole."""
+    return _replayed(folder, read_spec(folder, catalogs))
+
+
+def _replayed(folder: Path, spec: Spec) -> Run:
+    manifest = read_manifest(folder / WEIGHTS)
     again = f"make the run again with: {manifest.command}"
     # The bytes are judged before they are read: a damaged file need not be JSON.
     text = (folder / PLAN).read_text(encoding="utf-8", errors="replace") if (folder / PLAN).is_file() else ""
@@ -110,7 +124,6 @@ def read(folder: Path, catalogs: Catalogs) -> Run:
     if (foreign := run_code.foreign_part(spec, plan)) is not None:
         raise fail("SE401", f"{folder / PLAN} is not a plan of the run's spec: {foreign}", again)
     network = replay(spec, plan, _beside(manifest))
-    sources.load_weights(network, folder / WEIGHTS)
     return Run(folder, spec, plan, network.eval(), manifest)
 
 

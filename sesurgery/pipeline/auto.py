@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -140,7 +141,7 @@ def _compare(built: Built, onnx: Path, wanted: Engine) -> tuple[float, str | Non
     """The largest difference from what the engine should answer, and the first criterion that it does not meet."""
     if _run(built) is not None:
         verified = verify(built.path)
-        worst = max(entry.report.max_abs for entry in verified.section.parity)
+        worst = max((entry.report.max_abs for entry in verified.section.parity), default=math.inf)
         return worst, verified.failures[0].message if verified.failures else None
     tolerance: Tolerance = getattr(Parity(), wanted.precision)
     backend = backend_of(built.manifest)

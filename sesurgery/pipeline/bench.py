@@ -11,12 +11,12 @@ from sesurgery.artifacts import Manifest, digest_file, require_intact, write_tex
 from sesurgery.backends.base import Backend
 from sesurgery.networks import checkpoint
 from sesurgery.networks.export import INPUT
-from sesurgery.pipeline import results
+from sesurgery.pipeline import freshness, results
 from sesurgery.pipeline.engines import build_engines
 from sesurgery.pipeline.specs import backend_of, catalogs, engine_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.train import data_of
-from sesurgery.pipeline.verify import descends_from, run_of
+from sesurgery.pipeline.verify import run_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.reports.model import LatencySection
 from sesurgery.serving.home import require_at_home
@@ -43,14 +43,20 @@ def bench(
 ) -> Benched:
     """Time an engine against another one, by default the plain network's of the same backend and precision.
 
-    The plain network's engine is built where it is missing or stale. Raises SE603 where one of them cannot run here.
+    The plain network's engine is built where it is missing or stale. Raises SE603 where one of them cannot run here and
+    SE401 where the run was trained again after one of them was built.
     """
     talk = talk or Silent()
     manifest, folder = run_of(engine, foreign=foreign)
     spec = checkpoint.read_spec(folder, catalogs())
+    weights = require_intact(folder / checkpoint.WEIGHTS).sha256
+    freshness.require_current(engine, manifest, folder, weights)
     backend = backend_of(manifest)
     against = against or _plain(folder, workspace, manifest, talk)
-    rival = backend_of(require_at_home(against, foreign=foreign))
+    other = require_at_home(against, foreign=foreign)
+    if other.details.get("run") == folder.as_posix():
+        freshness.require_current(against, other, folder, weights)
+    rival = backend_of(other)
     plan = spec.latency
     images = data_of(spec).held_out.images[: plan.batch].numpy()
     threads = plan.threads or len(os.sched_getaffinity(0))
@@ -66,7 +72,8 @@ def bench(
     title = f"{manifest.details['backend']} {manifest.details['precision']}, batch {plan.batch}"
     lines = [line for name, part in parts.items() if part is not None for line in (f"{name}, in parts:", str(part))]
     section = LatencySection(title, f"{threads} CPU threads, the run alone, no transfers", report, tuple(lines))
-    write_text(results.latency_file(folder, engine), results.dump(results.LATENCY, section))
+    measured = results.Latency(results.Of(manifest.sha256, weights), section)
+    write_text(results.latency_file(folder, engine), results.dump(results.LATENCY, measured))
     return Benched(engine, against, folder, section)
 
 
@@ -77,7 +84,12 @@ def _plain(folder: Path, workspace: Workspace, engine: Manifest, talk: Talk) -> 
     same = ("engine",)
     for path, made in workspace.built(folder):
         alike = made.versions == engine.versions and all(made.details[key] == details[key] for key in same)
-        if made.details.get("plain") and alike and digest_file(path) == made.sha256 and descends_from(made, weights):
+        if (
+            made.details.get("plain")
+            and alike
+            and digest_file(path) == made.sha256
+            and freshness.descends_from(made, weights)
+        ):
             return path
     (built,) = build_engines(folder, workspace, (engine_of(engine),), plain=True, talk=talk)
     return built.path

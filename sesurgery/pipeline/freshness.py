@@ -11,10 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sesurgery.artifacts import digest_file, digest_text, require_intact
+from sesurgery.artifacts import Manifest, digest_file, digest_text, require_intact
 from sesurgery.backends.base import Backend
-from sesurgery.diagnostics import SesurgeryError
+from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.onnxgraph import io as onnx_io
+import onnx as onnx_library
 from sesurgery.serving.home import INGREDIENTS, here
 from sesurgery.spec.model import Engine
 
@@ -85,3 +86,38 @@ def stale(engine: Path, wanted: Mapping[str, str]) -> str | None:
         if before.get(what) != wanted.get(what):
             return f"{what} changed"
     return None
+
+
+def require_current(engine: Path, manifest: Manifest, run: Path, weights: str) -> None:
+    """Raise SE401 where an engine of a run was not built from the weights with this digest: the run's own of now."""
+    if not descends_from(manifest, weights):
+        text = f"{engine.as_posix()} was not built from the weights that {run.as_posix()} holds now"
+        raise fail("SE401", text, again(manifest, run))
+
+
+def again(manifest: Manifest, run: Path) -> str:
+    """How an engine is built from a run's weights of now."""
+    plain = "" if not manifest.details.get("plain") else f"`sesurgery export {run.as_posix()} --plain`, then "
+    command = manifest.command if plain else f"sesurgery build-engine {run.as_posix()}"
+    return f"build it again: {plain}`{command}`"
+
+
+def descends_from(manifest: Manifest, weights: str) -> bool:
+    """Whether the chain of digests from an engine back to the weights holds: engine <- ONNX <- (ONNX <-) weights."""
+    parents = {parent.path: parent.sha256 for parent in manifest.parents}
+    seen: set[str] = set()
+    while parents:
+        path, digest = parents.popitem()
+        if digest == weights:
+            return True
+        if path in seen or not Path(path).is_file():
+            continue
+        seen.add(path)
+        try:
+            made = require_intact(Path(path))
+        except SesurgeryError:
+            # Damaged since: whatever it was, nothing can be said of where it came from.
+            continue
+        if made.sha256 == digest:
+            parents |= {parent.path: parent.sha256 for parent in made.parents}
+    return False

@@ -10,9 +10,9 @@ from sesurgery.accounting import CONVENTION
 from sesurgery.artifacts import digest_file, to_json, write_text
 from sesurgery.networks.checkpoint import PLAN, SPEC, WEIGHTS, Run, read
 from sesurgery.pipeline import results
+from sesurgery.pipeline.begun import TRAIN
 from sesurgery.pipeline.plan import site_costs
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.pipeline.train import TRAIN
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.reports import to_html, to_markdown
 from sesurgery.reports import to_json as report_to_json
@@ -53,8 +53,9 @@ def assemble(run: Run, workspace: Workspace) -> RunReport:
     """The report of a run with its engines, their parity and their latency as far as they were measured."""
     built = [(path, manifest) for path, manifest in workspace.built(run.folder) if not manifest.details.get("plain")]
     latencies: list[LatencySection] = []
-    for path, _ in built:
-        if (section := results.read(results.LATENCY, results.latency_file(run.folder, path))) is not None:
+    for path, manifest in built:
+        section = results.latency_section(run.folder, path, manifest, run.manifest.sha256)
+        if section is not None:
             latencies.append(section)
     files = [(run.folder / SPEC, "spec"), (run.folder / PLAN, "plan"), (run.folder / WEIGHTS, "weights")]
     files += [(path, "engine") for path, _ in workspace.built(run.folder)]
@@ -64,7 +65,9 @@ def assemble(run: Run, workspace: Workspace) -> RunReport:
         command=f"sesurgery run {run.manifest.details.get('spec') or (run.folder / SPEC).as_posix()}",
         network=_network(run),
         training=_training(run),
-        engines=tuple(results.engine_section(run.folder, path, manifest) for path, manifest in built),
+        engines=tuple(
+            results.engine_section(run.folder, path, manifest, run.manifest.sha256) for path, manifest in built
+        ),
         latency=tuple(latencies),
         provenance=Provenance(
             versions=run.manifest.versions,
@@ -103,4 +106,7 @@ def _training(run: Run) -> TrainingSection | None:
             EpochRow(int(row["epoch"]), float(row["train_loss"]), float(row["held_out_top1"]), float(row["lr"]))
             for row in csv.DictReader(stream)
         )
+    if len(epochs) != run.manifest.details.get("epochs"):
+        # Of a training begun since and not finished; the weights are those of the one before.
+        epochs = ()
     return TrainingSection(run.spec.train.data.name, epochs, float(str(top1)))

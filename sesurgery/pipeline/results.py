@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sesurgery.artifacts import Manifest, belonging
-from sesurgery.diagnostics import fail
+from sesurgery.artifacts import Manifest, belonging, require_intact
+from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.pipeline import freshness
 from sesurgery.reports.model import BatchParity, EngineSection, LatencySection
 
 FOLDER = "reports"
-PARITY: TypeAdapter[Any] = TypeAdapter(tuple[BatchParity, ...])
-LATENCY: TypeAdapter[Any] = TypeAdapter(LatencySection)
+
+
+@dataclass(frozen=True)
+class Of:
+    """What was measured: digests of the engine, and of the run's weights that it was built from."""
+
+    engine: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class Parity:
+    """An engine beside the trained model, batch size by batch size, and the sizes that could not be compared."""
+
+    of: Of
+    entries: tuple[BatchParity, ...]
+    unverified: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Latency:
+    """An engine raced against another one."""
+
+    of: Of
+    section: LatencySection
+
+
+PARITY: TypeAdapter[Any] = TypeAdapter(Parity)
+LATENCY: TypeAdapter[Any] = TypeAdapter(Latency)
 
 
 def parity_file(run: Path, engine: Path) -> Path:
@@ -61,19 +90,43 @@ def files_of(engine: Path, manifest: Manifest) -> tuple[Path, ...]:
     return tuple(belonging(engine, manifest))
 
 
-def engine_section(run: Path, engine: Path, manifest: Manifest) -> EngineSection:
-    """What a report says of an engine: how it was built, and its parity or why there is none."""
+def latency_section(run: Path, engine: Path, manifest: Manifest, weights: str) -> LatencySection | None:
+    """How fast an engine was found to be; None where that was measured of another one."""
+    found = read(LATENCY, latency_file(run, engine))
+    return found.section if found and found.of == Of(manifest.sha256, weights) else None
+
+
+def engine_section(run: Path, engine: Path, manifest: Manifest, weights: str) -> EngineSection:
+    """What a report says of an engine: how it was built, and its parity or why there is none.
+
+    What was measured of another engine of this name, or beside other `weights` than the run has now, is not told.
+    """
     details: Any = manifest.details
-    parity = read(PARITY, parity_file(run, engine))
+    stale = _stale(run, engine, manifest, weights)
+    parity = None if stale else read(PARITY, parity_file(run, engine))
+    if parity and parity.of != Of(manifest.sha256, weights):
+        parity = None
     return EngineSection(
         backend=details["backend"],
         precision=details["precision"],
         file=engine.as_posix(),
         build_seconds=details["seconds"],
         convolutions=details["convolutions"],
-        parity=parity or (),
-        not_verified=None if parity else reason(run, engine) or "it was not verified yet",
+        parity=parity.entries if parity else (),
+        not_verified=None if parity else stale or reason(run, engine) or "it was not verified yet",
+        unverified=parity.unverified if parity else (),
         size_bytes=sum(path.stat().st_size for path in files_of(engine, manifest)),
         notes=tuple(details["notes"]),
         kept_fp32=tuple(details.get("kept_fp32", ())),
     )
+
+
+def _stale(run: Path, engine: Path, manifest: Manifest, weights: str) -> str | None:
+    """Why nothing that was measured of an engine holds now, and what to do; None where it does."""
+    try:
+        require_intact(engine)
+        freshness.require_current(engine, manifest, run, weights)
+    except SesurgeryError as error:
+        told = error.diagnostics[0]
+        return f"stale: {told.message}; {told.hint}"
+    return None

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sesurgery.artifacts import alone
 from sesurgery.networks import checkpoint
+from sesurgery.pipeline import begun
+from sesurgery.pipeline.begun import TRAIN
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.serving import interface
@@ -16,8 +19,7 @@ from sesurgery.training.evaluation import Evaluation
 from sesurgery.training.evaluation import evaluate as evaluate_network
 from sesurgery.training.history import Epoch
 from sesurgery.training.loop import FitResult, fit
-
-TRAIN = "train"
+from sesurgery.training.machine import leads
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,22 @@ def write_interface(folder: Path, spec: Spec, data: Data | None = None) -> None:
     interface.write(folder, Interface(chosen.name, classes, chosen.options.preprocessing(spec.input.shape)))
 
 
-def train(folder: Path, *, resume: bool = False, talk: Talk | None = None) -> Trained:
-    """Train a run's network and write its weights back; ^C leaves a checkpoint for `resume`."""
-    talk = talk or Silent()
-    run = checkpoint.read(folder, catalogs())
+def train(folder: Path, *, resume: bool = False, restart: bool = False, talk: Talk | None = None) -> Trained:
+    """Train a run's network from the weights that were applied, and write the trained ones back.
+
+    ^C and SIGTERM leave a checkpoint for `resume`. `restart` gives up what an earlier training left; without one of the
+    two, raises SE405 where there is any. Raises SE405, too, where another process trains the run.
+    """
+    if not leads():
+        return _train(folder, resume, restart, talk or Silent())
+    if not (folder / checkpoint.WEIGHTS).is_file():
+        checkpoint.read_spec(folder, catalogs())
+    with alone(folder, "training"):
+        return _train(folder, resume, restart, talk or Silent())
+
+
+def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> Trained:
+    run = checkpoint.read_empty(folder, catalogs())
     recipe = run.spec.train
 
     def after_epoch(epoch: Epoch) -> None:
@@ -58,6 +72,7 @@ def train(folder: Path, *, resume: bool = False, talk: Talk | None = None) -> Tr
 
     data = data_of(run.spec)
     write_interface(folder, run.spec, data)
+    applied = run.manifest.details.get("applied") if resume else begun.start(run, restart=restart)
     result = fit(
         run.network,
         data,
@@ -69,6 +84,7 @@ def train(folder: Path, *, resume: bool = False, talk: Talk | None = None) -> Tr
     )
     if not result.interrupted or len(result.epochs) == recipe.epochs:
         details = {**run.manifest.details, "top1": result.top1, "epochs": len(result.epochs)}
+        details |= {"applied": applied or run.manifest.sha256}
         # Of the spec, not of the run: the run is what has to be made again where its files are damaged.
         command = f"sesurgery train {details.get('spec') or folder.as_posix()}"
         checkpoint.save(folder, run.network, run.spec, run.plan, command, details)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sesurgery.artifacts import Manifest, require_intact, write_text
+from sesurgery.artifacts import Manifest, write_text
 from sesurgery.backends.base import Runner
-from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
+from sesurgery.diagnostics import Diagnostic, fail
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline import results
+from sesurgery.pipeline import freshness, results
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.train import data_of
 from sesurgery.reports.model import BatchParity, EngineSection
 from sesurgery.serving.home import require_at_home, run_folder
+from sesurgery.spec.model import Parity
 from sesurgery.training.evaluation import logits
 from sesurgery.verification.parity import compare, predict
 
@@ -30,10 +32,15 @@ class Verified:
     def failures(self) -> tuple[Diagnostic, ...]:
         """Every criterion that was not met, with batch size, what was asked and what was found."""
         hint = "see the samples it names in the report, or state another tolerance under 'parity:' knowingly"
-        return tuple(
+        broken = [
             Diagnostic("SE701", f"{self.engine.name} at batch {entry.batch}: {failure}", hint=hint)
             for entry in self.section.parity
             for failure in entry.report.failures
+        ]
+        hint = "name batches under 'parity: batches' that the engine takes and that there are samples for"
+        return *broken, *(
+            Diagnostic("SE701", f"{self.engine.name} was not verified at {why}", hint=hint)
+            for why in self.section.unverified
         )
 
 
@@ -57,44 +64,48 @@ def verify(engine: Path, *, foreign: bool = False) -> Verified:
     """
     manifest, folder = run_of(engine, foreign=foreign)
     run = checkpoint.read(folder, catalogs())
-    if not descends_from(manifest, run.manifest.sha256):
-        text = f"{engine} was not built from the weights that {folder} holds now"
-        raise fail("SE401", text, f"build it again: `sesurgery build-engine {folder.as_posix()}`")
+    freshness.require_current(engine, manifest, folder, run.manifest.sha256)
     held_out = data_of(run.spec).held_out
     reference = logits(run.network, held_out.images).numpy()
     images, labels = held_out.images.numpy(), held_out.labels.numpy()
     tolerance = getattr(run.spec.parity, str(manifest.details["precision"]))
-    entries = []
+    entries, left = [], []
     with backend_of(manifest).load(engine) as runner:
-        for batch in _batches(run.spec.parity.batches, runner):
+        for batch in _batches(run.spec.parity, manifest, len(images), runner):
+            if (why := _impossible(batch, manifest, len(images))) is not None:
+                left.append(f"batch {batch}: {why}")
+                continue
             entries.append(BatchParity(batch, compare(reference, predict(runner, images, batch), labels, tolerance)))
-    write_text(results.parity_file(folder, engine), results.dump(results.PARITY, tuple(entries)))
+    found = results.Parity(results.Of(manifest.sha256, run.manifest.sha256), tuple(entries), tuple(left))
+    write_text(results.parity_file(folder, engine), results.dump(results.PARITY, found))
     results.reason_file(folder, engine).unlink(missing_ok=True)
-    return Verified(engine, folder, results.engine_section(folder, engine, manifest))
+    return Verified(engine, folder, results.engine_section(folder, engine, manifest, run.manifest.sha256))
 
 
-def _batches(asked: tuple[int, ...], runner: Runner) -> tuple[int, ...]:
-    """The sizes of the spec; of an engine whose batch is fixed, that one."""
+def _batches(parity: Parity, manifest: Manifest, samples: int, runner: Runner) -> tuple[int, ...]:
+    """The sizes that the spec names; of an engine whose batch is fixed, that one.
+
+    Sizes that nobody named are brought within what the engine takes and what there are samples for.
+    """
     size = runner.inputs[0].shape[0] if runner.inputs and runner.inputs[0].shape else None
-    return (size,) if isinstance(size, int) else asked
+    if isinstance(size, int):
+        return (size,)
+    if "batches" in parity.model_fields_set:
+        return parity.batches
+    smallest, largest = _range(manifest) or (1, samples)
+    return tuple(dict.fromkeys(min(max(batch, smallest), largest, samples) for batch in parity.batches))
 
 
-def descends_from(manifest: Manifest, weights: str) -> bool:
-    """Whether the chain of digests from an engine back to the weights holds: engine <- ONNX <- (ONNX <-) weights."""
-    parents = {parent.path: parent.sha256 for parent in manifest.parents}
-    seen: set[str] = set()
-    while parents:
-        path, digest = parents.popitem()
-        if digest == weights:
-            return True
-        if path in seen or not Path(path).is_file():
-            continue
-        seen.add(path)
-        try:
-            made = require_intact(Path(path))
-        except SesurgeryError:
-            # Damaged since: whatever it was, nothing can be said of where it came from.
-            continue
-        if made.sha256 == digest:
-            parents |= {parent.path: parent.sha256 for parent in made.parents}
-    return False
+def _impossible(batch: int, manifest: Manifest, samples: int) -> str | None:
+    """Why an engine cannot be compared at a batch size, or None: smaller batches would show nothing of it."""
+    sizes = _range(manifest)
+    if sizes and not sizes[0] <= batch <= sizes[1]:
+        return f"the engine was built for batches from {sizes[0]} to {sizes[1]}"
+    return f"there are {samples} held-out samples" if batch > samples else None
+
+
+def _range(manifest: Manifest) -> tuple[int, int] | None:
+    """The smallest and the largest batch that an engine was built for; None where its profiles say."""
+    details: Any = manifest.details
+    sizes = details["engine"].get("batch")
+    return None if details["engine"].get("shapes") or not sizes else (sizes["min"], sizes["max"])

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sesurgery.artifacts import Manifest, manifest_path, read_manifest
+from sesurgery.artifacts import Manifest, busy, manifest_path, read_manifest
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.networks.checkpoint import WEIGHTS
@@ -73,6 +73,7 @@ class Workspace:
             except SesurgeryError:
                 manifest = None
             untouched = manifest is not None and manifest.spec_digest == spec_digest and not (folder / "train").exists()
+            untouched = untouched and not busy(folder)
             if untouched and not manifest.details.get("top1"):  # type: ignore[union-attr]
                 return folder
             number += 1

@@ -70,6 +70,8 @@ class BatchParity:
 class EngineSection:
     """A built engine. Where it was not compared with the model, `not_verified` holds the reason and `parity` is empty.
 
+    `unverified` holds the batch sizes asked for at which it could not be compared, each as "batch N: reason".
+
     `convolutions` counts the output types found in the built network: {"fp16": 53}. `kept_fp32` holds the nodes that
     stayed fp32 in an engine of another precision, each as "node: reason".
     """
@@ -84,6 +86,7 @@ class EngineSection:
     size_bytes: int | None = None
     notes: tuple[str, ...] = ()
     kept_fp32: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -91,8 +94,10 @@ class EngineSection:
 
     @property
     def passed(self) -> bool | None:
-        """Whether every comparison met its tolerance; None where there was none."""
-        return all(entry.report.passed for entry in self.parity) if self.parity else None
+        """Whether every comparison met its tolerance; None where there was none, or not at every size asked for."""
+        if not all(entry.report.passed for entry in self.parity):
+            return False
+        return True if self.parity and not self.unverified else None
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def remarks(engines: Sequence[EngineSection]) -> list[str]:
     for engine in engines:
         for entry in engine.parity:
             lines += [f"{engine.name}, batch {entry.batch}: {failure}" for failure in entry.report.failures]
-        if not engine.parity:
+        lines += [f"{engine.name}: not verified at {why}" for why in engine.unverified]
+        if not engine.parity and not engine.unverified:
             lines.append(f"{engine.name}: not verified, {engine.not_verified or 'no reason was given'}")
     return lines
 

@@ -115,10 +115,11 @@ def _sentences(report: RunReport) -> list[str]:
     for engine in report.engines:
         if engine.parity:
             share = percent(min(entry.report.agreement for entry in engine.parity))
-            word = "keeps" if engine.passed else "falls short of"
-            sentences.append(f"{engine.name} gives the model's answer on {share} of samples and {word} its parity.")
+            words = {True: "keeps its parity", False: "falls short of its parity"}
+            word = words[engine.passed] if engine.passed is not None else "was not compared at every batch size"
+            sentences.append(f"{engine.name} gives the model's answer on {share} of samples and {word}.")
         else:
-            reason = engine.not_verified or "no reason was given"
+            reason = "; ".join(engine.unverified) or engine.not_verified or "no reason was given"
             sentences.append(f"{engine.name} was not compared with the model: {reason}.")
     for race in report.latency:
         if race.report.tax:

@@ -172,6 +172,10 @@ def _scalar(node: yaml.Node) -> Data:
 
 def read_source(path: Path) -> Source:
     """Read a spec file; raises SpecError where it cannot be read or is not YAML that a spec can hold."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # Reading a pipe or a device may never end.
+        text = "cannot be read: it is a pipe or a device"
+        raise SpecError(Diagnostic("SE001", text, Span(str(path), 1, 1), "give the path of a file"))
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

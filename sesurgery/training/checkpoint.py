@@ -16,7 +16,7 @@ from sesurgery.training.history import Epoch
 
 OWN = "sesurgery"
 PREFIX = "model."
-START_OVER = "train without resuming, which starts from the beginning"
+START_OVER = "begin anew with --restart"
 
 
 @dataclass(frozen=True)

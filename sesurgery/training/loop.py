@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from sesurgery.artifacts import write_text
@@ -24,12 +26,17 @@ from sesurgery.training.record import Heartbeat, Progress, Recorder
 
 @dataclass(frozen=True)
 class FitResult:
-    """The epochs done, those before a resume included; `interrupted` says that ^C came, be it in the last moment."""
+    """The epochs done, those before a resume included; `signal` is what came to stop it, be it in the last moment."""
 
     epochs: tuple[Epoch, ...]
-    interrupted: bool
+    signal: int | None
     checkpoint: Path
     metrics: Path
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether ^C, SIGTERM or SIGHUP came."""
+        return self.signal is not None
 
     @property
     def top1(self) -> float | None:
@@ -50,8 +57,8 @@ def fit(
     """Train `model` in place by the recipe, or go on from the folder's `last.ckpt`.
 
     `progress` is called after each epoch, `heartbeat` after each batch with ("train" | "evaluate", done, of). After ^C
-    the model holds the weights of the last finished epoch, as the checkpoint does. The same recipe from the same
-    weights gives the same weights on one machine.
+    or SIGTERM the model holds the weights of the last finished epoch, as the checkpoint does. The same recipe from the
+    same weights gives the same weights on one machine.
 
     Raises SE402 where there is nothing to resume, SE501 where data and model do not fit together, and SE502 where the
     checkpoint is of another network or recipe, or where the loss is no longer a number.
@@ -66,7 +73,7 @@ def fit(
             model.load_state_dict(saved.weights)
             # A run killed between the two files left the table one row short.
             write_text(recorder.metrics, to_csv(saved.history))
-            return FitResult(saved.history, False, recorder.checkpoint, recorder.metrics)
+            return FitResult(saved.history, None, recorder.checkpoint, recorder.metrics)
     folder.mkdir(parents=True, exist_ok=True)
     interruption = Interruption()
     with (
@@ -97,15 +104,18 @@ def fit(
                 weights_only=True,
             )
         except (Interrupted, SystemExit) as stop:
-            # Lightning turns a KeyboardInterrupt, the second ^C, into SystemExit; other exits are not ours to keep.
-            if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            # Lightning turns a KeyboardInterrupt, the second ^C, into SystemExit, and a SIGTERM that it took itself
+            # into another with the code of a success; other exits are not ours to keep.
+            if isinstance(stop, SIGTERMException):
+                interruption.stop(signal.SIGTERM)
+            elif isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
                 raise
-            interruption.asked = True
+            interruption.stop(signal.SIGINT)
             if recorder.checkpoint.is_file():
                 model.load_state_dict(checkpoint.read(recorder.checkpoint).weights)
         finally:
             recorder.close()
-    return FitResult(recorder.history, interruption.asked, recorder.checkpoint, recorder.metrics)
+    return FitResult(recorder.history, interruption.signal, recorder.checkpoint, recorder.metrics)
 
 
 def require_data(model: nn.Module, data: Data) -> None:

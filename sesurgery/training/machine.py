@@ -44,6 +44,11 @@ def _grouped() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
+def leads() -> bool:
+    """Whether this process is the first of those that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def devices(batch_size: int) -> dict[str, object]:
     """Trainer's options for this process: one device, or what torchrun has set up around it.
 

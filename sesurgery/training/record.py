@@ -23,6 +23,7 @@ from sesurgery.training.module import Classifier
 Progress = Callable[[Epoch], None]
 Heartbeat = Callable[[str, int, int], None]
 
+CHECKPOINT = "last.ckpt"
 STEPS_BETWEEN_POINTS = 10
 
 
@@ -41,7 +42,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         progress: Progress | None,
         heartbeat: Heartbeat | None,
     ) -> None:
-        self.checkpoint = folder / "last.ckpt"
+        self.checkpoint = folder / CHECKPOINT
         self.metrics = folder / "metrics.csv"
         self.recipe = recipe
         self.history = history
@@ -85,12 +86,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             lr=module.rate,
             seconds=round(time.perf_counter() - self._started, 3),
         )
-        if not math.isfinite(epoch.train_loss):
-            raise fail(
-                "SE502",
-                f"the training loss is {epoch.train_loss} in epoch {epoch.epoch}",
-                "lower `optimizer: lr`, or lengthen `warmup_epochs`",
-            )
+        self._require_finite(epoch)
         self.history = (*self.history, epoch)
         self._save(trainer)
         if not trainer.is_global_zero:
@@ -110,6 +106,15 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         """Write out the events; called however training ended."""
         if self._writer:
             self._writer.close()
+
+    def _require_finite(self, epoch: Epoch) -> None:
+        """Raise SE502 where training has diverged: what was saved is of the epoch before, and stays."""
+        losses = {"training": epoch.train_loss, "held-out": epoch.held_out_loss}
+        broken = [f"the {name} loss is {loss}" for name, loss in losses.items() if not math.isfinite(loss)]
+        if broken:
+            text = f"{' and '.join(broken)} in epoch {epoch.epoch}"
+            where = f"{self.checkpoint.as_posix()} holds the state after epoch {len(self.history)}"
+            raise fail("SE502", f"{text}; {where}", "lower `optimizer: lr`, or lengthen `warmup_epochs`")
 
     def _save(self, trainer: pl.Trainer) -> None:
         # Every process takes part in saving, the first alone writes.

@@ -21,7 +21,7 @@ surgery:
 train: {data: {dataset: digits, held_out: 0.1}, epochs: 1, batch_size: 128, threads: 1}
 engines:
   - {backend: onnxruntime, precision: fp32, batch: {min: 1, opt: 1, max: 256}}
-parity: {batches: [128]}
+parity: {batches: [64]}
 latency: {batch: 1, rounds: 10, repeats: 2, warmup_seconds: 0, threads: 1}
 """
 

@@ -112,7 +112,7 @@ def test_an_engine_of_the_trained_weights_passes(engine, here):
     verified = pipeline.verify(engine)
     assert verified.failures == ()
     (entry,) = verified.section.parity
-    assert (entry.batch, entry.report.samples) == (128, 180)
+    assert (entry.batch, entry.report.samples) == (64, 180)
 
 
 @pytest.mark.parametrize("engine", [FP32, FP16], ids=["fp32", "fp16"])
@@ -134,13 +134,13 @@ def test_an_engine_whose_bytes_changed_is_refused(here):
 
 
 def test_a_run_with_another_tolerance_is_another_run(empty):
-    text = Path("tiny.yaml").read_text().replace("{batches: [128]}", "{batches: [128], fp16: {max_abs: 1.0e-9}}")
+    text = Path("tiny.yaml").read_text().replace("{batches: [64]}", "{batches: [64], fp16: {max_abs: 1.0e-9}}")
     Path("strict.yaml").write_text(text)
     run = pipeline.apply(pipeline.load_spec("strict.yaml"), Workspace(), "strict.yaml").folder
     (built,) = pipeline.build_engines(run, Workspace(), (pipeline.engine({"precision": "fp16"}),))
     (failure,) = pipeline.verify(built.path).failures
     assert failure.code == "SE701"
-    assert failure.message.startswith("strict.onnxruntime.fp16.onnx at batch 128: max_abs: asked <= 1e-09, found ")
+    assert failure.message.startswith("strict.onnxruntime.fp16.onnx at batch 64: max_abs: asked <= 1e-09, found ")
 
 
 def test_bench_builds_the_plain_engine_once_and_takes_it_again(here):

@@ -44,7 +44,7 @@ def test_in_the_first_epoch_it_leaves_a_checkpoint_to_resume_from(
     data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
     stopped = fit(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(1, "train"))
-    assert stopped == FitResult((), True, tmp_path / "last.ckpt", tmp_path / "metrics.csv")
+    assert stopped == FitResult((), signal.SIGINT, tmp_path / "last.ckpt", tmp_path / "metrics.csv")
     assert stopped.top1 is None
     resumed = fit(make_net(), data, make_recipe(), tmp_path, resume=True)
     assert [epoch.epoch for epoch in resumed.epochs] == [1, 2, 3]

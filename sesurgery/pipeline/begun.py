@@ -1,0 +1,76 @@
+"""What a run has of an earlier training, and where the next one starts: always at the weights that were applied."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from sesurgery import temporaries
+from sesurgery.artifacts import digest_file, require_intact, settle
+from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.networks.checkpoint import WEIGHTS, Run
+from sesurgery.training import checkpoint
+from sesurgery.training.record import CHECKPOINT
+
+TRAIN = "train"
+APPLIED = "applied.safetensors"
+"""The weights that training started from: beside those that it ended with."""
+
+
+def start(run: Run, *, restart: bool) -> str:
+    """Give a run's network the weights that were applied, keep them beside the run, and return their digest.
+
+    Raises SE405 where there is a training that would be lost, unless `restart`; SE402 where the weights are gone.
+    """
+    if not restart:
+        _require_untrained(run)
+    kept, weights = run.folder / APPLIED, run.folder / WEIGHTS
+    if _trained(run):
+        digest = str(run.manifest.details.get("applied"))
+        if not kept.is_file() or digest_file(kept) != digest:
+            text = f"{kept.as_posix()}, the weights that {run.folder.as_posix()} was trained from, are not there"
+            raise fail("SE402", text, f"make a run of its own: {run.manifest.command}")
+    else:
+        digest = require_intact(weights).sha256
+        _keep(weights, kept)
+    run.network.load_state_dict(load_file(kept))
+    return digest
+
+
+def _require_untrained(run: Run) -> None:
+    folder = run.folder.as_posix()
+    saved = run.folder / TRAIN / CHECKPOINT
+    anew = "--restart begins anew"
+    if saved.is_file():
+        try:
+            done, of = len(checkpoint.read(saved).history), run.spec.train.epochs
+        except SesurgeryError as error:
+            text = f"{folder} holds a training that was stopped, and {error.diagnostics[0].message}"
+            raise fail("SE405", text, f"{anew} and takes it away") from error
+        if done < of or not _trained(run):
+            what = f"stopped after {done} of {of} epochs" if done < of else "ended before its weights were written"
+            hint = f"go on with `sesurgery train {folder} --resume`; {anew} and takes it away"
+            raise fail("SE405", f"{folder} holds a training that was {what}", hint)
+    if _trained(run):
+        top1 = float(str(run.manifest.details["top1"]))
+        text = f"{folder} is trained already: {run.manifest.details.get('epochs')} epochs, held-out top-1 {top1:.2%}"
+        raise fail(
+            "SE405", text, f"{anew} from the weights that were applied; `sesurgery train SPEC` makes another run"
+        )
+
+
+def _trained(run: Run) -> bool:
+    return run.manifest.details.get("top1") is not None
+
+
+def _keep(weights: Path, kept: Path) -> None:
+    with temporaries.folder(kept) as aside:
+        try:
+            # Weights are never written to, only replaced: another name costs nothing.
+            os.link(weights, aside / APPLIED)
+        except OSError:
+            shutil.copyfile(weights, aside / APPLIED)
+        settle(aside / APPLIED, kept)
