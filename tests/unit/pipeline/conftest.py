@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from sesurgery import pipeline
+from sesurgery.networks import checkpoint
 
 SPEC = """\
 version: 1
@@ -61,3 +63,17 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(SPEC)
     return tmp_path
+
+
+@pytest.fixture
+def give_other_weights() -> Callable[[Path], None]:
+    """Give a run other weights, as training on another machine or to another end would."""
+
+    def give(folder: Path) -> None:
+        run = checkpoint.read(folder, pipeline.catalogs())
+        with torch.no_grad():
+            for parameter in run.network.parameters():
+                parameter.mul_(1.01)
+        checkpoint.save(folder, run.network, run.spec, run.plan, run.manifest.command, run.manifest.details)
+
+    return give

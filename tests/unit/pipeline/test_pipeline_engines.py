@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +29,6 @@ net (float[batch, 1, 4, 4] x) => (float[batch, 1, 4, 4] y)
 """
 
 
-def train_again() -> None:
-    shutil.rmtree(RUN / "train")
-    pipeline.train(RUN)
-
-
 def test_the_chain_of_parents_leads_from_an_engine_to_the_weights(here):
     weights = read_manifest(RUN / "weights.safetensors")
     chain = [FP16]
@@ -51,12 +45,12 @@ def test_the_chain_of_parents_leads_from_an_engine_to_the_weights(here):
     assert read_manifest(Path("export/tiny.onnx")).parents[0].sha256 == weights.sha256
 
 
-def test_an_export_is_kept_while_the_weights_are_the_same(here):
+def test_an_export_is_kept_while_the_weights_are_the_same(here, give_other_weights):
     before = Path("export/tiny.onnx").stat().st_mtime_ns
     kept = pipeline.export(RUN, Workspace(), again=False)
     assert kept.worst is None
     assert Path("export/tiny.onnx").stat().st_mtime_ns == before
-    train_again()
+    give_other_weights(RUN)
     renewed = pipeline.export(RUN, Workspace(), again=False)
     assert renewed.worst is not None
     assert Path("export/tiny.onnx").stat().st_mtime_ns > before
@@ -116,8 +110,8 @@ def test_an_engine_of_the_trained_weights_passes(engine, here):
 
 
 @pytest.mark.parametrize("engine", [FP32, FP16], ids=["fp32", "fp16"])
-def test_an_engine_from_before_a_second_training_is_refused(engine, here):
-    train_again()
+def test_an_engine_from_before_a_second_training_is_refused(engine, here, give_other_weights):
+    give_other_weights(RUN)
     with pytest.raises(
         SesurgeryError, match=r"SE401.*was not built from the weights that runs/tiny holds now"
     ) as caught:
@@ -151,9 +145,9 @@ def test_bench_builds_the_plain_engine_once_and_takes_it_again(here):
     assert first.against.stat().st_mtime_ns == before
 
 
-def test_bench_builds_a_stale_plain_engine_anew(here):
+def test_bench_builds_a_stale_plain_engine_anew(here, give_other_weights):
     before = pipeline.bench(FP32, Workspace()).against.read_bytes()
-    train_again()
+    give_other_weights(RUN)
     pipeline.build_engines(RUN, Workspace())
     assert pipeline.bench(FP32, Workspace()).against.read_bytes() != before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -144,9 +145,10 @@ def test_an_onnx_file_that_came_from_no_run_is_refused(here: Path) -> None:
         pipeline.build_engines(Path("foreign.onnx"), Workspace(), (pipeline.engine(WANTED),))
 
 
-def test_an_onnx_file_of_weights_that_are_gone_is_refused(here: Path) -> None:
-    shutil.rmtree(RUN / "train")
-    pipeline.train(RUN)
+def test_an_onnx_file_of_weights_that_are_gone_is_refused(
+    here: Path, give_other_weights: Callable[[Path], None]
+) -> None:
+    give_other_weights(RUN)
     with pytest.raises(SesurgeryError, match=r"SE401.*was not exported from the weights that runs/tiny holds now"):
         pipeline.build_engines(Path("export/tiny.onnx"), Workspace(), (pipeline.engine(WANTED),), again=True)
 

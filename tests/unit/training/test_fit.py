@@ -166,3 +166,14 @@ def test_a_loss_that_is_no_number_ends_training(
     with pytest.raises(SesurgeryError, match=r"SE502.*loss is nan in epoch 1"):
         fit(make_net(), broken, make_recipe(), tmp_path)
     assert [str(warning.message) for warning in recwarn if issubclass(warning.category, UserWarning)] == []
+
+
+def test_a_held_out_loss_that_is_no_number_ends_training_too(
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    images = data.held_out.images.clone()
+    images[0] = float("nan")
+    broken = Data(data.train, Split(images, data.held_out.labels), data.classes, "")
+    with pytest.raises(SesurgeryError, match=r"SE502.*the held-out loss is nan in epoch 1.*last.ckpt holds .*epoch 0"):
+        fit(make_net(), broken, make_recipe(), tmp_path)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["sesurgery"]["history"] == []

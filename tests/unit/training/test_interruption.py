@@ -19,8 +19,8 @@ Recipe = Callable[..., Train]
 Beat = Callable[[str, int, int], None]
 
 
-def press_in(epoch: int, phase: str, times: int = 1) -> Beat:
-    """A heartbeat that presses ^C at the first batch of a phase of an epoch."""
+def press_in(epoch: int, phase: str, times: int = 1, number: int = signal.SIGINT) -> Beat:
+    """A heartbeat that presses ^C, or sends another signal, at the first batch of a phase of an epoch."""
     begun = 0
 
     def beat(now: str, done: int, of: int) -> None:
@@ -28,16 +28,17 @@ def press_in(epoch: int, phase: str, times: int = 1) -> Beat:
         begun += now == "train" and done == 1
         if (now, begun, done) == (phase, epoch, 1):
             for _ in range(times):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
 
     return beat
 
 
 @pytest.fixture(autouse=True)
 def _handler_as_before() -> object:
-    before = signal.getsignal(signal.SIGINT)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
     yield
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_in_the_first_epoch_it_leaves_a_checkpoint_to_resume_from(
@@ -81,6 +82,17 @@ def test_the_second_one_stops_at_once(
 ) -> None:
     stopped = fit(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(2, phase, times=2))
     assert (len(stopped.epochs), stopped.interrupted) == (finished, True)
+    resumed = fit(make_net(), data, make_recipe(), tmp_path, resume=True)
+    assert len(resumed.epochs) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("phase", ["train", "evaluate"])
+def test_another_signal_that_ends_processes_does_what_control_c_does(
+    number: int, phase: str, data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    stopped = fit(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(2, phase, number=number))
+    assert (len(stopped.epochs), stopped.signal) == (1 if phase == "train" else 2, number)
     resumed = fit(make_net(), data, make_recipe(), tmp_path, resume=True)
     assert len(resumed.epochs) == 3
 
