@@ -141,6 +141,8 @@ def valid(folder: Path) -> dict[str, str]:
 def judge(verb: Verb, folder: Path, before: dict[str, str], code: int, allowed: tuple[int, ...]) -> list[str]:
     """What is wrong with a workspace after a command was ended in it; the command is given again."""
     wrong = [] if code in allowed else [f"exit {code}"]
+    log = folder.with_name(folder.name + ".log")
+    wrong += ["a traceback"] if log.is_file() and "Traceback" in log.read_text() else []
     lost = sorted(before.keys() - valid(folder).keys())
     # An export or an engine that was being replaced is made again by the same command, and refused until then.
     wrong += [f"{path} lost" for path in lost if path.startswith("runs/")]
@@ -150,7 +152,7 @@ def judge(verb: Verb, folder: Path, before: dict[str, str], code: int, allowed: 
         again = ended(started(verb.resume, folder))
         if again == 1:
             # It had ended well: a trained run is not trained again unasked.
-            again = 0 if "is trained already" in folder.with_name(folder.name + ".log").read_text() else 1
+            again = 0 if "is trained already" in log.read_text() else 1
     if again:
         wrong.append(f"given again: exit {again}")
     wrong += [f"{path} not made again" for path in lost if path not in valid(folder)]

@@ -25,7 +25,7 @@ from sesurgery.paths import inside
 Kind = Literal["run", "onnx", "engine", "report"]
 Detail = str | int | float | bool | None | tuple["Detail", ...] | Mapping[str, "Detail"]
 
-BUSY = ".busy"
+BUSY = ".busy.lock"
 PACKAGES = (
     "torch",
     "torchvision",

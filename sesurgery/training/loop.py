@@ -22,6 +22,7 @@ from sesurgery.training.machine import company, devices, settings
 from sesurgery.training.module import Classifier
 from sesurgery.training.quiet import quiet_lightning
 from sesurgery.training.record import Heartbeat, Progress, Recorder
+from sesurgery.training.saving import Straight
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def fit(
             enable_model_summary=False,
             enable_progress_bar=False,
             num_sanity_val_steps=0,
+            plugins=[Straight()],
             **devices(recipe.batch_size),
         )
         if not resume:

@@ -86,6 +86,7 @@ def test_the_verbs_work_one_after_the_other_with_nothing_named(folder):
     assert files(folder / "export") == ["tiny.fp16.onnx", "tiny.onnx", "tiny.plain.fp16.onnx", "tiny.plain.onnx"]
     assert files(folder / "engines") == ["tiny.onnxruntime.fp16.onnx", "tiny.plain.onnxruntime.fp16.onnx"]
     assert files(folder / "runs" / "tiny") == [
+        "applied.safetensors",
         "interface.json",
         "plan.json",
         "report.html",
@@ -123,7 +124,8 @@ def test_run_twice_in_one_folder_keeps_both_runs(folder):
     ]
 
 
-def test_control_c_in_training_exits_130_and_resume_goes_on_to_the_end(folder):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_training_has_its_exit_code_and_resume_goes_on_to_the_end(number, code, folder):
     epochs = 40
     (folder / "specs" / "tiny.yaml").write_text(SPEC.replace("epochs: 2", f"epochs: {epochs}"))
     sesurgery(folder, "apply", "specs/tiny.yaml")
@@ -134,10 +136,10 @@ def test_control_c_in_training_exits_130_and_resume_goes_on_to_the_end(folder):
     for line in process.stderr:
         lines.append(line)
         if line.startswith("epoch  2/"):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert out == ""
     assert "Traceback" not in err
     last = err.splitlines()[-1]
