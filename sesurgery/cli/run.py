@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from sesurgery.cli.console import spec_of, talking
-from sesurgery.cli.exits import INTERRUPTED
 from sesurgery.cli.signals import Stopped
 from sesurgery.diagnostics import CheckFailed
 

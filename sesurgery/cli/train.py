@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from sesurgery.cli.console import newest, spec_of, talking, trust
-from sesurgery.cli.exits import INTERRUPTED
 from sesurgery.cli.signals import Stopped
 
 

@@ -10,8 +10,8 @@ import onnx
 import torch
 from torch import nn
 
-from sesurgery.diagnostics import fail, first_line
 from sesurgery import temporaries
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.spec.model import Export
 from sesurgery.surgeons.exporting import exportable_attention, quiet_exporter

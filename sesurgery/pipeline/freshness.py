@@ -15,7 +15,6 @@ from sesurgery.artifacts import Manifest, digest_file, digest_text, require_inta
 from sesurgery.backends.base import Backend
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.onnxgraph import io as onnx_io
-import onnx as onnx_library
 from sesurgery.serving.home import INGREDIENTS, here
 from sesurgery.spec.model import Engine
 

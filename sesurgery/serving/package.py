@@ -21,8 +21,8 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from sesurgery.artifacts import Manifest, belonging, describe, digest_file, locked, write_text
 from sesurgery import temporaries
+from sesurgery.artifacts import Manifest, belonging, describe, digest_file, locked, write_text
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.paths import inside, plain_name
