@@ -138,6 +138,8 @@ class Backend(ABC):
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
     int8_activations: ClassVar[Literal["int8", "uint8"]] = "int8"
     """The type of activations that its integer kernels take."""
+    wide_sums: ClassVar[str | None] = None
+    """Why no processor that its engines are for adds pairs of 8-bit products in 16 bits; None where one may."""
     uniform: ClassVar[tuple[Precision, ...]] = ()
     """Precisions in which it computes the whole network, also what the file keeps in fp32."""
     source: ClassVar[Source] = "onnx"

@@ -147,7 +147,8 @@ def build_engine(
                 "seconds": report.seconds,
                 "convolutions": dict(report.convolutions),
                 "notes": list(report.notes),
-                "kept_fp32": [] if wanted.precision in backend.uniform else _kept_fp32(source),
+                "kept_fp32": [] if wanted.precision in backend.uniform else _of_source(source, "kept_fp32", []),
+                **({"int8_weights": _of_source(source, "int8_weights", None)} if wanted.precision == "int8" else {}),
                 INGREDIENTS: ingredients,
                 **extra,
             },
@@ -164,9 +165,9 @@ def target_of(onnx: Path, wanted: Engine, workspace: Workspace) -> Path:
     return workspace.engines / f"{onnx.stem}.{kind}{wanted.backend.options.suffix}"
 
 
-def _kept_fp32(source: Path) -> object:
-    """The nodes that stayed fp32 with the reason, as the file that the engine was built of tells."""
-    return read_manifest(source).details.get("kept_fp32", []) if manifest_path(source).is_file() else []
+def _of_source(source: Path, key: str, default: object) -> object:
+    """What the manifest of the file that an engine was built of tells: the nodes that stayed fp32, say."""
+    return read_manifest(source).details.get(key, default) if manifest_path(source).is_file() else default
 
 
 def kept(target: Path) -> Built:

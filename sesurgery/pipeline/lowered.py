@@ -26,7 +26,7 @@ from sesurgery.lowering.precision.half import SAFE, Precision
 from sesurgery.lowering.precision.ranges import measure
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.batch import for_one_sample
-from sesurgery.pipeline import calibration
+from sesurgery.pipeline import calibration, weight_bits
 from sesurgery.pipeline.talk import Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec.model import Calibration, Engine
@@ -59,7 +59,8 @@ def lowered(
 ) -> Path:
     """The file as the engine is built from it: itself where nothing changes, else a file of its own in export/.
 
-    Raises SE402 where int8 has no samples, SE602 where a pass cannot start, SE607 where one breaks its promise.
+    Raises SE402 where int8 has no samples, SE602 where a pass cannot start, SE607 where one breaks its promise, and
+    SE605 where integer kernels here do not compute what an int8 file says.
     """
     backend: Backend = wanted.backend.options
     names = passes_for(backend, wanted, lowering)
@@ -171,11 +172,20 @@ def _precise(
     if wanted.precision == "int8":
         talk.say(f"calibrating by {wanted.calibration.method} on {source}")
         backend: Backend = wanted.backend.options
+        chosen = weight_bits.choose(backend, wanted.calibration.weights)
+        talk.say(str(chosen))
         ranges = quantize.ranges_of(model, feeds, wanted.calibration.method)
-        step: Pass = quantize.Quantize(ranges, backend.int8_activations)
+        step: Pass = quantize.Quantize(ranges, backend.int8_activations, chosen.bits)
         done = lower(model, [step], verify=feeds[:JUDGED])
         difference = done.differences.get(name_of(step))
-        return done, {**details, "method": wanted.calibration.method, "difference": difference}
+        proof = weight_bits.prove_kernels(wanted.backend.name, backend, done.model, feeds[:JUDGED], chosen.bits)
+        talk.say(f"integer kernels: {proof}")
+        return done, {
+            **details,
+            "method": wanted.calibration.method,
+            "difference": difference,
+            "int8_weights": {"bits": chosen.bits, "why": chosen.why, "kernels": str(proof)},
+        }
     reaches = {}
     if found:
         talk.say(f"looking for values too large for fp16 in {source}")
@@ -191,12 +201,16 @@ def _precise(
 def _kind(wanted: Engine, changed: bool, single: bool) -> str:
     """What tells this file from others of the network: its backend only where that makes a difference."""
     own = (wanted.calibration, wanted.io, wanted.converter) != (Calibration(), "keep", "sesurgery")
-    unsigned = wanted.precision == "int8" and wanted.backend.options.int8_activations != "int8"
-    apart = changed or own or unsigned
+    apart = changed or own or (wanted.precision == "int8" and not _for_any(wanted.backend.options))
     parts = [wanted.backend.name if apart else None, wanted.precision, wanted.name if own else None]
     if single:
         parts.append("batch1")
     return ".".join(part for part in parts if part)
+
+
+def _for_any(backend: Backend) -> bool:
+    """Whether an int8 file for this backend is one that every backend computes rightly: signed, weights in 7 bits."""
+    return backend.int8_activations == "int8" and backend.wide_sums is None
 
 
 def _plain(details: Mapping[str, object]) -> dict[str, Any]:

@@ -247,6 +247,9 @@ class Calibration(Frozen):
     method: Literal["minmax", "entropy", "percentile"] = Field(
         "minmax", description="the range of a tensor: all of it, the one that loses least, or 99.99 % of its values"
     )
+    weights: Literal[7, 8, "auto"] = Field(
+        "auto", description="bits of int8 weights: 7 are right on every processor, 8 where none adds pairs in 16 bits"
+    )
 
 
 def _profiles(shapes: tuple[str, ...]) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class NvidiaBackend(Backend):
     precisions = ("fp32", "fp16", "bf16", "int8")
     # NVIDIA: a plan is to be treated as a program, whoever deserialises it.
     native = True
+    wide_sums = "a GPU adds products of 8-bit values in 32 bits"
     module: ClassVar[str]
     title: ClassVar[str]
     install: ClassVar[str]

@@ -13,7 +13,14 @@ Where the pairs stand, and why:
 - The first convolution as well: its input is rounded to 1/127 of the largest value, less than a camera's own step.
 - Activations are signed with zero point 0, and biases stay fp32: TensorRT takes nothing else. ONNX Runtime on x86 has
   integer kernels for unsigned activations alone: for it they have zero point 128, which is the same numbers.
-- Weights are signed, with one scale an output channel.
+- Weights are signed, with one scale an output channel. They take 7 bits, -64 to 64, where the file is for any processor.
+
+Why 7: without VNNI, AMX or Arm's dot products an integer kernel multiplies unsigned by signed bytes and adds two products
+in 16 bits (`vpmaddubsw`), which saturates beyond -32,768 and 32,767. An activation is at most 255 (signed ones are shifted by 128
+for these kernels), so a pair of 8-bit weights reaches 255 x 127 x 2 = 64,770, twice what there is room for. A pair of
+7-bit weights reaches 255 x 64 x 2 = 32,640 at most, and so no pair of any file written this way saturates, whatever the
+network and the samples are. What is added to a pair after that is added in 32 bits. The price is half a step more of
+rounding a weight (docs/engines.md has what it costs). `ensures` looks at every weight that was written.
 
 The ranges come from real samples (`_calibration.calibrate`). A range that no sample made cannot be made up.
 """
@@ -57,6 +64,9 @@ OPTIONS = {
 
 ACTIVATIONS = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
 ZERO_POINTS = {int(TensorProto.INT8): 0, int(TensorProto.UINT8): 128}
+WeightBits = Literal[7, 8]
+LARGEST: Mapping[WeightBits, int] = {7: 64, 8: 127}
+"""The largest absolute value of a written weight."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,8 @@ class Quantize(Pass):
     """Compute convolutions and linear layers outside the gates in int8. An edit for every float node.
 
     `ranges` holds the smallest and the largest value to tell apart, by the name of each value in this very model.
-    `activations` is the type of values between layers.
+    `activations` is the type of values between layers, `weights` the bits of weights: 8 only where no processor that
+    the file is for adds pairs of products in 16 bits.
     """
 
     after: ClassVar[tuple[str, ...]] = (
@@ -76,6 +87,7 @@ class Quantize(Pass):
 
     ranges: Mapping[str, Range] = field(default_factory=dict)
     activations: Literal["int8", "uint8"] = "int8"
+    weights: WeightBits = 7
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         if (found := obstacle(model)) is not None:
@@ -124,6 +136,8 @@ class Quantize(Pass):
                 return f"{node.op_type} {node.name!r} computes in int8, though it was to be left alone"
             if node.op_type in PAIR and not _is_central(node, now):
                 return f"{node.op_type} {node.name!r} has a zero point that is not in the middle"
+            if node.name in wanted and (most := _largest_weight(node, now)) > LARGEST[self.weights]:
+                return f"{node.op_type} {node.name!r} has a weight of {most}, beyond {self.weights} bits"
         if [*before.graph.input, *before.graph.output] != [*after.graph.input, *after.graph.output]:
             return "an input or output has another name, type or shape"
         return None
@@ -133,7 +147,7 @@ class Quantize(Pass):
         quantizer = QDQQuantizer(
             model,
             True,  # a scale for every output channel of weights
-            False,
+            self.weights == 7,  # the library's reduce_range: -64 to 64
             QuantType.QInt8,
             ACTIVATIONS[self.activations],
             TensorsData(CalibrationMethod.MinMax, ranges),
@@ -170,6 +184,11 @@ def is_dequantized(value: str, flow: Dataflow) -> bool:
 def _is_central(node: NodeProto, flow: Dataflow) -> bool:
     point = flow.constant(node.input[2])
     return point is not None and bool(np.all(point == ZERO_POINTS[flow.dtype(node.input[2])]))
+
+
+def _largest_weight(node: NodeProto, flow: Dataflow) -> int:
+    weights = flow.constant(flow.producer[node.input[1]].input[0])
+    return 0 if weights is None or not weights.size else int(np.abs(weights.astype(np.int16)).max())
 
 
 def ranges_of(model: onnx.ModelProto, samples: Sequence[Feeds], method: Method) -> dict[str, Range]:
