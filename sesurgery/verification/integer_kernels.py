@@ -1,10 +1,12 @@
 """Do an engine's integer kernels compute what its file says? Each quantized layer beside the same layer in float.
 
 A file in Q/DQ form has one meaning, which ONNX Runtime computes in float when it may rewrite nothing. From that run come
-the 8-bit values that each quantized layer reads and makes on real samples. The layers are then cut out, each between
-an input and an output of its own, and built by the engine's backend. So every layer gets the very numbers that it has
-in float, and what it does with them is its own doing: differences do not add up along the network, and the first
-layer that parts is the first that is wrong.
+the values that each quantized layer reads and makes on real samples. The layers are then cut out with their pairs, each
+between an input and an output of its own, and built by the engine's backend. So every layer gets the very numbers that
+it has in float, and what it does with them is its own doing: differences do not add up along the network, and the first
+layer that parts is the first that is wrong. Inputs and outputs are float, as the values around a pair are: which 8-bit
+type stands in between is the backend's choice, as in the engine (OpenVINO's kernels take other values from an input
+that is signed already than from a pair that it may shift).
 
 How far apart rounding can bring the two, in steps of the 8-bit output: an integer kernel adds whole products, so its
 sum is exact. Two things differ. Float adds in 24 bits and a kernel may round the bias to a whole product, which shifts
@@ -77,20 +79,30 @@ class IntegerReport:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A node with constant weights whose factors are dequantized; `reads` and `makes` are the values around it, `then` its quantizer."""
+    """A node with constant weights between pairs; `behind` is empty where its output stays float.
+
+    `step` is what one of 8 bits is worth in its output, None where that is float.
+    """
 
     node: NodeProto
-    before: NodeProto
+    before: tuple[NodeProto, NodeProto]
     weight: NodeProto
-    then: NodeProto | None
+    behind: tuple[NodeProto, ...]
+    step: float | None
 
     @property
     def reads(self) -> str:
-        return self.before.input[0]
+        return self.before[1].output[0]
 
     @property
     def makes(self) -> str:
-        return (self.then or self.node).output[0]
+        return (self.node, *self.behind)[-1].output[0]
+
+    def steps(self, expected: NDArray[np.generic], found: NDArray[np.generic]) -> float:
+        """The largest difference; of a float output, a step is a part of its largest value."""
+        gap = float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
+        step = self.step or float(np.abs(expected).max(initial=0.0)) / STEPS
+        return gap / step if step else gap
 
 
 def compare_kernels(backend: Backend, model: onnx.ModelProto, samples: Sequence[Feeds]) -> IntegerReport:
@@ -112,7 +124,7 @@ def compare_kernels(backend: Backend, model: onnx.ModelProto, samples: Sequence[
         with backend.load(engine) as runner:
             for index in range(len(samples)):
                 found = runner.infer({f"in{at}": values[layer.reads][index] for at, layer in enumerate(layers)})
-                gaps = [_steps(values[layer.makes][index], found[f"out{at}"]) for at, layer in enumerate(layers)]
+                gaps = [layer.steps(values[layer.makes][index], found[f"out{at}"]) for at, layer in enumerate(layers)]
                 worst = np.maximum(worst, gaps)
     return IntegerReport(
         tuple(
@@ -130,16 +142,31 @@ def _layers(flow: Dataflow) -> list[_Layer]:
             readers.setdefault(name, []).append(node)
     found = []
     for node in flow.nodes:
-        pairs = [flow.producer.get(name) for name in node.input[:2]]
-        before, weight = pairs if len(pairs) == 2 else (None, None)
-        if before is None or weight is None or {before.op_type, weight.op_type} != {"DequantizeLinear"}:
+        factors = [flow.producer.get(name) for name in node.input[:2]]
+        if len(factors) < 2 or any(factor is None or factor.op_type != "DequantizeLinear" for factor in factors):
             continue
-        if any(name not in flow.weights for name in (weight.input[0], *filter(None, node.input[2:]))):
+        first, weight = (factor for factor in factors if factor is not None)
+        quantizer = flow.producer.get(first.input[0])
+        if quantizer is None or any(
+            name not in flow.weights for name in (weight.input[0], *filter(None, node.input[2:]))
+        ):
             continue
-        after = readers.get(node.output[0], [])
-        alone = len(after) == 1 and after[0].op_type == "QuantizeLinear"
-        found.append(_Layer(node, before, weight, after[0] if alone else None))
+        behind = _pair_behind(node.output[0], readers)
+        step = flow.constant(behind[0].input[1]) if behind else None
+        found.append(_Layer(node, (quantizer, first), weight, behind, None if step is None else float(np.max(step))))
     return found
+
+
+def _pair_behind(value: str, readers: Mapping[str, list[NodeProto]]) -> tuple[NodeProto, ...]:
+    """The pair that alone reads a value, or nothing."""
+    pair: list[NodeProto] = []
+    for operator in ("QuantizeLinear", "DequantizeLinear"):
+        after = readers.get(value, [])
+        if len(after) != 1 or after[0].op_type != operator:
+            return ()
+        pair.append(after[0])
+        value = after[0].output[0]
+    return tuple(pair)
 
 
 def _in_float(
@@ -157,23 +184,17 @@ def _in_float(
 def _cut_out(
     model: onnx.ModelProto, flow: Dataflow, layers: Sequence[_Layer], values: Mapping[str, NDArray[np.generic]]
 ) -> onnx.ModelProto:
-    """The layers side by side, each between an input and an output of its own, in the shapes of one sample."""
+    """The layers with their pairs side by side, each between an input and an output, in the shapes of one sample."""
     graph = onnx.GraphProto(name="layers")
     for at, layer in enumerate(layers):
-        before, weight, node = NodeProto(), NodeProto(), NodeProto()
-        before.CopyFrom(layer.before)
-        weight.CopyFrom(layer.weight)
-        node.CopyFrom(layer.node)
-        before.name, weight.name = f"before{at}", f"weight{at}"
-        before.input[0], before.output[0], weight.output[0] = f"in{at}", f"read{at}", f"factor{at}"
-        node.input[:2] = [f"read{at}", f"factor{at}"]
-        node.output[0] = f"out{at}" if layer.then is None else f"made{at}"
-        graph.node.extend([before, weight, node])
-        if layer.then is not None:
-            then = NodeProto()
-            then.CopyFrom(layer.then)
-            then.name, then.input[0], then.output[0] = f"then{at}", f"made{at}", f"out{at}"
-            graph.node.append(then)
+        value = f"in{at}"
+        for node in layer.before:
+            value = _copied(graph, node, value, at)
+        factor = _copied(graph, layer.weight, layer.weight.input[0], at)
+        value = _copied(graph, layer.node, value, at, factor)
+        for node in layer.behind:
+            value = _copied(graph, node, value, at)
+        graph.node[-1].output[0] = f"out{at}"
         for given, name, made in ((graph.input, f"in{at}", layer.reads), (graph.output, f"out{at}", layer.makes)):
             given.append(helper.make_tensor_value_info(name, flow.dtype(made), values[made][0].shape))
     needed = {name for node in graph.node for name in node.input}
@@ -181,10 +202,11 @@ def _cut_out(
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 
-def _steps(expected: NDArray[np.generic], found: NDArray[np.generic]) -> float:
-    """The largest difference in steps: of whole numbers one is a step, of floats a 127th of the largest value."""
-    gap = float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
-    if np.issubdtype(expected.dtype, np.integer):
-        return gap
-    reach = float(np.abs(expected).max(initial=0.0))
-    return gap * STEPS / reach if reach else gap
+def _copied(graph: onnx.GraphProto, node: NodeProto, value: str, at: int, factor: str | None = None) -> str:
+    """Add a copy that reads `value` (and `factor`) and belongs to layer `at`; the name of what it makes."""
+    copy = graph.node.add()
+    copy.CopyFrom(node)
+    copy.name, copy.input[0], copy.output[0] = f"{node.name}:{at}", value, f"{node.output[0]}:{at}"
+    if factor is not None:
+        copy.input[1] = factor
+    return copy.output[0]

@@ -72,7 +72,8 @@ def test_onnxruntime_has_an_integer_kernel_for_every_int8_convolution() -> None:
 @no_rtx
 @no_openvino
 def test_one_file_builds_in_tensorrt_rtx_and_keeps_its_top1_in_onnxruntime_and_openvino() -> None:
-    built = build(RUN, backend="tensorrt-rtx", precision="int8")
+    # On a GPU 8 bits are right; this file is for processors too.
+    built = build(RUN, backend="tensorrt-rtx", precision="int8", calibration={"weights": 7}, name="any")
     # A gate's first projection is a sum after the spatial hoist, its second one a convolution.
     assert dict(built.report.convolutions) == {"int8": 21, "fp32": 9}
     source = Path(built.manifest.parents[0].path)
