@@ -43,7 +43,7 @@ def claim(
                 kind = "a folder" if path.is_dir() else "no regular file"
                 raise fail("SE405", f"{path.as_posix()} is {kind}", "name a file with -o")
             if path not in own and not force:
-                text = f"{path.as_posix()} is there already, and is not what this program wrote"
+                text = f"{path.as_posix()} is already there, and is not this program's to replace"
                 raise fail("SE405", text, "give the result another name with -o, or replace the file with --force")
 
 

@@ -47,7 +47,7 @@ def test_our_own_that_was_changed_since_needs_force(here):
 
 def test_a_file_of_somebody_else_needs_force(here):
     Path("notes.txt").write_text("notes")
-    assert "notes.txt is there already, and is not what this program wrote" in refused(Path("notes.txt"))
+    assert "notes.txt is already there, and is not this program's to replace" in refused(Path("notes.txt"))
     claim(Path("notes.txt"), force=True)
 
 
@@ -64,14 +64,14 @@ def test_what_is_needed_is_never_written_over(here):
 
 def test_a_file_beside_counts_as_the_target_does(here):
     Path("x.data").write_text("weights of somebody else")
-    assert "x.data is there already" in refused(Path("x"), beside=[Path("x.data")])
+    assert "x.data is already there" in refused(Path("x"), beside=[Path("x.data")])
     refused(Path("x"), beside=[Path("x.data")], needs=[Path("x.data")], force=True)
     claim(ours(Path("x"), (Path("x.data"),)), beside=[Path("x.data")])
 
 
 def test_a_manifest_that_is_none_is_not_written_over(here):
     manifest_path(Path("x")).write_text("notes")
-    assert "x.manifest.json is there already" in refused(Path("x"))
+    assert "x.manifest.json is already there" in refused(Path("x"))
 
 
 def test_a_folder_and_a_device_are_no_files(here):
@@ -89,4 +89,4 @@ def test_a_mark_tells_our_text_files(here):
     Path("a.svg").write_text('<svg class="sesurgery">')
     Path("b.svg").write_text("<svg>")
     claim(Path("a.svg"), ours=marked('class="sesurgery"'))
-    assert "b.svg is there already" in refused(Path("b.svg"), ours=marked('class="sesurgery"'))
+    assert "b.svg is already there" in refused(Path("b.svg"), ours=marked('class="sesurgery"'))

@@ -230,7 +230,7 @@ def test_lower_writes_another_file_and_compares(empty):
 def test_lower_does_not_write_over_what_it_reads(empty):
     squeezed("theirs.onnx")
     before = Path("theirs.onnx").read_bytes()
-    with pytest.raises(SesurgeryError, match=r"SE405.*theirs\.onnx is the file to be lowered"):
+    with pytest.raises(SesurgeryError, match=r"SE405.*theirs\.onnx is needed to make what would be written there"):
         pipeline.lower(Path("theirs.onnx"), Path("./theirs.onnx"), "tensorrt-rtx")
     assert Path("theirs.onnx").read_bytes() == before
 
