@@ -30,6 +30,9 @@ def claim(
     `needs` are the files that the result is made from: they are refused whatever `force` says. What is there already
     has to be `ours` (by default: what its manifest describes, byte for byte), unless `force`.
     """
+    if target.is_dir():
+        # Of `.` and `..` there is no name that a file beside could be called by.
+        raise fail("SE405", f"{target.as_posix()} is a folder", "name a file with -o")
     by_manifest = ours is None
     own = _own(target) if ours is None else frozenset({target} if target.is_file() and ours(target) else ())
     needed = tuple(needs)

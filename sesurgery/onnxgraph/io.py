@@ -125,7 +125,7 @@ def size(path: Path) -> int:
 
 def data_path(path: Path) -> Path:
     """Where the weights of a file stand that is too large for one: `x.onnx` -> `x.onnx.data`."""
-    return path.with_name(path.name + ".data")
+    return path.parent / f"{path.name}.data"
 
 
 def _freed(model: onnx.ModelProto) -> bool:
