@@ -1,4 +1,4 @@
-"""How many bits the weights of an int8 file take, and the proof on samples that its kernels here are right with them."""
+"""How many bits the weights of an int8 file take, and the proof on samples that kernels here are right with them."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
 """Do an engine's integer kernels compute what its file says? Each quantized layer beside the same layer in float.
 
-A file in Q/DQ form has one meaning, which ONNX Runtime computes in float when it may rewrite nothing. From that run come
-the values that each quantized layer reads and makes on real samples. The layers are then cut out with their pairs, each
-between an input and an output of its own, and built by the engine's backend. So every layer gets the very numbers that
-it has in float, and what it does with them is its own doing: differences do not add up along the network, and the first
-layer that parts is the first that is wrong. Inputs and outputs are float, as the values around a pair are: which 8-bit
-type stands in between is the backend's choice, as in the engine (OpenVINO's kernels take other values from an input
-that is signed already than from a pair that it may shift).
+A file in Q/DQ form has one meaning, which ONNX Runtime computes in float when it may rewrite nothing. From that run
+come the values that each quantized layer reads and makes on real samples. The layers are then cut out with their
+pairs, each between an input and an output of its own, and built by the engine's backend. So every layer gets the very
+numbers that it has in float, and what it does with them is its own doing: differences do not add up along the network,
+and the first layer that parts is the first that is wrong. Inputs and outputs are float, as the values around a pair
+are: which 8-bit type stands in between is the backend's choice, as in the engine (OpenVINO's kernels treat an input
+that is signed already otherwise than a pair, which it may shift).
 
 How far apart rounding can bring the two, in steps of the 8-bit output: an integer kernel adds whole products, so its
 sum is exact. Two things differ. Float adds in 24 bits and a kernel may round the bias to a whole product, which shifts
 the sum by a small part of a step (a product is far smaller than a step); and then a sum next to the border between two
-steps is rounded one way here and the other way there, which makes one step of it. EXPLAINED leaves one more for sums whose
-products are as large as a step. A pair of products that saturates in 16 bits loses up to 32,003 products.
+steps is rounded one way here and the other way there, which makes one step of it. EXPLAINED leaves one more for sums
+whose products are as large as a step. A pair of products that saturates in 16 bits loses up to 32,003 products.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class IntegerReport:
     samples: int
 
     def __str__(self) -> str:
-        return f"{len(self.layers)} layers on {self.samples} samples are at most {self.largest:.2g} steps of 8 bits from float"
+        apart = f"at most {self.largest:.2g} steps of 8 bits from float"
+        return f"{len(self.layers)} layers on {self.samples} samples are {apart}"
 
     @property
     def largest(self) -> float:

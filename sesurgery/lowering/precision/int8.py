@@ -13,14 +13,15 @@ Where the pairs stand, and why:
 - The first convolution as well: its input is rounded to 1/127 of the largest value, less than a camera's own step.
 - Activations are signed with zero point 0, and biases stay fp32: TensorRT takes nothing else. ONNX Runtime on x86 has
   integer kernels for unsigned activations alone: for it they have zero point 128, which is the same numbers.
-- Weights are signed, with one scale an output channel. They take 7 bits, -64 to 64, where the file is for any processor.
+- Weights are signed, with one scale an output channel. They take 7 bits, -64 to 64, in a file for any processor.
 
-Why 7: without VNNI, AMX or Arm's dot products an integer kernel multiplies unsigned by signed bytes and adds two products
-in 16 bits (`vpmaddubsw`), which saturates beyond -32,768 and 32,767. An activation is at most 255 (signed ones are shifted by 128
-for these kernels), so a pair of 8-bit weights reaches 255 x 127 x 2 = 64,770, twice what there is room for. A pair of
-7-bit weights reaches 255 x 64 x 2 = 32,640 at most, and so no pair of any file written this way saturates, whatever the
-network and the samples are. What is added to a pair after that is added in 32 bits. The price is half a step more of
-rounding a weight (docs/engines.md has what it costs). `ensures` looks at every weight that was written.
+Why 7: without VNNI, AMX or Arm's dot products an integer kernel multiplies unsigned by signed bytes and adds two
+products in 16 bits (`vpmaddubsw`), which saturates beyond -32,768 and 32,767. An activation is at most 255 (signed ones
+are shifted by 128 for these kernels), so a pair of 8-bit weights reaches 255 x 127 x 2 = 64,770, twice what there is
+room for. A pair of 7-bit weights reaches 255 x 64 x 2 = 32,640 < 32,768 at most, and so no pair of any file written
+this way saturates, whatever the network and the samples are. What is added to a pair after that is added in 32 bits.
+The price is a step of weights that is twice as large (docs/engines.md has what it costs). `ensures` looks at every
+weight that was written.
 
 The ranges come from real samples (`_calibration.calibrate`). A range that no sample made cannot be made up.
 """
