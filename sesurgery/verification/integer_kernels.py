@@ -93,11 +93,11 @@ class _Layer:
 
     @property
     def reads(self) -> str:
-        return self.before[1].output[0]
+        return str(self.before[1].output[0])
 
     @property
     def makes(self) -> str:
-        return (self.node, *self.behind)[-1].output[0]
+        return str((self.node, *self.behind)[-1].output[0])
 
     def steps(self, expected: NDArray[np.generic], found: NDArray[np.generic]) -> float:
         """The largest difference; of a float output, a step is a part of its largest value."""
@@ -210,4 +210,4 @@ def _copied(graph: onnx.GraphProto, node: NodeProto, value: str, at: int, factor
     copy.name, copy.input[0], copy.output[0] = f"{node.name}:{at}", value, f"{node.output[0]}:{at}"
     if factor is not None:
         copy.input[1] = factor
-    return copy.output[0]
+    return str(copy.output[0])
