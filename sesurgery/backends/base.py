@@ -70,6 +70,8 @@ class BuildOptions:
     batch: BatchRange = field(default_factory=BatchRange)
     profiles: tuple[Profile, ...] = ()
     threads: int | None = None
+    as_exported: bool = False
+    """Without what the backend itself does to gates (`Backend.rewrites`): what anybody gets from the compiler."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,8 @@ class Backend(ABC):
     """Lowering passes that pay for its engines, by measurement; a spec's `export: lowering:` says otherwise."""
     lowered: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16", "int8")
     """The precisions for which that was measured."""
+    rewrites: ClassVar[tuple[Precision, ...]] = ()
+    """The precisions in which `build` itself changes how gates are computed, passes or not."""
 
     @abstractmethod
     def probe(self) -> Capability:

@@ -77,6 +77,7 @@ class OnnxRuntime(Backend):
     # docs/free_se.md has what each brings; the scaling itself is put right while it builds.
     passes = ("linear_to_conv", "hard_sigmoid", "squeeze_hoist", "squeeze_pool")
     lowered = ("fp32", "int8")
+    rewrites = ("fp32",)
 
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
 
@@ -121,7 +122,8 @@ class OnnxRuntime(Backend):
                 onnxruntime.InferenceSession(str(onnx), session_options, providers=[CPU])
                 if not large:
                     _bring_weights_in(written, onnx.parent)
-                if self.provider == "cpu" and not large and options.precision == "fp32":
+                improved = self.provider == "cpu" and not large and options.precision in self.rewrites
+                if improved and not options.as_exported:
                     notes += special.improve(written, onnx, session_options, options.batch)
             except Exception as error:  # its exceptions share no base class but Exception
                 raise fail("SE604", f"ONNX Runtime cannot build {onnx}: {error}") from error

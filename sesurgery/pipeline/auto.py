@@ -17,6 +17,7 @@ from sesurgery.backends.base import Array, Backend, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline import freshness, results
+from sesurgery.pipeline.bench import engine_file
 from sesurgery.pipeline.engines import AUTO, Built, build_engine, kept, made_of, target_of
 from sesurgery.pipeline.specs import backend_of, catalogs, engine
 from sesurgery.pipeline.talk import Talk
@@ -27,7 +28,7 @@ from sesurgery.profiles import parse_profile
 from sesurgery.serving.home import run_folder
 from sesurgery.spec.model import Engine, Latency, Parity, Tolerance
 from sesurgery.verification.estimates import Tax
-from sesurgery.verification.latency import race
+from sesurgery.verification.fresh_process import race
 from sesurgery.verification.parity import compare
 
 NOISE = 32
@@ -161,7 +162,7 @@ def _compare(built: Built, onnx: Path, wanted: Engine) -> tuple[float, str | Non
 
 
 def _race(entrants: list[_Entrant], wanted: Engine, talk: Talk) -> tuple[_Entrant, list[Tried]]:
-    """Each engine against the best so far, in alternating rounds; the earlier stays where they cannot be told apart."""
+    """Each engine against the best so far; the earlier stays where they cannot be told apart."""
     best, lost = entrants[0], []
     folder = _run(best.built)
     spec = checkpoint.read_spec(folder, catalogs()) if folder else None
@@ -171,16 +172,12 @@ def _race(entrants: list[_Entrant], wanted: Engine, talk: Talk) -> tuple[_Entran
     images = data_of(spec).held_out.images[: plan.batch].numpy() if spec else None
     for challenger in entrants[1:]:
         talk.say(f"racing {challenger.name} against {best.name}")
-        with (
-            backend_of(challenger.built.manifest).load(challenger.built.path, threads) as new,
-            backend_of(best.built.manifest).load(best.built.path, threads) as old,
-        ):
+        files = [engine_file(each.name, each.built.path, each.built.manifest, threads) for each in (challenger, best)]
+        with files[0].load() as new:
             feeds = {new.inputs[0].name: images} if images is not None else _noise(new, wanted, plan.batch)
-            report = race(new, old, feeds, plan, talk.progress, names=(challenger.name, best.name))
-        for doubt in report.warnings:
-            # What speaks of the tax of blocks is not about two engines of one network.
-            if doubt.startswith((challenger.name, best.name)):
-                talk.say(f"warning: {doubt}")
+        report = race(files, feeds, plan, talk.progress)
+        if report.doubt:
+            talk.say(f"warning: {challenger.name} against {best.name}: {report.doubt}")
         tax = report.tax
         if tax is None or report.baseline is None:
             raise RuntimeError("a race of two engines gives a ratio")

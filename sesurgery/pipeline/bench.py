@@ -1,14 +1,16 @@
-"""The verb `bench`: an engine raced against the plain network's engine."""
+"""The verb `bench`: an engine raced against the plain network's engine, and against its own network as exported."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sesurgery.artifacts import Manifest, digest_file, require_intact, write_text
-from sesurgery.backends.base import Backend
+from sesurgery.artifacts import Manifest, digest_file, manifest_path, read_manifest, require_intact, write_text
+from sesurgery.backends.base import Array, Backend
+from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
 from sesurgery.networks.export import INPUT
 from sesurgery.pipeline import freshness, results
@@ -20,17 +22,26 @@ from sesurgery.pipeline.verify import run_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.reports.model import LatencySection
 from sesurgery.serving.home import require_at_home
-from sesurgery.verification.latency import race
+from sesurgery.spec.model import Latency
+from sesurgery.verification.fresh_process import EngineFile, race
+
+OURS, PLAIN, AS_EXPORTED = "with blocks", "without", "as exported"
 
 
 @dataclass(frozen=True)
 class Benched:
-    """A race between two engines."""
+    """A race an asked batch. `as_exported` is None where there is nothing that lowering did."""
 
     engine: Path
     against: Path
     run: Path
-    section: LatencySection
+    sections: tuple[LatencySection, ...]
+    as_exported: Path | None = None
+
+    @property
+    def section(self) -> LatencySection:
+        """That of the first batch."""
+        return self.sections[0]
 
 
 def bench(
@@ -40,41 +51,66 @@ def bench(
     talk: Talk | None = None,
     *,
     foreign: bool = False,
+    batches: tuple[int, ...] = (),
+    processes: int | None = None,
+    as_exported: bool = True,
 ) -> Benched:
     """Time an engine against another one, by default the plain network's of the same backend and precision.
 
-    The plain network's engine is built where it is missing or stale. Raises SE603 where one of them cannot run here and
-    SE401 where the run was trained again after one of them was built.
+    Beside it runs the engine of the same network as exported, unless another rival was named. Both are built where they
+    are missing or stale. `batches` and `processes` stand for those of the run's spec. Raises SE603 where one of the
+    engines cannot run here and SE401 where the run was trained again after one of them was built.
     """
     talk = talk or Silent()
     manifest, folder = run_of(engine, foreign=foreign)
     spec = checkpoint.read_spec(folder, catalogs())
     weights = require_intact(folder / checkpoint.WEIGHTS).sha256
     freshness.require_current(engine, manifest, folder, weights)
-    backend = backend_of(manifest)
+    before = _as_exported(engine, folder, workspace, manifest, talk) if as_exported and against is None else None
     against = against or _plain(folder, workspace, manifest, talk)
     other = require_at_home(against, foreign=foreign)
     if other.details.get("run") == folder.as_posix():
         freshness.require_current(against, other, folder, weights)
-    rival = backend_of(other)
-    plan = spec.latency
-    images = data_of(spec).held_out.images[: plan.batch].numpy()
-    threads = plan.threads or len(os.sched_getaffinity(0))
-    with backend.load(engine, threads) as candidate, rival.load(against, threads) as baseline:
-        feeds = (
-            {candidate.inputs[0].name: images.astype(candidate.inputs[0].dtype)}
-            if candidate.inputs
-            else {INPUT: images}
-        )
-        report = race(candidate, baseline, feeds, plan, lambda what, done, total: talk.progress(what, done, total))
-        named = zip(report.engines, (candidate, baseline), strict=True)
-        parts = {timing.name: runner.timings(feeds, plan.repeats * plan.rounds) for timing, runner in named}
-    title = f"{manifest.details['backend']} {manifest.details['precision']}, batch {plan.batch}"
-    lines = [line for name, part in parts.items() if part is not None for line in (f"{name}, in parts:", str(part))]
-    section = LatencySection(title, f"{threads} CPU threads, the run alone, no transfers", report, tuple(lines))
-    measured = results.Latency(results.Of(manifest.sha256, weights), section)
+    threads = spec.latency.threads or len(os.sched_getaffinity(0))
+    files = [
+        engine_file(OURS, engine, manifest, threads),
+        engine_file(PLAIN, against, other, threads),
+    ]
+    if before is not None:
+        files.append(engine_file(AS_EXPORTED, before, read_manifest(before), threads))
+    images = data_of(spec).held_out.images
+    sections = []
+    for batch in batches or (spec.latency.batch,):
+        plan = spec.latency.model_copy(update={"batch": batch, "processes": processes or spec.latency.processes})
+        feeds = {INPUT: images[:batch].numpy()}
+        report = race(files, feeds, plan, talk.progress)
+        title = f"{manifest.details['backend']} {manifest.details['precision']}, batch {batch}"
+        mode = f"{threads} CPU threads, the run alone, no transfers"
+        sections.append(LatencySection(title, mode, report, _parts(files, feeds, plan)))
+    measured = results.Latency(results.Of(manifest.sha256, weights), tuple(sections))
     write_text(results.latency_file(folder, engine), results.dump(results.LATENCY, measured))
-    return Benched(engine, against, folder, section)
+    return Benched(engine, against, folder, tuple(sections), before)
+
+
+def engine_file(name: str, path: Path, manifest: Manifest, threads: int) -> EngineFile:
+    """An engine as a race takes it, under a name for the report."""
+    given: Any = engine_of(manifest).model_dump(mode="json", by_alias=True)
+    return EngineFile(name, path.as_posix(), given["backend"], threads)
+
+
+def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -> tuple[str, ...]:
+    """What copies, compute and start took of each engine, where an engine does not run in the host's memory."""
+    lines: list[str] = []
+    (images,) = feeds.values()
+    for file in files:
+        with file.load() as runner:
+            own = {info.name: images.astype(info.dtype) for info in runner.inputs} or feeds
+            part = runner.timings(own, plan.repeats * plan.rounds)
+        if part is None:
+            # What does not hold for the engine in question is not worth loading the others for.
+            break
+        lines += [f"{file.name}, in parts:", str(part)]
+    return tuple(lines)
 
 
 def _plain(folder: Path, workspace: Workspace, engine: Manifest, talk: Talk) -> Path:
@@ -93,6 +129,25 @@ def _plain(folder: Path, workspace: Workspace, engine: Manifest, talk: Talk) -> 
             return path
     (built,) = build_engines(folder, workspace, (engine_of(engine),), plain=True, talk=talk)
     return built.path
+
+
+def _as_exported(engine: Path, folder: Path, workspace: Workspace, manifest: Manifest, talk: Talk) -> Path | None:
+    """The engine of the same network without any lowering; None where that is the engine itself."""
+    if not (_was_lowered(manifest) or manifest.details["precision"] in backend_of(manifest).rewrites):
+        return None
+    try:
+        (built,) = build_engines(folder, workspace, (engine_of(manifest),), as_exported=True, talk=talk)
+    except SesurgeryError as error:
+        talk.say(f"the engine as exported is left out: {error.diagnostics[0].message}")
+        return None
+    return None if built.manifest.sha256 == manifest.sha256 else built.path
+
+
+def _was_lowered(manifest: Manifest) -> bool:
+    """Whether a pass changed the network that an engine was built of, as it or the file before it tells."""
+    files = [Path(parent.path) for parent in manifest.parents]
+    made = [manifest, *(read_manifest(path) for path in files if manifest_path(path).is_file())]
+    return any(each.details.get("lowered") for each in made)
 
 
 def can_run(backend: Backend) -> str | None:

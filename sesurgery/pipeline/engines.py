@@ -30,6 +30,8 @@ from sesurgery.spec.model import Batch, Calibration, Engine
 if TYPE_CHECKING:
     from sesurgery.pipeline.auto import Tried
 
+AS_EXPORTED = "as-exported"
+"""What the engine without any lowering is called."""
 AUTO = "auto"
 """The backend that is a choice among the others."""
 
@@ -54,12 +56,14 @@ def build_engines(
     engines: tuple[Engine, ...] = (),
     *,
     plain: bool = False,
+    as_exported: bool = False,
     again: bool = False,
     talk: Talk | None = None,
 ) -> tuple[Built, ...]:
     """Build engines of a run folder (exported where needed) or an ONNX file; default: those of the run's spec.
 
-    An engine that is up to date is kept, unless `again`.
+    An engine that is up to date is kept, unless `again`. With `as_exported` nothing is lowered, and each engine has a
+    name of its own: what the others are measured against.
     """
     talk = talk or Silent()
     lowering: tuple[str, ...] | None = None
@@ -79,9 +83,18 @@ def build_engines(
         onnx = exported.path
         if exported.worst is not None:
             talk.say(f"exported {onnx.as_posix()}, largest difference from the model {exported.worst:.2g}")
+    engines = engines or (engine(),)
+    if as_exported:
+        engines, lowering = tuple(map(_under_its_own_name, engines)), ()
     return tuple(
-        build_engine(onnx, wanted, workspace, talk, lowering, again=again) for wanted in engines or (engine(),)
+        build_engine(onnx, wanted, workspace, talk, lowering, as_exported=as_exported, again=again)
+        for wanted in engines
     )
+
+
+def _under_its_own_name(wanted: Engine) -> Engine:
+    asked = wanted.model_dump(mode="json", by_alias=True)
+    return engine({**asked, "name": f"{wanted.name}-{AS_EXPORTED}" if wanted.name else AS_EXPORTED})
 
 
 def build_engine(
@@ -91,6 +104,7 @@ def build_engine(
     talk: Talk | None = None,
     lowering: tuple[str, ...] | None = None,
     *,
+    as_exported: bool = False,
     again: bool = False,
 ) -> Built:
     """Build one engine of an ONNX file, lowered by the passes named or else by those that pay for the backend.
@@ -109,6 +123,8 @@ def build_engine(
     target = target_of(onnx, wanted, workspace)
     require_possible(wanted, origin)
     ingredients = made_of(onnx, wanted, lowering)
+    if as_exported:
+        ingredients = {**ingredients, freshness.PASSES: AS_EXPORTED}
     why = "it was asked for" if again else freshness.stale(target, ingredients)
     if why is None:
         return kept(target)
@@ -118,13 +134,17 @@ def build_engine(
             wanted.precision,
             BatchRange(wanted.batch.min, wanted.batch.opt, wanted.batch.max),
             tuple(parse_profile(shapes) for shapes in wanted.shapes),
+            as_exported=as_exported,
         )
         extra: Mapping[str, object] = {}
         if backend.source == "network":
             source = onnx
             report, extra = build_from_network(backend, onnx, origin, target, options, talk, lowering)
         else:
-            source = lowered(Origin(onnx, origin), wanted, workspace, talk, lowering, command(onnx, wanted))
+            given = Origin(onnx, origin)
+            # A file of its own, beside that of the engine that it is measured against.
+            label = AS_EXPORTED if as_exported else None
+            source = lowered(given, wanted, workspace, talk, lowering, command(onnx, wanted), label=label)
             report = backend.build(source, target, options, talk.progress)
             extra = backend.facts(source)
         manifest = describe(
@@ -140,6 +160,7 @@ def build_engine(
             details={
                 "run": folder and folder.as_posix(),
                 "plain": bool(origin and origin.details.get("plain")),
+                "as_exported": as_exported,
                 "onnx": onnx.as_posix(),
                 "backend": wanted.backend.name,
                 "precision": wanted.precision,

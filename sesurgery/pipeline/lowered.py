@@ -56,8 +56,12 @@ def lowered(
     talk: Talk,
     lowering: tuple[str, ...] | None,
     command: str,
+    *,
+    label: str | None = None,
 ) -> Path:
     """The file as the engine is built from it: itself where nothing changes, else a file of its own in export/.
+
+    A `label` is part of that file's name.
 
     Raises SE402 where int8 has no samples, SE602 where a pass cannot start, SE607 where one breaks its promise, and
     SE605 where integer kernels here do not compute what an int8 file says.
@@ -94,7 +98,7 @@ def lowered(
     elif wanted.precision == "fp32" and single is None:
         return source.path
     precise, details = _precise(shaped.model, source.manifest, wanted, talk)
-    target = workspace.exports / f"{source.path.stem}.{_kind(wanted, bool(changed), single is not None)}.onnx"
+    target = workspace.exports / f"{source.path.stem}.{_kind(wanted, bool(changed), single is not None, label)}.onnx"
     # It is ours to make again, but not on what it is made from.
     needs = (*onnx_io.files(source.path), *((Path(wanted.calibration.file),) if wanted.calibration.file else ()))
     claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=True)
@@ -198,13 +202,14 @@ def _precise(
     return lower(model, [step]), details
 
 
-def _kind(wanted: Engine, changed: bool, single: bool) -> str:
+def _kind(wanted: Engine, changed: bool, single: bool, label: str | None) -> str:
     """What tells this file from others of the network: its backend only where that makes a difference."""
     own = (wanted.calibration, wanted.io, wanted.converter) != (Calibration(), "keep", "sesurgery")
     apart = changed or own or (wanted.precision == "int8" and not _for_any(wanted.backend.options))
     parts = [wanted.backend.name if apart else None, wanted.precision, wanted.name if own else None]
     if single:
         parts.append("batch1")
+    parts.append(label)
     return ".".join(part for part in parts if part)
 
 

@@ -13,7 +13,7 @@ from sesurgery.pipeline import results
 from sesurgery.pipeline.begun import TRAIN
 from sesurgery.pipeline.plan import site_costs
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.pipeline.workspace import Workspace
+from sesurgery.pipeline.workspace import Workspace, is_yardstick
 from sesurgery.reports import to_html, to_markdown
 from sesurgery.reports import to_json as report_to_json
 from sesurgery.reports.model import (
@@ -51,12 +51,10 @@ def write_report(folder: Path, workspace: Workspace) -> Reported:
 
 def assemble(run: Run, workspace: Workspace) -> RunReport:
     """The report of a run with its engines, their parity and their latency as far as they were measured."""
-    built = [(path, manifest) for path, manifest in workspace.built(run.folder) if not manifest.details.get("plain")]
+    built = [(path, manifest) for path, manifest in workspace.built(run.folder) if not is_yardstick(manifest)]
     latencies: list[LatencySection] = []
     for path, manifest in built:
-        section = results.latency_section(run.folder, path, manifest, run.manifest.sha256)
-        if section is not None:
-            latencies.append(section)
+        latencies += results.latency_sections(run.folder, path, manifest, run.manifest.sha256)
     files = [(run.folder / SPEC, "spec"), (run.folder / PLAN, "plan"), (run.folder / WEIGHTS, "weights")]
     files += [(path, "engine") for path, _ in workspace.built(run.folder)]
     return RunReport(

@@ -35,10 +35,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Latency:
-    """An engine raced against another one."""
+    """An engine raced against others, a section a batch."""
 
     of: Of
-    section: LatencySection
+    sections: tuple[LatencySection, ...]
 
 
 PARITY: TypeAdapter[Any] = TypeAdapter(Parity)
@@ -90,10 +90,10 @@ def files_of(engine: Path, manifest: Manifest) -> tuple[Path, ...]:
     return tuple(belonging(engine, manifest))
 
 
-def latency_section(run: Path, engine: Path, manifest: Manifest, weights: str) -> LatencySection | None:
-    """How fast an engine was found to be; None where that was measured of another one."""
+def latency_sections(run: Path, engine: Path, manifest: Manifest, weights: str) -> tuple[LatencySection, ...]:
+    """How fast an engine was found to be; nothing where that was measured of another one."""
     found = read(LATENCY, latency_file(run, engine))
-    return found.section if found and found.of == Of(manifest.sha256, weights) else None
+    return found.sections if found and found.of == Of(manifest.sha256, weights) else ()
 
 
 def engine_section(run: Path, engine: Path, manifest: Manifest, weights: str) -> EngineSection:

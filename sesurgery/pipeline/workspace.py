@@ -39,7 +39,7 @@ class Workspace:
 
     def newest_engine(self) -> Path:
         """The engine with blocks that was built last, one that can run here if there is any; raises SE402 for none."""
-        built = [(path, manifest) for path, manifest in self.built() if not manifest.details.get("plain")]
+        built = [(path, manifest) for path, manifest in self.built() if not is_yardstick(manifest)]
         runs = {name: not BACKENDS.load(name)().probe().runs for name in {_backend(manifest) for _, manifest in built}}
         runnable = [path for path, manifest in built if runs[_backend(manifest)]]
         found = _newest(runnable or [path for path, _ in built])
@@ -77,6 +77,11 @@ class Workspace:
             if untouched and not manifest.details.get("top1"):  # type: ignore[union-attr]
                 return folder
             number += 1
+
+
+def is_yardstick(manifest: Manifest) -> bool:
+    """Whether an engine is there for others to be measured against: the plain network's, or one as exported."""
+    return bool(manifest.details.get("plain") or manifest.details.get("as_exported"))
 
 
 def _backend(manifest: Manifest) -> str:

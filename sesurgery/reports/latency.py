@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from sesurgery.reports.model import LatencySection
-from sesurgery.reports.wording import change, fields, markdown, markdown_table, milliseconds, percent, text_table
+from sesurgery.reports.wording import (
+    change,
+    fields,
+    markdown,
+    markdown_table,
+    milliseconds,
+    percent,
+    plural,
+    text_table,
+)
+from sesurgery.verification.estimates import Tax
 from sesurgery.verification.latency import EngineTiming, LatencyReport
 
 COLUMNS = (
@@ -18,33 +28,66 @@ COLUMNS = (
 )
 
 
+TRTEXEC = {
+    "min": "min_seconds",
+    "max": "max_seconds",
+    "mean": "mean_seconds",
+    "median": "median_seconds",
+    "percentile(90%)": "p90_seconds",
+    "percentile(95%)": "p95_seconds",
+    "percentile(99%)": "p99_seconds",
+}
+"""What trtexec prints of a latency, by its names; it prints milliseconds, and queries a second for the throughput."""
+
+
 def to_text(section: LatencySection) -> str:
-    """The report for a terminal: statistics by line, engines by column, the tax, the warnings."""
+    """The report for a terminal: statistics by line, engines by column, the tax, the doubt."""
     report = section.report
     header, rows = table(report)
     turned = [["ms", *(row[0] for row in rows)]]
     turned += [[name, *(row[column] for row in rows)] for column, name in enumerate(header) if column]
     lines = [f"{section.title}: {protocol(section)}", *(f"  {line}" for line in text_table(turned))]
-    if report.tax:
-        lines.append(f"SE tax {tax_text(report)}")
+    lines += findings(report)
     lines += section.parts
-    return "\n".join(lines + [f"warning: {warning}" for warning in report.warnings]) + "\n"
+    return "\n".join([*lines, *filter(None, [report.doubt])]) + "\n"
 
 
 def to_markdown(section: LatencySection) -> str:
-    """The report as a Markdown section without its heading's level: table, tax, warnings."""
+    """The report as a Markdown section without its heading's level: table, tax, doubt."""
     lines = [f"{markdown(protocol(section))}. Times in milliseconds.", "", *markdown_table(*table(section.report)), ""]
-    if section.report.tax:
-        lines += [f"**SE tax {tax_text(section.report)}.**", ""]
+    for number, finding in enumerate(findings(section.report)):
+        lines += [f"**{finding}.**" if number == 0 else f"{markdown(finding)}.", ""]
     if section.parts:
         lines += ["```text", *section.parts, "```", ""]
-    lines += [f"- Warning: {markdown(warning)}" for warning in section.report.warnings]
+    if section.report.doubt:
+        lines.append(f"> {markdown(section.report.doubt)}")
     return "\n".join(lines).rstrip() + "\n"
 
 
 def to_json(section: LatencySection) -> dict[str, object]:
-    """Everything in the report as plain JSON data, raw times in seconds included."""
-    return fields(section)
+    """One batch as plain JSON data: each engine in trtexec's words, the costs, and under `report` every raw time."""
+    report = section.report
+    return {
+        "batch": report.batch,
+        "lowered": _engine_json(report.candidate, report.tax),
+        "as_exported": report.as_exported and _engine_json(report.as_exported, report.as_exported_tax),
+        "plain": report.baseline and _engine_json(report.baseline, None),
+        "tax": _tax_json(report.tax),
+        "lowering": _tax_json(report.lowering),
+        **fields(section),
+    }
+
+
+def _engine_json(timing: EngineTiming, tax: Tax | None) -> dict[str, object]:
+    stats = timing.stats
+    latency = {name: 1e3 * getattr(stats, field) for name, field in TRTEXEC.items()}
+    return {"latency_ms": latency, "throughput_qps": 1 / stats.mean_seconds, "tax": _tax_json(tax)}
+
+
+def _tax_json(tax: Tax | None) -> dict[str, object] | None:
+    if tax is None:
+        return None
+    return {"value": tax.value, "low": tax.low, "high": tax.high, "confidence": tax.confidence, "per": "time"}
 
 
 def table(report: LatencyReport) -> tuple[list[str], list[list[str]]]:
@@ -54,7 +97,7 @@ def table(report: LatencyReport) -> tuple[list[str], list[list[str]]]:
         [
             timing.name,
             *(milliseconds(getattr(timing.stats, field), timing.stats.median_seconds) for _, field in COLUMNS),
-            percent(timing.stats.coefficient_of_variation),
+            percent(timing.variation),
             throughput(timing),
         ]
         for timing in report.engines
@@ -72,19 +115,33 @@ def protocol(section: LatencySection) -> str:
     """How it was measured, in one line."""
     report = section.report
     order = "rounds in alternating order" if report.baseline else "rounds"
+    inside = f" in {plural(report.processes, 'fresh process')}" if report.processes > 1 else ""
     return (
-        f"{section.mode}; batch {report.batch}, {report.rounds} {order}, {report.repeats} runs an engine in each, "
+        f"{section.mode}; batch {report.batch}, loaded afresh {report.placements} times{inside}, "
+        f"{report.rounds} {order}, {report.repeats} runs an engine in each, "
         f"{report.warmup_seconds:g} s warm-up, {report.wall_seconds:.1f} s in all"
     )
 
 
-def tax_text(report: LatencyReport) -> str:
-    """`+9.8 % (95 % interval +8.9 % to +10.6 %, 60 paired rounds)`; empty where there is no baseline."""
-    tax = report.tax
-    if tax is None:
-        return ""
+def findings(report: LatencyReport) -> list[str]:
+    """What the race found, the SE tax first: one line each, nothing where there is no baseline."""
+    lines = []
+    if report.tax:
+        lines.append(f"SE tax {tax_text(report.tax)}")
+    if report.as_exported_tax:
+        lines.append(f"as exported, SE tax {tax_text(report.as_exported_tax)}")
+    if report.lowering:
+        lines.append(f"lowering changes the time with blocks by {tax_text(report.lowering)}")
+    return lines
+
+
+def tax_text(tax: Tax) -> str:
+    """`+9.8 % (95 % interval +8.9 % to +10.6 %, 12 placements)`; one that includes zero says so."""
     interval = f"{percent(tax.confidence)} interval {change(tax.low)} to {change(tax.high)}"
-    return f"{change(tax.value)} ({interval}, {len(tax.per_round)} paired rounds)"
+    over = plural(len(tax.per_placement), "placement") if tax.per_placement else plural(len(tax.per_round), "round")
+    inside = f" in {plural(tax.processes, 'process')}" if tax.processes > 1 else ""
+    zero = ", includes zero" if tax.includes_zero else ""
+    return f"{change(tax.value)} ({interval}{zero}, {over}{inside})"
 
 
 def throughput(timing: EngineTiming) -> str:

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from sesurgery.reports.canvas import BASELINE, CANDIDATE, FULL, HALF, INK, MUTED, Plot, draw, whole_numbers
+from sesurgery.reports.canvas import ACCENT, BASELINE, CANDIDATE, FULL, HALF, INK, MUTED, Plot, draw, whole_numbers
 from sesurgery.reports.model import LatencySection
 from sesurgery.reports.wording import change, milliseconds, percent, plural
-from sesurgery.verification.latency import DRIFTING, EngineTiming, LatencyReport
+from sesurgery.verification.doubt import DRIFTING
+from sesurgery.verification.latency import EngineTiming, LatencyReport
 
-COLOURS = (CANDIDATE, BASELINE)
+COLOURS = (CANDIDATE, BASELINE, ACCENT)
 BINS = 56
 
 
 def spread(name: str, report: LatencyReport) -> Plot:
-    """Histograms of both engines' kept runs over one set of bins, medians marked."""
+    """Histograms of the engines' kept runs over one set of bins, medians marked."""
     engines = report.engines
     low = min(timing.stats.min_seconds for timing in engines)
     high = max(_edge(timing) for timing in engines)
@@ -38,7 +39,7 @@ def spread(name: str, report: LatencyReport) -> Plot:
         axes.set_ylim(0, 1.08 * max(heights))
         axes.set(xlabel="time of one run (ms)", ylabel="runs")
         whole_numbers(axes.yaxis)
-        figure.legend(loc="outside upper left", ncols=2)
+        figure.legend(loc="outside upper left", ncols=3)
 
     medians = ", ".join(f"{timing.name} {milliseconds(timing.stats.median_seconds)} ms" for timing in engines)
     cut = f" {plural(beyond, 'slower run')} lie beyond the right edge." if beyond else ""
@@ -51,14 +52,14 @@ def spread(name: str, report: LatencyReport) -> Plot:
 
 
 def rounds(name: str, report: LatencyReport) -> Plot:
-    """Each round's median over the measurement, both engines."""
+    """Each round's median over the measurement, by engine."""
     engines = report.engines
     every = 1e3 * np.concatenate([timing.round_medians for timing in engines])
     ceiling = _ceiling(every)
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
-        for timing, colour, marker in zip(engines, COLOURS, "os", strict=False):
+        for timing, colour, marker in zip(engines, COLOURS, "os^", strict=False):
             medians = 1e3 * timing.round_medians
             number = np.arange(1, len(medians) + 1)
             axes.plot(number, np.minimum(medians, ceiling), color=colour, label=timing.name,
@@ -67,15 +68,15 @@ def rounds(name: str, report: LatencyReport) -> Plot:
             axes.plot(number[outside], np.full(outside.sum(), ceiling), "^", color=colour, markersize=7)
         axes.set(xlabel="round", ylabel="median of the round (ms)")
         whole_numbers(axes.xaxis)
-        figure.legend(loc="outside upper left", ncols=2)
+        figure.legend(loc="outside upper left", ncols=3)
 
     hidden = int((every > ceiling).sum())
     cut = f" Triangles at the top: {plural(hidden, 'round')} slower than the plot shows." if hidden else ""
     return Plot(
         _steadiness(engines),
         draw(f"{name}-rounds", HALF, 300, paint),
-        "Flat lines mean a quiet machine. Both lines rising or jumping together is the machine, not the network, and "
-        f"cancels in the SE tax. The vertical axis does not begin at zero.{cut}",
+        "Flat lines mean a quiet machine. Lines that jump together are the machine, and cancel in the SE tax; steps of "
+        f"one line are the engine loaded afresh to another place. The vertical axis does not begin at zero.{cut}",
     )
 
 
@@ -114,8 +115,8 @@ def tax(name: str, sections: Sequence[LatencySection]) -> Plot | None:
         "The blocks cost " + ", ".join(f"{change(found.value)} time on {title}" for title, found in races),
         draw(f"{name}-tax", FULL, 110 + 62 * len(races), paint),
         f"The diamond is the tax, the bar its {level} confidence interval, each dot one round (the middle 95 %). A bar "
-        "that touches the line at zero cannot be told apart from no cost. Ratios are taken within a round, so the tax "
-        "can differ a little from the quotient of the two medians.",
+        "that touches the line at zero cannot be told apart from no cost. Rounds of one placement in memory move "
+        "together: the interval counts placements.",
     )
 
 

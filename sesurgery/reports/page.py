@@ -24,7 +24,7 @@ class Race:
 
     section: LatencySection
     protocol: str
-    tax: str
+    findings: list[str]
     header: list[str]
     rows: list[list[str]]
     plots: tuple[Plot, ...]
@@ -65,7 +65,7 @@ def _race(name: str, section: LatencySection) -> Race:
     return Race(
         section=section,
         protocol=latency.protocol(section),
-        tax=latency.tax_text(section.report),
+        findings=latency.findings(section.report),
         header=header,
         rows=rows,
         plots=(latency_plots.spread(name, section.report), latency_plots.rounds(name, section.report)),

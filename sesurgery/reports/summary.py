@@ -40,7 +40,7 @@ def summarise(report: RunReport) -> Summary:
         finding=finding,
         figures=tuple(_figures(report)),
         sentences=tuple(_sentences(report)),
-        warnings=tuple(f"{race.title}: {text}" for race in report.latency for text in race.report.warnings),
+        warnings=tuple(f"{race.title}: {race.report.doubt}" for race in report.latency if race.report.doubt),
     )
 
 
@@ -122,7 +122,9 @@ def _sentences(report: RunReport) -> list[str]:
             reason = "; ".join(engine.unverified) or engine.not_verified or "no reason was given"
             sentences.append(f"{engine.name} was not compared with the model: {reason}.")
     for race in report.latency:
-        if race.report.tax:
-            caveat = ", which cannot be told apart from no cost" if race.report.tax.includes_zero else ""
-            sentences.append(f"With the blocks, time on {race.title} changes by {tax_text(race.report)}{caveat}.")
+        tax, before = race.report.tax, race.report.as_exported_tax
+        if tax:
+            caveat = ", which cannot be told apart from no cost" if tax.includes_zero else ""
+            exported = f"; without lowering, by {change(before.value)}" if before else ""
+            sentences.append(f"With the blocks, time on {race.title} changes by {tax_text(tax)}{caveat}{exported}.")
     return sentences

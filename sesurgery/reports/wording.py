@@ -62,8 +62,8 @@ def small(number: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """`1 engine`, `2 engines`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """`1 engine`, `2 engines`, `2 processes`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def text_table(rows: Sequence[Row]) -> list[str]:

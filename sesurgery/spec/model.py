@@ -309,13 +309,18 @@ class Parity(Frozen):
 
 
 class Latency(Frozen):
-    """How engines are timed: alternating rounds of the engine and the plain network's engine."""
+    """How engines are timed: in alternating rounds, loaded afresh several times in random order."""
 
     batch: Positive = 1
     rounds: Annotated[int, Field(ge=10)] = Field(
-        60, description="alternating rounds; a round gives one median an engine"
+        60, description="alternating rounds of a process, shared out among the placements"
     )
     repeats: Positive = Field(10, description="runs an engine in one round")
+    placements: Annotated[int, Field(ge=4, multiple_of=2)] = Field(
+        12,
+        description="how often a process loads the engines afresh, in random order; even: each order has its reverse",
+    )
+    processes: Positive = Field(1, description="fresh processes that repeat all of it; the interval is over them")
     warmup_seconds: Annotated[float, Field(ge=0)] = 0.5
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     threads: Positive | None = Field(None, description="CPU threads; default: all")

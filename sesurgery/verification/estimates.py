@@ -1,14 +1,37 @@
-"""Numbers from latency samples: what one engine's runs look like, and the SE tax with its confidence interval."""
+"""Numbers from latency samples: what one engine's runs look like, and the SE tax with its confidence interval.
+
+An engine that is loaded again lies elsewhere in memory, and one that is loaded first lies elsewhere than one that is
+loaded second: each is worth up to a few per cent, the same in every round until the engine is loaded again. So what is
+counted is the *placement* (one loading of the engines), not the round, however many rounds there are.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-RESAMPLES = 5000
+FEWEST_PLACEMENTS = 4
+"""Of one process: one degree of freedom goes to the cost and one to the load order."""
+
+
+@dataclass(frozen=True)
+class PairedTimes:
+    """Two engines in one placement: kept seconds of each by [rounds, repeats], and which was loaded first."""
+
+    ours: Floats
+    theirs: Floats
+    ours_first: bool
+    process: int = 0
+
+    @property
+    def per_round(self) -> Floats:
+        """The logarithm of each round's ratio of medians: within a round both engines met the same machine."""
+        logs: Floats = np.log(np.median(self.ours, axis=1) / np.median(self.theirs, axis=1))
+        return logs
 
 
 @dataclass(frozen=True)
@@ -30,17 +53,21 @@ class Stats:
 
 @dataclass(frozen=True)
 class Tax:
-    """What the blocks cost as a share of the baseline's time (0.1 = 10 % more), with its confidence interval.
+    """What one engine costs as a share of another's time (0.1 = 10 % more), with its confidence interval.
 
-    `value` is the median of `per_round`, each the ratio of one round's two medians minus one.
+    `per_placement` are the shares that the placements gave, in the order measured, and `per_round` those of all rounds.
+    `load_order` is by what share an engine is slower for having been loaded before the other; it is taken
+    out of `value` and of the interval. `processes` says over how many the interval speaks.
     """
 
     value: float
     low: float
     high: float
     confidence: float
-    resamples: int
     per_round: tuple[float, ...]
+    per_placement: tuple[float, ...]
+    load_order: float = 0.0
+    processes: int = 1
 
     @property
     def includes_zero(self) -> bool:
@@ -67,23 +94,52 @@ def summarise(samples: Floats, batch: int) -> Stats:
     )
 
 
-def estimate_tax(candidate: Floats, baseline: Floats, confidence: float, generator: np.random.Generator) -> Tax:
-    """The SE tax from kept samples [rounds, repeats] of both engines, paired by round.
+def estimate_tax(placements: Sequence[PairedTimes], confidence: float) -> Tax:
+    """The cost of an engine over another one, from placements in which either was loaded first about as often.
 
-    The ratio is taken within a round, where both engines met the same machine; a slow minute then moves both medians
-    and leaves the ratio alone. Rounds, not runs, are resampled, because the runs of one round are not independent.
-    The interval speaks of this process on this machine, not of another one.
+    A placement gives one number, the median over its rounds. Their model is cost + load order + chance; the interval
+    is Student's. Of several processes each gives one number, the cost in it, and the interval is Student's over the
+    processes: it covers what differs from process to process and what differs within one.
     """
-    ratios = np.median(candidate, axis=1) / np.median(baseline, axis=1) - 1
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(_resampled_medians(ratios, generator), (tail, 100 - tail)).tolist()
-    return Tax(float(np.median(ratios)), low, high, confidence, RESAMPLES, tuple(ratios.tolist()))
-
-
-def _resampled_medians(values: Floats, generator: np.random.Generator) -> Floats:
-    # In pieces of some 30 MB, so that a measurement of very many rounds does not fill the memory.
-    piece = max(1, 4_000_000 // len(values))
-    sizes = [min(piece, RESAMPLES - start) for start in range(0, RESAMPLES, piece)]
-    return np.concatenate(
-        [np.median(values[generator.integers(len(values), size=(size, len(values)))], axis=1) for size in sizes]
+    rounds = [placement.per_round for placement in placements]
+    logs = np.array([np.median(each) for each in rounds])
+    signs = np.array([1.0 if placement.ours_first else -1.0 for placement in placements])
+    numbers = np.array([placement.process for placement in placements])
+    each = [_cost(logs[numbers == number], signs[numbers == number]) for number in np.unique(numbers)]
+    costs, orders = np.array([cost for cost, _, _, _ in each]), np.array([order for _, order, _, _ in each])
+    if len(each) == 1:
+        cost, _, error, freedom = each[0]
+    else:
+        cost, error, freedom = float(costs.mean()), float(costs.std(ddof=1)) / len(each) ** 0.5, len(each) - 1
+    reach = _student(confidence, freedom) * error
+    value, low, high = (float(np.expm1(number)) for number in (cost, cost - reach, cost + reach))
+    return Tax(
+        value=value,
+        low=low,
+        high=high,
+        confidence=confidence,
+        per_round=tuple(np.expm1(np.concatenate(rounds)).tolist()),
+        per_placement=tuple(np.expm1(logs).tolist()),
+        load_order=float(np.expm1(orders.mean())),
+        processes=len(each),
     )
+
+
+def _cost(logs: Floats, signs: Floats) -> tuple[float, float, float, int]:
+    """Of one process: the cost, what being loaded first adds, the cost's standard error, degrees of freedom."""
+    if len(logs) < FEWEST_PLACEMENTS or len(set(signs)) < 2:
+        raise ValueError(f"{len(logs)} placements, {int((signs > 0).sum())} with the first engine loaded first")
+    design = np.column_stack((np.ones_like(signs), signs))
+    (cost, order), *_ = np.linalg.lstsq(design, logs)
+    left = logs - design @ (cost, order)
+    freedom = len(logs) - 2
+    variance = float(left @ left) / freedom * np.linalg.inv(design.T @ design)[0, 0]
+    return float(cost), float(order), float(variance**0.5), freedom
+
+
+def _student(confidence: float, freedom: int) -> float:
+    """How many standard errors reach to either side."""
+    # A tenth of a second to import, which no other verb needs to pay.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + confidence) / 2))

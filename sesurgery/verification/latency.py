@@ -1,28 +1,33 @@
-"""What an engine costs in time: it and the plain network's engine race in alternating rounds on one machine."""
+"""What an engine costs in time: it, the plain network's engine and the engine of the file as exported race one another.
+
+Engines are loaded afresh several times in random order, and in each of those placements they run in alternating rounds;
+`sesurgery.verification.placements` says why.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sesurgery.backends.base import Array, Progress, Runner
-from sesurgery.diagnostics import fail
+from sesurgery.backends.base import Array, Progress
 from sesurgery.spec.model import Latency
-from sesurgery.verification.estimates import Floats, Stats, Tax, estimate_tax, summarise
+from sesurgery.verification.doubt import doubt
+from sesurgery.verification.estimates import Floats, PairedTimes, Stats, Tax, estimate_tax, summarise
+from sesurgery.verification.placements import Clock, Contender, Placement, time_placements
 
-UNSTABLE = 0.025
-"""Coefficient of variation above which trtexec calls a measurement unstable."""
-DRIFTING = 0.05
-ENOUGH_FOR_P99 = 100
-SEED = 20170905
+MIDDLE = 2.5631
+"""What lies between the 10th and the 90th percentile of a normal distribution, in standard deviations."""
 
 
 @dataclass(frozen=True)
 class EngineTiming:
-    """One engine's times in seconds: kept runs by round, and each round's first run, which is not counted."""
+    """One engine's times in seconds: kept runs by round, and each round's first run, which is not counted.
+
+    Rounds stand in the order measured, those of one placement beside one another.
+    """
 
     name: str
     stats: Stats
@@ -47,10 +52,24 @@ class EngineTiming:
         medians = self.round_medians
         return float(np.median(medians[half:]) / np.median(medians[:half]) - 1)
 
+    @property
+    def variation(self) -> float:
+        """The spread of the middle four fifths of the runs as a standard deviation over the median.
+
+        The plain coefficient of variation is the work of a single stalled run as often as not.
+        """
+        low, middle, high = np.percentile(self.samples, (10, 50, 90))
+        return float((high - low) / MIDDLE / middle)
+
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """A race between an engine and a baseline, or an engine alone; `warnings` say what makes the numbers doubtful."""
+    """A race of an engine against a baseline, or an engine alone; `doubt` says what is doubtful, and what would help.
+
+    `rounds` are those of all placements in all processes. `as_exported` is the engine of the same network without any
+    lowering, `as_exported_tax` its cost over the baseline, and `lowering` what the engine's time is over its own: the
+    share that lowering saved, as a negative number.
+    """
 
     batch: int
     rounds: int
@@ -60,109 +79,76 @@ class LatencyReport:
     candidate: EngineTiming
     baseline: EngineTiming | None
     tax: Tax | None
-    warnings: tuple[str, ...]
+    doubt: str | None = None
+    placements: int = 1
+    processes: int = 1
+    as_exported: EngineTiming | None = None
+    as_exported_tax: Tax | None = None
+    lowering: Tax | None = None
 
     @property
     def engines(self) -> tuple[EngineTiming, ...]:
-        return (self.candidate,) if self.baseline is None else (self.candidate, self.baseline)
+        return tuple(timing for timing in (self.candidate, self.baseline, self.as_exported) if timing is not None)
 
 
 def race(
-    candidate: Runner,
-    baseline: Runner | None,
+    contenders: Sequence[Contender],
     feeds: Mapping[str, Array],
     plan: Latency,
     progress: Progress | None = None,
     *,
-    names: tuple[str, str] = ("with blocks", "without"),
     generator: np.random.Generator | None = None,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
 ) -> LatencyReport:
-    """Time an engine against a baseline on the same feeds; without a baseline there is no tax.
+    """Time an engine in this process, against the baseline and the engine as exported that come after it, if they do.
 
-    `names` are the candidate's and the baseline's in the report. `generator` draws the bootstrap; left out, a fixed
-    seed gives the same interval for the same samples. Raises SE606 where the feeds do not hold `plan.batch` samples.
+    `generator` draws the orders of loading and where buffers lie. Raises SE606 where the feeds do not hold `plan.batch`
+    samples.
     """
-    for name, feed in feeds.items():
-        if feed.ndim < 1 or len(feed) != plan.batch:
-            raise fail("SE606", f"feed {name!r} has shape {list(feed.shape)}; a batch of {plan.batch} is to be timed")
-    tell = progress or (lambda what, done, total: None)
-    runners = (candidate,) if baseline is None else (candidate, baseline)
     begin = clock()
-    for done, runner in enumerate(runners):
-        tell("warming up", done, len(runners))
-        _warm_up(runner, feeds, plan.warmup_seconds, clock)
-    kept = np.empty((len(runners), plan.rounds, plan.repeats))
-    first = np.empty((len(runners), plan.rounds))
-    for number in range(plan.rounds):
-        tell("timing rounds", number, plan.rounds)
-        for turn in _order(len(runners), number):
-            seconds = _measure(runners[turn], feeds, plan.repeats + 1)
-            # The other engine has just filled the caches, and its worker threads may still be spinning.
-            first[turn, number], kept[turn, number] = seconds[0], seconds[1:]
-    tell("timing rounds", plan.rounds, plan.rounds)
-    wall = clock() - begin
-    timings = tuple(_timing(*parts, plan.batch) for parts in zip(names, kept, first, strict=False))
-    tax = None
-    if baseline is not None:
-        tax = estimate_tax(kept[0], kept[1], plan.confidence, generator or np.random.default_rng(SEED))
+    placements = time_placements(contenders, feeds, plan, generator or np.random.default_rng(), progress, clock)
+    return conclude([contender.name for contender in contenders], placements, plan, clock() - begin)
+
+
+def conclude(names: Sequence[str], placements: Sequence[Placement], plan: Latency, wall: float) -> LatencyReport:
+    """The report of placements of an engine, of a baseline if there is one, and of the engine as exported if so."""
+    timings = [_timing(name, number, placements, plan.batch) for number, name in enumerate(names)]
+    baseline, as_exported = (timings[at] if len(timings) > at else None for at in (1, 2))
+    tax = _compare(0, 1, placements, plan) if baseline else None
+    processes = len({placement.process for placement in placements})
     return LatencyReport(
         batch=plan.batch,
-        rounds=plan.rounds,
+        rounds=len(timings[0].round_seconds),
         repeats=plan.repeats,
         warmup_seconds=plan.warmup_seconds,
         wall_seconds=wall,
         candidate=timings[0],
-        baseline=timings[1] if baseline is not None else None,
+        baseline=baseline,
         tax=tax,
-        warnings=tuple(_doubts(timings, tax)),
+        doubt=doubt(timings, processes),
+        placements=len(placements),
+        processes=processes,
+        as_exported=as_exported,
+        as_exported_tax=_compare(2, 1, placements, plan) if as_exported else None,
+        lowering=_compare(0, 2, placements, plan) if as_exported else None,
     )
 
 
-def _order(engines: int, number: int) -> range:
-    # A B, B A, A B, ...: a machine that warms up or slows down favours neither engine.
-    return range(engines) if number % 2 == 0 else range(engines - 1, -1, -1)
+def _compare(ours: int, theirs: int, placements: Sequence[Placement], plan: Latency) -> Tax:
+    pairs = [
+        PairedTimes(
+            placement.kept[ours],
+            placement.kept[theirs],
+            placement.load_order.index(ours) < placement.load_order.index(theirs),
+            placement.process,
+        )
+        for placement in placements
+    ]
+    return estimate_tax(pairs, plan.confidence)
 
 
-def _warm_up(runner: Runner, feeds: Mapping[str, Array], seconds: float, clock: Callable[[], float]) -> None:
-    """At least one run, whatever was asked: an engine's first run allocates its memory."""
-    begin = clock()
-    _measure(runner, feeds, 1)
-    while clock() - begin < seconds:
-        _measure(runner, feeds, 1)
-
-
-def _measure(runner: Runner, feeds: Mapping[str, Array], runs: int) -> Floats:
-    seconds = np.asarray(runner.time(feeds, runs), dtype=np.float64)
-    if seconds.shape != (runs,) or not np.isfinite(seconds).all() or seconds.min() <= 0:
-        raise RuntimeError(f"{type(runner).__name__}.time must give {runs} positive times, gave {seconds!r}")
-    return seconds
-
-
-def _timing(name: str, kept: Floats, first: Floats, batch: int) -> EngineTiming:
+def _timing(name: str, number: int, placements: Sequence[Placement], batch: int) -> EngineTiming:
+    kept = np.concatenate([placement.kept[number] for placement in placements])
+    first = np.concatenate([placement.first[number] for placement in placements])
     rounds = tuple(tuple(row) for row in kept.tolist())
     return EngineTiming(name, summarise(kept.ravel(), batch), rounds, tuple(first.tolist()))
-
-
-def _doubts(timings: tuple[EngineTiming, ...], tax: Tax | None) -> Iterator[str]:
-    for timing in timings:
-        spread, drift = timing.stats.coefficient_of_variation, timing.drift
-        if spread > UNSTABLE:
-            yield (
-                f"{timing.name}: unstable, the coefficient of variation is {_percent(spread)} "
-                f"(above {_percent(UNSTABLE)}); close other programs or fix the clock frequency"
-            )
-        if abs(drift) > DRIFTING:
-            word = "slower" if drift > 0 else "faster"
-            yield f"{timing.name}: the machine drifted, the second half was {_percent(abs(drift))} {word}"
-        if timing.stats.count < ENOUGH_FOR_P99:
-            yield f"{timing.name}: p99 of {timing.stats.count} samples is close to the maximum; take more rounds"
-    if tax is not None and tax.includes_zero:
-        yield (
-            "the SE tax cannot be told apart from no cost: its interval, "
-            f"{_percent(tax.low, '+')} to {_percent(tax.high, '+')}, includes zero"
-        )
-
-
-def _percent(share: float, sign: str = "") -> str:
-    return f"{100 * share:{sign}.1f} %"

@@ -1,0 +1,108 @@
+"""A race in processes of its own, one after the other: `python -m sesurgery.verification.fresh_process JOB`.
+
+A process has its own layout of memory and its own placement of threads, which no loading afresh within it changes. A
+job is a folder with `job.json` and `feeds.npz`; the process leaves `placements.npz` there, or `diagnostics.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sesurgery.backends import BACKENDS
+from sesurgery.backends.base import Array, Backend, Progress, Runner
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
+from sesurgery.spec.model import Latency
+from sesurgery.spec.plugins import ref_from_dict
+from sesurgery.verification import latency
+from sesurgery.verification.latency import LatencyReport
+from sesurgery.verification.placements import Placement, time_placements
+
+JOB, FEEDS, PLACEMENTS, DIAGNOSTICS = "job.json", "feeds.npz", "placements.npz", "diagnostics.json"
+LAST_WORDS = 2000
+"""Characters of a process's stderr that are shown where it died."""
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """An engine on disk, as any process can load it. `backend` is its name and options, as a spec holds them."""
+
+    name: str
+    engine: str
+    backend: Mapping[str, object]
+    threads: int
+
+    def load(self) -> Runner:
+        backend: Backend = ref_from_dict(self.backend, "backend", BACKENDS).options
+        return backend.load(Path(self.engine), self.threads)
+
+
+def race(
+    files: Sequence[EngineFile], feeds: Mapping[str, Array], plan: Latency, progress: Progress | None = None
+) -> LatencyReport:
+    """As `latency.race`, in `plan.processes` fresh processes where that is more than one, and in this one else.
+
+    Raises SE603 where a process dies, and what it raised where it raised.
+    """
+    if plan.processes == 1:
+        return latency.race(files, feeds, plan, progress)
+    begin = time.perf_counter()
+    placements: list[Placement] = []
+    for number in range(plan.processes):
+        if progress:
+            progress("timing engines in fresh processes", number, plan.processes)
+        placements += _in_a_process(files, feeds, plan, number)
+    if progress:
+        progress("timing engines in fresh processes", plan.processes, plan.processes)
+    return latency.conclude([file.name for file in files], placements, plan, time.perf_counter() - begin)
+
+
+def _in_a_process(
+    files: Sequence[EngineFile], feeds: Mapping[str, Array], plan: Latency, number: int
+) -> list[Placement]:
+    with tempfile.TemporaryDirectory() as folder:
+        job = {"files": [asdict(file) for file in files], "plan": plan.model_dump(mode="json")}
+        (Path(folder) / JOB).write_text(json.dumps(job), encoding="utf-8")
+        np.savez(Path(folder) / FEEDS, **dict(feeds))  # type: ignore[arg-type]
+        words = [sys.executable, "-m", __name__, folder]
+        ended = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+        if (Path(folder) / DIAGNOSTICS).is_file():
+            raise SesurgeryError([Diagnostic(**told) for told in json.loads((Path(folder) / DIAGNOSTICS).read_text())])
+        if ended.returncode or not (Path(folder) / PLACEMENTS).is_file():
+            text = f"the process that was to time the engines ended with {ended.returncode}"
+            raise fail("SE603", text, ended.stderr.strip()[-LAST_WORDS:] or "it said nothing; try --processes 1")
+        with np.load(Path(folder) / PLACEMENTS) as found:
+            parts = zip(found["orders"].tolist(), found["kept"], found["first"], strict=True)
+            return [Placement(tuple(order), kept, first, number) for order, kept, first in parts]
+
+
+def main(folder: Path) -> None:
+    """Do the job that lies in a folder."""
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    with np.load(folder / FEEDS) as stored:
+        feeds = dict(stored)
+    plan = Latency.model_validate_json(json.dumps(job["plan"]))
+    try:
+        found = time_placements([EngineFile(**file) for file in job["files"]], feeds, plan, np.random.default_rng())
+    except SesurgeryError as error:
+        told = [{"code": each.code, "message": each.message, "hint": each.hint} for each in error.diagnostics]
+        (folder / DIAGNOSTICS).write_text(json.dumps(told), encoding="utf-8")
+        return
+    np.savez(
+        folder / PLACEMENTS,
+        orders=np.array([each.load_order for each in found]),
+        kept=np.array([each.kept for each in found]),
+        first=np.array([each.first for each in found]),
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,155 @@
+"""Timing engines of one process in several placements: loaded afresh, in another order, with other buffers.
+
+Where an engine's weights, its scratch memory and its input come to lie decides up to a few per cent of its time, and
+who is loaded first gets other places than who is loaded second (`docs/decisions/0012-latency-over-placements.md`).
+Nothing of that is to fall on one of the engines: the orders are random, and every second one is the reverse of the one
+before, so that of any two engines each is loaded first equally often.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from sesurgery.backends.base import Array, Progress, Runner, TensorInfo
+from sesurgery.diagnostics import fail
+from sesurgery.spec.model import Latency
+from sesurgery.verification.estimates import Floats
+
+Clock = Callable[[], float]
+CACHE_LINE = 64
+PAGE = 4096
+MOST_BETWEEN = 1 << 21
+"""Most bytes that lie between two engines."""
+
+
+class Contender(Protocol):
+    """An engine that can be loaded again and again."""
+
+    @property
+    def name(self) -> str: ...
+
+    def load(self) -> Runner: ...
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One loading of all engines. Seconds by [engine, round, repeat], and each turn's first run by [engine, round].
+
+    `load_order` holds the engines' numbers in the order in which they were loaded.
+    """
+
+    load_order: tuple[int, ...]
+    kept: Floats
+    first: Floats
+    process: int = 0
+
+
+def time_placements(
+    contenders: Sequence[Contender],
+    feeds: Mapping[str, Array],
+    plan: Latency,
+    generator: np.random.Generator,
+    progress: Progress | None = None,
+    clock: Clock = time.perf_counter,
+) -> tuple[Placement, ...]:
+    """`plan.placements` placements of the engines, which share `plan.rounds` rounds in alternating order.
+
+    Raises SE606 where the feeds do not hold `plan.batch` samples.
+    """
+    for name, feed in feeds.items():
+        if feed.ndim < 1 or len(feed) != plan.batch:
+            raise fail("SE606", f"feed {name!r} has shape {list(feed.shape)}; a batch of {plan.batch} is to be timed")
+    found: list[Placement] = []
+    for number, order in enumerate(load_orders(len(contenders), plan.placements, generator)):
+        if progress:
+            progress("timing engines, loaded afresh each time", number, plan.placements)
+        found.append(_place(contenders, order, feeds, plan, generator, clock, number == 0))
+    if progress:
+        progress("timing engines, loaded afresh each time", plan.placements, plan.placements)
+    return tuple(found)
+
+
+def load_orders(engines: int, placements: int, generator: np.random.Generator) -> list[tuple[int, ...]]:
+    """Random orders, each followed by its reverse, and which of the two comes first is random too."""
+    orders: list[tuple[int, ...]] = []
+    while len(orders) < placements:
+        order = tuple(generator.permutation(engines).tolist())
+        orders += [order, order[::-1]]
+    return orders[:placements]
+
+
+def rounds_each(plan: Latency) -> int:
+    """Rounds in one placement."""
+    return -(-plan.rounds // plan.placements)
+
+
+def _place(
+    contenders: Sequence[Contender],
+    order: tuple[int, ...],
+    feeds: Mapping[str, Array],
+    plan: Latency,
+    generator: np.random.Generator,
+    clock: Clock,
+    cold: bool,
+) -> Placement:
+    rounds = rounds_each(plan)
+    kept, first = np.empty((len(order), rounds, plan.repeats)), np.empty((len(order), rounds))
+    with ExitStack() as stack:
+        between: list[Array] = []
+        runners: dict[int, Runner] = {}
+        given: dict[int, dict[str, Array]] = {}
+        for engine in order:
+            between.append(np.ones(int(generator.integers(1, MOST_BETWEEN)), np.uint8))
+            runners[engine] = stack.enter_context(contenders[engine].load())
+            given[engine] = {name: _elsewhere(feed, generator) for name, feed in _named(runners[engine], feeds).items()}
+        # The machine has to get up to its pace once; an engine has to touch its memory each time that it is loaded.
+        warm = plan.warmup_seconds if cold else plan.warmup_seconds / plan.placements
+        turns = generator.permutation(len(order)).tolist()
+        for engine in turns:
+            _warm_up(runners[engine], given[engine], warm, clock)
+        for number in range(rounds):
+            # A B, B A, A B, ...: a machine that warms up or slows down favours no engine.
+            for engine in turns if number % 2 == 0 else turns[::-1]:
+                seconds = measure(runners[engine], given[engine], plan.repeats + 1)
+                # The other engine has just filled the caches, and its worker threads may still be spinning.
+                first[engine, number], kept[engine, number] = seconds[0], seconds[1:]
+    return Placement(order, kept, first)
+
+
+def _named(runner: Runner, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The feeds by the names and in the types that an engine has for them: the rival's may be others."""
+    infos: tuple[TensorInfo, ...] = getattr(runner, "inputs", ())
+    if len(infos) != 1 or len(feeds) != 1:
+        return dict(feeds)
+    return {infos[0].name: next(iter(feeds.values())).astype(infos[0].dtype, copy=False)}
+
+
+def _elsewhere(feed: Array, generator: np.random.Generator) -> Array:
+    """A copy at a random cache line of a page of its own."""
+    block = np.empty(feed.nbytes + 2 * PAGE, np.uint8)
+    start = -block.ctypes.data % CACHE_LINE + CACHE_LINE * int(generator.integers(PAGE // CACHE_LINE))
+    copy = block[start : start + feed.nbytes].view(feed.dtype).reshape(feed.shape)
+    copy[...] = feed
+    return copy
+
+
+def _warm_up(runner: Runner, feeds: Mapping[str, Array], seconds: float, clock: Clock) -> None:
+    """At least one run, whatever was asked: an engine's first run allocates its memory."""
+    begin = clock()
+    measure(runner, feeds, 1)
+    while clock() - begin < seconds:
+        measure(runner, feeds, 1)
+
+
+def measure(runner: Runner, feeds: Mapping[str, Array], runs: int) -> Floats:
+    """Seconds of so many runs."""
+    seconds = np.asarray(runner.time(feeds, runs), dtype=np.float64)
+    if seconds.shape != (runs,) or not np.isfinite(seconds).all() or seconds.min() <= 0:
+        raise RuntimeError(f"{type(runner).__name__}.time must give {runs} positive times, gave {seconds!r}")
+    return seconds
