@@ -7,8 +7,11 @@
 
 Batch 1, or another one that engines are tuned for; fp32, two threads. All engines and forms of a network run in
 alternating rounds of one process, so that a machine that slows down slows all of them, and in several processes, since
-where memory comes to lie differs by process. A figure is the median over all rounds of a form's time over the plain
-network's time on the same engine in the same round, with the 95 % interval of a bootstrap over rounds. `processor` is
+where memory comes to lie differs by process. Each process loads them in another random order, every second one in the
+reverse order of the one before: who is loaded first is slower. A figure is the mean over processes of the median over
+rounds of a form's time over the plain network's time on the same engine in the same round, with Student's 95 % interval
+over processes, the load order taken out of it. The rows of results without `"interval": "processes"` are from before:
+three processes in one load order, with a bootstrap over all rounds, which is too narrow. `processor` is
 the same of the processor time that the process took: less exact about two threads, but almost untouched by other
 programs. `vs` is the form's time over that of the fastest plain engine. Engines are built by sesurgery's
 backends; `as exported` is without lowering passes and without what the backend does to gates, so it is what the engine
@@ -21,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -29,6 +33,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 THREADS = 2
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
@@ -100,8 +105,8 @@ def _optimised(source: Path, target: Path) -> None:
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
-def timers(plain: str, engines: tuple[str, ...], batch: int, folder: Path) -> dict[str, Callable[[int], float]]:
-    """For every engine and form, what runs it so often and gives the seconds of the fastest run."""
+def timers(plain: str, order: list[tuple[str, str]], batch: int, folder: Path) -> dict[str, Callable[[int], float]]:
+    """For every engine and form, loaded in this order, what runs it so often and gives the fastest run's seconds."""
     import numpy as np
     import torch
 
@@ -110,18 +115,24 @@ def timers(plain: str, engines: tuple[str, ...], batch: int, folder: Path) -> di
     image = np.random.default_rng(0).normal(size=(batch, *SHAPE)).astype(np.float32)
     torch.set_num_threads(THREADS)
     found: dict[str, Callable[[int], float]] = {}
-    for engine in engines:
-        for form in FORMS:
-            if engine != "eager":
-                backend = BACKENDS.load(engine)()
-                runner = backend.load(folder / f"{engine}.{form}{backend.suffix}", THREADS)
-                feeds = {runner.inputs[0].name: image}
-                found[f"{engine}.{form}"] = lambda count, runner=runner, feeds=feeds: min(runner.time(feeds, count))
-            elif form != "lowered":
-                name = plain if form == "plain" else ALL_NETWORKS[plain]
-                network = timm_network(name, without_se=form == "plain" and name == ALL_NETWORKS[plain])
-                found[f"{engine}.{form}"] = _eager(network, torch.from_numpy(image))
+    for engine, form in order:
+        if engine != "eager":
+            backend = BACKENDS.load(engine)()
+            runner = backend.load(folder / f"{engine}.{form}{backend.suffix}", THREADS)
+            feeds = {runner.inputs[0].name: image.copy()}
+            found[f"{engine}.{form}"] = lambda count, runner=runner, feeds=feeds: min(runner.time(feeds, count))
+        elif form != "lowered":
+            name = plain if form == "plain" else ALL_NETWORKS[plain]
+            network = timm_network(name, without_se=form == "plain" and name == ALL_NETWORKS[plain])
+            found[f"{engine}.{form}"] = _eager(network, torch.from_numpy(image.copy()))
     return found
+
+
+def load_order(engines: tuple[str, ...], process: int) -> list[tuple[str, str]]:
+    """A random order of engines and forms for every two processes, the second of which has it reversed."""
+    order = [(engine, form) for engine in engines for form in FORMS]
+    random.Random(process // 2).shuffle(order)
+    return order if process % 2 == 0 else order[::-1]
 
 
 def _eager(network, image) -> Callable[[int], float]:
@@ -139,9 +150,11 @@ def _eager(network, image) -> Callable[[int], float]:
     return run
 
 
-def race(plain: str, engines: tuple[str, ...], batch: int, folder: Path, rounds: int) -> dict[str, list[list[float]]]:
+def race(
+    plain: str, engines: tuple[str, ...], batch: int, folder: Path, rounds: int, process: int
+) -> dict[str, list[list[float]]]:
     """Rounds of [seconds, processor seconds] for each engine and form, in one process."""
-    found = timers(plain, engines, batch, folder)
+    found = timers(plain, load_order(engines, process), batch, folder)
     for run in found.values():
         run(3)
     taken: dict[str, list[list[float]]] = {name: [] for name in found}
@@ -158,36 +171,51 @@ def measured(plain: str, engines: tuple[str, ...], batch: int, processes: int, r
     """One network's row: ratios with their intervals."""
     import numpy as np
 
-    from sesurgery.verification.estimates import estimate_tax
-
-    pooled: dict[str, list[list[float]]] = {}
+    pooled: dict[str, list[list[list[float]]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         build(plain, engines, batch, Path(folder))
-        for _ in range(processes):
+        for process in range(processes):
             words = [plain, "--worker", folder, "--rounds", str(rounds), "--engines", ",".join(engines)]
-            words += ["--batch", str(batch)]
+            words += ["--batch", str(batch), "--process", str(process)]
             done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
             for name, taken in json.loads(done.stdout.splitlines()[-1]).items():
-                pooled.setdefault(name, []).extend(taken)
+                pooled.setdefault(name, []).append(taken)
+    # By [process, round, wall or processor].
     times = {name: np.array(taken) for name, taken in pooled.items()}
-    fastest = min((name for name in times if name.endswith(".plain")), key=lambda name: np.median(times[name][:, 0]))
+    fastest = min((name for name in times if name.endswith(".plain")), key=lambda name: np.median(times[name][..., 0]))
     row: dict[str, object] = {
         "network": ALL_NETWORKS[plain],
         "batch": batch,
         "rounds": rounds * processes,
         "processes": processes,
+        "interval": "processes",
     }
     row["load"] = os.getloadavg()[0]
     row["forms"] = {}
     for name, taken in times.items():
-        base = times[name.partition(".")[0] + ".plain"]
-        wall, cpu = (estimate_tax(taken[:, [at]], base[:, [at]], CONFIDENCE, np.random.default_rng(0)) for at in (0, 1))
         row["forms"][name] = {  # type: ignore[index]
-            "wall": [1 + wall.value, 1 + wall.low, 1 + wall.high],
-            "processor": [1 + cpu.value, 1 + cpu.low, 1 + cpu.high],
-            "vs_fastest_plain": float(np.median(taken[:, 0] / times[fastest][:, 0])),
+            "wall": _ratio(name, 0, times, engines),
+            "processor": _ratio(name, 1, times, engines),
+            "vs_fastest_plain": float(np.median(taken[..., 0] / times[fastest][..., 0])),
         }
     return row
+
+
+def _ratio(name: str, at: int, times: dict[str, Any], engines: tuple[str, ...]) -> list[float]:
+    """A form over the plain network on the same engine, and its interval over processes, each of which is a placement."""
+    from sesurgery.verification.estimates import PairedTimes, estimate_tax
+
+    engine, _, form = name.partition(".")
+    if form == "plain":
+        return [1.0, 1.0, 1.0]
+    ours, theirs = times[name][..., [at]], times[f"{engine}.plain"][..., [at]]
+    pairs = []
+    for process in range(len(ours)):
+        order = load_order(engines, process)
+        first = order.index((engine, form)) < order.index((engine, "plain"))
+        pairs.append(PairedTimes(ours[process], theirs[process], first))
+    tax = estimate_tax(pairs, CONFIDENCE)
+    return [1 + tax.value, 1 + tax.low, 1 + tax.high]
 
 
 def measure(networks: list[str], engines: tuple[str, ...], batch: int, processes: int, rounds: int) -> None:
@@ -258,19 +286,22 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", help=f"of {', '.join(NETWORKS)}")
     parser.add_argument("--engines", default=",".join(ENGINES), help=f"of {', '.join(ENGINES)}")
     parser.add_argument("--batch", type=int, default=1, help=f"samples, at most {LARGEST}")
-    parser.add_argument("--processes", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=30, help="in each process")
+    parser.add_argument("--processes", type=int, default=8, help="at least 4, an even number")
+    parser.add_argument("--rounds", type=int, default=12, help="in each process")
     parser.add_argument("--table", action="store_true", help="write the table of docs/free_se.md from the results")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--process", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     engines = tuple(given.engines.split(","))
     warnings.filterwarnings("ignore")
     if unknown := {*given.networks} - {*NETWORKS} | {*engines} - {*ENGINES}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    if given.processes < 4 or given.processes % 2:
+        parser.error("take an even number of processes, 4 or more: each load order has its reverse")
     if given.table:
         table()
     elif given.worker:
-        print(json.dumps(race(given.networks[0], engines, given.batch, given.worker, given.rounds)))
+        print(json.dumps(race(given.networks[0], engines, given.batch, given.worker, given.rounds, given.process)))
     else:
         measure(given.networks or list(NETWORKS), engines, given.batch, given.processes, given.rounds)
 

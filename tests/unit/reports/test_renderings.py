@@ -24,14 +24,14 @@ RACE = LatencySection(
     "demo fp32",
     "1 CPU thread",
     LatencyReport(4, 2, 3, 0.5, 1.25, timing("seresnet", 0.0015), timing("resnet", 0.001),
-                  Tax(0.5, 0.48, 0.512, 0.95, 5000, (0.5, 0.5)), ("resnet: unstable",)),
+                  Tax(0.5, 0.48, 0.512, 0.95, (0.5, 0.5), (0.5,) * 4), "doubtful: busy", 4),
 )  # fmt: skip
 
 
-def test_latency_text_is_an_aligned_table_with_tax_and_warnings() -> None:
+def test_latency_text_is_an_aligned_table_with_tax_and_doubt() -> None:
     assert latency.to_text(RACE) == (
-        "demo fp32: 1 CPU thread; batch 4, 2 rounds in alternating order, 3 runs an engine in each, 0.5 s warm-up, "
-        "1.2 s in all\n"
+        "demo fp32: 1 CPU thread; batch 4, loaded afresh 4 times, 2 rounds in alternating order, "
+        "3 runs an engine in each, 0.5 s warm-up, 1.2 s in all\n"
         "  ms         seresnet  resnet  difference\n"
         "  median        3.750   2.500     +50.0 %\n"
         "  mean          3.750   2.500     +50.0 %\n"
@@ -41,10 +41,10 @@ def test_latency_text_is_an_aligned_table_with_tax_and_warnings() -> None:
         "  p99           5.925   3.950     +50.0 %\n"
         "  max           6.000   4.000     +50.0 %\n"
         "  std           1.573   1.049\n"
-        "  variation    42.0 %  42.0 %\n"
+        "  variation    39.0 %  39.0 %\n"
         "  samples/s     1,067   1,600     -33.3 %\n"
-        "SE tax +50.0 % (95 % interval +48.0 % to +51.2 %, 2 paired rounds)\n"
-        "warning: resnet: unstable\n"
+        "SE tax +50.0 % (95 % interval +48.0 % to +51.2 %, 4 placements)\n"
+        "doubtful: busy\n"
     )
 
 
@@ -52,6 +52,33 @@ def test_latency_json_keeps_raw_seconds_by_round() -> None:
     data = json.loads(json.dumps(latency.to_json(RACE), allow_nan=False))
     assert data["report"]["baseline"]["round_seconds"] == [[0.001, 0.002, 0.003], [0.002, 0.003, 0.004]]
     assert data["report"]["tax"]["value"] == 0.5
+    assert data["tax"] == {"value": 0.5, "low": 0.48, "high": 0.512, "confidence": 0.95, "per": "time"}
+
+
+def test_latency_json_has_each_engine_in_trtexecs_words(run: RunReport) -> None:
+    data = json.loads(json.dumps(latency.to_json(run.latency[0]), allow_nan=False))
+    assert data["batch"] == 1
+    for form in ("lowered", "as_exported", "plain"):
+        words = data[form]["latency_ms"]
+        assert list(words) == ["min", "max", "mean", "median", "percentile(90%)", "percentile(95%)", "percentile(99%)"]
+        assert words["min"] < words["median"] < words["percentile(90%)"] < words["percentile(99%)"] < words["max"]
+        assert data[form]["throughput_qps"] == 1e3 / words["mean"]
+    assert data["lowered"]["tax"] == data["tax"]
+    assert data["lowered"]["tax"]["value"] < data["as_exported"]["tax"]["value"]
+    assert data["plain"]["tax"] is None
+    assert data["lowering"]["high"] < 0
+
+
+def test_what_lowering_saved_stands_beside_the_tax_in_every_rendering(run: RunReport) -> None:
+    report = run.latency[0].report
+    assert report.as_exported_tax is not None
+    before, saved = report.as_exported_tax.value, report.lowering.value
+    lines = latency.to_text(run.latency[0]).splitlines()
+    assert any(line.startswith(f"as exported, SE tax {100 * before:+.1f} %") for line in lines)
+    assert any(line.startswith(f"lowering changes the time with blocks by {100 * saved:+.1f} %") for line in lines)
+    for text in (latency.to_markdown(run.latency[0]), to_html(run).replace("\u00a0", " ")):
+        assert f"lowering changes the time with blocks by {100 * saved:+.1f} %" in text
+    assert f"without lowering, by {100 * before:+.1f} %" in summarise(run).sentences[-2]
 
 
 def test_parity_text_names_each_failure_and_each_engine_not_compared(run: RunReport) -> None:
@@ -132,12 +159,12 @@ def test_agreement_in_the_summary_is_the_worst_one(run: RunReport) -> None:
 
 
 def test_a_tax_that_includes_zero_is_said_to_in_the_summary(run: RunReport) -> None:
-    tax = Tax(0.004, -0.002, 0.009, 0.95, 5000, (0.004,) * 60)
+    tax = Tax(0.004, -0.002, 0.009, 0.95, (0.004,) * 60, (0.004,) * 12)
     race = dataclasses.replace(RACE, report=dataclasses.replace(RACE.report, tax=tax))
     sentence = summarise(dataclasses.replace(run, latency=(race,))).sentences[-1]
     assert sentence == (
-        "With the blocks, time on demo fp32 changes by +0.4 % (95 % interval -0.2 % to +0.9 %, 60 paired rounds), "
-        "which cannot be told apart from no cost."
+        "With the blocks, time on demo fp32 changes by +0.4 % (95 % interval -0.2 % to +0.9 %, includes zero, "
+        "12 placements), which cannot be told apart from no cost."
     )
 
 
