@@ -202,7 +202,7 @@ def measured(plain: str, engines: tuple[str, ...], batch: int, processes: int, r
 
 
 def _ratio(name: str, at: int, times: dict[str, Any], engines: tuple[str, ...]) -> list[float]:
-    """A form over the plain network on the same engine, and its interval over processes, each of which is a placement."""
+    """A form over the plain network on the same engine, with its interval; each process is one placement."""
     from sesurgery.verification.estimates import PairedTimes, estimate_tax
 
     engine, _, form = name.partition(".")

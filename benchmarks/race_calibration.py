@@ -222,7 +222,7 @@ def main() -> None:
     if not given.no_results:
         machine = {"device": cpu_name(), "threads": given.threads, "versions": versions()}
         known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-        known[given.backend] = {**machine, "plan": plan.model_dump(), **known.get(given.backend, {}), **rows}
+        known[given.backend] = {**known.get(given.backend, {}), **machine, "plan": plan.model_dump(), **rows}
         write_text(RESULTS, to_json(known))
 
 

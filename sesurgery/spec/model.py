@@ -316,9 +316,9 @@ class Latency(Frozen):
         60, description="alternating rounds of a process, shared out among the placements"
     )
     repeats: Positive = Field(10, description="runs an engine in one round")
-    placements: Annotated[int, Field(ge=4, multiple_of=2)] = Field(
+    placements: Annotated[int, Field(ge=4)] = Field(
         12,
-        description="how often a process loads the engines afresh, in random order; even: each order has its reverse",
+        description="how often a process loads the engines afresh, in random order and its reverse",
     )
     processes: Positive = Field(1, description="fresh processes that repeat all of it; the interval is over them")
     warmup_seconds: Annotated[float, Field(ge=0)] = 0.5

@@ -80,6 +80,22 @@ def test_bench_writes_the_report(sesurgery, here):
     assert Path("runs/tiny/report.html").is_file()
 
 
+def test_bench_as_json_has_each_batch_in_trtexecs_words(sesurgery, here):
+    ended = sesurgery("bench", "--batch", "1,4", "--json")
+    one, four = json.loads(ended.out)["engines"]
+    assert (one["batch"], four["batch"]) == (1, 4)
+    assert set(one["tax"]) >= {"value", "low", "high", "per"}
+    for form in ("lowered", "as_exported", "plain"):
+        assert one[form]["latency_ms"]["percentile(99%)"] > 0
+    assert one["lowered"]["tax"] == one["tax"]
+
+
+def test_bench_says_what_is_no_list_of_batches(sesurgery, here):
+    ended = sesurgery("bench", "--batch", "1;8")
+    assert ended.code == 2
+    assert "'1;8' is no list of batch sizes; write them as 1,8" in ended.err
+
+
 JSON = [
     ("plan", "tiny.yaml", "--json"),
     ("evaluate", "--json"),

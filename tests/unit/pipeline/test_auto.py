@@ -116,11 +116,11 @@ def test_nothing_is_kept_where_nothing_is_right(net: Path, monkeypatch) -> None:
 def test_two_that_cannot_be_told_apart_leave_the_first(net: Path, monkeypatch) -> None:
     race = module.race
 
-    def even(new, old, *others, **named):
-        return race(new, new, *others, **named)
+    def even(files, *others, **named):
+        return race([files[0], files[0]], *others, **named)
 
-    def zero(samples, baseline, confidence, generator):
-        return module.Tax(0.0, -0.01, 0.01, confidence, 1, ())
+    def zero(placements, confidence):
+        return module.Tax(0.0, -0.01, 0.01, confidence, (), ())
 
     monkeypatch.setattr(module, "race", even)
     monkeypatch.setattr("sesurgery.verification.latency.estimate_tax", zero)

@@ -1,0 +1,113 @@
+"""The verb `bench`: whom it races, in how many processes, and what it keeps of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from sesurgery import pipeline
+from sesurgery.artifacts import read_manifest
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.pipeline import Workspace, results
+
+RUN = Path("runs/tiny")
+FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")
+AS_EXPORTED = Path("engines/tiny.onnxruntime.fp32.as-exported.onnx")
+KEPT = RUN / "reports" / "tiny.onnxruntime.fp32.onnx.latency.json"
+
+
+def test_the_engine_as_exported_runs_in_the_same_race(here):
+    benched = pipeline.bench(FP32, Workspace())
+    assert benched.as_exported == AS_EXPORTED
+    report = benched.section.report
+    assert [timing.name for timing in report.engines] == ["with blocks", "without", "as exported"]
+    assert report.as_exported_tax is not None
+    assert report.lowering is not None
+    manifest = read_manifest(AS_EXPORTED)
+    # Of the very file that was exported, and without what the backend does to gates.
+    assert [Path(parent.path).as_posix() for parent in manifest.parents] == ["export/tiny.onnx"]
+    assert not any("gates" in note for note in manifest.details["notes"])
+    assert any("gates" in note for note in read_manifest(FP32).details["notes"])
+
+
+def test_engines_to_measure_against_are_no_engines_of_the_run(here):
+    pipeline.bench(FP32, Workspace())
+    assert AS_EXPORTED.is_file()
+    assert Workspace().newest_engine() != AS_EXPORTED
+    files = [engine.file for engine in pipeline.write_report(RUN, Workspace()).report.engines]
+    assert files == [FP32.as_posix(), "engines/tiny.onnxruntime.fp16.onnx"]
+
+
+def test_where_nothing_was_lowered_nothing_is_raced_as_exported(here):
+    benched = pipeline.bench(Path("engines/tiny.onnxruntime.fp16.onnx"), Workspace())
+    assert benched.as_exported is None
+    assert benched.section.report.as_exported is None
+    assert not list(Path("engines").glob("*as-exported*"))
+
+
+def test_building_as_exported_leaves_the_lowered_engine_up_to_date(here):
+    wanted = pipeline.engine({"precision": "int8"})
+    (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,))
+    assert pipeline.bench(built.path, Workspace()).as_exported is not None
+    (again,) = pipeline.build_engines(RUN, Workspace(), (wanted,))
+    assert again.why is None
+
+
+def test_each_batch_has_a_race_and_all_are_in_the_report(here):
+    benched = pipeline.bench(FP32, Workspace(), batches=(1, 4), as_exported=False)
+    assert [section.report.batch for section in benched.sections] == [1, 4]
+    reported = pipeline.write_report(RUN, Workspace()).report
+    assert [section.title for section in reported.latency] == [
+        "onnxruntime fp32, batch 1",
+        "onnxruntime fp32, batch 4",
+    ]
+
+
+@pytest.mark.slow
+def test_fresh_processes_repeat_the_race(here):
+    report = pipeline.bench(FP32, Workspace(), processes=2, as_exported=False).section.report
+    assert (report.processes, report.placements, report.tax.processes) == (2, 24, 2)
+    assert len(report.candidate.round_seconds) == report.rounds == 24
+    assert "2 processes make a wide interval" in report.doubt
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_a_fresh_process_is_said_as_it_was_there(here):
+    # The engine takes 256 samples at most; so many are held out, but the batch is more than the engine's.
+    with pytest.raises(SesurgeryError, match="SE606"):
+        pipeline.bench(FP32, Workspace(), processes=2, batches=(100_000,), as_exported=False)
+
+
+def test_a_measurement_of_an_earlier_version_is_read_with_a_doubt(here):
+    benched = pipeline.bench(FP32, Workspace())
+    (section,) = json.loads(KEPT.read_text())["sections"]
+    # As it was written when rounds were counted.
+    tax = {key: section["report"]["tax"][key] for key in ("value", "low", "high", "confidence", "per_round")}
+    report = {key: section["report"][key] for key in ("batch", "rounds", "repeats", "warmup_seconds", "wall_seconds")}
+    report |= {key: section["report"][key] for key in ("candidate", "baseline")}
+    report |= {"tax": {**tax, "resamples": 5000}, "warnings": ["with blocks: unstable"]}
+    KEPT.write_text(json.dumps({**section, "report": report}))
+    (read,) = results.read_latency(KEPT)
+    assert read.report.candidate == benched.section.report.candidate
+    assert read.report.tax == dataclasses.replace(
+        benched.section.report.tax, per_placement=(), load_order=0.0, processes=1
+    )
+    assert read.report.doubt == results.OF_ONE_PLACEMENT
+    page = pipeline.write_report(RUN, Workspace()).markdown.read_text()
+    assert "leaves out what loading order and memory add" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [('{"version": 3, "sections": []}', "is of version 3; this program reads up to 2"), ("{}", "is no latency file")],
+    ids=["later", "broken"],
+)
+def test_a_measurement_that_cannot_be_read_is_refused_by_name(text, says, here):
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text(text)
+    with pytest.raises(SesurgeryError, match=rf"SE401.*latency\.json {says}") as caught:
+        pipeline.write_report(RUN, Workspace())
+    assert "sesurgery bench" in str(caught.value.diagnostics[0].hint)
