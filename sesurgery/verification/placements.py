@@ -1,7 +1,7 @@
 """Timing engines of one process in several placements: loaded afresh, in another order, with other buffers.
 
 Where an engine's weights, its scratch memory and its input come to lie decides up to a few per cent of its time, and
-who is loaded first gets other places than who is loaded second (`docs/decisions/0012-latency-over-placements.md`).
+who is loaded first gets other places than who is loaded second (`docs/decisions/0013-latency-over-placements.md`).
 Nothing of that is to fall on one of the engines: the orders are random, and every second one is the reverse of the one
 before, so that of any two engines each is loaded first equally often.
 """
