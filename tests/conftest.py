@@ -13,6 +13,9 @@ for _name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
     os.environ[_name] = tempfile.mkdtemp(prefix="sesurgery-tests-")
 
 
+pytest_plugins = ["fixtures.sharing", "fixtures.small_se", "fixtures.tiny"]
+
+
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="write golden files anew from what is found")
 

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ HEAVY = ("torch", "torchvision", "timm", "lightning", "onnx", "onnxruntime", "ma
 def python(code: str, *arguments: str) -> str:
     """What a fresh interpreter prints."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -47,14 +46,21 @@ def test_help_imports_nothing_heavy(verb):
     assert out.splitlines()[-1] == "heavy:"
 
 
-def test_help_answers_in_a_third_of_a_second():
-    program = [sys.executable, "-m", "sesurgery", "--help"]
-    taken = []
-    for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run(program, capture_output=True, check=True, cwd=ROOT)
-        taken.append(time.perf_counter() - started)
-    assert min(taken) < 0.3
+def processor_seconds(*words: str) -> float:
+    """What a program of Python's costs in processor time, to which a busy machine adds little."""
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, cwd=ROOT)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_utime + used.ru_stime
+
+
+def test_help_costs_a_few_starts_of_python_and_no_more():
+    # In turns, and the least of each: whatever slows the machine down slows down both.
+    pairs = [(processor_seconds("-m", "sesurgery", "--help"), processor_seconds("-c", "pass")) for _ in range(5)]
+    ours, pythons = (min(column) for column in zip(*pairs, strict=True))
+    # Measured 9; `import torch` alone is more than 50.
+    assert ours < 15 * pythons
 
 
 def test_importing_the_package_costs_nothing():

@@ -16,6 +16,7 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner
+from fixtures.sharing import Once
 from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 from torch import nn
 
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.slow
 needs_compiler = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
-def exported(name: str, folder: Path) -> onnx.ModelProto:
+def export_network(name: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = timm.create_model(name).eval()
@@ -47,8 +48,7 @@ def exported(name: str, folder: Path) -> onnx.ModelProto:
                 # The last norm of a branch starts at zero and would hide it.
                 nn.init.uniform_(module.weight, 0.5, 1.0)
                 nn.init.normal_(module.bias, 0, 0.1)
-    export(network, (3, 224, 224), folder / "net.onnx", Export(check_batches=(1,), max_abs=1e-2))
-    return onnx.load(folder / "net.onnx")
+    export(network, (3, 224, 224), Path("net.onnx"), Export(check_batches=(1,), max_abs=1e-2))
 
 
 def compiled(model: onnx.ModelProto, precision: str, batch: BatchRange, folder: Path) -> Compiled:
@@ -58,10 +58,19 @@ def compiled(model: onnx.ModelProto, precision: str, batch: BatchRange, folder: 
     return compile_(BACKEND, folder / "compiled.onnx", BuildOptions(precision, batch))
 
 
+class Networks:
+    """Networks of timm's as ONNX models: each is exported when a test first asks for it, once for all workers."""
+
+    def __init__(self, once: Once) -> None:
+        self.once = once
+
+    def __getitem__(self, name: str) -> onnx.ModelProto:
+        return onnx.load(self.once(f"exported-{name}", lambda: export_network(name)) / "net.onnx")
+
+
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, onnx.ModelProto]:
-    names = ("resnet50", "seresnet50", "resnet18", "seresnet18", "efficientnet_b0")
-    return {name: exported(name, tmp_path_factory.mktemp(name)) for name in names}
+def networks(once: Once) -> Networks:
+    return Networks(once)
 
 
 @needs_compiler
@@ -84,7 +93,7 @@ def test_lowered_se_moves_little_more_than_the_plain_network(
     batch: BatchRange,
     kernels: int,
     ratio: float,
-    networks: dict[str, onnx.ModelProto],
+    networks: Networks,
     tmp_path: Path,
 ) -> None:
     lowered = run(networks[f"se{plain}"], load(BACKEND.passes)).model
@@ -96,7 +105,7 @@ def test_lowered_se_moves_little_more_than_the_plain_network(
 @needs_compiler
 @pytest.mark.parametrize("batch", [BatchRange(1, 1, 1), BatchRange(1, 8, 64)], ids=["batch 1", "open"])
 def test_basic_blocks_in_fp16_have_fewer_kernels_and_bytes_than_as_exported(
-    batch: BatchRange, networks: dict[str, onnx.ModelProto], tmp_path: Path
+    batch: BatchRange, networks: Networks, tmp_path: Path
 ) -> None:
     given = networks["seresnet18"]
     before = compiled(given, "fp16", batch, tmp_path)
@@ -111,7 +120,7 @@ def test_basic_blocks_in_fp16_have_fewer_kernels_and_bytes_than_as_exported(
 @needs_compiler
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_se_after_an_activation_scales_weights_where_the_batch_is_one(
-    precision: str, networks: dict[str, onnx.ModelProto], tmp_path: Path
+    precision: str, networks: Networks, tmp_path: Path
 ) -> None:
     given = onnx.ModelProto()
     given.CopyFrom(networks["efficientnet_b0"])
@@ -125,7 +134,7 @@ def test_se_after_an_activation_scales_weights_where_the_batch_is_one(
 
 
 @pytest.mark.parametrize("name", ["seresnet50", "seresnet18"])
-def test_lowered_se_computes_what_it_did(name: str, networks: dict[str, onnx.ModelProto]) -> None:
+def test_lowered_se_computes_what_it_did(name: str, networks: Networks) -> None:
     given = networks[name]
     lowered = run(given, load(BACKEND.passes), verify=True).model
     fed = _numerics.feeds(given, seed=1)
@@ -133,7 +142,7 @@ def test_lowered_se_computes_what_it_did(name: str, networks: dict[str, onnx.Mod
 
 
 @needs_compiler
-def test_any_file_is_lowered_from_the_command_line(networks: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
+def test_any_file_is_lowered_from_the_command_line(networks: Networks, tmp_path: Path) -> None:
     source, target = tmp_path / "timm.onnx", tmp_path / "lowered.onnx"
     onnx.save(networks["seresnet50"], source)
     result = CliRunner().invoke(program, ["lower", str(source), "-o", str(target), "--for", "tensorrt-rtx"])
@@ -144,7 +153,7 @@ def test_any_file_is_lowered_from_the_command_line(networks: dict[str, onnx.Mode
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="no blocked layout in this onnxruntime")
-def test_onnx_runtime_changes_no_layout_for_the_gates(networks: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
+def test_onnx_runtime_changes_no_layout_for_the_gates(networks: Networks, tmp_path: Path) -> None:
     given = networks["seresnet50"]
     counts = {}
     for name, model in {"exported": given, "lowered": run(given, load(OnnxRuntime.passes), verify=True).model}.items():

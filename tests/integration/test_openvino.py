@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from timm.models.resnet import BasicBlock, ResNet
 
 from sesurgery.backends import openvino as module
 from sesurgery.backends.base import BuildOptions
@@ -22,59 +21,28 @@ TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2}
 
 
 @pytest.fixture(scope="module")
-def network() -> torch.nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = ResNet(
-            BasicBlock,
-            (1, 1, 1, 1),
-            num_classes=10,
-            channels=(16, 32, 64, 128),
-            stem_width=16,
-            block_args={"attn_layer": "se"},
-            zero_init_last=False,
-        ).eval()
-        for module_ in made.modules():
-            if isinstance(module_, torch.nn.BatchNorm2d):
-                module_.running_mean.normal_(0, 0.1)
-                module_.running_var.uniform_(0.5, 1.5)
-    return made
-
-
-@pytest.fixture(scope="module")
-def exported(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def exported(small_se_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("export")
-    paths = {precision: folder / f"net.{precision}.onnx" for precision in TOLERANCE}
-    program = torch.onnx.export(
-        network,
-        (torch.zeros(2, 3, 32, 32),),
-        dynamo=True,
-        optimize=True,
-        opset_version=20,
-        dynamic_shapes=({0: "batch"},),
-        external_data=False,
-        verbose=False,
-    )
-    program.save(paths["fp32"])
+    paths = {"fp32": small_se_onnx, **{precision: folder / f"net.{precision}.onnx" for precision in ("fp16", "bf16")}}
     for precision in ("fp16", "bf16"):
         onnx.save(run(onnx.load(paths["fp32"]), [Precision(target=precision)]).model, paths[precision])
     return paths
 
 
 @pytest.mark.parametrize("precision", list(TOLERANCE))
-def test_an_engine_agrees_with_torch_at_every_batch(precision, network, exported, tmp_path: Path) -> None:
+def test_an_engine_agrees_with_torch_at_every_batch(precision, small_se, exported, tmp_path: Path) -> None:
     abilities = module._capabilities()
     if precision == "bf16" and "BF16" not in abilities:
         pytest.skip("this processor has no bf16")
     report = OpenVINO().build(exported[precision], tmp_path / "net.xml", BuildOptions(precision=precision))
     computes = {"fp16": "fp16" if "FP16" in abilities else "fp32"}.get(precision, precision)
-    assert report.convolutions == {computes: sum(isinstance(part, torch.nn.Conv2d) for part in network.modules())}
+    assert report.convolutions == {computes: sum(isinstance(part, torch.nn.Conv2d) for part in small_se.modules())}
     with OpenVINO().load(tmp_path / "net.xml") as runner:
         for batch in (1, 2, 5, 64):
             # Not the exported sample, and larger than what the running statistics expect.
             x = 2 * torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(batch))
             with torch.inference_mode():
-                expected = network(x).numpy()
+                expected = small_se(x).numpy()
             (found,) = runner.infer({runner.inputs[0].name: x.numpy()}).values()
             assert found.dtype == np.float32
             assert np.abs(found - expected).max() <= TOLERANCE[precision] * np.abs(expected).max()

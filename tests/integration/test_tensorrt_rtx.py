@@ -4,8 +4,6 @@ from pathlib import Path
 
 import onnx
 import pytest
-import torch
-from timm.models.resnet import BasicBlock, ResNet
 
 from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.inputs import onnx_file as _source
@@ -20,30 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=st
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("export")
-    paths = {"fp32": folder / "net.onnx", "fp16": folder / "net.fp16.onnx"}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = ResNet(
-            BasicBlock,
-            (1, 1, 1, 1),
-            num_classes=10,
-            channels=(16, 32, 64, 128),
-            stem_width=16,
-            block_args={"attn_layer": "se"},
-        ).eval()
-    program = torch.onnx.export(
-        network,
-        (torch.zeros(2, 3, 32, 32),),
-        dynamo=True,
-        optimize=True,
-        opset_version=20,
-        dynamic_shapes=({0: "batch"},),
-        external_data=False,
-        verbose=False,
-    )
-    program.save(paths["fp32"])
+def exported(small_se_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    paths = {"fp32": small_se_onnx, "fp16": tmp_path_factory.mktemp("export") / "net.fp16.onnx"}
     onnx.save(run(onnx.load(paths["fp32"]), [Precision()]).model, paths["fp16"])
     return paths
 

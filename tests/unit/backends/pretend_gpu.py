@@ -561,7 +561,7 @@ def test_a_program_that_ends_with_a_runner_open_ends_it_in_order() -> None:
         [sys.executable, "-c", report + program, str(Path(__file__).parent)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

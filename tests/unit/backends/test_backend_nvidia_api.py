@@ -167,7 +167,7 @@ def checked(module: str, environment: dict[str, str], given: list[dict]) -> dict
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -186,7 +186,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in LIBRARIES:
             target = root / major / f"{name}.so.{major}"
             command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{target.name}", "-o", str(target)]
-            subprocess.run([*command, str(root / "symbols.c")], check=True, timeout=60)
+            subprocess.run([*command, str(root / "symbols.c")], check=True, timeout=600)
     return root
 
 

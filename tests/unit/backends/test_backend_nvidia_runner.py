@@ -26,7 +26,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("driver")
     name = "libcuda.so.1"
     flags = ["-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", "-o", str(folder / name)]
-    subprocess.run(["cc", *flags, str(HERE / "fake_driver.c"), "-ldl"], check=True, timeout=60)
+    subprocess.run(["cc", *flags, str(HERE / "fake_driver.c"), "-ldl"], check=True, timeout=600)
     return folder
 
 
@@ -45,7 +45,7 @@ def pretend(driver: Path, *packages: Path, preload: bool = False) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

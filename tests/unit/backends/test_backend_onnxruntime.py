@@ -1,5 +1,6 @@
 """The ONNX Runtime backend on a small network: what it builds, runs and refuses."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -161,10 +162,13 @@ def test_wrong_feeds_are_refused_when_inferring_and_when_timing(engine: Path) ->
 
 def test_timing_gives_a_positive_sample_of_each_run(engine: Path, images) -> None:
     with OnnxRuntime().load(engine, threads=1) as runner:
+        started = time.perf_counter()
         samples = runner.time(images(2), 20)
+        whole = time.perf_counter() - started
     assert samples.shape == (20,)
     assert (samples > 0).all()
-    assert samples.max() < 1
+    # Seconds, not another unit: all of them together took no longer than the call.
+    assert samples.sum() <= whole
 
 
 def test_timing_leaves_later_answers_alone(engine: Path, images) -> None:

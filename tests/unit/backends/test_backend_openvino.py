@@ -1,6 +1,7 @@
 """The OpenVINO backend on a small network: what it builds, in which precision it really computes, what it refuses."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,11 +222,14 @@ def test_wrong_feeds_are_refused_when_inferring_and_when_timing(engine: Path) ->
 def test_timing_gives_a_positive_sample_of_each_run_and_leaves_later_answers_alone(engine: Path, images) -> None:
     with OpenVINO().load(engine, threads=1) as runner:
         before = runner.infer(images(2))["y"]
+        started = time.perf_counter()
         samples = runner.time(images(5), 20)
+        whole = time.perf_counter() - started
         np.testing.assert_array_equal(runner.infer(images(2))["y"], before)
     assert samples.shape == (20,)
     assert (samples > 0).all()
-    assert samples.max() < 1
+    # Seconds, not another unit: all of them together took no longer than the call.
+    assert samples.sum() <= whole
 
 
 def test_an_answer_is_the_callers_to_keep(engine: Path, images) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from fixtures.tiny import RUN
 from onnx import parser
 
 from sesurgery import pipeline
@@ -18,7 +19,6 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
 from sesurgery.reports.latency import to_text
 
-RUN = Path("runs/tiny")
 FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")
 FP16 = Path("engines/tiny.onnxruntime.fp16.onnx")
 
