@@ -4,11 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# pip's own words are shown when it fails, and kept: a machine with package indexes of its own makes it say a lot.
+define install
+$(BIN)/pip install --disable-pip-version-check --no-input --progress-bar off -q $(1) >$(VENV)/install.log 2>&1 || \
+	{ cat $(VENV)/install.log; echo "nothing was installed: pip's words stand above, and in $(VENV)/install.log"; exit 1; } >&2
+endef
+
 .PHONY: demo test gpu check format clean help
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    install, then spec -> surgery -> training -> engine -> parity -> latency report on real data"
+	@echo "make demo    install, then train on real data with SE and without, build, verify and time engines, and give a verdict"
 	@echo "make test    install, then run the tests"
 	@echo "make gpu     on a machine with an NVIDIA GPU: build pycuda there, run the GPU tests and the GPU benchmark"
 	@echo "make check   formatting, lint, types, import layers"
@@ -16,22 +22,23 @@ help:
 
 # The environment is made anew only when what it is made from changes.
 $(READY): setup.cfg pyproject.toml constraints.txt
-	@test -x $(BIN)/python || { echo "making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing into $(VENV) (about 6 GB, some minutes, once)"
-	@$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e '.[dev]'
+	@echo "installing into $(VENV) with $(PYTHON) (about 6 GB, some minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(call install,-c constraints.txt -e '.[dev]')
 	@touch $@
 
 demo: $(READY)
-	@$(BIN)/sesurgery run specs/digits.yaml
+	@$(BIN)/python examples/demo.py
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q -n auto
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 # pycuda has no wheels: it is compiled against the CUDA toolkit of the machine, whose nvcc must be found.
 gpu: $(READY)
 	@command -v nvidia-smi >/dev/null && nvidia-smi -L || { echo "no NVIDIA GPU here: nvidia-smi is not found, or finds none" >&2; exit 1; }
 	@command -v nvcc >/dev/null || { echo "nvcc is not found: install the CUDA toolkit, and put its bin folder on PATH" >&2; exit 1; }
-	@$(BIN)/pip install --disable-pip-version-check --progress-bar off -q --no-binary pycuda -e '.[tensorrt]'
+	@echo "building pycuda in $(VENV) (some minutes, once)"
+	@$(call install,--no-binary pycuda -e '.[tensorrt]')
 	@$(BIN)/python -m pytest -q -rs tests/gpu
 	@$(BIN)/python benchmarks/gpu/latency.py
 
