@@ -1,0 +1,50 @@
+"""Is one network right more often than another? Both answer the same samples: the difference is taken on each of them.
+
+The interval is the adjusted Wald interval for paired proportions (Bonett and Price, JEBS 37, 2012). Two
+samples are added, of which each network alone gets one right, so that networks that agree everywhere still leave room
+for doubt. With several trainings of each network a sample counts by the mean of its differences; the interval is over
+the samples, for these trainings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The share of samples by which one network is right more often (0.01 = one point), with its interval."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+    samples: int
+    trainings: int
+
+    @property
+    def includes_zero(self) -> bool:
+        return self.low <= 0 <= self.high
+
+
+def gain(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], confidence: float = 0.95) -> Gain:
+    """The gain of the network whose right answers are `ours`, each [trainings, samples], over that of `theirs`."""
+    if ours.shape != theirs.shape or ours.ndim != 2 or ours.size == 0:
+        raise ValueError(f"expected two arrays [trainings, samples], found {ours.shape} and {theirs.shape}")
+    differences = (ours.astype(float) - theirs.astype(float)).mean(0)
+    count = len(differences) + 2
+    middle = differences.sum() / count
+    spread = np.sqrt(((differences**2).sum() + 2) / count - middle**2)
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * spread / np.sqrt(count)
+    return Gain(
+        value=float(differences.mean()),
+        low=float(max(-1, middle - reach)),
+        high=float(min(1, middle + reach)),
+        confidence=confidence,
+        samples=len(differences),
+        trainings=len(ours),
+    )
