@@ -3,7 +3,6 @@
 Small members of each family, random weights, small images: what is compiled differs in size, not in kind.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from fixtures.sharing import Once
 from timm.models.regnet import RegNet, RegNetCfg
 from torch import nn
 
@@ -49,19 +49,16 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], onnx.ModelProto]:
+def exported(once: Once) -> Callable[[str], onnx.ModelProto]:
     """A network of a family as an ONNX model; each is exported once, in whatever order the tests come."""
 
-    @functools.cache
-    def make(family: str) -> onnx.ModelProto:
-        path = tmp_path_factory.mktemp(family) / "net.onnx"
+    def make(family: str) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = FAMILIES[family]().eval()
-        export(network, (3, SIDE, SIDE), path, Export(check_batches=(1,), max_abs=1e-2))
-        return onnx.load(path)
+        export(network, (3, SIDE, SIDE), Path("net.onnx"), Export(check_batches=(1,), max_abs=1e-2))
 
-    return make
+    return lambda family: onnx.load(once(f"family-{family}", lambda: make(family)) / "net.onnx")
 
 
 @pytest.fixture(scope="module", params=itertools.product(FAMILIES, ("fp32", "fp16", "bf16", "int8")), ids="-".join)
