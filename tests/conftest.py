@@ -13,7 +13,7 @@ for _name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
     os.environ[_name] = tempfile.mkdtemp(prefix="sesurgery-tests-")
 
 
-pytest_plugins = ["fixtures.sharing", "fixtures.small_se", "fixtures.tiny"]
+pytest_plugins = ["fixtures.processor_time", "fixtures.sharing", "fixtures.small_se", "fixtures.tiny"]
 
 
 def pytest_addoption(parser):
