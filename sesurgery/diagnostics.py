@@ -10,6 +10,10 @@ from typing import Literal
 
 Severity = Literal["error", "warning"]
 
+_WIDEST = 200
+MOST_SHOWN = 50
+"""Diagnostics of one error that are printed."""
+
 CODES: dict[str, str] = {
     "SE001": "the file cannot be read",
     "SE002": "the file is not YAML",
@@ -86,12 +90,10 @@ class Diagnostic:
         head = f"{self.severity}[{self.code}]: {self.message}"
         lines = [f"{self.span}: {head}" if self.span else head]
         if self.span and self.span.text:
-            number = f"{self.span.line:>5}"
-            # Tabs would shift the caret; a tab is one column in the YAML mark as well.
-            source = self.span.text.replace("\t", " ")
-            room = max(1, len(source) - self.span.column + 1)
-            lines.append(f"{number} | {source}")
-            lines.append(f"{'':>5} | {' ' * (self.span.column - 1)}{'^' * min(self.span.length, room)}")
+            source, column = _window(self.span)
+            room = max(1, len(source) - column + 1)
+            lines.append(f"{self.span.line:>5} | {source}")
+            lines.append(f"{'':>5} | {' ' * (column - 1)}{'^' * min(self.span.length, room)}")
         if self.hint:
             lines.append(f"  hint: {self.hint}")
         return _harmless("\n".join(lines))
@@ -103,6 +105,19 @@ def _harmless(text: str) -> str:
     return "".join(
         repr(char)[1:-1] if unicodedata.category(char) in obeyed and char not in "\n\t" else char for char in text
     )
+
+
+def _window(span: Span) -> tuple[str, int]:
+    """The part of a source line that a reader is shown, and the column of the place in it, counted from one."""
+    start = 0 if len(span.text) <= _WIDEST else max(0, span.column - 1 - _WIDEST // 4)
+    shown = span.text[start : start + _WIDEST]
+    # Tabs would shift the caret; a tab is one column in the YAML mark as well.
+    return "".join(letter if letter.isprintable() else " " for letter in shown), span.column - start
+
+
+def clipped(text: str, longest: int = 80) -> str:
+    """A text that someone else chose, short enough for one line of a message."""
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text)} characters)"
 
 
 class SesurgeryError(Exception):
@@ -117,7 +132,9 @@ class SesurgeryError(Exception):
         super().__init__(self.render())
 
     def render(self) -> str:
-        return "\n".join(diagnostic.render() for diagnostic in self.diagnostics)
+        left = len(self.diagnostics) - MOST_SHOWN
+        shown = [diagnostic.render() for diagnostic in self.diagnostics[:MOST_SHOWN]]
+        return "\n".join([*shown, *([f"and {left} more"] if left > 0 else [])])
 
 
 class SpecError(SesurgeryError):
@@ -149,6 +166,7 @@ def first_line(error: BaseException) -> str:
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint for a name that is not known: the nearest one, or all of them when none is near."""
     names = sorted(known)
+    name = name[:_WIDEST]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         return "did you mean " + " or ".join(repr(candidate) for candidate in near) + "?"

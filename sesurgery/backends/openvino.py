@@ -18,11 +18,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from sesurgery import temporaries
 from sesurgery.artifacts import cpu_name
@@ -40,6 +39,7 @@ from sesurgery.backends.base import (
 from sesurgery.backends.inputs import feeds as _feeds
 from sesurgery.backends.inputs import onnx_file as _source
 from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.spec.bounds import Threads
 
 DEVICE = "CPU"
 INSTALL = "pip install 'sesurgery[openvino]'"
@@ -62,7 +62,7 @@ class OpenVINO(Backend):
     passes = ("linear_to_conv", "hard_sigmoid", "squeeze_hoist")
     lowered = ("fp32", "bf16")
 
-    threads: Annotated[int, Field(gt=0)] | None = None
+    threads: Threads | None = None
 
     def probe(self) -> Capability:
         if importlib.util.find_spec("openvino") is None:

@@ -19,6 +19,7 @@ from torch import nn
 
 from sesurgery.blocks._gates import GateName, Init, gate_layer, zero
 from sesurgery.blocks.base import Block, narrow
+from sesurgery.spec.bounds import Size
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class CBAM(Block):
     The hidden width is channels / reduction rounded down, and at least `min_width`.
     """
 
-    reduction: Annotated[float, Field(gt=0)] = 16
-    min_width: Annotated[int, Field(gt=0)] = 1
-    kernel_size: Annotated[int, Field(gt=0)] = 7
+    reduction: Annotated[float, Field(ge=0.0625, le=65536)] = 16
+    min_width: Size = 1
+    kernel_size: Annotated[int, Field(gt=0, le=255)] = 7
     bias: bool = False
     gate: GateName = "sigmoid"
     init: Init = "default"

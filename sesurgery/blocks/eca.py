@@ -25,9 +25,9 @@ from sesurgery.blocks.base import Block
 class ECA(Block):
     """Efficient Channel Attention. `kernel_size` (odd) sets k itself; otherwise `gamma` and `beta` find it."""
 
-    kernel_size: Annotated[int, Field(gt=0)] | None = None
-    gamma: Annotated[float, Field(gt=0)] = 2
-    beta: float = 1
+    kernel_size: Annotated[int, Field(gt=0, le=255)] | None = None
+    gamma: Annotated[float, Field(ge=0.1, le=100)] = 2
+    beta: Annotated[float, Field(ge=-100, le=100)] = 1
     padding: Literal["zeros", "circular"] = "zeros"
     gate: GateName = "sigmoid"
     init: Init = "default"

@@ -28,10 +28,10 @@ from sesurgery.blocks.base import Block, narrow
 class GatherExcite(Block):
     """Gather-Excite. `extent` is 0 (the whole map) or a power of two; `reduction` goes with `excite: true`."""
 
-    extent: Annotated[int, Field(ge=0)] = 8
+    extent: Annotated[int, Field(ge=0, le=65536)] = 8
     gather: Literal["avg", "conv"] = "conv"
     excite: bool = False
-    reduction: Annotated[float, Field(gt=0)] = 16
+    reduction: Annotated[float, Field(ge=0.0625, le=65536)] = 16
     gate: GateName = "sigmoid"
     init: Init = "default"
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sesurgery.blocks._gates import GateName, Init, gate_layer, zero
 from sesurgery.blocks.base import Block, narrow
+from sesurgery.spec.bounds import Size
 
 Combine = Literal["add", "max"]
 
@@ -52,8 +53,8 @@ class SCSE(Block):
     The hidden width of the channel part is channels / reduction rounded down, and at least `min_width`.
     """
 
-    reduction: Annotated[float, Field(gt=0)] = 2
-    min_width: Annotated[int, Field(gt=0)] = 1
+    reduction: Annotated[float, Field(ge=0.0625, le=65536)] = 2
+    min_width: Size = 1
     combine: Combine = "add"
     bias: bool = False
     gate: GateName = "sigmoid"

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sesurgery.blocks.base import Block, narrow
+from sesurgery.spec.bounds import Size
 
 Squeeze = Literal["avg", "max"]
 Activation = Literal["relu", "relu6", "silu", "gelu", "hard_swish"]
@@ -83,10 +84,10 @@ class SE(Block):
     `min_width`. `init: identity` leaves the network's function as it was, and doubles the gate's range to (0, 2).
     """
 
-    reduction: Annotated[float, Field(gt=0)] = 16
-    width: Annotated[int, Field(gt=0)] | None = None
-    min_width: Annotated[int, Field(gt=0)] = 1
-    divisor: Annotated[int, Field(gt=0)] = 1
+    reduction: Annotated[float, Field(ge=0.0625, le=65536)] = 16
+    width: Size | None = None
+    min_width: Size = 1
+    divisor: Size = 1
     bias: bool = True
     squeeze: Squeeze = "avg"
     activation: Activation = "relu"

@@ -18,7 +18,7 @@ from typing import NoReturn
 import click
 
 from sesurgery.cli import machine, signals
-from sesurgery.diagnostics import Diagnostic, SesurgeryError
+from sesurgery.diagnostics import MOST_SHOWN, Diagnostic, SesurgeryError
 
 INTERRUPTED = signals.code(signal.SIGINT)
 _MACHINE = 1
@@ -80,8 +80,10 @@ def _interrupted(stop: BaseException) -> int:
 
 
 def _tell_all(diagnostics: Sequence[Diagnostic]) -> None:
-    for diagnostic in diagnostics:
+    for diagnostic in diagnostics[:MOST_SHOWN]:
         _tell(_coloured(diagnostic))
+    if len(diagnostics) > MOST_SHOWN:
+        _tell(f"and {len(diagnostics) - MOST_SHOWN} more")
     if len(diagnostics) > 1:
         _tell(f"{len(diagnostics)} errors")
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import onnx
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.onnxgraph import numerics as _numerics
 
 DEFECT = "this is a defect of the pass: leave it out and report it"
@@ -48,7 +48,10 @@ class Pass(ABC):
     after: ClassVar[tuple[str, ...]] = ()
     """Passes, by name, that come before this one where both are run."""
     tolerance: ClassVar[float]
-    """The largest difference of an output, relative to its largest value, that the pass's arithmetic explains."""
+    """The largest difference of an output, relative to its largest value, that the pass's arithmetic explains in fp32.
+
+    Of a graph that computes in fp16 or bf16, the roundings of that type are allowed at least.
+    """
     needs_samples: ClassVar[bool] = False
     """Whether it decides by samples of what the network sees, which `with_samples` gives it."""
     samples: Sequence[_numerics.Feeds] = ()
@@ -109,7 +112,7 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequen
         name = name_of(step)
         if (obstacle := step.requires(model)) is not None:
             raise fail("SE602", f"{name} cannot start: {obstacle}")
-        lowered = step.apply(model)
+        lowered = _applied(step, name, model)
         if (broken := step.ensures(model, lowered.model)) is not None:
             raise fail("SE607", f"{name}: {broken}", DEFECT)
         try:
@@ -124,11 +127,24 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequen
             known = expected if expected is not None and not step.samples else _numerics.outputs_of_all(before, judged)
             found = _numerics.outputs_of_all(model, judged)
             differences[name] = _numerics.difference(known, found)
-            if not differences[name] <= step.tolerance:
+            explained = max(step.tolerance, _numerics.rounding(before))
+            if not differences[name] <= explained:
                 words = f"it changed an output by {differences[name]:.2g} of its largest value"
-                raise fail("SE607", f"{name}: {words}, its arithmetic explains {step.tolerance:.2g}", DEFECT)
+                raise fail("SE607", f"{name}: {words}, its arithmetic explains {explained:.2g}", DEFECT)
             expected = None if step.samples else found
     return Lowered(model, tuple(edits), differences, tuple(notes))
+
+
+def _applied(step: Pass, name: str, model: onnx.ModelProto) -> Lowered:
+    """What a pass makes of a model; SE607 where it trips over a graph that it said it could start on."""
+    try:
+        return step.apply(model)
+    except SesurgeryError:
+        raise
+    except Exception as error:  # a pass may be anybody's, and the graph too
+        first = str(error).strip().splitlines()
+        why = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+        raise fail("SE607", f"{name} cannot handle this graph: {why}", DEFECT) from error
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,16 @@ def refer(model: onnx.ModelProto, folder: Path) -> None:
         _set_place(tensor, str(file), offset, length)
 
 
+def complete(model: onnx.ModelProto) -> None:
+    """Write down how long the data of each weight are where a file does not say: as many bytes as its shape needs.
+
+    Readers that are not told take all that is left of the data file, other weights included.
+    """
+    for tensor in _outside(model):
+        if not any(entry.key == "length" for entry in tensor.external_data):
+            _set_place(tensor, *_place(tensor))
+
+
 def size(model: onnx.ModelProto) -> int:
     """Bytes of the model and of all that it refers to."""
     own: int = model.ByteSize()

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from sesurgery.artifacts import writing
-from sesurgery.diagnostics import SesurgeryError, fail, first_line
+from sesurgery.diagnostics import SesurgeryError, clipped, fail, first_line
 from sesurgery.onnxgraph import external_data as onnx_data
 from sesurgery.paths import inside
 
@@ -27,17 +27,19 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
         outside(model, path)
+        onnx_data.complete(model)
         if weights:
             onnx.load_external_data_for_model(model, str(path.parent))
         else:
             onnx_data.refer(model, path.parent)
-        freed = _freed(model)
+        mended = [_freed(model), _opened(model)]
         # Names of domains, shapes and types, and that nothing is read before it is made.
-        onnx.checker.check_model(model if freed else path, full_check=True)
+        onnx.checker.check_model(model if any(mended) else path, full_check=True)
     except SesurgeryError:
         raise
     except Exception as error:
-        raise fail("SE602", f"{path} is not a valid ONNX file: {first_line(error)}") from error
+        why = clipped(first_line(error), 400)
+        raise fail("SE602", f"{path} is not a valid ONNX file: {why}", "export it again") from error
     return model
 
 
@@ -139,6 +141,20 @@ def _freed(model: onnx.ModelProto) -> bool:
         return False
     model.ir_version = FREE_WEIGHTS
     return True
+
+
+def _opened(model: onnx.ModelProto) -> bool:
+    """Read a size below zero as an open one: some exporters write -1 there, which runtimes take for that."""
+    graph = model.graph
+    sizes = [
+        dim
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        for dim in value.type.tensor_type.shape.dim
+        if dim.HasField("dim_value") and dim.dim_value < 0
+    ]
+    for dim in sizes:
+        dim.ClearField("dim_value")
+    return bool(sizes)
 
 
 def _save_large(model: onnx.ModelProto, path: Path) -> None:

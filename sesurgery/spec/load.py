@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from sesurgery.diagnostics import Diagnostic, SpecError, suggest
+from sesurgery.diagnostics import Diagnostic, SpecError, clipped, suggest
 from sesurgery.spec.model import Engine, Spec
 from sesurgery.spec.plugins import Catalogs
 from sesurgery.spec.source import Place, Source, read_source
@@ -79,7 +79,7 @@ def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, kno
 
     if kind == "extra_forbidden" or kind == "unexpected_keyword_argument":
         names = known or _known_keys(error["loc"][:-1])
-        return made("SE101", f"unknown key {last!r}", suggest(last, names), key=True)
+        return made("SE101", f"unknown key {clipped(repr(last))}", suggest(last, names), key=True)
     if kind == "missing" and isinstance(error["loc"][-1], int):
         text = f"a list of {int(last) + 1} is expected, item {int(last) + 1} is missing"
         return made("SE102", text, _described(error["loc"][:-1]), place[:-1])
@@ -96,7 +96,9 @@ def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, kno
     if kind == "union_tag_invalid":
         name = str(context["discriminator"]).strip("'")
         tags = re.findall(r"'([^']+)'", context["expected_tags"])
-        return made("SE105", f"unknown {name} {context['tag']!r}", suggest(context["tag"], tags), (*place, name))
+        return made(
+            "SE105", f"unknown {name} {clipped(repr(context['tag']))}", suggest(context["tag"], tags), (*place, name)
+        )
     if kind == "literal_error" and place == ("version",):
         return made(
             "SE106", f"this is version {shown} of the spec, expected {context['expected']}", "write 'version: 1'"
@@ -105,7 +107,8 @@ def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, kno
         names = re.findall(r"'([^']+)'", context["expected"])
         return made("SE105", f"unknown {last} {shown}", suggest(str(value), names))
     if kind in ("excluding", "value_error"):
-        return made("SE107", error["msg"].removeprefix("Value error, "), "keep one of them, or make them agree")
+        at = (*place, *context.get("inner", ()))
+        return made("SE107", error["msg"].removeprefix("Value error, "), "keep one of them, or make them agree", at)
     if kind in ("too_short", "too_long"):
         bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
         return made("SE104", f"{bound} expected, found {shown}", _described(error["loc"]) or "write a list")
@@ -116,11 +119,9 @@ def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, kno
         return made("SE104", f"{wanted}, found {shown}", _described(error["loc"]) or "choose a value in that range")
     expected = error["msg"].removeprefix("Input should be ").removeprefix("expected ").replace("a valid", "a")
     expected = _ARTICLES.get(expected, expected)
-    return made(
-        "SE103",
-        f"expected {expected}, found {shown}",
-        _described(error["loc"]) or _HOW.get(expected, f"write {expected} here"),
-    )
+    keys = _known_keys(error["loc"]) if kind == "model_type" else []
+    how = f"its keys: {', '.join(keys)}" if keys else _HOW.get(expected, f"write {expected} here")
+    return made("SE103", f"expected {expected}, found {shown}", _described(error["loc"]) or how)
 
 
 _ARTICLES = {"a integer": "an integer", "a array": "a list", "an object": "a mapping", "a tuple": "a list"}
@@ -203,4 +204,4 @@ def _shown(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    return "nothing" if value is None else repr(value)
+    return "nothing" if value is None else clipped(repr(value))

@@ -6,6 +6,7 @@ and the fields hold a `Ref`. So this package needs neither torch nor a list of w
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     Tag,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -26,11 +28,24 @@ from pydantic_core import PydanticCustomError
 from sesurgery.artifacts import digest_text
 from sesurgery.diagnostics import Span
 from sesurgery.profiles import parse_profile
+from sesurgery.spec.bounds import (
+    MOST_CHECKED,
+    MOST_ENGINES,
+    MOST_RULES,
+    MOST_VALUES,
+    CheckedBatch,
+    Repeats,
+    Short,
+    Size,
+    Threads,
+)
 from sesurgery.spec.code import Factory
 from sesurgery.spec.plugins import BackendField, BlockField, DatasetField, ExistingField, PassesField, PlacementField
 from sesurgery.spec.source import Source
 
 Positive = Annotated[int, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0, le=1e4)]
+Epochs = Annotated[float, Field(ge=0, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Scalar = bool | int | float | str | None
@@ -106,7 +121,14 @@ Model = Annotated[TimmModel | TorchvisionModel | PythonModel | OnnxModel, Field(
 class Input(Frozen):
     """The network's input; the batch is always dynamic."""
 
-    shape: tuple[Positive, Positive, Positive] = Field(description="channels, height, width")
+    shape: tuple[Size, Size, Size] = Field(description="channels, height, width")
+
+    @field_validator("shape")
+    @classmethod
+    def _fits_in_memory(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        if (found := math.prod(shape)) > MOST_VALUES:
+            raise PydanticCustomError("range", f"a sample has at most {MOST_VALUES} values, found {found}")
+        return shape
 
 
 Globs = Annotated[
@@ -119,7 +141,7 @@ Globs = Annotated[
 ]
 
 
-RuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+RuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$"), Short]
 
 
 class Filters(Frozen):
@@ -163,7 +185,8 @@ class ReplaceRule(Filters):
 
 
 def _rule_kind(given: object) -> str:
-    keys = given if isinstance(given, dict) else vars(given)
+    # What is no mapping is judged as the kind that most rules are.
+    keys = given if isinstance(given, dict) else getattr(given, "__dict__", {})
     return "RemoveRule" if "remove" in keys else "ReplaceRule" if "replace" in keys else "InsertRule"
 
 
@@ -180,11 +203,11 @@ class Optimizer(Frozen):
     """The optimiser and its schedule: linear warm-up, then a cosine to zero."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[float, Field(gt=0)] = 0.1
+    lr: LearningRate = 0.1
     momentum: Fraction = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1e4)] = 5e-4
     nesterov: bool = True
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    warmup_epochs: Epochs = 1.0
 
 
 class Train(Frozen):
@@ -195,12 +218,12 @@ class Train(Frozen):
         validate_default=True,
         description="the data set: its name, or a mapping with `dataset:` and its options",
     )
-    epochs: Positive = 10
-    batch_size: Positive = 64
+    epochs: Repeats = 10
+    batch_size: Size = 64
     optimizer: Optimizer = Field(default_factory=Optimizer)
     label_smoothing: Fraction = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    threads: Positive | None = Field(None, description="CPU threads; default: all")
+    threads: Threads | None = Field(None, description="CPU threads; default: all")
     fused: bool = Field(
         False, description="scaling by a gate, residual sum and ReLU as one operation; a kernel of its own on a GPU"
     )
@@ -210,7 +233,7 @@ class Export(Frozen):
     """How the network becomes an ONNX file."""
 
     opset: Annotated[int, Field(ge=18, le=23)] = 20
-    check_batches: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+    check_batches: Annotated[tuple[CheckedBatch, ...], Field(min_length=1, max_length=64)] = Field(
         (1, 3), description="batch sizes at which the file is compared with the model"
     )
     max_abs: Annotated[float, Field(gt=0)] = Field(
@@ -224,9 +247,9 @@ class Export(Frozen):
 class Batch(Frozen):
     """Batch sizes an engine takes: smallest, the one it is tuned for, largest."""
 
-    min: Positive = 1
-    opt: Positive = 1
-    max: Positive = 64
+    min: Size = 1
+    opt: Size = 1
+    max: Size = 64
 
     @model_validator(mode="after")
     def _in_order(self) -> Batch:
@@ -240,7 +263,7 @@ class Batch(Frozen):
 class Calibration(Frozen):
     """The samples on which ranges of activations are found: those that int8 keeps, and those too large for fp16."""
 
-    samples: Positive = Field(256, description="samples of the training data that are looked at, always the same ones")
+    samples: Repeats = Field(256, description="samples of the training data that are looked at, always the same ones")
     file: str | None = Field(
         None, description="a .npy or .npz file of samples instead, by input name, relative to the current folder"
     )
@@ -270,7 +293,7 @@ class Engine(Frozen):
         description="the backend: its name, or a mapping with `backend:` and its options",
     )
     precision: Precision = "fp32"
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")] | None = Field(
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$"), Short] | None = Field(
         None, description="part of the file's name, where two engines share backend and precision"
     )
     batch: Batch = Field(default_factory=Batch)
@@ -303,7 +326,7 @@ class Parity(Frozen):
     fp16: Tolerance = Field(default_factory=lambda: Tolerance(max_abs=0.1, min_agreement=0.99, max_top1_drop=0.01))
     bf16: Tolerance = Field(default_factory=lambda: Tolerance(max_abs=0.5, min_agreement=0.98, max_top1_drop=0.01))
     int8: Tolerance = Field(default_factory=lambda: Tolerance(min_agreement=0.97, max_top1_drop=0.01))
-    batches: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+    batches: Annotated[tuple[Size, ...], Field(min_length=1, max_length=64)] = Field(
         (1, 32), description="batch sizes at which the engine is compared, over all held-out samples"
     )
 
@@ -311,35 +334,37 @@ class Parity(Frozen):
 class Latency(Frozen):
     """How engines are timed: in alternating rounds, loaded afresh several times in random order."""
 
-    batch: Positive = 1
-    rounds: Annotated[int, Field(ge=10)] = Field(
+    batch: Size = 1
+    rounds: Annotated[int, Field(ge=10, le=1_000_000)] = Field(
         60, description="alternating rounds of a process, shared out among the placements"
     )
-    repeats: Positive = Field(10, description="runs an engine in one round")
-    placements: Annotated[int, Field(ge=4)] = Field(
+    repeats: Repeats = Field(10, description="runs an engine in one round")
+    placements: Annotated[int, Field(ge=4, le=10_000)] = Field(
         12,
         description="how often a process loads the engines afresh, in random order and its reverse",
     )
-    processes: Positive = Field(1, description="fresh processes that repeat all of it; the interval is over them")
-    warmup_seconds: Annotated[float, Field(ge=0)] = 0.5
+    processes: Annotated[int, Field(gt=0, le=1000)] = Field(
+        1, description="fresh processes that repeat all of it; the interval is over them"
+    )
+    warmup_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.5
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    threads: Positive | None = Field(None, description="CPU threads; default: all")
+    threads: Threads | None = Field(None, description="CPU threads; default: all")
 
 
 class Spec(Frozen):
     """A whole spec: where channel attention goes in a backbone, what is inserted, and what follows."""
 
     version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = Field(
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$"), Short] = Field(
         "", description="names the artefacts; default: the file's stem", validate_default=False
     )
     model: Model
     input: Input
-    surgery: Annotated[tuple[RuleField, ...], Field(min_length=1)]
+    surgery: Annotated[tuple[RuleField, ...], Field(min_length=1, max_length=MOST_RULES)]
     train: Train = Field(default_factory=Train)
     export: Export = Field(default_factory=Export)
     # The loader puts one engine with all defaults here: defaults that name a plugin need the catalogs.
-    engines: Annotated[tuple[Engine, ...], Field(min_length=1)] = ()
+    engines: Annotated[tuple[Engine, ...], Field(min_length=1, max_length=MOST_ENGINES)] = ()
     parity: Parity = Field(default_factory=Parity)
     latency: Latency = Field(default_factory=Latency)
 
@@ -354,6 +379,15 @@ class Spec(Frozen):
                 text = f"two engines would be one file: {engine.backend.name} {engine.precision}"
                 raise PydanticCustomError("excluding", f"{text}; tell them apart by 'name:'")
             seen.add(who)
+        return self
+
+    @model_validator(mode="after")
+    def _checks_fit_in_memory(self) -> Spec:
+        most = max(1, MOST_CHECKED // math.prod(self.input.shape))
+        if (found := max(self.export.check_batches)) > most:
+            shape = "x".join(map(str, self.input.shape))
+            text = f"'export: check_batches' of an input of {shape} are at most {most}, found {found}"
+            raise PydanticCustomError("excluding", text, {"inner": ["export", "check_batches"]})
         return self
 
     def remember(self, source: Source | None) -> None:

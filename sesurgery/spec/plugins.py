@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from sesurgery.catalog import Catalog, Ref
-from sesurgery.diagnostics import suggest
+from sesurgery.diagnostics import clipped, suggest
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _validator(key: str, pick: Callable[[Catalogs], Catalog[Any]]) -> Callable[[
             raise PydanticCustomError("plugin_missing", f"missing key '{key}'", {"missing": key})
         if value[key] not in catalog.names():
             hint = suggest(str(value[key]), catalog.names())
-            text = f"unknown {catalog.kind} {value[key]!r}"
+            text = f"unknown {catalog.kind} {clipped(repr(value[key]))}"
             raise PydanticCustomError("plugin_unknown", text, {"hint": hint, "inner": inner})
         try:
             return ref_from_dict(value, key, catalog)
@@ -110,7 +110,7 @@ def _passes(value: object, info: ValidationInfo) -> tuple[str, ...] | None:
     for index, name in enumerate(value):
         if name not in known:
             hint = {"hint": suggest(name, known), "inner": [index]}
-            raise PydanticCustomError("plugin_unknown", f"unknown pass {name!r}", hint)
+            raise PydanticCustomError("plugin_unknown", f"unknown pass {clipped(repr(name))}", hint)
     return tuple(value)
 
 
@@ -127,7 +127,9 @@ def _existing(value: object) -> str:
     if name not in EXISTING:
         inner = ["block"] if isinstance(value, Mapping) and "block" in value else []
         hint = suggest(str(name), EXISTING)
-        raise PydanticCustomError("plugin_unknown", f"unknown kind of gate {name!r}", {"hint": hint, "inner": inner})
+        raise PydanticCustomError(
+            "plugin_unknown", f"unknown kind of gate {clipped(repr(name))}", {"hint": hint, "inner": inner}
+        )
     return str(name)
 
 

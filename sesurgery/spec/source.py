@@ -1,17 +1,21 @@
 """YAML read as data with every value's place in the file kept, so that any later error can point at it.
 
-Scalars follow YAML 1.2's core schema (`1e-3` is a number, `no` is a word). Nothing in a file can build an object.
+Scalars follow YAML 1.2's core schema (`1e-3` is a number, `no` is a word). Nothing in a file can build an object, and
+whatever stands in it, reading it takes seconds: size, depth, the number of values and the width of numbers are bounded.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import TypeAlias
 
 import yaml
 
-from sesurgery.diagnostics import Diagnostic, Span, SpecError
+from sesurgery.diagnostics import Diagnostic, Span, SpecError, clipped
+from sesurgery.spec.composing import MOST_LEVELS, MOST_VALUES, Bounded
 
 Data: TypeAlias = "bool | int | float | str | list[Data] | dict[str, Data] | None"
 Place = tuple[str | int, ...]
@@ -24,7 +28,11 @@ _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_MOST_VALUES = 100_000
+MOST_BYTES = 256 * 1024
+"""Of a spec file."""
+_LARGEST = 2**63 - 1
+_LONGEST = 100
+_WRITABLE = "\t\n\r"
 
 
 class Source:
@@ -60,13 +68,20 @@ class Source:
 
     def _read(self, text: str) -> dict[str, Data]:
         try:
-            node = yaml.compose(text, Loader=yaml.BaseLoader)
+            loader = Bounded(text)
         except yaml.reader.ReaderError as error:
-            raise SpecError(Diagnostic("SE002", f"not YAML: {error.reason}", self._at(1, 1, 1))) from None
+            raise SpecError(self._unreadable(error)) from None
+        try:
+            node = loader.get_single_node()
+        except yaml.reader.ReaderError as error:
+            raise SpecError(self._unreadable(error)) from None
         except yaml.MarkedYAMLError as error:
             raise SpecError(self._syntax(error)) from None
-        except RecursionError:
-            raise SpecError(Diagnostic("SE002", "not YAML: nested too deeply", self._at(1, 1, 1))) from None
+        except (ValueError, OverflowError):
+            # PyYAML hands the digits of an escape to chr() as they are.
+            mark = loader.get_mark()
+            text = "not YAML: an escape names a character that does not exist"
+            raise SpecError(Diagnostic("SE002", text, self._at(mark.line + 1, mark.column + 1, 1))) from None
         if not isinstance(node, yaml.MappingNode):
             found = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
             raise SpecError(
@@ -80,6 +95,12 @@ class Source:
         data = self._value(node, ())
         return data if isinstance(data, dict) else {}
 
+    def _unreadable(self, error: yaml.reader.ReaderError) -> Diagnostic:
+        before = self.text[: error.position] if isinstance(error.position, int) else ""
+        line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+        found = f"U+{error.character:04X}" if isinstance(error.character, int) else repr(error.character)
+        return Diagnostic("SE002", f"not YAML: {error.reason}: {found}", self._at(line, column, 1), "take it out")
+
     def _syntax(self, error: yaml.MarkedYAMLError) -> Diagnostic:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -87,14 +108,17 @@ class Source:
         hint = None
         if "\\t" in problem or (line <= len(self.lines) and "\t" in self.lines[line - 1]):
             hint = "YAML is indented with spaces: replace the tab"
+        elif "nested" in problem:
+            hint = f"a spec is nested {MOST_LEVELS} levels deep at most"
         elif "mapping values are not allowed" in problem:
             hint = "a ':' stands where none can: check the indentation, or quote the value"
         return Diagnostic("SE002", f"not YAML: {problem}", self._at(line, column, 1), hint or "check the syntax here")
 
     def _value(self, node: yaml.Node, place: Place) -> Data:
         self._count += 1
-        if id(node) in self._open or self._count > _MOST_VALUES:
-            why = "an alias contains itself" if id(node) in self._open else "aliases expand to too many values"
+        if id(node) in self._open or self._count > MOST_VALUES:
+            why = f"it has more than {MOST_VALUES} values, with every alias written out"
+            why = "an alias contains itself" if id(node) in self._open else why
             raise SpecError(
                 Diagnostic(
                     "SE002", f"not YAML that a spec can hold: {why}", self._span_of(node), "write the values out"
@@ -118,7 +142,11 @@ class Source:
                 return self._mapping(node, place)
             if isinstance(node, yaml.SequenceNode):
                 return [self._value(item, (*place, index)) for index, item in enumerate(node.value)]
-            return _scalar(node)
+            value = _scalar(node)
+            if (wrong := _unfit(value)) is not None:
+                self._mistakes.append(Diagnostic("SE104", wrong, self._span_of(node), "choose a value in that range"))
+                return None
+            return value
         finally:
             self._open.discard(id(node))
 
@@ -128,11 +156,14 @@ class Source:
         for key_node, value_node in node.value:
             span = self._span_of(key_node)
             key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
-            if key == "<<":
-                value = self._value(value_node, place)
-                merged.update(value if isinstance(value, dict) else {})
+            if (wrong := _unfit(key)) is not None:
+                self._mistakes.append(Diagnostic("SE104", wrong, span, "write a key that is known"))
                 continue
-            if key in own:
+            if key == "<<" and (*place, key) not in self.keys:
+                self.keys[(*place, key)] = span
+                merged = self._merged(value_node, place)
+                continue
+            if (*place, key) in self.keys and (key in own or key == "<<"):
                 first = self.keys[(*place, key)]
                 self._mistakes.append(
                     Diagnostic(
@@ -144,6 +175,20 @@ class Source:
             self.values.pop((*place, key), None)
             own[key] = self._value(value_node, (*place, key))
         return {**merged, **own}
+
+    def _merged(self, node: yaml.Node, place: Place) -> dict[str, Data]:
+        """What `<<:` brings in: one mapping, or several of which the first that has a key gives its value."""
+        merged: dict[str, Data] = {}
+        for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(item, yaml.MappingNode):
+                found = "a list" if isinstance(item, yaml.SequenceNode) else clipped(repr(item.value))
+                text = f"'<<' takes over the keys of a mapping, or of a list of mappings, found {found}"
+                hint = "name an alias of a mapping: '<<: *name'"
+                self._mistakes.append(Diagnostic("SE103", text, self._span_of(item), hint))
+                continue
+            value = self._value(item, place)
+            merged = {**(value if isinstance(value, dict) else {}), **merged}
+        return merged
 
     def _span_of(self, node: yaml.Node) -> Span:
         start, end = node.start_mark, node.end_mark
@@ -164,10 +209,24 @@ def _scalar(node: yaml.Node) -> Data:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):
-        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+        # Python refuses to read more than 4300 decimal digits; what is longer than these is out of range in any base.
+        short = text if len(text) <= _LONGEST else text[:_LONGEST]
+        return int(short, 0) if short[:2] in ("0x", "0o") else int(short)
     if _FLOAT.fullmatch(text):
         return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
     return text
+
+
+def _unfit(value: Data) -> str | None:
+    """Why a scalar cannot stand in a spec, or None: numbers of 64 bits and text that can be printed can."""
+    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+        return f"must be a number of at most 64 bits, found {str(value)[:20]}…"
+    if isinstance(value, str):
+        for letter in value:
+            # Control characters, among them what a path cannot hold and a terminal obeys; and halves of characters.
+            if unicodedata.category(letter) in ("Cc", "Cs") and letter not in _WRITABLE:
+                return f"must be text that can be printed, found the character U+{ord(letter):04X}"
+    return None
 
 
 def read_source(path: Path) -> Source:
@@ -177,14 +236,29 @@ def read_source(path: Path) -> Source:
         text = "cannot be read: it is a pipe or a device"
         raise SpecError(Diagnostic("SE001", text, Span(str(path), 1, 1), "give the path of a file"))
     try:
-        text = path.read_text(encoding="utf-8")
+        found = _bytes(path)
+    except (OSError, ValueError) as error:
+        hint = "give the path of a spec" if path.is_dir() else "check the path"
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise SpecError(Diagnostic("SE001", f"cannot be read: {why}", Span(str(path), 1, 1), hint)) from None
+    if len(found) > MOST_BYTES:
+        text = f"larger than {MOST_BYTES // 1024} KiB, which no spec is"
+        raise SpecError(Diagnostic("SE001", text, Span(str(path), 1, 1), "give the path of a spec"))
+    try:
+        # As text files are read: any of the three line ends is one.
+        text = found.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         span = Span(str(path), 1, 1)
         hint = "save the file as UTF-8"
         raise SpecError(
             Diagnostic("SE001", f"not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}", span, hint)
         ) from None
-    except OSError as error:
-        hint = "give the path of a spec" if path.is_dir() else "check the path"
-        raise SpecError(Diagnostic("SE001", f"cannot be read: {error.strerror}", Span(str(path), 1, 1), hint)) from None
     return Source(str(path), text)
+
+
+def _bytes(path: Path) -> bytes:
+    """A file's first bytes, one more than a spec may have. A pipe that nobody writes to is empty and does not block."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(handle, True)
+    with open(handle, "rb") as stream:
+        return stream.read(MOST_BYTES + 1)

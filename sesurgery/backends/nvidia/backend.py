@@ -44,10 +44,10 @@ class NvidiaBackend(Backend):
     """The oldest version that works, and the first that is not known to."""
     builds_without_gpu: ClassVar[bool]
 
-    workspace: Annotated[int, Field(gt=0)] | None = None
+    workspace: Annotated[int, Field(gt=0, le=1_048_576)] | None = None
     tf32: bool = False
     level: Annotated[int, Field(ge=0, le=5)] | None = None
-    aux_streams: Annotated[int, Field(ge=0)] | None = None
+    aux_streams: Annotated[int, Field(ge=0, le=256)] | None = None
     refit: bool = False
     stripped: bool = False
     version_compatible: bool = False
