@@ -18,8 +18,8 @@ import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from sesurgery import temporaries, trust
-from sesurgery.details import Details, problem
-from sesurgery.diagnostics import fail, first_line
+from sesurgery.details import Details, Place, problem
+from sesurgery.diagnostics import clipped, fail, first_line
 from sesurgery.paths import inside
 
 Kind = Literal["run", "onnx", "engine", "report"]
@@ -40,11 +40,15 @@ PACKAGES = (
 )
 
 
+MOST_BYTES = 64 * 1024 * 1024
+"""Of a manifest, a measurement or another file of text beside an artefact."""
+
+
 class Parent(BaseModel):
     """A file that an artefact was made from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    path: str
+    path: Place
     sha256: str
 
 
@@ -60,7 +64,7 @@ class Manifest(BaseModel):
     schema_version: Literal[1] = 1
     kind: Kind
     name: str
-    file: str
+    file: Place
     sha256: str
     command: str
     created: str
@@ -268,14 +272,33 @@ def read_manifest(artifact: Path) -> Manifest:
     _finish(artifact)
     path = manifest_path(artifact)
     try:
-        manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+        manifest = Manifest.model_validate_json(read_small(path))
         if (why := problem(manifest.details)) is not None:
             raise ValueError(why)
         return manifest
     except FileNotFoundError:
         raise fail("SE401", f"{artifact} has no manifest ({path.name} is missing)", "make it again") from None
-    except (ValidationError, OSError, ValueError) as error:
+    except ValidationError as error:
+        raise fail("SE401", f"{path} is not a manifest: {mistake(error)}", "make the artefact again") from error
+    except (OSError, ValueError) as error:
         raise fail("SE401", f"{path} is not a manifest: {_first_line(error)}", "make the artefact again") from error
+
+
+def read_small(path: Path) -> str:
+    """The text of a file that commands write beside an artefact; ValueError where it is larger than any of those."""
+    with path.open("rb") as stream:
+        found = stream.read(MOST_BYTES + 1)
+    if len(found) > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES >> 20} MiB")
+    return found.decode()
+
+
+def mistake(error: ValidationError) -> str:
+    """The first thing that is wrong with JSON: where in it, what was expected and what was found."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    found = "" if first["type"] in ("missing", "json_invalid") else f", found {clipped(repr(first['input']))}"
+    return f"{clipped(where) + ': ' if where else ''}{clipped(first['msg'], 200)}{found}"
 
 
 def is_engine(path: Path) -> bool:

@@ -1,66 +1,92 @@
-"""What a manifest's `details` hold: the types of the keys that are read, checked when the file is read."""
+"""What a manifest says beyond what all manifests say: known keys have their types, a missing one is named.
+
+Manifests lie on disks, where anybody may have written into them: nothing behind this module looks at a type again.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sesurgery.diagnostics import fail
 
-_OPEN = ConfigDict(extra="allow", strict=True)
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255
 
 
-@with_config(_OPEN)
-class _Backend(TypedDict):
+def _place(text: str) -> str:
+    if "\0" in text or len(text) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in text.split("/")):
+        raise ValueError("a path that no file can have")
+    return text
+
+
+Place = Annotated[str, AfterValidator(_place)]
+"""A path, as far as it can be one."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+
+class _Batch(_Part):
+    min: Annotated[int, Field(gt=0)]
+    opt: Annotated[int, Field(gt=0)]
+    max: Annotated[int, Field(gt=0)]
+
+
+class _Backend(_Part):
     backend: str
 
 
-@with_config(_OPEN)
-class _Batch(TypedDict):
-    min: int
-    opt: int
-    max: int
-
-
-@with_config(_OPEN)
-class _Engine(TypedDict):
+class _Asked(_Part):
     backend: _Backend
     batch: _Batch
     shapes: list[str]
 
 
-@with_config(_OPEN)
-class _Known(TypedDict, total=False):
-    """Keys of all kinds of manifests; others may stand beside them, and are nobody's business here."""
+class _Network(_Part):
+    structure: str
+    values: str
+    weights: dict[str, str]
 
-    spec: str | None
-    run: str | None
-    onnx: str
-    plain: bool
+
+class _Tried(_Part):
     backend: str
-    precision: str
-    # What was built; of an engine on a server, the engine's path.
-    engine: _Engine | str
-    seconds: float
-    convolutions: dict[str, int]
-    notes: list[str]
-    kept_fp32: list[Any]
-    ingredients: dict[str, str]
-    code: dict[str, str | None]
-    nodes: int
-    top1: float | None
-    epochs: int | None
-    params_before: int
-    params_after: int
-    macs_before: int
-    macs_after: int
 
 
-_KNOWN: TypeAdapter[_Known] = TypeAdapter(_Known)
+class _Choice(_Part):
+    key: str
+    tried: list[_Tried]
+
+
+class Known(_Part):
+    """The keys that are read again, of whatever kind of artefact; what else is there is shown at most."""
+
+    run: Place | None = None
+    spec: Place | None = None
+    onnx: Place = ""
+    plain: bool = False
+    backend: str = ""
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    engine: _Asked | Place | None = None
+    seconds: float = 0.0
+    convolutions: dict[str, int] = {}
+    notes: list[str] = []
+    kept_fp32: list[Any] = []
+    ingredients: dict[str, str] = {}
+    network: _Network | None = None
+    choice: _Choice | None = None
+    nodes: int = 0
+    epochs: int | None = None
+    code: dict[str, str | None] = {}
+    int8_weights: dict[str, Any] | None = None
+    top1: float | None = None
+    params_before: int = 0
+    params_after: int = 0
+    macs_before: int = 0
+    macs_after: int = 0
 
 
 class Details(dict[str, object]):
@@ -77,7 +103,7 @@ class Details(dict[str, object]):
 def problem(details: Mapping[str, object]) -> str | None:
     """What is wrong with the types of details that were read from a file, or None."""
     try:
-        _KNOWN.validate_json(json.dumps(details))
+        Known.model_validate_json(json.dumps(details))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         return f"details.{'.'.join(map(str, first['loc']))}: {first['msg']}"

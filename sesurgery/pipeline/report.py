@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from sesurgery.accounting import CONVENTION
-from sesurgery.artifacts import digest_file, to_json, write_text
+from sesurgery.artifacts import digest_file, read_small, to_json, write_text
+from sesurgery.diagnostics import fail
 from sesurgery.networks.checkpoint import PLAN, SPEC, WEIGHTS, Run, read
 from sesurgery.pipeline import results
 from sesurgery.pipeline.begun import TRAIN
@@ -99,11 +101,17 @@ def _training(run: Run) -> TrainingSection | None:
     top1 = run.manifest.details.get("top1")
     if top1 is None or not table.is_file():
         return None
-    with table.open(encoding="utf-8", newline="") as stream:
+    try:
         epochs = tuple(
             EpochRow(int(row["epoch"]), float(row["train_loss"]), float(row["held_out_top1"]), float(row["lr"]))
-            for row in csv.DictReader(stream)
+            for row in csv.DictReader(io.StringIO(read_small(table), newline=""))
         )
+    except (KeyError, TypeError, ValueError, OSError, csv.Error) as error:
+        why = f"{type(error).__name__}: {error}"
+        text = f"{table.as_posix()} is not the table of epochs that training wrote: {why}"
+        raise fail(
+            "SE401", text, f"train again, or write it anew: `sesurgery train {run.folder.as_posix()} --resume`"
+        ) from error
     if len(epochs) != run.manifest.details.get("epochs"):
         # Of a training begun since and not finished; the weights are those of the one before.
         epochs = ()

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sesurgery.artifacts import Manifest, belonging, require_intact
+from sesurgery.artifacts import Manifest, belonging, mistake, read_small, require_intact
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.pipeline import freshness
 from sesurgery.reports.model import BatchParity, EngineSection, LatencySection
@@ -63,10 +63,12 @@ def read(adapter: TypeAdapter[Any], path: Path) -> Any:
     if not path.is_file():
         return None
     try:
-        return adapter.validate_json(path.read_bytes())
+        return adapter.validate_json(read_small(path))
     except ValidationError as error:
-        text = f"{path.as_posix()} is not what was measured: {error.errors(include_url=False)[0]['msg']}"
-        raise fail("SE401", text, "measure again, with `sesurgery verify` or `sesurgery bench`") from error
+        text, cause = f"{path.as_posix()} is not what was measured: {mistake(error)}", error
+    except (OSError, ValueError) as other:
+        text, cause = f"{path.as_posix()} cannot be read: {other}", other  # type: ignore[assignment]
+    raise fail("SE401", text, "measure again, with `sesurgery verify` or `sesurgery bench`") from cause
 
 
 def reason_file(run: Path, engine: Path) -> Path:
@@ -76,7 +78,7 @@ def reason_file(run: Path, engine: Path) -> Path:
 def reason(run: Path, engine: Path) -> str | None:
     """Why an engine was not verified, where that was written down."""
     path = reason_file(run, engine)
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else None
 
 
 def forget(run: Path, engine: Path) -> None:

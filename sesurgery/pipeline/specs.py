@@ -9,7 +9,7 @@ from sesurgery import spec as specs
 from sesurgery.artifacts import Manifest
 from sesurgery.backends import BACKENDS
 from sesurgery.blocks import BLOCKS
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.lowering import PASSES
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.placements import PLACEMENTS
@@ -55,4 +55,8 @@ def engine_of(manifest: Manifest) -> Engine:
     if not isinstance(given, Mapping):
         text = f"the manifest of {manifest.file} does not say what engine it is"
         raise fail("SE401", text, f"build it again: {manifest.command}")
-    return engine(given)
+    try:
+        return engine(given)
+    except SesurgeryError as error:
+        text = f"the manifest of {manifest.file} does not say what engine it is: {error.diagnostics[0].message}"
+        raise fail("SE401", text, f"build it again: {manifest.command}") from error

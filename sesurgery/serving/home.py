@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from sesurgery import trust
-from sesurgery.artifacts import Manifest, cpu_kind, cpu_name, require_intact, require_trusted
+from sesurgery.artifacts import Manifest, cpu_kind, cpu_name, mistake, require_intact, require_trusted
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Backend
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.paths import inside
 from sesurgery.spec.plugins import ref_from_dict
 
@@ -30,11 +30,10 @@ def backend_of(manifest: Manifest) -> Backend:
         raise fail("SE401", text, f"build it again: {manifest.command}")
     try:
         backend: Backend = ref_from_dict(given["backend"], "backend", BACKENDS).options
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        text = f"the manifest of {manifest.file} has options that {given['backend']['backend']} does not take"
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise fail("SE401", f"{text}: {why}", f"build it again: {manifest.command}") from error
+    except (ValidationError, SesurgeryError) as error:
+        why = mistake(error) if isinstance(error, ValidationError) else error.diagnostics[0].message
+        text = f"the manifest of {manifest.file} names a backend, or options of one, that is not here: {why}"
+        raise fail("SE401", text, f"build it again: {manifest.command}") from error
     return backend
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from sesurgery.artifacts import Manifest, write_text
+from sesurgery.artifacts import Manifest, mistake, read_small, write_text
 from sesurgery.diagnostics import fail
 from sesurgery.serving.home import run_folder
 from sesurgery.training.preprocessing import Preprocessing
@@ -39,9 +39,12 @@ def read(run: Path) -> Interface:
         text = f"{path.as_posix()} is not there: nobody knows what the network takes and answers"
         raise fail("SE402", text, f"write it with: `sesurgery build-engine {run.as_posix()}`")
     try:
-        return _ADAPTER.validate_json(path.read_bytes())
+        return _ADAPTER.validate_json(read_small(path))
     except ValidationError as error:
-        raise fail("SE401", f"{path.as_posix()} is not what was written: {error}", "build the engine again") from error
+        text = f"{path.as_posix()} is not what was written: {mistake(error)}"
+        raise fail("SE401", text, "build the engine again") from error
+    except (OSError, ValueError) as error:
+        raise fail("SE401", f"{path.as_posix()} cannot be read: {error}", "build the engine again") from error
 
 
 def of(engine: Path, manifest: Manifest) -> Interface:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from sesurgery.diagnostics import fail
@@ -16,6 +17,8 @@ from sesurgery.training.history import Epoch
 
 OWN = "sesurgery"
 PREFIX = "model."
+_HISTORY = TypeAdapter(tuple[Epoch, ...])
+_RECIPE = TypeAdapter(dict[str, Any])
 START_OVER = "begin anew with --restart"
 
 
@@ -39,14 +42,13 @@ def read(path: Path) -> Saved:
         raise fail("SE402", f"there is no checkpoint to resume from: {path} is missing", "train without resuming first")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        own, weights = content[OWN], content["state_dict"]
+        if not all(isinstance(value, torch.Tensor) for value in weights.values()):
+            raise TypeError("a weight is no tensor")
         return Saved(
-            history=tuple(Epoch(**epoch) for epoch in content[OWN]["history"]),
-            recipe=content[OWN]["recipe"],
-            weights={
-                key.removeprefix(PREFIX): value
-                for key, value in content["state_dict"].items()
-                if key.startswith(PREFIX)
-            },
+            history=_HISTORY.validate_python(own["history"]),
+            recipe=_RECIPE.validate_python(own["recipe"]),
+            weights={key.removeprefix(PREFIX): value for key, value in weights.items() if key.startswith(PREFIX)},
         )
     # torch.load has no error of its own: a damaged file raises whatever its reader trips over.
     except Exception as error:

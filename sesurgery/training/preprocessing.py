@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from math import isfinite, prod
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
+
+Side = Annotated[int, Field(gt=0, le=65536)]
+MOST_VALUES = 2**26
+"""Pixels of an image, and values of a network's input: 256 MB each in fp32."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +25,32 @@ class Preprocessing:
     """
 
     mode: Literal["L", "RGB"]
-    channels: int
-    resize: tuple[int, int] | int
-    crop: tuple[int, int] | None
+    channels: Side
+    resize: tuple[Side, Side] | Side
+    crop: tuple[Side, Side] | None
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no network takes: too many values, or normalisation of other channels."""
+        bands = 1 if self.mode == "L" else 3
+        shape = self.crop or (self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize))
+        for sizes in (shape, self.resize if isinstance(self.resize, tuple) else shape):
+            if self.channels * prod(sizes) > MOST_VALUES:
+                raise ValueError(f"{self.channels} x {sizes[0]} x {sizes[1]} values are more than {MOST_VALUES}")
+        if self.channels != bands and bands != 1:
+            raise ValueError(f"an image of mode {self.mode} has {bands} channels, not {self.channels}")
+        if {len(self.mean), len(self.std)} - {1, bands}:
+            raise ValueError(f"mean and std have one value, or {bands}")
+        if not all(isfinite(value) for value in (self.scale, *self.mean, *self.std)) or not all(self.std):
+            raise ValueError("scale, mean and std must be finite, and std not zero")
+
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """The image as [C, H, W]."""
+        """The image as [C, H, W]; raises ValueError for one too large to be held, before it is decoded."""
+        if prod(image.size) > MOST_VALUES:
+            raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels, at most {MOST_VALUES} are read")
         image = _flat(image).convert("F" if self.mode == "L" else "RGB")
         width, height = self._size(image)
         # PIL widens its filter when it shrinks, as torch does with antialias=True.
@@ -46,7 +68,12 @@ class Preprocessing:
             return self.resize[1], self.resize[0]
         width, height = image.size
         shorter = min(width, height)
-        return round(width * self.resize / shorter), round(height * self.resize / shorter)
+        resized = round(width * self.resize / shorter), round(height * self.resize / shorter)
+        if self.channels * prod(resized) > MOST_VALUES:
+            raise ValueError(
+                f"{width} x {height} pixels become {resized[0]} x {resized[1]}: it is too long for its width"
+            )
+        return resized
 
 
 def _flat(image: Image.Image) -> Image.Image:
