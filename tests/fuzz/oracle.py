@@ -1,0 +1,76 @@
+"""What is good: a diagnostic with its place and exit code 1 (or 4), or a result that stands up. All else is bad."""
+
+import contextlib
+import io
+import traceback
+from dataclasses import dataclass
+
+import click
+
+from sesurgery.cli import program
+from sesurgery.diagnostics import CODES, SesurgeryError
+
+DEFECTS = ("SE607",)
+"""Codes that say of themselves that the program is at fault."""
+
+
+class Bad(Exception):
+    """Something that must not happen, in words."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`kind` is "done" or "refused"; `text` is what was printed or the diagnostics."""
+
+    kind: str
+    text: str = ""
+
+
+def called(function, *arguments, placed: bool = False, **options) -> Outcome:
+    """Call a function: what it says is judged. With `placed` every diagnostic must have a line and a column."""
+    try:
+        return Outcome("done", str(function(*arguments, **options))[:200])
+    except SesurgeryError as error:
+        return refused(error, placed=placed)
+
+
+def refused(error: SesurgeryError, *, placed: bool = False) -> Outcome:
+    """An error judged: codes that exist, that do not blame the program, text that can be printed, a place."""
+    text = error.render()
+    text.encode()
+    if len(text) > 200_000:
+        raise Bad(f"a diagnostic of {len(text)} characters")
+    for item in error.diagnostics:
+        if item.code not in CODES or item.code in DEFECTS:
+            raise Bad(f"{item.code}: {item.message}")
+        if not item.message.strip():
+            raise Bad(f"{item.code} says nothing")
+        if placed and (item.span is None or item.span.line < 1 or item.span.column < 1):
+            raise Bad(f"{item.code} has no place: {item.message}")
+    if error.exit_code not in (1, 4):
+        raise Bad(f"exit code {error.exit_code}")
+    return Outcome("refused", text)
+
+
+def cli(*arguments: str, placed: bool = False) -> Outcome:
+    """Call a verb in this process, as the command line does."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            program.main([*map(str, arguments)], prog_name="sesurgery", standalone_mode=False)
+    except SesurgeryError as error:
+        return refused(error, placed=placed)
+    except click.exceptions.Exit as stop:
+        if stop.exit_code not in (0, 1, 4):
+            raise Bad(f"exit code {stop.exit_code}") from stop
+        return Outcome("refused" if stop.exit_code else "done", said.getvalue())
+    except click.ClickException as error:
+        return Outcome("refused", error.format_message())
+    return Outcome("done", said.getvalue())
+
+
+def last_lines(error: BaseException) -> str:
+    """Where it happened, in the package first, and what."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if "/sesurgery/" in frame.filename]
+    at = f"{own[-1].filename.rpartition('/sesurgery/')[2]}:{own[-1].lineno}" if own else "?"
+    return f"{type(error).__name__}: {str(error).strip()[:300]} (at {at})"
