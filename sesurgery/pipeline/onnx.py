@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from sesurgery import planner
@@ -116,5 +117,8 @@ def source_file(spec: Spec) -> Path:
 
 def _values(run: Path) -> dict[str, np.ndarray]:
     require_intact(run / WEIGHTS)
-    values: dict[str, np.ndarray] = load_file(run / WEIGHTS)
+    try:
+        values: dict[str, np.ndarray] = load_file(run / WEIGHTS)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise fail("SE401", f"{run / WEIGHTS} holds no weights: {error}", "make the run again") from error
     return values

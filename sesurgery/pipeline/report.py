@@ -109,9 +109,7 @@ def _training(run: Run) -> TrainingSection | None:
     except (KeyError, TypeError, ValueError, OSError, csv.Error) as error:
         why = f"{type(error).__name__}: {error}"
         text = f"{table.as_posix()} is not the table of epochs that training wrote: {why}"
-        raise fail(
-            "SE401", text, f"train again, or write it anew: `sesurgery train {run.folder.as_posix()} --resume`"
-        ) from error
+        raise fail("SE401", text, f"write it anew: `sesurgery train {run.folder.as_posix()} --resume`") from error
     if len(epochs) != run.manifest.details.get("epochs"):
         # Of a training begun since and not finished; the weights are those of the one before.
         epochs = ()

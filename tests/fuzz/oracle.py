@@ -14,7 +14,7 @@ DEFECTS = ("SE607",)
 """Codes that say of themselves that the program is at fault."""
 
 
-class Bad(Exception):
+class BadError(Exception):
     """Something that must not happen, in words."""
 
 
@@ -39,16 +39,16 @@ def refused(error: SesurgeryError, *, placed: bool = False) -> Outcome:
     text = error.render()
     text.encode()
     if len(text) > 200_000:
-        raise Bad(f"a diagnostic of {len(text)} characters")
+        raise BadError(f"a diagnostic of {len(text)} characters")
     for item in error.diagnostics:
         if item.code not in CODES or item.code in DEFECTS:
-            raise Bad(f"{item.code}: {item.message}")
+            raise BadError(f"{item.code}: {item.message}")
         if not item.message.strip():
-            raise Bad(f"{item.code} says nothing")
+            raise BadError(f"{item.code} says nothing")
         if placed and (item.span is None or item.span.line < 1 or item.span.column < 1):
-            raise Bad(f"{item.code} has no place: {item.message}")
+            raise BadError(f"{item.code} has no place: {item.message}")
     if error.exit_code not in (1, 4):
-        raise Bad(f"exit code {error.exit_code}")
+        raise BadError(f"exit code {error.exit_code}")
     return Outcome("refused", text)
 
 
@@ -62,7 +62,7 @@ def cli(*arguments: str, placed: bool = False) -> Outcome:
         return refused(error, placed=placed)
     except click.exceptions.Exit as stop:
         if stop.exit_code not in (0, 1, 4):
-            raise Bad(f"exit code {stop.exit_code}") from stop
+            raise BadError(f"exit code {stop.exit_code}") from stop
         return Outcome("refused" if stop.exit_code else "done", said.getvalue())
     except click.ClickException as error:
         return Outcome("refused", error.format_message())

@@ -1,4 +1,4 @@
-"""Values that nobody meant, and small changes of data and of bytes. All of it follows from the generator that is given."""
+"""Values that nobody meant, and small changes of data and of bytes; all of it follows from the generator given."""
 
 import copy
 import random

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto
 
-from tests.fuzz.oracle import Bad, Outcome, cli
+from tests.fuzz.oracle import BadError, Outcome, cli
 from tests.fuzz.targets.graphs import net
 from tests.fuzz.values import flipped
 
@@ -27,20 +27,27 @@ RULES = {
 
 def odd(rng: random.Random, folder: Path) -> Outcome:
     """Valid networks as they come."""
-    return _judged(_written(net(rng), rng, folder), rng, folder)
+    model = net(rng)
+    return _judged(_written(model, rng, folder), rng, folder, _shape(model))
 
 
 def structure(rng: random.Random, folder: Path) -> Outcome:
     model = net(rng)
+    shape = _shape(model)
     for _ in range(rng.choice((1, 1, 2, 3))):
         _changed(model, rng)
-    return _judged(_written(model, rng, folder), rng, folder)
+    return _judged(_written(model, rng, folder), rng, folder, shape)
 
 
 def bits(rng: random.Random, folder: Path) -> Outcome:
     path = folder / "net.onnx"
-    path.write_bytes(flipped(net(rng).SerializeToString(), rng))
-    return _judged(path, rng, folder)
+    model = net(rng)
+    path.write_bytes(flipped(model.SerializeToString(), rng))
+    return _judged(path, rng, folder, _shape(model))
+
+
+def _shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    return tuple(dim.dim_value or 8 for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])
 
 
 def _written(model: onnx.ModelProto, rng: random.Random, folder: Path) -> Path:
@@ -103,12 +110,12 @@ def _changed(model: onnx.ModelProto, rng: random.Random) -> None:
         tensor.raw_data = flipped(tensor.raw_data, rng)
 
 
-def _judged(source: Path, rng: random.Random, folder: Path) -> Outcome:
+def _judged(source: Path, rng: random.Random, folder: Path, shape: tuple[int, ...]) -> Outcome:
     target = folder / "out.onnx"
     verb = rng.choice(("inspect", "lower", "lower", "lower", *RULES))
     before = source.read_bytes()
     if verb == "inspect":
-        outcome = cli("inspect", source, "--shape", "3x8x8")
+        outcome = cli("inspect", source, "--shape", "x".join(map(str, shape)))
     elif verb == "lower":
         options = ["--explain"] if rng.random() < 0.3 else []
         options += ["--no-verify"] if rng.random() < 0.3 else []
@@ -116,13 +123,14 @@ def _judged(source: Path, rng: random.Random, folder: Path) -> Outcome:
     else:
         spec = folder / "net.yaml"
         spec.write_text(
-            f"version: 1\nmodel: {{source: onnx, name: net.onnx}}\ninput: {{shape: [3, 8, 8]}}\nsurgery: [{RULES[verb]}]\n"
+            f"version: 1\nmodel: {{source: onnx, name: net.onnx}}\ninput: {{shape: {list(shape)}}}\n"
+            f"surgery: [{RULES[verb]}]\n"
         )
         outcome = cli("apply", spec, "-o", target)
     if source.read_bytes() != before:
-        raise Bad(f"{verb} changed the file that it read")
+        raise BadError(f"{verb} changed the file that it read")
     if outcome.kind != "done" and target.exists():
-        raise Bad(f"{verb} wrote a file and failed: {outcome.text}")
+        raise BadError(f"{verb} wrote a file and failed: {outcome.text}")
     if target.exists():
         _stands_up(source, target, same=verb == "lower")
     return outcome
@@ -139,18 +147,18 @@ def _stands_up(source: Path, target: Path, *, same: bool) -> None:
         onnx.checker.check_model(str(target), full_check=True)
         found = _session(target).run(None, feeds)
     except Exception as error:
-        raise Bad(f"what was written does not run, the source does: {str(error).splitlines()[0]}") from error
+        raise BadError(f"what was written does not run, the source does: {str(error).splitlines()[0]}") from error
     for one, other in zip(expected, found, strict=True):
         if not isinstance(one, np.ndarray) or one.dtype.kind != "f":
             continue
         if one.shape != other.shape or one.dtype != other.dtype:
-            raise Bad(f"{one.dtype}{one.shape} became {other.dtype}{other.shape}")
+            raise BadError(f"{one.dtype}{one.shape} became {other.dtype}{other.shape}")
         known = np.isfinite(one)
         if not same or not known.all() or not one.size:
             continue
         gap = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
         if not gap <= APART[str(one.dtype)] * max(1e-6, float(np.abs(one.astype(np.float64)).max())):
-            raise Bad(f"outputs differ by {gap:.3g}, the largest is {float(np.abs(one).max()):.3g}")
+            raise BadError(f"outputs differ by {gap:.3g}, the largest is {float(np.abs(one).max()):.3g}")
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from sesurgery import pipeline
-from tests.fuzz.oracle import Bad, Outcome, called
+from tests.fuzz.oracle import BadError, Outcome, called
 from tests.fuzz.values import flipped, mutated, nasty
 
 ROOT = Path(__file__).parents[3]
@@ -65,7 +65,7 @@ def _judged(text: bytes, rng: random.Random, folder: Path) -> Outcome:
     spec = loaded[0]
     again = pipeline.load_spec({**yaml.safe_load(spec.model_dump_json(by_alias=True)), "name": spec.name})
     if again.digest != spec.digest:
-        raise Bad("what a spec writes out is another spec")
+        raise BadError("what a spec writes out is another spec")
     if "cifar_resnet" in str(spec.model.name) and rng.random() < 0.05:
         return called(pipeline.plan, spec)
     return outcome

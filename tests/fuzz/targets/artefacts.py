@@ -1,0 +1,150 @@
+"""A finished workspace (run, ONNX file, engine, measurements) of which one file was written into, through the verbs.
+
+Where a digest would tell at once, it is put right in half of the cases: a stranger can do that too. `plan.json` and the
+spec inside a run are changed without that; with it they name code, which is another matter than their form.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+from sesurgery import pipeline
+from sesurgery.pipeline.workspace import Workspace
+from tests.fuzz.oracle import Outcome, called, cli
+from tests.fuzz.values import flipped, mutated, nasty
+
+SPEC = """version: 1
+name: net
+model: {source: python, name: "sesurgery.networks.cifar_resnet:resnet20"}
+input: {shape: [3, 16, 16]}
+surgery: [{insert: {block: se, reduction: 4, min_width: 8}, at: residual, stages: [3]}]
+train: {epochs: 1, batch_size: 256, threads: 1}
+export: {check_batches: [1]}
+engines: [{backend: onnxruntime}]
+parity: {batches: [16]}
+latency: {rounds: 10, repeats: 1, warmup_seconds: 0, threads: 1}
+"""
+RUN, ENGINE = "runs/net", "engines/net.onnxruntime.fp32.onnx"
+FORMS = {
+    "manifest": (
+        f"{ENGINE}.manifest.json",
+        f"{RUN}/weights.safetensors.manifest.json",
+        "export/net.onnx.manifest.json",
+    ),
+    "measurement": (
+        f"{RUN}/reports/net.onnxruntime.fp32.onnx.parity.json",
+        f"{RUN}/reports/net.onnxruntime.fp32.onnx.latency.json",
+    ),
+    "interface": (f"{RUN}/interface.json",),
+    "metrics": (f"{RUN}/train/metrics.csv",),
+    "run-folder": (f"{RUN}/plan.json", f"{RUN}/spec.yaml", f"{RUN}/weights.safetensors", ENGINE, "export/net.onnx"),
+}
+
+
+def prepare(folder: Path) -> None:
+    """Make the workspace, once."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "net.yaml").write_text(SPEC)
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        done = cli("run", "net.yaml")
+    finally:
+        os.chdir(here)
+    if not (folder / ENGINE).is_file():
+        raise RuntimeError(f"the workspace could not be made: {done}")
+    Image.linear_gradient("L").resize((16, 16)).convert("RGB").save(folder / "image.png")
+
+
+def target(form: str):
+    def changed(rng: random.Random, folder: Path) -> Outcome:
+        shutil.copytree(Path(os.environ["SESURGERY_FUZZ_WORKSPACE"]), folder / "w")
+        os.chdir(folder / "w")
+        path = Path(rng.choice(FORMS[form]))
+        path.write_bytes(_changed(path, rng))
+        if path.name in ("weights.safetensors", "net.onnxruntime.fp32.onnx", "net.onnx") and rng.random() < 0.5:
+            _redigest(path)
+        return _called(rng.choice(_verbs(form)))
+
+    return changed
+
+
+def _called(verb: tuple[str, ...]) -> Outcome:
+    if verb[0] == "report":
+        return called(pipeline.write_report, Path(verb[1]), Workspace())
+    return cli(*verb)
+
+
+def _verbs(form: str) -> tuple[tuple[str, ...], ...]:
+    predict = ("predict", ENGINE, "image.png")
+    if form in ("measurement", "metrics"):
+        return (("report", RUN),)
+    if form == "interface":
+        return (predict, ("package", ENGINE, "--triton", "served"))
+    return (predict, ("report", RUN), ("evaluate", RUN), ("verify", ENGINE), ("package", ENGINE, "--triton", "s"),
+            ("export", RUN), ("build-engine", RUN))  # fmt: skip
+
+
+def _changed(path: Path, rng: random.Random) -> bytes:
+    data = path.read_bytes()
+    if path.suffix == ".json" and rng.random() < 0.8:
+        return json.dumps(mutated(json.loads(data), rng)).encode()
+    if path.suffix == ".csv" and rng.random() < 0.7:
+        rows = mutated(list(csv.reader(io.StringIO(data.decode()))), rng)
+        stream = io.StringIO()
+        csv.writer(stream).writerows(row if isinstance(row, list) else [nasty(rng)] for row in _list(rows))
+        return stream.getvalue().encode(errors="surrogatepass")
+    return flipped(data, rng)
+
+
+def _list(rows: object) -> list:
+    return rows if isinstance(rows, list) else [rows]
+
+
+def _redigest(path: Path) -> None:
+    manifest = path.with_name(path.name + ".manifest.json")
+    told = json.loads(manifest.read_text())
+    told["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(told))
+
+
+def checkpoint(rng: random.Random, folder: Path) -> Outcome:
+    """A training checkpoint and a weights file."""
+    import torch
+
+    from sesurgery import pipeline
+    from sesurgery.networks import sources
+    from sesurgery.training import checkpoint as training
+    from tests.fuzz.oracle import called
+
+    source = Path(os.environ["SESURGERY_FUZZ_WORKSPACE"]) / RUN / "train" / "last.ckpt"
+    path = folder / "last.ckpt"
+    if rng.random() < 0.5:
+        path.write_bytes(flipped(source.read_bytes(), rng))
+    else:
+        content = torch.load(source, weights_only=True)
+        key = rng.choice(("sesurgery", "sesurgery", "state_dict"))
+        if key == "state_dict":
+            content[key][rng.choice(list(content[key]))] = rng.choice((nasty(rng), torch.zeros(3)))
+        else:
+            content[key] = mutated(content[key], rng)
+        torch.save(content, path)
+    spec = pipeline.load_spec(folder.parent / "net.yaml") if (folder.parent / "net.yaml").exists() else None
+    spec = spec or pipeline.load_spec(Path(os.environ["SESURGERY_FUZZ_WORKSPACE"]) / "net.yaml")
+    network = sources.build(spec)
+
+    def used() -> None:
+        saved = training.read(path)
+        training.require_fit(saved, network, spec.train, path)
+
+    return rng.choice((lambda: called(used), lambda: called(sources.load_weights, network, path)))()
+
+
+TARGETS = {**{form: target(form) for form in FORMS}, "checkpoint": checkpoint}
