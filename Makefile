@@ -4,18 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+MINUTES ?= 30
+
 # pip's own words are shown when it fails, and kept: a machine with package indexes of its own makes it say a lot.
 define install
 $(BIN)/pip install --disable-pip-version-check --no-input --progress-bar off -q $(1) >$(VENV)/install.log 2>&1 || \
 	{ cat $(VENV)/install.log; echo "nothing was installed: pip's words stand above, and in $(VENV)/install.log"; exit 1; } >&2
 endef
 
-.PHONY: demo test gpu check format clean help
+.PHONY: demo test fuzz gpu check format clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install, then train on real data with SE and without, build, verify and time engines, and give a verdict"
 	@echo "make test    install, then run the tests"
+	@echo "make fuzz    input that nobody meant, of every kind, for MINUTES=30; every bad case with its seed"
 	@echo "make gpu     on a machine with an NVIDIA GPU: build pycuda there, run the GPU tests and the GPU benchmark"
 	@echo "make check   formatting, lint, types, import layers"
 	@echo "make format  rewrite the sources in the project's format"
@@ -32,6 +35,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz.fuzz --minutes $(MINUTES)
 
 # pycuda has no wheels: it is compiled against the CUDA toolkit of the machine, whose nvcc must be found.
 gpu: $(READY)

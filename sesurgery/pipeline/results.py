@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from sesurgery.artifacts import Manifest, belonging, mistake, read_small, require_intact
 from sesurgery.diagnostics import SesurgeryError, fail
@@ -28,6 +28,8 @@ class Of:
 class Parity:
     """An engine beside the trained model, batch size by batch size, and the sizes that could not be compared."""
 
+    # JSON has no NaN and no infinity: an engine that gives them is measured all the same, and they are written as words.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
     of: Of
     entries: tuple[BatchParity, ...]
     unverified: tuple[str, ...] = ()

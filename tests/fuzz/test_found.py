@@ -1,0 +1,258 @@
+"""What once ended in a traceback, a dead process or a broken file, each by name."""
+
+import itertools
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from sesurgery import pipeline
+from sesurgery.artifacts import describe, read_manifest
+from sesurgery.diagnostics import SesurgeryError, SpecError
+from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.onnxgraph import numerics as _numerics
+from sesurgery.pipeline import results
+from sesurgery.reports.model import BatchParity
+from sesurgery.serving import interface, predict
+from sesurgery.spec.model import Tolerance
+from sesurgery.spec.source import Source
+from sesurgery.training.preprocessing import Preprocessing
+from sesurgery.verification.parity import compare
+
+HEAD = "version: 1\nmodel: {source: timm, name: resnet18}\ninput: {shape: [3, 64, 64]}\n"
+RULE = "surgery: [{insert: se, at: residual}]\n"
+SPECS = {
+    "a rule that is a word": (HEAD + "surgery: [se]\n", "SE103", (4, 11)),
+    "5000 digits": (HEAD + f"surgery: [{{insert: se, at: residual, expect: {'9' * 5000}}}]\n", "SE104", (4, 46)),
+    "5000 hexadecimal digits": (HEAD + RULE + f"export: {{check_batches: [0x{'f' * 5000}]}}\n", "SE104", (5, 26)),
+    "an escape beyond Unicode": (HEAD + RULE + 'name: "\\UFFFFFFFF"\n', "SE002", (5, 10)),
+    "half a character": (HEAD + RULE + 'name: "\\uD800"\n', "SE104", (5, 7)),
+    "a zero byte": (HEAD + RULE + 'name: "a\\0b"\n', "SE104", (5, 7)),
+    "a name of 300 characters": (HEAD + RULE + f"name: {'n' * 300}\n", "SE104", (5, 7)),
+    "a rate beyond fp32": (HEAD + RULE + "train: {optimizer: {lr: 1e308}}\n", "SE104", (5, 25)),
+    "2**40 threads": (HEAD + RULE + "train: {threads: 1099511627776}\n", "SE104", (5, 18)),
+    "a million threads": (HEAD + RULE + "latency: {threads: 1000000}\n", "SE104", (5, 20)),
+    "a batch of 10**9": (HEAD + RULE + "export: {check_batches: [1000000000]}\n", "SE104", (5, 26)),
+    "a merge of a word": (HEAD + RULE + "train:\n  <<: hello\n", "SE103", (6, 7)),
+    "a merge of numbers": (HEAD + RULE + "train:\n  <<: [1, 2]\n", "SE103", (6, 8)),
+    "two merges": (HEAD + RULE + "train: {<<: {epochs: 3}, <<: {epochs: 4}}\n", "SE003", (5, 26)),
+    "an input of 12 GB": (HEAD.replace("64, 64", "32768, 32768") + RULE, "SE104", (3, 16)),
+    "300 rules": (HEAD + "surgery:\n" + "  - {insert: se, at: residual}\n" * 300, "SE104", (5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_spec(name, tmp_path):
+    text, code, place = SPECS[name]
+    path = tmp_path / "net.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError) as caught:
+        pipeline.load_spec(path)
+    found = caught.value.diagnostics[0]
+    assert (found.code, (found.span.line, found.span.column)) == (code, place)
+    assert max(map(len, caught.value.render().splitlines())) < 400
+
+
+def test_a_spec_of_50_megabytes_is_not_read(tmp_path):
+    path = tmp_path / "net.yaml"
+    path.write_bytes(b"a: " + b"x" * 50_000_000)
+    with pytest.raises(SpecError, match="larger than 256 KiB"):
+        pipeline.load_spec(path)
+
+
+def test_20000_mistakes_are_not_all_printed():
+    text = "{" + ", ".join(itertools.repeat("a: 1", 15_000)) + "}"
+    with pytest.raises(SpecError, match="and 14949 more") as caught:
+        Source("net.yaml", text)
+    assert len(caught.value.render()) < 50_000
+
+
+def test_a_merge_of_mappings_is_taken_in_order():
+    data = Source("net.yaml", "a: &a {x: 1, y: 1}\nb: &b {x: 2, z: 2}\nc: {<<: [*a, *b], y: 3}\n").data
+    assert data["c"] == {"x": 1, "y": 3, "z": 2}
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.text(alphabet=st.sampled_from("ab:-[]{}&*!<>|?'\"\\#%@` \n\t0x1e.~\u0085\ufeff"), max_size=60))
+def test_any_text_is_data_or_a_mistake_with_its_place(text):
+    places = []
+    try:
+        data = Source("net.yaml", text).data
+    except SpecError as error:
+        places, data = [(item.span.line, item.span.column) for item in error.diagnostics], {}
+    assert isinstance(data, dict)
+    assert all(line >= 1 and column >= 1 for line, column in places)
+
+
+# --- ONNX files -------------------------------------------------------------------------------------------------------
+
+
+def network(batch="batch", kind=TensorProto.FLOAT, extra_input=None):
+    """A convolution and a gate over it, in one float type."""
+    dtype, numbers = helper.tensor_dtype_to_np_dtype(kind), np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array((numbers.normal(size=shape) / 6).astype(dtype), name)
+        for name, shape in {"w": (8, 3, 3, 3), "w1": (8, 4), "w2": (4, 8)}.items()
+    ]
+    weights.append(numpy_helper.from_array(np.array([-1, 8, 1, 1]), "shape"))
+    nodes = [
+        helper.make_node("Conv", ["input", "w"], ["x"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("GlobalAveragePool", ["x"], ["z"]),
+        helper.make_node("Flatten", ["z"], ["f"]),
+        helper.make_node("MatMul", ["f", "w1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "w2"], ["e"]),
+        helper.make_node("Sigmoid", ["e"], ["g"]),
+        helper.make_node("Reshape", ["g", "shape"], ["s"]),
+        helper.make_node("Mul", ["x", "s"], ["output"]),
+    ]
+    inputs = [helper.make_tensor_value_info("input", kind, [batch, 3, 8, 8])]
+    inputs += [extra_input] if extra_input else []
+    output = helper.make_tensor_value_info("output", kind, [batch, 8, 8, 8])
+    graph = helper.make_graph(nodes, "net", inputs, [output], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def written(folder, model):
+    path = folder / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_size_of_minus_one_is_an_open_one(tmp_path):
+    done = pipeline.lower(written(tmp_path, network(batch=-1)), tmp_path / "out.onnx", "onnxruntime")
+    assert done.difference is not None
+    assert done.changed
+
+
+@pytest.mark.parametrize("batch", [0, 2**40])
+def test_nothing_is_proved_on_no_values_or_on_more_than_memory_holds(batch, tmp_path):
+    source = written(tmp_path, network(batch=batch))
+    with pytest.raises(SesurgeryError, match=r"SE602.*nothing can be proved"):
+        pipeline.lower(source, tmp_path / "out.onnx", "onnxruntime")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_sequence_as_input_is_named(tmp_path):
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    source = written(tmp_path, network(extra_input=helper.make_value_info("many", kind)))
+    with pytest.raises(SesurgeryError, match="'many' is a sequence"):
+        pipeline.lower(source, tmp_path / "out.onnx", "onnxruntime")
+
+
+def test_data_without_a_length_are_as_long_as_their_shape(tmp_path):
+    source = tmp_path / "net.onnx"
+    onnx.save(network(), source, save_as_external_data=True, location="net.data", size_threshold=0)
+    model = onnx.load(source, load_external_data=False)
+    for tensor in model.graph.initializer:
+        kept = [entry for entry in tensor.external_data if entry.key != "length"]
+        del tensor.external_data[:]
+        tensor.external_data.extend(kept)
+    source.write_bytes(model.SerializeToString())
+    pipeline.lower(source, tmp_path / "out.onnx", "onnxruntime")
+    onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), providers=["CPUExecutionProvider"])
+    loaded = {tensor.name: len(tensor.raw_data) for tensor in onnx_io.load(source).graph.initializer}
+    assert loaded == {tensor.name: len(tensor.raw_data) for tensor in network().graph.initializer}
+
+
+def test_the_tolerance_follows_the_type(tmp_path):
+    assert _numerics.rounding(network()) == 0
+    assert 1e-3 < _numerics.rounding(network(kind=TensorProto.FLOAT16)) < 0.05
+    source = written(tmp_path, network(kind=TensorProto.FLOAT16))
+    assert pipeline.lower(source, tmp_path / "out.onnx", "tensorrt").changed
+
+
+def test_what_is_not_finite_must_be_the_same():
+    def apart(one, other):
+        return _numerics.difference({"y": np.array(one)}, {"y": np.array(other)})
+
+    assert apart([1.0, np.inf], [1.0, -np.inf]) == np.inf
+    assert apart([1.0, np.nan], [1.0, np.inf]) == np.inf
+    assert apart([1.0, np.nan], [1.0, np.nan]) == 0
+
+
+# --- what predict reads -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"resize": [200000, 200000]}, "resize"),
+        ({"resize": [65536, 65536]}, "values are more than"),
+        ({"crop": [60000, 60000]}, "values are more than"),
+        ({"channels": 2, "mode": "RGB"}, "3 channels, not 2"),
+        ({"std": [0.0]}, "std not zero"),
+        ({"mean": [1.0, 2.0]}, "mean and std"),
+    ],
+)
+def test_an_interface_asks_for_no_more_than_memory_holds(found, expected, tmp_path):
+    good = Preprocessing("L", 1, (16, 16), None, 1.0, (0.5,), (0.5,))
+    interface.write(tmp_path, interface.Interface("digits", ("a", "b"), good))
+    assert interface.read(tmp_path).preprocessing == good
+    path = tmp_path / interface.FILE
+    data = json.loads(path.read_text())
+    data["preprocessing"].update(found)
+    path.write_text(json.dumps(data))
+    with pytest.raises(SesurgeryError, match=rf"SE401.*{expected}"):
+        interface.read(tmp_path)
+
+
+def test_an_image_of_81_million_pixels_is_not_decoded(tmp_path):
+    Image.new("1", (9000, 9000)).save(tmp_path / "large.png")
+    with pytest.raises(SesurgeryError, match="9000 x 9000 pixels"):
+        predict._read(tmp_path / "large.png", Preprocessing("L", 1, (16, 16), None, 1.0, (0.5,), (0.5,)))
+
+
+# --- what was measured ------------------------------------------------------------------------------------------------
+
+
+def test_a_measured_nan_is_read_back(tmp_path):
+    logits = np.ones((4, 3), np.float32)
+    report = compare(logits, np.full_like(logits, np.nan), np.zeros(4, np.int64), Tolerance(max_abs=0.1))
+    path = tmp_path / "engine.parity.json"
+    path.write_text(results.dump(results.PARITY, (BatchParity(1, report),)))
+    (entry,) = results.read(results.PARITY, path)
+    assert not entry.report.passed
+    assert entry.report.nonfinite_samples == 4
+
+
+@pytest.mark.parametrize("text", ["", "null", "[[]]", '[{"batch": "x"}]', "[" * 100_000, "\udcff"])
+def test_a_measurement_that_was_written_into_is_named(text, tmp_path):
+    path = tmp_path / "engine.parity.json"
+    path.write_text(text, errors="surrogateescape")
+    with pytest.raises(SesurgeryError, match=r"SE401.*engine\.parity\.json"):
+        results.read(results.PARITY, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"engine": {"backend": {}}}, "engine"),
+        ({"convolutions": [1]}, "convolutions"),
+        ({"notes": "x"}, "notes"),
+        ({"run": "x" * 300}, "a path that no file can have"),
+        ({"run": 5}, "run"),
+        ({"ingredients": {"a": 1}}, "ingredients"),
+        ({"choice": {"key": "x", "tried": 1}}, "choice"),
+    ],
+)
+def test_details_of_a_manifest_have_their_types(change, expected, tmp_path):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"x")
+    describe(path, "engine", "x", "sesurgery build-engine x.onnx", details=change)
+    with pytest.raises(SesurgeryError, match=rf"SE401.*{expected}"):
+        read_manifest(path)
+
+
+def test_a_key_that_a_manifest_lacks_is_named(tmp_path):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"x")
+    describe(path, "engine", "x", "sesurgery build-engine x.onnx", details={})
+    with pytest.raises(SesurgeryError, match=r"SE401.*x\.onnx\.manifest\.json says nothing of 'seconds'"):
+        read_manifest(path).details["seconds"]
