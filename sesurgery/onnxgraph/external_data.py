@@ -51,9 +51,14 @@ def size(model: onnx.ModelProto) -> int:
     return own + sum(_place(tensor)[2] for tensor in _outside(model))
 
 
+def refers(model: onnx.ModelProto) -> bool:
+    """Whether data of the model lie in other files."""
+    return next(_outside(model), None) is not None
+
+
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with everything that it refers to in it; the model itself where it refers to nothing."""
-    if next(_outside(model), None) is None:
+    if not refers(model):
         return model
     done = onnx.ModelProto()
     done.CopyFrom(model)

@@ -28,7 +28,7 @@ class Of:
 class Parity:
     """An engine beside the trained model, batch size by batch size, and the sizes that could not be compared."""
 
-    # JSON has no NaN and no infinity: an engine that gives them is measured all the same, and they are written as words.
+    # JSON has no NaN and no infinity: an engine that gives them is measured all the same, and they are words here.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
     of: Of
     entries: tuple[BatchParity, ...]

@@ -23,7 +23,8 @@ class Bounded(yaml.BaseLoader):
         # A key is a node too.
         if self._level > MOST_LEVELS or self._count > 2 * MOST_VALUES:
             why = "nested too deeply" if self._level > MOST_LEVELS else f"more than {MOST_VALUES} values"
-            raise yaml.composer.ComposerError(None, None, why, self.peek_event().start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, why, mark)
         try:
             return super().compose_node(parent, index)
         finally:
