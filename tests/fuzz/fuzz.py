@@ -39,6 +39,11 @@ def run_target(
     """
     counts: collections.Counter = collections.Counter()
     bad: list[str] = []
+
+    def worse(at: int, why: str) -> None:
+        bad.append(f"--target {target} --seed {seed} --first {at} --last {at + 1}: {why}")
+        print(f"  bad: {bad[-1]}", flush=True)
+
     number, until = first, float("inf")
     while number < last and time.monotonic() < until:
         numbers = map(str, (seed, number, last))
@@ -60,9 +65,7 @@ def run_target(
                 if begun is None:
                     raise RuntimeError(f"the worker does not start: {words[-2000:]}")
                 counts["bad"] += 1
-                bad.append(
-                    f"{target} --seed {seed} --first {begun}: the process ended with {worker.wait()}: {words[-300:]}"
-                )
+                worse(begun, f"the process ended with {worker.wait()}: {words[-300:]}")
                 number = begun + 1
                 break
             answer = json.loads(line)
@@ -73,7 +76,7 @@ def run_target(
             number = answer["ends"] + 1
             counts[answer["kind"]] += 1
             if answer["kind"] == "bad":
-                bad.append(f"{target} --seed {seed} --first {answer['ends']}: {answer['why']}")
+                worse(answer["ends"], answer["why"])
         worker.kill()
         worker.wait()
         errors.close()
@@ -113,12 +116,10 @@ def main() -> None:
         print(f"seed {asked.seed}", flush=True)
         for target in targets:
             seconds = asked.minutes * 60 * SHARES[target] / whole
-            counts, worse, _ = run_target(target, asked.seed, asked.first, asked.last, seconds, folder, environment)
+            counts, found, _ = run_target(target, asked.seed, asked.first, asked.last, seconds, folder, environment)
             words = ", ".join(f"{counts[kind]} {kind}" for kind in ("done", "refused", "bad"))
             print(f"{target:15} {counts.total():6} cases: {words}", flush=True)
-            for line in worse:
-                print(f"  --target {line}", flush=True)
-            bad.extend(worse)
+            bad.extend(found)
     print(f"{len(bad)} bad")
     sys.exit(bool(bad))
 
