@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sesurgery import deferred
 
 if TYPE_CHECKING:
     from sesurgery.api import apply, insert, load_spec, plan
@@ -14,10 +16,4 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["__version__", "apply", "insert", "load_spec", "plan"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from sesurgery import api as front
-
-        return getattr(front, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+deferred.names(__name__, dict.fromkeys(("apply", "insert", "load_spec", "plan"), "sesurgery.api"))

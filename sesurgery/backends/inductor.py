@@ -11,6 +11,7 @@ decided when it runs.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 from dataclasses import dataclass
@@ -43,14 +44,14 @@ class Inductor(Backend):
     autotune: bool = False
 
     def probe(self) -> Capability:
-        import torch
-
         missing = _no_cuda() if self.target == "cuda" else None
         compiler = os.environ.get("CXX", "g++")
         builds = missing
         if builds is None and shutil.which(compiler) is None:
             builds = f"it compiles C++, and {compiler} is not on this machine"
-        return Capability(torch.__version__, builds, missing, "install a C++ compiler (g++), or name one in CXX")
+        return Capability(
+            importlib.metadata.version("torch"), builds, missing, "install a C++ compiler (g++), or name one in CXX"
+        )
 
     def device(self) -> str:
         import torch

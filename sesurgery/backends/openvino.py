@@ -37,7 +37,6 @@ from sesurgery.backends.base import (
     TensorInfo,
 )
 from sesurgery.backends.inputs import feeds as _feeds
-from sesurgery.backends.inputs import onnx_file as _source
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.spec.bounds import Threads
 
@@ -83,6 +82,8 @@ class OpenVINO(Backend):
         ability = self.probe()
         if ability.builds is not None:
             raise fail("SE603", f"OpenVINO cannot build here: {ability.builds}", ability.remedy)
+        from sesurgery.backends.inputs import onnx_file as _source
+
         source = _source.read(onnx)
         _source.prove_precision(options.precision, source.convolutions(), str(onnx))
         hint, notes = _hint(options.precision)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import nn
+
+GateName = Literal["sigmoid", "hard_sigmoid"]
+Init = Literal["default", "identity"]
+"""How a block starts: as its paper has it, or leaving the network's function as it was."""
 
 _NARROW = 8
 

@@ -12,14 +12,15 @@ scale is zero has no gradient in the first step, and learns from the second on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
-from torch import nn
 
-from sesurgery.blocks._gates import GateName, Init, gate_layer, zero
-from sesurgery.blocks.base import Block, narrow
+from sesurgery.blocks.base import Block, GateName, Init, narrow
 from sesurgery.spec.bounds import Size
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class CBAM(Block):
 
     def build(self, channels: int) -> nn.Module:
         from timm.layers.cbam import CbamModule
+
+        from sesurgery.blocks.modules.gates import gate_layer, zero
 
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, found {self.kernel_size}")

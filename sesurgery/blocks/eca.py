@@ -12,13 +12,14 @@ and the last channel be neighbours (timm's CECA).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
-from torch import nn
 
-from sesurgery.blocks._gates import GateName, Init, gate_layer, zero
-from sesurgery.blocks.base import Block
+from sesurgery.blocks.base import Block, GateName, Init
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class ECA(Block):
 
     def build(self, channels: int) -> nn.Module:
         from timm.layers import CecaModule, EcaModule
+
+        from sesurgery.blocks.modules.gates import gate_layer, zero
 
         size = self.kernel_size
         if size is not None and size % 2 == 0:

@@ -9,11 +9,12 @@ It has C * C weights, SE has 2 * C * C / r: eight times those of SE at r = 16.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
+from sesurgery.blocks.base import Block, GateName, Init
 
-from sesurgery.blocks._gates import GateName, Init, gate_layer, zero
-from sesurgery.blocks.base import Block
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class EffectiveSE(Block):
 
     def build(self, channels: int) -> nn.Module:
         from timm.layers import EffectiveSEModule
+
+        from sesurgery.blocks.modules.gates import gate_layer, zero
 
         module: nn.Module = EffectiveSEModule(channels, gate_layer=gate_layer(self.gate, self.init))
         if self.init == "identity":

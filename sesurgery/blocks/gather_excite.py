@@ -15,13 +15,14 @@ Layers before that one have no gradient in the first step, and learn from the se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
-from torch import nn
 
-from sesurgery.blocks._gates import GateName, Init, gate_layer, zero
-from sesurgery.blocks.base import Block, narrow
+from sesurgery.blocks.base import Block, GateName, Init, narrow
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class GatherExcite(Block):
         from timm.layers import ConvMlp
         from timm.layers import GatherExcite as TimmGatherExcite
 
+        from sesurgery.blocks.modules.gates import gate_layer, zero
+
         if self.extent == 1 or self.extent.bit_count() > 1:
             raise ValueError(f"extent must be 0 or a power of two from 2 on, found {self.extent}")
         module: nn.Module = TimmGatherExcite(
@@ -71,6 +74,8 @@ class GatherExcite(Block):
 
 
 def _strided(channels: int, extent: int) -> nn.Sequential:
+    from torch import nn
+
     layers: list[nn.Module] = []
     for _ in range(extent.bit_length() - 1):
         layers += [

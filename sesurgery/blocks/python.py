@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from sesurgery.blocks.base import Block
 from sesurgery.catalog import import_object
 from sesurgery.spec.code import Factory
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Python(Block):
     kwargs: dict[str, bool | int | float | str | None] = field(default_factory=dict)
 
     def build(self, channels: int) -> nn.Module:
+        from torch import nn
+
         try:
             factory: Any = import_object(self.factory, (Path.cwd(),))
         except (ImportError, AttributeError) as error:

@@ -12,38 +12,22 @@ the sum of two halves is the identity, and for the maximum the gates are doubled
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
-from sesurgery.blocks._gates import GateName, Init, gate_layer, zero
-from sesurgery.blocks.base import Block, narrow
+from sesurgery import deferred
+from sesurgery.blocks.base import Block, GateName, Init, narrow
 from sesurgery.spec.bounds import Size
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sesurgery.blocks.modules.scse import SCSEModule as SCSEModule
 
 Combine = Literal["add", "max"]
 
-
-class SCSEModule(nn.Module):
-    """The block itself."""
-
-    def __init__(self, channels: int, hidden: int, bias: bool, combine: Combine, gate: nn.Module) -> None:
-        super().__init__()
-        self.combine = combine
-        self.fc1 = nn.Conv2d(channels, hidden, 1, bias=bias)
-        self.act = nn.ReLU()
-        self.fc2 = nn.Conv2d(hidden, channels, 1, bias=bias)
-        self.conv = nn.Conv2d(channels, 1, 1, bias=bias)
-        self.gate = gate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, H, W]."""
-        channel: Tensor = self.gate(self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))))
-        spatial: Tensor = self.gate(self.conv(x))
-        if self.combine == "add":
-            return x * (channel + spatial)
-        return torch.maximum(x * channel, x * spatial)
+deferred.names(__name__, {"SCSEModule": "sesurgery.blocks.modules.scse"})
 
 
 @dataclass(frozen=True)
@@ -65,6 +49,9 @@ class SCSE(Block):
         return max(self.min_width, int(channels / self.reduction))
 
     def build(self, channels: int) -> nn.Module:
+        from sesurgery.blocks.modules.gates import gate_layer, zero
+        from sesurgery.blocks.modules.scse import SCSEModule
+
         # The sum of two gates at one half is one already.
         gate = gate_layer(self.gate, "default" if self.combine == "add" else self.init)
         module = SCSEModule(channels, self.hidden(channels), self.bias, self.combine, gate())

@@ -24,12 +24,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from sesurgery.blocks.base import Block
 from sesurgery.diagnostics import suggest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Name = Literal[
     "se", "ese", "eca", "ecam", "ceca", "ge", "gc", "gca", "cbam", "lcbam",
@@ -54,6 +55,7 @@ class Timm(Block):
     def build(self, channels: int) -> nn.Module:
         import timm
         from timm.layers import create_attn, get_attn
+        from torch import nn
 
         try:
             options = _options(get_attn(self.name))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sesurgery.artifacts import is_engine
 from sesurgery.cli.console import as_json, emit_json, trust
 
 if TYPE_CHECKING:
@@ -89,21 +88,26 @@ def command(
     engine that is always what is shown.
     """
     choices = account_choices(account, depth, convention)
-    from sesurgery import pipeline
-    from sesurgery.reports import accounts, inspection
+    from sesurgery.artifacts import is_engine
 
     if compiled or is_engine(Path(model)):
         if account or at or shape:
             raise click.UsageError("--compiled, and an engine, go with none of --account, --at and --shape")
         _compiled(Path(model), every, as_json)
         return
+    from sesurgery import pipeline
+
     if account:
+        from sesurgery.reports import accounts
+
         counted = pipeline.account_of_model(model, shape, **choices)
         if as_json:
             emit_json(accounts.to_json(counted))
         else:
             click.echo(accounts.to_text(counted))
         return
+    from sesurgery.reports import inspection
+
     seen = pipeline.inspect(model, shape, at)
     if as_json:
         emit_json(inspection.to_json(seen))

@@ -6,12 +6,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-import onnx
+from typing import TYPE_CHECKING, ClassVar
 
 from sesurgery.diagnostics import SesurgeryError, fail
-from sesurgery.onnxgraph import numerics as _numerics
+
+if TYPE_CHECKING:
+    import onnx
+
+    from sesurgery.onnxgraph import numerics as _numerics
 
 DEFECT = "this is a defect of the pass: leave it out and report it"
 
@@ -103,6 +105,10 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequen
     after every pass that changed something, and compares.
     Raises SE602 where a pass cannot start and SE607 where one breaks its promise.
     """
+    import onnx
+
+    from sesurgery.onnxgraph import numerics as _numerics
+
     edits: list[Edit] = []
     differences: dict[str, float] = {}
     notes: list[str] = []

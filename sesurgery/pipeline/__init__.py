@@ -1,24 +1,34 @@
-"""The verbs as functions: typed options and paths in, an artefact with its manifest out. Nothing here prints."""
+"""The verbs as functions: typed options and paths in, an artefact with its manifest out. Nothing here prints.
 
-from sesurgery.pipeline.account import account_of_model, account_of_plan
-from sesurgery.pipeline.apply import apply
-from sesurgery.pipeline.bench import bench
-from sesurgery.pipeline.engines import build_engine, build_engines
-from sesurgery.pipeline.export import export
-from sesurgery.pipeline.init import init
-from sesurgery.pipeline.inspect import draw, inspect
-from sesurgery.pipeline.lower import lower
-from sesurgery.pipeline.onnx import apply_onnx, plan_onnx
-from sesurgery.pipeline.plan import plan
-from sesurgery.pipeline.refit import refit
-from sesurgery.pipeline.report import write_report
-from sesurgery.pipeline.run import run
-from sesurgery.pipeline.specs import catalogs, engine, load_spec
-from sesurgery.pipeline.train import evaluate, train
-from sesurgery.pipeline.verify import verify
-from sesurgery.pipeline.workspace import Workspace
-from sesurgery.serving.package import package
-from sesurgery.serving.predict import predict
+A verb is imported when it is first asked for: `pipeline.plan` pays neither for the trainer nor for an engine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sesurgery import deferred
+
+if TYPE_CHECKING:
+    from sesurgery.pipeline.account import account_of_model, account_of_plan
+    from sesurgery.pipeline.apply import apply
+    from sesurgery.pipeline.bench import bench
+    from sesurgery.pipeline.engines import build_engine, build_engines
+    from sesurgery.pipeline.export import export
+    from sesurgery.pipeline.init import init
+    from sesurgery.pipeline.inspect import draw, inspect
+    from sesurgery.pipeline.lower import lower
+    from sesurgery.pipeline.onnx import apply_onnx, plan_onnx
+    from sesurgery.pipeline.plan import plan
+    from sesurgery.pipeline.refit import refit
+    from sesurgery.pipeline.report import write_report
+    from sesurgery.pipeline.run import run
+    from sesurgery.pipeline.specs import catalogs, engine, load_spec
+    from sesurgery.pipeline.train import evaluate, train
+    from sesurgery.pipeline.verify import verify
+    from sesurgery.pipeline.workspace import Workspace
+    from sesurgery.serving.package import package
+    from sesurgery.serving.predict import predict
 
 __all__ = [
     "Workspace",
@@ -48,3 +58,33 @@ __all__ = [
     "verify",
     "write_report",
 ]
+
+_PLACES = {
+    "Workspace": "sesurgery.pipeline.workspace",
+    "account_of_model": "sesurgery.pipeline.account",
+    "account_of_plan": "sesurgery.pipeline.account",
+    "apply": "sesurgery.pipeline.apply",
+    "apply_onnx": "sesurgery.pipeline.onnx",
+    "bench": "sesurgery.pipeline.bench",
+    "build_engine": "sesurgery.pipeline.engines",
+    "build_engines": "sesurgery.pipeline.engines",
+    "catalogs": "sesurgery.pipeline.specs",
+    "draw": "sesurgery.pipeline.inspect",
+    "engine": "sesurgery.pipeline.specs",
+    "evaluate": "sesurgery.pipeline.train",
+    "export": "sesurgery.pipeline.export",
+    "init": "sesurgery.pipeline.init",
+    "inspect": "sesurgery.pipeline.inspect",
+    "load_spec": "sesurgery.pipeline.specs",
+    "lower": "sesurgery.pipeline.lower",
+    "package": "sesurgery.serving.package",
+    "plan": "sesurgery.pipeline.plan",
+    "plan_onnx": "sesurgery.pipeline.onnx",
+    "predict": "sesurgery.serving.predict",
+    "refit": "sesurgery.pipeline.refit",
+    "run": "sesurgery.pipeline.run",
+    "train": "sesurgery.pipeline.train",
+    "verify": "sesurgery.pipeline.verify",
+    "write_report": "sesurgery.pipeline.report",
+}
+deferred.names(__name__, _PLACES)

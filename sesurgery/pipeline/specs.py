@@ -11,7 +11,6 @@ from sesurgery.backends import BACKENDS
 from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.lowering import PASSES
-from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.placements import PLACEMENTS
 from sesurgery.serving.home import backend_of
 from sesurgery.spec import Catalogs, Spec
@@ -34,6 +33,8 @@ def load_spec(given: Path | str | Mapping[str, object]) -> Spec:
 
 def files_of(spec: Spec) -> tuple[Path, ...]:
     """The files that a spec stands for: its own, its weights, its ONNX file with the files that hold its weights."""
+    from sesurgery.onnxgraph import io as onnx_io
+
     own = spec.span()
     found = [Path(own.file)] if own else []
     model = spec.model

@@ -15,12 +15,7 @@ from pydantic import Field
 
 from sesurgery.artifacts import writing
 from sesurgery.backends.base import Backend, BuildOptions, BuildReport, Capability, Progress, Runner
-from sesurgery.backends.inputs import onnx_file as _source
-from sesurgery.backends.nvidia import cuda, refit
-from sesurgery.backends.nvidia import weights as weights_of
-from sesurgery.backends.nvidia.build import EngineBuilder
-from sesurgery.backends.nvidia.loaded import Loaded
-from sesurgery.backends.nvidia.runner import NvidiaRunner
+from sesurgery.backends.nvidia import cuda
 from sesurgery.backends.nvidia.settings import Settings
 from sesurgery.backends.nvidia.timing_cache import TimingCache
 from sesurgery.diagnostics import fail
@@ -91,6 +86,9 @@ class NvidiaBackend(Backend):
         ability = self.probe()
         if ability.builds is not None:
             raise fail("SE603", f"{self.title} cannot build here: {ability.builds}", ability.remedy)
+        from sesurgery.backends.inputs import onnx_file as _source
+        from sesurgery.backends.nvidia.build import EngineBuilder
+
         source = _source.read(onnx)
         started = time.perf_counter()
         builder = EngineBuilder(self.library(), self.title, self.settings(), self.cache(out.parent))
@@ -102,6 +100,8 @@ class NvidiaBackend(Backend):
 
     def facts(self, onnx: Path) -> Mapping[str, object]:
         """Of an engine that can take weights: which network and which weights it was built of."""
+        from sesurgery.backends.nvidia import weights as weights_of
+
         return weights_of.read(onnx).details() if self.settings().takes_weights else {}
 
     def load(self, engine: Path, threads: int | None = None, weights: Path | None = None) -> Runner:
@@ -110,6 +110,9 @@ class NvidiaBackend(Backend):
         `weights` is an ONNX file to take instead, of the same network, which is not checked: NVIDIA's refitter goes by
         names. An engine that was built `stripped` and not `refit` takes only those weights that it was built of.
         """
+        from sesurgery.backends.nvidia import weights as weights_of
+        from sesurgery.backends.nvidia.runner import NvidiaRunner
+
         self._require_gpu("run engines")
         if not engine.is_file():
             raise fail("SE402", f"{engine} is not there", "build it first")
@@ -136,6 +139,9 @@ class NvidiaBackend(Backend):
         Raises SE603 where it cannot be loaded here or takes no weights, SE604 where it does not take these. Then `out`
         is not written.
         """
+        from sesurgery.backends.nvidia import refit
+        from sesurgery.backends.nvidia.loaded import Loaded
+
         self._require_gpu("load engines, and so not put weights into them,")
         device = cuda.open_device()
         try:
@@ -156,6 +162,8 @@ class NvidiaBackend(Backend):
 
     def layers(self, engine: Path) -> str:
         """What the library's inspector tells of an engine, as JSON; raises SE603 where it cannot run here."""
+        from sesurgery.backends.nvidia.runner import NvidiaRunner
+
         with self.load(engine) as runner:
             assert isinstance(runner, NvidiaRunner)
             return runner.layers()

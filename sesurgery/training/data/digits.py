@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from sesurgery.diagnostics import fail
 from sesurgery.training.data.base import Data, Dataset, Split
-from sesurgery.training.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+    from sesurgery.training.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Digits(Dataset):
 
         Normalised with the mean and the standard deviation of the training split. Raises SE501 for other channels.
         """
+        from sklearn.datasets import load_digits
+
         images, labels, train, held_out = self._resized(shape)
         images = (images - images[train].mean()) / images[train].std()
         images = images.expand(-1, shape[0], -1, -1)
@@ -40,12 +42,19 @@ class Digits(Dataset):
 
     def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing:
         """Light strokes on a dark ground, as in the data: white is the data's largest value, 16."""
+        from sesurgery.training.preprocessing import Preprocessing
+
         images, _, train, _ = self._resized(shape)
         mean, std = float(images[train].mean()), float(images[train].std())
         return Preprocessing("L", shape[0], (shape[1], shape[2]), None, 16 / 255, (mean,), (std,))
 
     def _resized(self, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images [N, 1, H, W] from 0 to 16, labels, and the indices of both splits."""
+        import torch
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+        from torch.nn import functional
+
         channels, height, width = shape
         if channels not in (1, 3):
             raise fail(
@@ -56,7 +65,9 @@ class Digits(Dataset):
         raw = load_digits()
         labels = torch.from_numpy(raw.target).long()
         images = torch.from_numpy(raw.images).float().unsqueeze(1)
-        images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
+        images = functional.interpolate(
+            images, size=(height, width), mode="bilinear", align_corners=False, antialias=True
+        )
         train, held_out = (
             torch.from_numpy(part)
             for part in train_test_split(

@@ -7,12 +7,10 @@ and its range doubled, it is exactly one at the start, learns from the first ste
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor, nn
 
-GateName = Literal["sigmoid", "hard_sigmoid"]
-Init = Literal["default", "identity"]
+from sesurgery.blocks.base import GateName, Init
 
 _GATES: dict[GateName, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "hard_sigmoid": nn.Hardsigmoid}
 

@@ -1,0 +1,1 @@
+"""What blocks are made of: torch modules, imported when a block is built. The options beside them need no torch."""
