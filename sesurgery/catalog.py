@@ -1,13 +1,15 @@
 """Plugins by name: a module is the plugin, its file name the public name; other packages add theirs by entry point.
 
-Nothing is registered at import. A catalog lists names from the folder without importing a single plugin, and imports
-one only when it is asked for, so that listing blocks does not pay for torch.
+Nothing is registered at import. A catalog lists names from the folder, and what each is from its file, without
+importing a single plugin; it imports one when its options are asked for.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import sys
@@ -78,6 +80,13 @@ class Catalog(Generic[T]):
             return loaded
         raise fail("SE105", f"unknown {self.kind} {name!r}", suggest(name, self.names()))
 
+    def summary(self, name: str) -> str:
+        """The first line of a plugin's docstring, read in its file; one that cannot be told from there is imported."""
+        modules = self._modules()
+        text = _docstring(modules[name], self.base.__name__) if name in modules else None
+        lines = (text or inspect.getdoc(self.load(name)) or "").splitlines()
+        return lines[0] if lines else ""
+
     @functools.cache  # noqa: B019
     def _modules(self) -> dict[str, str]:
         folder = importlib.import_module(self.package).__path__
@@ -109,3 +118,15 @@ class Catalog(Generic[T]):
     def examples(self, name: str) -> tuple[object, ...]:
         """The `EXAMPLES` at the end of the plugin's module, which the test suite runs."""
         return tuple(getattr(importlib.import_module(self.load(name).__module__), "EXAMPLES", ()))
+
+
+def _docstring(module_name: str, base: str) -> str | None:
+    """The docstring of a file's one public class, or of the one among several whose base is called `base`."""
+    spec = importlib.util.find_spec(module_name)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    public = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    if len(public) > 1:
+        public = [node for node in public if base in (ast.unparse(parent).split(".")[-1] for parent in node.bases)]
+    return ast.get_docstring(public[0]) if len(public) == 1 else None

@@ -12,6 +12,9 @@ from pathlib import Path
 from sesurgery.backends.base import Backend, BuildOptions, BuildReport, Capability, Progress, Runner
 from sesurgery.diagnostics import fail
 
+AUTO = "auto"
+"""Its name in specs and on the command line."""
+
 
 @dataclass(frozen=True)
 class Auto(Backend):

@@ -12,7 +12,9 @@ decided when it runs.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
+import runpy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +51,7 @@ class Inductor(Backend):
         builds = missing
         if builds is None and shutil.which(compiler) is None:
             builds = f"it compiles C++, and {compiler} is not on this machine"
-        return Capability(
-            importlib.metadata.version("torch"), builds, missing, "install a C++ compiler (g++), or name one in CXX"
-        )
+        return Capability(_version(), builds, missing, "install a C++ compiler (g++), or name one in CXX")
 
     def device(self) -> str:
         import torch
@@ -86,6 +86,15 @@ class Inductor(Backend):
         if self.target == "auto":
             return "cuda" if _no_cuda() is None else "cpu"
         return self.target
+
+
+def _version() -> str:
+    """torch's version with its build, `2.11.0+cu128`: the package's metadata leave the build out, and torch is slow."""
+    found = importlib.util.find_spec("torch")
+    file = Path(found.origin).with_name("version.py") if found and found.origin else None
+    if file is None or not file.is_file():
+        return importlib.metadata.version("torch")
+    return str(runpy.run_path(str(file))["__version__"])
 
 
 def _no_cuda() -> str | None:

@@ -15,7 +15,7 @@ def command(as_json: bool) -> None:
 
     from sesurgery.artifacts import cpu_name, versions
     from sesurgery.backends import BACKENDS
-    from sesurgery.pipeline.engines import AUTO
+    from sesurgery.backends.auto import AUTO
 
     found = {name: BACKENDS.load(name)().probe() for name in BACKENDS.names() if name != AUTO}
     gpu = _gpu()
@@ -24,7 +24,7 @@ def command(as_json: bool) -> None:
         emit_json({"versions": versions(), "device": cpu_name(), "gpu": gpu, "backends": backends})
         return
     click.echo(f"device  {cpu_name()}")
-    click.echo(f"GPU     {gpu or 'none that torch can use'}")
+    click.echo(f"GPU     {gpu or 'none that a CUDA driver lists'}")
     for package, version in versions().items():
         click.echo(f"{package:<12}  {version}")
     click.echo()
@@ -45,6 +45,7 @@ def _answer(obstacle: str | None) -> str:
 
 
 def _gpu() -> str | None:
-    import torch
+    # Not by torch, which takes seconds to import.
+    from sesurgery.backends.nvidia import libcuda
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return libcuda.device_name() if libcuda.obstacle() is None else None

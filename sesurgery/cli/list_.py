@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 @click.argument("what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets"]))
 def command(what: str) -> None:
     """List blocks, placements, passes, backends or data sets, each with its first line of description."""
-    import inspect
-
     from sesurgery.backends import BACKENDS
     from sesurgery.blocks import BLOCKS
     from sesurgery.lowering import PASSES
@@ -32,5 +30,4 @@ def command(what: str) -> None:
     catalog = catalogs[what]
     names = catalog.names()
     for name in names:
-        line = (inspect.getdoc(catalog.load(name)) or "").splitlines()
-        click.echo(f"{name:<{max(map(len, names))}}  {line[0] if line else ''}")
+        click.echo(f"{name:<{max(map(len, names))}}  {catalog.summary(name)}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sesurgery.artifacts import Manifest, describe, digest_file, locked, manifest_path, read_manifest, require_intact
+from sesurgery.backends.auto import AUTO
 from sesurgery.backends.base import Backend, BatchRange, BuildOptions, BuildReport
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 AS_EXPORTED = "as-exported"
 """What the engine without any lowering is called."""
-AUTO = "auto"
-"""The backend that is a choice among the others."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import onnx
 import torch
 from torch import nn
 
@@ -19,6 +19,9 @@ from sesurgery.spec import Spec
 from sesurgery.spec.model import OnnxModel
 from sesurgery.spec.plugins import options_to_dict
 from sesurgery.surgeons.fx.tracing import Leaf
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""How ONNX Runtime on the CPU gets an engine in which a gate's scaling costs no change of layout."""
+"""How an engine of ONNX Runtime is built and run, and how on the CPU a gate's scaling costs no change of layout."""
