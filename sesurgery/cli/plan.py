@@ -37,9 +37,12 @@ def command(
     """Resolve a spec against its network and show every site; nothing is written but the picture asked for."""
     choices = account_choices(account, depth, convention)
     from sesurgery import pipeline
+
+    # First: a mistake in it is told at once, before torch is imported.
+    loaded = spec_of(spec)
+    planned = pipeline.plan(loaded)
     from sesurgery.reports import accounts
 
-    planned = pipeline.plan(spec_of(spec))
     if svg is not None:
         click.echo(f"picture -> {pipeline.draw(planned, svg, force=force).as_posix()}", err=True)
     counted = pipeline.account_of_plan(planned, **choices) if account else None

@@ -19,8 +19,10 @@ def command(spec: Path) -> None:
     from sesurgery import pipeline
     from sesurgery.reports import to_text
 
+    # First: a mistake in it is told at once, before torch is imported.
+    loaded = spec_of(spec)
     with talking() as talk:
-        finished = pipeline.run(spec_of(spec), pipeline.Workspace(), spec.as_posix(), talk)
+        finished = pipeline.run(loaded, pipeline.Workspace(), spec.as_posix(), talk)
     folder = finished.applied.folder.as_posix()
     if finished.reported is None:
         stopped = finished.trained.result.signal or signal.SIGINT

@@ -28,7 +28,8 @@ def command(target: Path | None, resume: bool, restart: bool) -> None:
     if target is None:
         folder = newest("run", workspace.newest_run())
     elif of_spec:
-        folder = pipeline.apply(spec_of(target), workspace, target.as_posix()).folder
+        loaded = spec_of(target)
+        folder = pipeline.apply(loaded, workspace, target.as_posix()).folder
     else:
         folder = target
     with talking() as talk:

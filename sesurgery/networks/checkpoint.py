@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
-from torch import nn
 
 from sesurgery import planner, temporaries
 from sesurgery.artifacts import (
@@ -26,11 +24,13 @@ from sesurgery.artifacts import (
 )
 from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import fail
-from sesurgery.networks import run_code, sources
+from sesurgery.networks import run_code
+from sesurgery.networks.run_files import PLAN, SPEC, WEIGHTS
 from sesurgery.planner import Plan
 from sesurgery.spec import Catalogs, Spec, load
 
-SPEC, PLAN, WEIGHTS = "spec.yaml", "plan.json", "weights.safetensors"
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def save(
     folder: Path, network: nn.Module, spec: Spec, plan: Plan, command: str, details: dict[str, object]
 ) -> Manifest:
     """Write a run. Ended at any moment, it leaves the run as it was before or as it is now, and never half of each."""
+    from safetensors.torch import save_file
+
     weights = folder / WEIGHTS
     with locked(folder), temporaries.folder(weights) as aside:
         write_text(folder / SPEC, spec.text())
@@ -96,6 +98,8 @@ def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
 
 def read(folder: Path, catalogs: Catalogs) -> Run:
     """Rebuild a run's network by replaying its plan; raises SE401 where the files are not the ones written together."""
+    from sesurgery.networks import sources
+
     spec = read_spec(folder, catalogs)
     require_intact(folder / WEIGHTS)
     run = _replayed(folder, spec)
@@ -129,6 +133,10 @@ def _replayed(folder: Path, spec: Spec) -> Run:
 
 def replay(spec: Spec, plan: Plan, beside: Path | None = None) -> nn.Module:
     """The changed network with fresh values, made from the spec's model by the plan alone."""
+    import torch
+
+    from sesurgery.networks import sources
+
     with torch.random.fork_rng(devices=[]):
         network = sources.build(spec, weights=False, beside=beside)
         surgeon = sources.surgeon_for(spec)

@@ -6,14 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from sesurgery import temporaries
 from sesurgery.artifacts import digest_file, require_intact, settle
 from sesurgery.diagnostics import SesurgeryError, fail
-from sesurgery.networks.checkpoint import WEIGHTS, Run
-from sesurgery.training import checkpoint
-from sesurgery.training.record import CHECKPOINT
+from sesurgery.networks.checkpoint import Run
+from sesurgery.networks.run_files import WEIGHTS
 
 TRAIN = "train"
 APPLIED = "applied.safetensors"
@@ -25,6 +22,8 @@ def start(run: Run, *, restart: bool) -> str:
 
     Raises SE405 where there is a training that would be lost, unless `restart`; SE402 where the weights are gone.
     """
+    from safetensors.torch import load_file
+
     if not restart:
         _require_untrained(run)
     kept, weights = run.folder / APPLIED, run.folder / WEIGHTS
@@ -41,6 +40,9 @@ def start(run: Run, *, restart: bool) -> str:
 
 
 def _require_untrained(run: Run) -> None:
+    from sesurgery.training import checkpoint
+    from sesurgery.training.record import CHECKPOINT
+
     folder = run.folder.as_posix()
     saved = run.folder / TRAIN / CHECKPOINT
     anew = "--restart begins anew"

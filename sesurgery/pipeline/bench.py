@@ -12,9 +12,7 @@ from sesurgery.artifacts import Manifest, digest_file, manifest_path, read_manif
 from sesurgery.backends.base import Array, Backend
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
-from sesurgery.networks.export import INPUT
 from sesurgery.pipeline import freshness, results
-from sesurgery.pipeline.engines import build_engines
 from sesurgery.pipeline.specs import backend_of, catalogs, engine_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.train import data_of
@@ -61,6 +59,8 @@ def bench(
     are missing or stale. `batches` and `processes` stand for those of the run's spec. Raises SE603 where one of the
     engines cannot run here and SE401 where the run was trained again after one of them was built.
     """
+    from sesurgery.networks.export import INPUT
+
     talk = talk or Silent()
     manifest, folder = run_of(engine, foreign=foreign)
     spec = checkpoint.read_spec(folder, catalogs())
@@ -127,6 +127,8 @@ def _plain(folder: Path, workspace: Workspace, engine: Manifest, talk: Talk) -> 
             and freshness.descends_from(made, weights)
         ):
             return path
+    from sesurgery.pipeline.engines import build_engines
+
     (built,) = build_engines(folder, workspace, (engine_of(engine),), plain=True, talk=talk)
     return built.path
 

@@ -16,9 +16,7 @@ from sesurgery.backends.base import Backend, BatchRange, BuildOptions, BuildRepo
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline import freshness, results
-from sesurgery.pipeline.export import export
 from sesurgery.pipeline.lowered import Origin, lowered, require_possible
-from sesurgery.pipeline.networks import build_from_network
 from sesurgery.pipeline.specs import catalogs, engine
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.train import write_interface
@@ -69,6 +67,8 @@ def build_engines(
     if given.suffix == ".onnx":
         onnx = given
     else:
+        from sesurgery.pipeline.export import export
+
         spec = checkpoint.read_spec(given, catalogs())
         engines = engines or spec.engines
         lowering = spec.export.lowering
@@ -137,6 +137,8 @@ def build_engine(
         )
         extra: Mapping[str, object] = {}
         if backend.source == "network":
+            from sesurgery.pipeline.networks import build_from_network
+
             source = onnx
             report, extra = build_from_network(backend, onnx, origin, target, options, talk, lowering)
         else:

@@ -14,7 +14,6 @@ from pathlib import Path
 from sesurgery.artifacts import Manifest, digest_file, digest_text, require_intact
 from sesurgery.backends.base import Backend
 from sesurgery.diagnostics import SesurgeryError, fail
-from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.serving.home import INGREDIENTS, here
 from sesurgery.spec.model import Engine
 
@@ -55,6 +54,8 @@ def digest_onnx(path: Path) -> str:
     """SHA-256 of a file, or of it and of the files that hold its weights."""
     if not path.is_file():
         return ""
+    from sesurgery.onnxgraph import io as onnx_io
+
     digests = [digest_file(path)]
     try:
         files = onnx_io.files(path)

@@ -17,7 +17,6 @@ from sesurgery import planner
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import fail
 from sesurgery.graph import Shape
-from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline.inspect import Seen, inspected, look, offer, structural
 from sesurgery.pipeline.specs import load_spec
 from sesurgery.placements import PLACEMENTS
@@ -65,7 +64,7 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
     path = out or Path("specs") / f"{_stem(model)}.yaml"
     if str(path) != "-":
         # A spec is edited once it is written: none is ours to replace.
-        needs = onnx_io.files(Path(model)) if Path(model).suffix == ".onnx" and Path(model).is_file() else ()
+        needs = _files(Path(model))
         claim(path, needs=needs, ours=lambda _: False, force=force)
     seen = look(model, shape)
     inspection = inspected(seen, structural())
@@ -103,6 +102,15 @@ def _choose(seen: Seen, inspection: Inspection) -> _Choice:
         return _Choice(None, f"replace: {kind}", sites)
     text = f"{inspection.model} offers no place for a block: it has no feature map of channels, height and width"
     raise fail("SE201", text, "name a convolutional network")
+
+
+def _files(model: Path) -> tuple[Path, ...]:
+    """The files of a network that is given by its ONNX file; none of any other."""
+    if model.suffix != ".onnx" or not model.is_file():
+        return ()
+    from sesurgery.onnxgraph import io as onnx_io
+
+    return onnx_io.files(model)
 
 
 def _kind(inspection: Inspection) -> str:

@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-import onnx
 import torch
 from torch import nn
 
@@ -19,11 +19,8 @@ from sesurgery.drawing.picture import MARK, to_svg
 from sesurgery.graph import GraphView, Shape
 from sesurgery.graph.gates import channel_gates
 from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
-from sesurgery.networks import onnx_cost, sources
+from sesurgery.networks import sources
 from sesurgery.networks.sources import surgeon_for
-from sesurgery.onnxgraph import io as onnx_io
-from sesurgery.onnxgraph import shapes as onnx_shapes
-from sesurgery.pipeline.onnx import source_file
 from sesurgery.pipeline.plan import Planned
 from sesurgery.pipeline.specs import files_of, load_spec
 from sesurgery.placements import PLACEMENTS
@@ -33,13 +30,15 @@ from sesurgery.spec import Spec
 from sesurgery.spec.model import Input, OnnxModel
 from sesurgery.surgeons.base import Sight
 from sesurgery.surgeons.fx.tracing import Leaf
-from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 from sesurgery.targets import claim, marked
+
+if TYPE_CHECKING:
+    import onnx
 
 SOURCES = ("timm", "torchvision", "python")
 
 
-Network = nn.Module | onnx.ModelProto
+Network: TypeAlias = "nn.Module | onnx.ModelProto"
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,9 @@ def draw(planned: Planned, out: Path, *, force: bool = False) -> Path:
 
 def _built(spec: Spec) -> Network:
     if isinstance(spec.model, OnnxModel):
+        from sesurgery.onnxgraph import io as onnx_io
+        from sesurgery.pipeline.onnx import source_file
+
         return onnx_io.load(source_file(spec))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -154,13 +156,17 @@ def _built(spec: Spec) -> Network:
 
 def _look(spec: Spec, network: Network) -> Sight:
     """The graph of a network, and what of it was taken as a whole."""
-    if isinstance(network, onnx.ModelProto):
+    if not isinstance(network, nn.Module):
+        from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
+
         return OnnxSurgeon(spec.input.shape).look(network)
     return surgeon_for(spec).look(network)
 
 
 def _cost(seen: Seen) -> Cost:
-    if isinstance(seen.network, onnx.ModelProto):
+    if not isinstance(seen.network, nn.Module):
+        from sesurgery.networks import onnx_cost
+
         return onnx_cost.cost(seen.network, seen.spec.input.shape)
     return cost(surgeon_for(seen.spec).part(seen.network), seen.spec.input.shape)
 
@@ -186,7 +192,9 @@ def _named(model: str) -> Spec:
 
 def _usual_shape(spec: Spec, network: Network) -> Shape | None:
     """The input that the network was made for, by its own account or by that of its published weights."""
-    if isinstance(network, onnx.ModelProto):
+    if not isinstance(network, nn.Module):
+        from sesurgery.onnxgraph import shapes as onnx_shapes
+
         return onnx_shapes.image_shape(network)
     config = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
     if (size := config.get("input_size")) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sesurgery.artifacts import alone
 from sesurgery.networks import checkpoint
@@ -15,11 +16,11 @@ from sesurgery.serving import interface
 from sesurgery.serving.interface import Interface
 from sesurgery.spec import Spec
 from sesurgery.training.data.base import Data
-from sesurgery.training.evaluation import Evaluation
-from sesurgery.training.evaluation import evaluate as evaluate_network
 from sesurgery.training.history import Epoch
-from sesurgery.training.loop import FitResult, fit
-from sesurgery.training.machine import leads
+
+if TYPE_CHECKING:
+    from sesurgery.training.evaluation import Evaluation
+    from sesurgery.training.loop import FitResult
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ def train(folder: Path, *, resume: bool = False, restart: bool = False, talk: Ta
     ^C and SIGTERM leave a checkpoint for `resume`. `restart` gives up what an earlier training left; without one of the
     two, raises SE405 where there is any. Raises SE405, too, where another process trains the run.
     """
+    from sesurgery.training.machine import leads
+
     if not leads():
         return _train(folder, resume, restart, talk or Silent())
     if not (folder / checkpoint.WEIGHTS).is_file():
@@ -58,6 +61,8 @@ def train(folder: Path, *, resume: bool = False, restart: bool = False, talk: Ta
 
 
 def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> Trained:
+    from sesurgery.training.loop import fit
+
     run = checkpoint.read_empty(folder, catalogs())
     recipe = run.spec.train
 
@@ -93,5 +98,7 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> Trained:
 
 def evaluate(folder: Path) -> Evaluation:
     """Top-1 and loss of a run's weights on the held-out samples."""
+    from sesurgery.training.evaluation import evaluate as evaluate_network
+
     run = checkpoint.read(folder, catalogs())
     return evaluate_network(run.network, data_of(run.spec).held_out)

@@ -16,7 +16,6 @@ from sesurgery.pipeline.train import data_of
 from sesurgery.reports.model import BatchParity, EngineSection
 from sesurgery.serving.home import require_at_home, run_folder
 from sesurgery.spec.model import Parity
-from sesurgery.training.evaluation import logits
 from sesurgery.verification.parity import compare, predict
 
 
@@ -62,6 +61,8 @@ def verify(engine: Path, *, foreign: bool = False) -> Verified:
 
     Raises SE603 where the engine cannot run here and SE401 where the run was trained again after the engine was built.
     """
+    from sesurgery.training.evaluation import logits
+
     manifest, folder = run_of(engine, foreign=foreign)
     run = checkpoint.read(folder, catalogs())
     freshness.require_current(engine, manifest, folder, run.manifest.sha256)

@@ -9,7 +9,7 @@ from pathlib import Path
 from sesurgery.artifacts import Manifest, busy, manifest_path, read_manifest
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import SesurgeryError, fail
-from sesurgery.networks.checkpoint import WEIGHTS
+from sesurgery.networks.run_files import WEIGHTS
 
 
 @dataclass(frozen=True)
