@@ -16,6 +16,7 @@ from sesurgery.backends.base import Backend, BatchRange, BuildOptions, BuildRepo
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline import freshness, results
+from sesurgery.pipeline.export import export
 from sesurgery.pipeline.lowered import Origin, lowered, require_possible
 from sesurgery.pipeline.specs import catalogs, engine
 from sesurgery.pipeline.talk import Silent, Talk
@@ -67,8 +68,6 @@ def build_engines(
     if given.suffix == ".onnx":
         onnx = given
     else:
-        from sesurgery.pipeline.export import export
-
         spec = checkpoint.read_spec(given, catalogs())
         engines = engines or spec.engines
         lowering = spec.export.lowering

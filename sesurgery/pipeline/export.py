@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from sesurgery.artifacts import describe, locked, require_intact
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.networks import checkpoint, sources
-from sesurgery.networks.checkpoint import WEIGHTS, Run
-from sesurgery.networks.export import export as export_network
-from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.networks import checkpoint
+from sesurgery.networks.checkpoint import Run
+from sesurgery.networks.run_files import WEIGHTS
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bo
     target = workspace.exports / f"{name}.onnx"
     if not again and (nodes := _nodes_if_current(target, folder)) is not None:
         return Exported(target, None, nodes)
+    from sesurgery.networks.export import export as export_network
+    from sesurgery.onnxgraph import io as onnx_io
+
     run = checkpoint.read(folder, catalogs())
     network = plain_network(run) if plain else run.network
     with locked(workspace.exports):
@@ -63,6 +66,10 @@ def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bo
 
 def plain_network(run: Run) -> nn.Module:
     """The network without the blocks, all other weights as in the run: what the blocks are measured against."""
+    import torch
+
+    from sesurgery.networks import sources
+
     with torch.random.fork_rng(devices=[]):
         network = sources.build(run.spec, weights=False, beside=run.beside)
     state = run.network.state_dict()
