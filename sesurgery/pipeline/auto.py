@@ -13,12 +13,13 @@ import numpy as np
 
 from sesurgery.artifacts import digest_text, manifest_path, read_manifest, to_json, write_manifest
 from sesurgery.backends import BACKENDS
+from sesurgery.backends.auto import AUTO
 from sesurgery.backends.base import Array, Backend, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline import freshness, results
 from sesurgery.pipeline.bench import engine_file
-from sesurgery.pipeline.engines import AUTO, Built, build_engine, kept, made_of, target_of
+from sesurgery.pipeline.engines import Built, build_engine, kept, made_of, target_of
 from sesurgery.pipeline.specs import backend_of, catalogs, engine
 from sesurgery.pipeline.talk import Talk
 from sesurgery.pipeline.train import data_of

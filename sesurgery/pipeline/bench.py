@@ -11,7 +11,7 @@ from typing import Any
 from sesurgery.artifacts import Manifest, digest_file, manifest_path, read_manifest, require_intact, write_text
 from sesurgery.backends.base import Array, Backend
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.networks import checkpoint
+from sesurgery.networks import checkpoint, run_files
 from sesurgery.pipeline import freshness, results
 from sesurgery.pipeline.specs import backend_of, catalogs, engine_of
 from sesurgery.pipeline.talk import Silent, Talk
@@ -64,7 +64,7 @@ def bench(
     talk = talk or Silent()
     manifest, folder = run_of(engine, foreign=foreign)
     spec = checkpoint.read_spec(folder, catalogs())
-    weights = require_intact(folder / checkpoint.WEIGHTS).sha256
+    weights = require_intact(folder / run_files.WEIGHTS).sha256
     freshness.require_current(engine, manifest, folder, weights)
     before = _as_exported(engine, folder, workspace, manifest, talk) if as_exported and against is None else None
     against = against or _plain(folder, workspace, manifest, talk)
@@ -115,7 +115,7 @@ def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -
 
 def _plain(folder: Path, workspace: Workspace, engine: Manifest, talk: Talk) -> Path:
     """The plain network's engine: one built of the run's weights, in the same way and by the same versions."""
-    weights = require_intact(folder / checkpoint.WEIGHTS).sha256
+    weights = require_intact(folder / run_files.WEIGHTS).sha256
     details: Any = engine.details
     same = ("engine",)
     for path, made in workspace.built(folder):
@@ -127,6 +127,7 @@ def _plain(folder: Path, workspace: Workspace, engine: Manifest, talk: Talk) -> 
             and freshness.descends_from(made, weights)
         ):
             return path
+
     from sesurgery.pipeline.engines import build_engines
 
     (built,) = build_engines(folder, workspace, (engine_of(engine),), plain=True, talk=talk)
@@ -137,6 +138,8 @@ def _as_exported(engine: Path, folder: Path, workspace: Workspace, manifest: Man
     """The engine of the same network without any lowering; None where that is the engine itself."""
     if not (_was_lowered(manifest) or manifest.details["precision"] in backend_of(manifest).rewrites):
         return None
+    from sesurgery.pipeline.engines import build_engines
+
     try:
         (built,) = build_engines(folder, workspace, (engine_of(manifest),), as_exported=True, talk=talk)
     except SesurgeryError as error:

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from sesurgery import planner
 from sesurgery.artifacts import describe, locked, require_intact
 from sesurgery.diagnostics import SesurgeryError, fail, located
-from sesurgery.networks.checkpoint import WEIGHTS
 from sesurgery.networks.onnx_cost import cost
+from sesurgery.networks.run_files import WEIGHTS
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline.plan import Planned, added, costs_or_mistakes
 from sesurgery.pipeline.specs import files_of

@@ -10,7 +10,7 @@ from pathlib import Path
 from sesurgery.accounting import CONVENTION
 from sesurgery.artifacts import digest_file, read_small, to_json, write_text
 from sesurgery.diagnostics import fail
-from sesurgery.networks.checkpoint import PLAN, SPEC, WEIGHTS, Run, read
+from sesurgery.networks.checkpoint import Run, read
 from sesurgery.networks.run_files import PLAN, SPEC, WEIGHTS
 from sesurgery.pipeline import results
 from sesurgery.pipeline.begun import TRAIN

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sesurgery.artifacts import alone
-from sesurgery.networks import checkpoint
+from sesurgery.networks import checkpoint, run_files
 from sesurgery.pipeline import begun
 from sesurgery.pipeline.begun import TRAIN
 from sesurgery.pipeline.specs import catalogs
@@ -54,7 +54,7 @@ def train(folder: Path, *, resume: bool = False, restart: bool = False, talk: Ta
 
     if not leads():
         return _train(folder, resume, restart, talk or Silent())
-    if not (folder / checkpoint.WEIGHTS).is_file():
+    if not (folder / run_files.WEIGHTS).is_file():
         checkpoint.read_spec(folder, catalogs())
     with alone(folder, "training"):
         return _train(folder, resume, restart, talk or Silent())
