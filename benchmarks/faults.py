@@ -128,8 +128,8 @@ def _armed(strike: Callable[[], None] | None, at: int) -> Callable[[], int]:
 
 def valid(folder: Path) -> dict[str, str]:
     """The artefacts of a workspace that are what their manifests say, with their digests."""
-    from sesurgery.artifacts import require_intact
     from sesurgery.diagnostics import SesurgeryError
+    from sesurgery.workspace import require_intact
 
     found = {}
     with contextlib.chdir(folder):

@@ -139,6 +139,7 @@ def _steps(model_id, row, pipeline, torch) -> None:
     from sesurgery.networks import checkpoint
     from sesurgery.networks.export import export
     from sesurgery.networks.sources import surgeon_for
+    from sesurgery.workspace import RunDetails
 
     changed = surgeon_for(spec).apply(original, planned.plan).eval()
     row["apply"] = True
@@ -156,7 +157,8 @@ def _steps(model_id, row, pipeline, torch) -> None:
     row["modes"] = reached and _difference(original, changed, image, torch) <= TOLERANCE
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"
-        checkpoint.save(folder, changed, spec, planned.plan, "zoo", {})
+        costs = dict.fromkeys(("params_before", "params_after", "macs_before", "macs_after"), 0)
+        checkpoint.save(folder, changed, spec, planned.plan, "zoo", RunDetails(**costs))
         again = checkpoint.read(folder, pipeline.catalogs()).network
         row["replay"] = _difference(changed, again, image, torch) == 0
         report = export(changed, spec.input.shape, Path(name) / "net.onnx", spec.export)

@@ -88,7 +88,7 @@ def command(
     engine that is always what is shown.
     """
     choices = account_choices(account, depth, convention)
-    from sesurgery.artifacts import is_engine
+    from sesurgery.workspace import is_engine
 
     if compiled or is_engine(Path(model)):
         if account or at or shape:

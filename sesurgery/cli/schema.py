@@ -17,7 +17,7 @@ def command(output: Path | None, force: bool) -> None:
     from sesurgery import pipeline
     from sesurgery.artifacts import to_json, write_text
     from sesurgery.spec.schema import TITLE, json_schema
-    from sesurgery.targets import claim, marked
+    from sesurgery.workspace.targets import claim, marked
 
     text = to_json(json_schema(pipeline.catalogs()))
     if output is None:

@@ -12,22 +12,14 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from sesurgery import planner, temporaries
-from sesurgery.artifacts import (
-    Manifest,
-    describe,
-    digest_text,
-    locked,
-    place,
-    read_manifest,
-    require_intact,
-    write_text,
-)
+from sesurgery.artifacts import digest_text, locked, write_text
 from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import fail
 from sesurgery.networks import run_code
 from sesurgery.networks.run_files import PLAN, SPEC, WEIGHTS
 from sesurgery.planner import Plan
 from sesurgery.spec import Catalogs, Spec, load
+from sesurgery.workspace import RunDetails, RunManifest, describe, place, read_manifest, require_intact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,18 +33,19 @@ class Run:
     spec: Spec
     plan: Plan
     network: nn.Module
-    manifest: Manifest
+    manifest: RunManifest
 
     @property
     def beside(self) -> Path | None:
         """The folder of the spec that the run was made from: a python factory may lie there."""
-        return _beside(self.manifest)
+        return _beside(self.folder, self.manifest)
 
 
-def save(
-    folder: Path, network: nn.Module, spec: Spec, plan: Plan, command: str, details: dict[str, object]
-) -> Manifest:
-    """Write a run. Ended at any moment, it leaves the run as it was before or as it is now, and never half of each."""
+def save(folder: Path, network: nn.Module, spec: Spec, plan: Plan, command: str, details: RunDetails) -> RunManifest:
+    """Write a run; `details.spec` is relative to its folder.
+
+    Ended at any moment, it leaves the run as it was before or as it is now, and never half of each.
+    """
     from safetensors.torch import save_file
 
     weights = folder / WEIGHTS
@@ -62,16 +55,16 @@ def save(
         # Own storage for every tensor: the format refuses tensors that share memory (tied weights).
         state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
         save_file(state, aside / WEIGHTS, metadata={"format": "pt"})
-        origin = details.get("spec")
+        beside = None if details.spec is None else (folder / details.spec).parent
         manifest = describe(
             weights,
-            "run",
+            RunManifest,
             spec.name,
             command,
             parents=(folder / SPEC, folder / PLAN),
             spec_digest=spec.digest,
             plan_digest=plan.digest,
-            details={**details, **run_code.placed(spec, Path(str(origin)).parent if origin else None)},
+            details=details.model_copy(update={"code": run_code.placed(spec, beside)}),
             written=aside / WEIGHTS,
         )
         place(aside / WEIGHTS, weights)
@@ -85,14 +78,14 @@ def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
     """
     if not (folder / WEIGHTS).is_file():
         raise fail("SE402", f"{folder} is not a run: it holds no {WEIGHTS}", "make one with `sesurgery apply SPEC`")
-    manifest = read_manifest(folder / WEIGHTS)
+    manifest = read_manifest(folder / WEIGHTS, RunManifest)
     # The copy is called spec.yaml: a name that came from the original file's stem is in the manifest.
     spec = load(folder / SPEC, catalogs, name=manifest.name)
     if spec.digest != manifest.spec_digest:
         text = f"{folder / SPEC} is not the spec that this run was made with"
         hint = f"make the run again with: {manifest.command}; a changed spec makes a run of its own"
         raise fail("SE401", text, hint)
-    run_code.require_agreed(folder / WEIGHTS, manifest, spec, _beside(manifest))
+    run_code.require_agreed(folder / WEIGHTS, manifest, spec, _beside(folder, manifest))
     return spec
 
 
@@ -113,7 +106,7 @@ def read_empty(folder: Path, catalogs: Catalogs) -> Run:
 
 
 def _replayed(folder: Path, spec: Spec) -> Run:
-    manifest = read_manifest(folder / WEIGHTS)
+    manifest = read_manifest(folder / WEIGHTS, RunManifest)
     again = f"make the run again with: {manifest.command}"
     # The bytes are judged before they are read: a damaged file need not be JSON.
     text = (folder / PLAN).read_text(encoding="utf-8", errors="replace") if (folder / PLAN).is_file() else ""
@@ -127,7 +120,7 @@ def _replayed(folder: Path, spec: Spec) -> Run:
         raise fail("SE401", f"{folder / PLAN} is not a plan that this version can read: {why}", again) from error
     if (foreign := run_code.foreign_part(spec, plan)) is not None:
         raise fail("SE401", f"{folder / PLAN} is not a plan of the run's spec: {foreign}", again)
-    network = replay(spec, plan, _beside(manifest))
+    network = replay(spec, plan, _beside(folder, manifest))
     return Run(folder, spec, plan, network.eval(), manifest)
 
 
@@ -148,9 +141,9 @@ def replay(spec: Spec, plan: Plan, beside: Path | None = None) -> nn.Module:
         return surgeon.apply(network, plan)
 
 
-def _beside(manifest: Manifest) -> Path | None:
-    origin = manifest.details.get("spec")
-    return Path(str(origin)).parent if origin else None
+def _beside(folder: Path, manifest: RunManifest) -> Path | None:
+    origin = manifest.spec_file(folder / WEIGHTS)
+    return origin and origin.parent
 
 
 def _again(spec: Spec, plan: Plan, anew: Plan) -> Plan:

@@ -6,11 +6,9 @@ A run's folder may come from anybody. Its spec is the one place that can name co
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from sesurgery import trust
-from sesurgery.artifacts import Manifest, require_trusted
 from sesurgery.catalog import Ref
 from sesurgery.graph import GraphView
 from sesurgery.planner import Plan, Removal, Site
@@ -18,21 +16,19 @@ from sesurgery.spec import Spec
 from sesurgery.spec.code import code_of, location
 from sesurgery.spec.model import InsertRule, RemoveRule, ReplaceRule
 from sesurgery.spec.plugins import options_to_dict
-
-CODE = "code"
-"""Where a run's manifest says which code its spec names, and where that lay when the run was made."""
+from sesurgery.workspace import RunManifest, require_trusted
 
 
-def placed(spec: Spec, beside: Path | None) -> dict[str, object]:
-    """Details for the manifest of a run: each factory with its place, under a seal that only this user can make.
+def placed(spec: Spec, beside: Path | None) -> dict[str, str | None]:
+    """For the manifest of a run: each factory with its place, under a seal that only this user can make.
 
-    None stands for one that is installed. Nothing is said of a spec that names no code.
+    None stands for one that is installed.
     """
     found = _places(spec, beside)
-    return {CODE: {name: place and trust.seal(str(place)) for name, place in found.items()}} if found else {}
+    return {name: None if place is None else trust.seal(str(place)) for name, place in found.items()}
 
 
-def require_agreed(weights: Path, manifest: Manifest, spec: Spec, beside: Path | None) -> None:
+def require_agreed(weights: Path, manifest: RunManifest, spec: Spec, beside: Path | None) -> None:
     """Raise SE409 where a run's spec names code that nobody agreed to run.
 
     A run that was made here runs the code that lay there then, however it was changed since, and what is installed.
@@ -42,10 +38,8 @@ def require_agreed(weights: Path, manifest: Manifest, spec: Spec, beside: Path |
     if not found:
         return
     require_trusted(weights, manifest, f"its spec imports {', '.join(found)}")
-    known = manifest.details.get(CODE)
     for name, place in found.items():
-        before = known.get(name) if isinstance(known, Mapping) else None
-        if place is not None and not trust.holds(str(place), before):
+        if place is not None and not trust.holds(str(place), manifest.details.code.get(name)):
             trust.require_agreed(weights, f"{name} of its spec is now {place.as_posix()}, which it was not then")
 
 

@@ -10,12 +10,13 @@ from torch import nn
 
 from sesurgery.artifacts import locked
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
-from sesurgery.networks import checkpoint
+from sesurgery.networks import checkpoint, run_files
 from sesurgery.networks.sources import surgeon_for
 from sesurgery.pipeline.plan import Planned, plan
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
+from sesurgery.workspace import RunDetails, relative
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
             spec,
             planned.plan,
             command=f"sesurgery apply {origin}",
-            details={
-                "spec": origin,
-                "sites": len(planned.sites),
-                "params_before": planned.before.params,
-                "params_after": planned.after.params,
-                "macs_before": planned.before.macs,
-                "macs_after": planned.after.macs,
-            },
+            details=RunDetails(
+                spec=relative(origin, folder / run_files.WEIGHTS),
+                sites=len(planned.sites),
+                params_before=planned.before.params,
+                params_after=planned.after.params,
+                macs_before=planned.before.macs,
+                macs_after=planned.after.macs,
+            ),
         )
     return Applied(folder, network, planned)
 

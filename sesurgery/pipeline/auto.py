@@ -7,17 +7,16 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sesurgery.artifacts import digest_text, manifest_path, read_manifest, to_json, write_manifest
+from sesurgery.artifacts import digest_text, to_json
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.auto import AUTO
 from sesurgery.backends.base import Array, Backend, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline import freshness, results
+from sesurgery.pipeline import results
 from sesurgery.pipeline.bench import engine_file
 from sesurgery.pipeline.engines import Built, build_engine, kept, made_of, target_of
 from sesurgery.pipeline.specs import backend_of, catalogs, engine
@@ -26,11 +25,12 @@ from sesurgery.pipeline.train import data_of
 from sesurgery.pipeline.verify import verify
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.profiles import parse_profile
-from sesurgery.serving.home import run_folder
 from sesurgery.spec.model import Engine, Latency, Parity, Tolerance
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.fresh_process import race
 from sesurgery.verification.parity import compare
+from sesurgery.workspace import EngineManifest, freshness, manifest_path, read_manifest, run_folder, write_manifest
+from sesurgery.workspace.manifests import Choice, TriedBackend
 
 NOISE = 32
 """Samples of noise that an engine answers where there is no run."""
@@ -57,7 +57,7 @@ class _Entrant:
 
     @property
     def name(self) -> str:
-        return str(self.built.manifest.details["backend"])
+        return self.built.manifest.details.backend
 
     def out(self, left: str | None) -> Tried:
         return Tried(self.name, self.median_ms, self.max_abs, left)
@@ -133,9 +133,9 @@ def _kept(targets: Mapping[Path, Mapping[str, str]], key: str) -> Built | None:
     for target, ingredients in targets.items():
         if freshness.stale(target, ingredients) is None:
             built = kept(target)
-            choice: Any = built.manifest.details.get("choice")
-            if choice and choice["key"] == key:
-                return replace(built, tried=tuple(Tried(**each) for each in choice["tried"]))
+            choice = built.manifest.details.choice
+            if choice is not None and choice.key == key:
+                return replace(built, tried=tuple(Tried(**each.model_dump()) for each in choice.tried))
     return None
 
 
@@ -200,8 +200,7 @@ def _interval(tax: Tax) -> str:
 
 def _run(built: Built) -> Path | None:
     """The run that an engine answers for; the plain network's answers are no run's."""
-    details = built.manifest.details
-    return Path(str(details["run"])) if details.get("run") and not details.get("plain") else None
+    return None if built.manifest.details.plain else run_folder(built.path, built.manifest)
 
 
 def _noise(runner: Runner, wanted: Engine, batch: int) -> dict[str, Array]:
@@ -225,7 +224,7 @@ def _remove(targets: Iterable[Path], best: Path | None) -> None:
     """Take away what was built for the race alone."""
     for path in targets:
         if path != best and manifest_path(path).is_file():
-            manifest = read_manifest(path)
+            manifest = read_manifest(path, EngineManifest)
             if (folder := run_folder(path, manifest)) is not None:
                 results.forget(folder, path)
             for item in (*results.files_of(path, manifest), manifest_path(path)):
@@ -236,10 +235,10 @@ def _written(built: Built, tried: tuple[Tried, ...], key: str) -> Built:
     """The engine with the choice in its manifest, so that the report tells of it and it need not be made again."""
     others = "; ".join(f"{each.backend}: {each.left}" for each in tried if each.left is not None)
     note = f"chosen by auto{f' ({others})' if others else ''}"
-    details = {
-        **built.manifest.details,
-        "notes": [*built.report.notes, note],
-        "choice": {"key": key, "tried": [asdict(each) for each in tried]},
+    changes = {
+        "notes": (*built.report.notes, note),
+        "choice": Choice(key=key, tried=tuple(TriedBackend(**asdict(each)) for each in tried)),
     }
+    details = built.manifest.details.model_copy(update=changes)
     manifest = write_manifest(built.path, built.manifest.model_copy(update={"details": details}))
     return replace(built, manifest=manifest, why=built.why or "the choice was made again", tried=tried)

@@ -7,10 +7,13 @@ import shutil
 from pathlib import Path
 
 from sesurgery import temporaries
-from sesurgery.artifacts import digest_file, require_intact, settle
+from sesurgery.artifacts import digest_file, settle
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.networks.checkpoint import Run
 from sesurgery.networks.run_files import WEIGHTS
+from sesurgery.training import checkpoint
+from sesurgery.training.record import CHECKPOINT
+from sesurgery.workspace import require_intact
 
 TRAIN = "train"
 APPLIED = "applied.safetensors"
@@ -28,8 +31,8 @@ def start(run: Run, *, restart: bool) -> str:
         _require_untrained(run)
     kept, weights = run.folder / APPLIED, run.folder / WEIGHTS
     if _trained(run):
-        digest = str(run.manifest.details.get("applied"))
-        if not kept.is_file() or digest_file(kept) != digest:
+        digest = run.manifest.details.applied
+        if digest is None or not kept.is_file() or digest_file(kept) != digest:
             text = f"{kept.as_posix()}, the weights that {run.folder.as_posix()} was trained from, are not there"
             raise fail("SE402", text, f"make a run of its own: {run.manifest.command}")
     else:
@@ -40,8 +43,6 @@ def start(run: Run, *, restart: bool) -> str:
 
 
 def _require_untrained(run: Run) -> None:
-    from sesurgery.training import checkpoint
-    from sesurgery.training.record import CHECKPOINT
 
     folder = run.folder.as_posix()
     saved = run.folder / TRAIN / CHECKPOINT
@@ -56,16 +57,15 @@ def _require_untrained(run: Run) -> None:
             what = f"stopped after {done} of {of} epochs" if done < of else "ended before its weights were written"
             hint = f"go on with `sesurgery train {folder} --resume`; {anew} and takes it away"
             raise fail("SE405", f"{folder} holds a training that was {what}", hint)
-    if _trained(run):
-        top1 = float(str(run.manifest.details["top1"]))
-        text = f"{folder} is trained already: {run.manifest.details.get('epochs')} epochs, held-out top-1 {top1:.2%}"
+    if (top1 := run.manifest.details.top1) is not None:
+        text = f"{folder} is trained already: {run.manifest.details.epochs} epochs, held-out top-1 {top1:.2%}"
         raise fail(
             "SE405", text, f"{anew} from the weights that were applied; `sesurgery train SPEC` makes another run"
         )
 
 
 def _trained(run: Run) -> bool:
-    return run.manifest.details.get("top1") is not None
+    return run.manifest.details.top1 is not None
 
 
 def _keep(weights: Path, kept: Path) -> None:

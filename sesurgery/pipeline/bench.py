@@ -6,13 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sesurgery.artifacts import Manifest, digest_file, manifest_path, read_manifest, require_intact, write_text
+from sesurgery.artifacts import digest_file, write_text
 from sesurgery.backends.base import Array, Backend
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint, run_files
-from sesurgery.pipeline import freshness, results
+from sesurgery.pipeline import results
 from sesurgery.pipeline.specs import backend_of, catalogs, engine_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.train import data_of
@@ -22,6 +21,15 @@ from sesurgery.reports.model import LatencySection
 from sesurgery.serving.home import require_at_home
 from sesurgery.spec.model import Latency
 from sesurgery.verification.fresh_process import EngineFile, race
+from sesurgery.workspace import (
+    EngineManifest,
+    OnnxManifest,
+    freshness,
+    manifest_path,
+    read_manifest,
+    require_intact,
+    run_folder,
+)
 
 OURS, PLAIN, AS_EXPORTED = "with blocks", "without", "as exported"
 
@@ -69,7 +77,7 @@ def bench(
     before = _as_exported(engine, folder, workspace, manifest, talk) if as_exported and against is None else None
     against = against or _plain(folder, workspace, manifest, talk)
     other = require_at_home(against, foreign=foreign)
-    if other.details.get("run") == folder.as_posix():
+    if (own := run_folder(against, other)) is not None and own.resolve() == folder.resolve():
         freshness.require_current(against, other, folder, weights)
     threads = spec.latency.threads or len(os.sched_getaffinity(0))
     files = [
@@ -77,14 +85,14 @@ def bench(
         engine_file(PLAIN, against, other, threads),
     ]
     if before is not None:
-        files.append(engine_file(AS_EXPORTED, before, read_manifest(before), threads))
+        files.append(engine_file(AS_EXPORTED, before, read_manifest(before, EngineManifest), threads))
     images = data_of(spec).held_out.images
     sections = []
     for batch in batches or (spec.latency.batch,):
         plan = spec.latency.model_copy(update={"batch": batch, "processes": processes or spec.latency.processes})
         feeds = {INPUT: images[:batch].numpy()}
         report = race(files, feeds, plan, talk.progress)
-        title = f"{manifest.details['backend']} {manifest.details['precision']}, batch {batch}"
+        title = f"{manifest.details.backend} {manifest.details.precision}, batch {batch}"
         mode = f"{threads} CPU threads, the run alone, no transfers"
         sections.append(LatencySection(title, mode, report, _parts(files, feeds, plan)))
     measured = results.Latency(results.Of(manifest.sha256, weights), tuple(sections))
@@ -92,10 +100,9 @@ def bench(
     return Benched(engine, against, folder, tuple(sections), before)
 
 
-def engine_file(name: str, path: Path, manifest: Manifest, threads: int) -> EngineFile:
+def engine_file(name: str, path: Path, manifest: EngineManifest, threads: int) -> EngineFile:
     """An engine as a race takes it, under a name for the report."""
-    given: Any = engine_of(manifest).model_dump(mode="json", by_alias=True)
-    return EngineFile(name, path.as_posix(), given["backend"], threads)
+    return EngineFile(name, path.as_posix(), manifest.details.engine.backend.model_dump(mode="json"), threads)
 
 
 def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -> tuple[str, ...]:
@@ -113,18 +120,16 @@ def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -
     return tuple(lines)
 
 
-def _plain(folder: Path, workspace: Workspace, engine: Manifest, talk: Talk) -> Path:
+def _plain(folder: Path, workspace: Workspace, engine: EngineManifest, talk: Talk) -> Path:
     """The plain network's engine: one built of the run's weights, in the same way and by the same versions."""
     weights = require_intact(folder / run_files.WEIGHTS).sha256
-    details: Any = engine.details
-    same = ("engine",)
     for path, made in workspace.built(folder):
-        alike = made.versions == engine.versions and all(made.details[key] == details[key] for key in same)
+        alike = made.versions == engine.versions and made.details.engine == engine.details.engine
         if (
-            made.details.get("plain")
+            made.details.plain
             and alike
             and digest_file(path) == made.sha256
-            and freshness.descends_from(made, weights)
+            and freshness.descends_from(path, made, weights)
         ):
             return path
 
@@ -134,9 +139,9 @@ def _plain(folder: Path, workspace: Workspace, engine: Manifest, talk: Talk) -> 
     return built.path
 
 
-def _as_exported(engine: Path, folder: Path, workspace: Workspace, manifest: Manifest, talk: Talk) -> Path | None:
+def _as_exported(engine: Path, folder: Path, workspace: Workspace, manifest: EngineManifest, talk: Talk) -> Path | None:
     """The engine of the same network without any lowering; None where that is the engine itself."""
-    if not (_was_lowered(manifest) or manifest.details["precision"] in backend_of(manifest).rewrites):
+    if not (_was_lowered(engine, manifest) or manifest.details.precision in backend_of(manifest).rewrites):
         return None
     from sesurgery.pipeline.engines import build_engines
 
@@ -148,11 +153,11 @@ def _as_exported(engine: Path, folder: Path, workspace: Workspace, manifest: Man
     return None if built.manifest.sha256 == manifest.sha256 else built.path
 
 
-def _was_lowered(manifest: Manifest) -> bool:
+def _was_lowered(engine: Path, manifest: EngineManifest) -> bool:
     """Whether a pass changed the network that an engine was built of, as it or the file before it tells."""
-    files = [Path(parent.path) for parent in manifest.parents]
-    made = [manifest, *(read_manifest(path) for path in files if manifest_path(path).is_file())]
-    return any(each.details.get("lowered") for each in made)
+    files = [path for path in manifest.parent_files(engine) if manifest_path(path).is_file()]
+    before = [made for made in map(read_manifest, files) if isinstance(made, OnnxManifest)]
+    return bool(manifest.details.lowered or any(made.details.lowered for made in before))
 
 
 def can_run(backend: Backend) -> str | None:

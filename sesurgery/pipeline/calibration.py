@@ -9,13 +9,12 @@ import numpy as np
 import onnx as onnx_library
 from numpy.typing import NDArray
 
-from sesurgery.artifacts import Manifest
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.train import data_of
-from sesurgery.serving.home import run_folder
 from sesurgery.spec.model import Calibration
+from sesurgery.workspace.origin import Origin
 
 Array = NDArray[np.generic]
 SEED = 1709
@@ -24,7 +23,7 @@ OPTION = "--calibration FILE.npz, or `calibration: {file: ...}` in the spec"
 
 
 def samples(
-    onnx: onnx_library.ModelProto, origin: Manifest | None, wanted: Calibration
+    onnx: onnx_library.ModelProto, origin: Origin | None, wanted: Calibration
 ) -> tuple[list[Mapping[str, Array]], str] | None:
     """Feeds of one sample each (or of the batch that the file fixes), and where they come from; None without any.
 
@@ -34,7 +33,7 @@ def samples(
     inputs = _inputs(onnx)
     if wanted.file is not None:
         arrays, source = _of_file(Path(wanted.file), inputs), wanted.file
-    elif origin is not None and (folder := run_folder(Path(origin.file), origin)):
+    elif origin is not None and (folder := origin.run):
         train = data_of(checkpoint.read_spec(folder, catalogs())).train.images
         chosen = np.random.default_rng(SEED).permutation(len(train))[: wanted.samples]
         arrays, source = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from sesurgery.artifacts import Manifest, digest_file, is_engine, require_intact
+from sesurgery.artifacts import digest_file
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import BatchRange, BuildOptions, Precision
 from sesurgery.backends.inputs import onnx_file as _source
@@ -19,6 +19,7 @@ from sesurgery.pipeline.specs import engine_of
 from sesurgery.profiles import parse_profile
 from sesurgery.reports.compiled import CompiledReport, OperatorReport
 from sesurgery.serving.home import require_at_home
+from sesurgery.workspace import EngineManifest, is_engine, require_intact
 
 COMPILER = "tensorrt-rtx"
 """Compiles on any machine."""
@@ -37,7 +38,7 @@ def inspect_compiled(given: Path) -> CompiledReport | OperatorReport:
         source = _source.read(given)
         found = compile_(backend, given, BuildOptions(precision(source)))
         return CompiledReport(given.name, f"compiled by {backend.title} at batch 1", found, _scopes(source))
-    manifest = require_intact(given)
+    manifest = require_intact(given, EngineManifest)
     wanted = engine_of(manifest)
     backend = wanted.backend.options
     if isinstance(backend, OnnxRuntime) and backend.provider == "cpu":
@@ -60,7 +61,7 @@ def inspect_compiled(given: Path) -> CompiledReport | OperatorReport:
     return CompiledReport(given.name, how, compile_(backend, onnx, options), _scopes(_source.read(onnx)))
 
 
-def _operators_of(engine: Path, manifest: Manifest) -> OperatorReport:
+def _operators_of(engine: Path, manifest: EngineManifest) -> OperatorReport:
     source = None
     with contextlib.suppress(SesurgeryError):
         # Without it there are no names of modules, and the list is the same.
@@ -79,12 +80,10 @@ def precision(source: _source.Source) -> Precision:
     return next((kind for kind in kinds if kind in types), "fp32")
 
 
-def _origin(engine: Path, manifest: Manifest) -> Path:
+def _origin(engine: Path, manifest: EngineManifest) -> Path:
     """The ONNX file that an engine was built from; raises SE603 where it is not there as it was."""
-    for parent in manifest.parents:
-        path = Path(parent.path)
-        path = path if path.is_absolute() or path.is_file() else engine.parent / path
-        if path.suffix == ".onnx" and path.is_file() and digest_file(path) == parent.sha256:
+    for path, digest in manifest.parent_files(engine).items():
+        if path.suffix == ".onnx" and path.is_file() and digest_file(path) == digest:
             return path
     text = f"{engine} cannot be read here, and the ONNX file it was built from is not there as it was"
     raise fail("SE603", text, f"build it again: {manifest.command}")

@@ -10,22 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sesurgery.artifacts import Manifest, describe, digest_file, locked, manifest_path, read_manifest, require_intact
+from sesurgery.artifacts import digest_file, locked
 from sesurgery.backends.auto import AUTO
 from sesurgery.backends.base import Backend, BatchRange, BuildOptions, BuildReport
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline import freshness, results
+from sesurgery.pipeline import results
 from sesurgery.pipeline.export import export
-from sesurgery.pipeline.lowered import Origin, lowered, require_possible
+from sesurgery.pipeline.lowered import lowered, require_possible
 from sesurgery.pipeline.specs import catalogs, engine
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.train import write_interface
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.profiles import parse_profile
 from sesurgery.serving import interface
-from sesurgery.serving.home import INGREDIENTS, run_folder
+from sesurgery.serving.ingredients import PASSES, ingredients
 from sesurgery.spec.model import Batch, Calibration, Engine
+from sesurgery.workspace import (
+    EngineDetails,
+    EngineManifest,
+    OnnxManifest,
+    describe,
+    freshness,
+    manifest_path,
+    read_manifest,
+    relative,
+)
+from sesurgery.workspace.manifests import AskedEngine
+from sesurgery.workspace.origin import Origin
 
 if TYPE_CHECKING:
     from sesurgery.pipeline.auto import Tried
@@ -43,7 +55,7 @@ class Built:
 
     path: Path
     report: BuildReport
-    manifest: Manifest
+    manifest: EngineManifest
     why: str | None = None
     tried: tuple[Tried, ...] = ()
 
@@ -116,14 +128,14 @@ def build_engine(
 
         return choose(onnx, wanted, workspace, talk, lowering, again=again)
     backend: Backend = wanted.backend.options
-    origin = require_intact(onnx) if manifest_path(onnx).is_file() else None
-    folder = run_folder(onnx, origin) if origin else None
+    given = Origin.read(onnx)
+    origin, folder = given.manifest, given.run
     target = target_of(onnx, wanted, workspace)
-    require_possible(wanted, origin)
-    ingredients = made_of(onnx, wanted, lowering)
+    require_possible(wanted, given)
+    parts = made_of(onnx, wanted, lowering)
     if as_exported:
-        ingredients = {**ingredients, freshness.PASSES: AS_EXPORTED}
-    why = "it was asked for" if again else freshness.stale(target, ingredients)
+        parts = {**parts, PASSES: AS_EXPORTED}
+    why = "it was asked for" if again else freshness.stale(target, parts)
     if why is None:
         return kept(target)
     talk.say(f"building {target.name}" + (f": {why}" if target.exists() else ""))
@@ -134,22 +146,21 @@ def build_engine(
             tuple(parse_profile(shapes) for shapes in wanted.shapes),
             as_exported=as_exported,
         )
-        extra: Mapping[str, object] = {}
+        extra: Mapping[str, Any]
         if backend.source == "network":
             from sesurgery.pipeline.networks import build_from_network
 
             source = onnx
-            report, extra = build_from_network(backend, onnx, origin, target, options, talk, lowering)
+            report, extra = build_from_network(backend, given, target, options, talk, lowering)
         else:
-            given = Origin(onnx, origin)
             # A file of its own, beside that of the engine that it is measured against.
             label = AS_EXPORTED if as_exported else None
             source = lowered(given, wanted, workspace, talk, lowering, command(onnx, wanted), label=label)
             report = backend.build(source, target, options, talk.progress)
-            extra = backend.facts(source)
+            extra = {**_of_source(source, wanted.precision in backend.uniform), **backend.facts(source)}
         manifest = describe(
             target,
-            "engine",
+            EngineManifest,
             onnx.stem,
             command(onnx, wanted),
             parents=(source,),
@@ -157,22 +168,20 @@ def build_engine(
             spec_digest=origin.spec_digest if origin else None,
             plan_digest=origin.plan_digest if origin else None,
             device=report.device,
-            details={
-                "run": folder and folder.as_posix(),
-                "plain": bool(origin and origin.details.get("plain")),
-                "as_exported": as_exported,
-                "onnx": onnx.as_posix(),
-                "backend": wanted.backend.name,
-                "precision": wanted.precision,
-                "engine": wanted.model_dump(mode="json", by_alias=True),
-                "seconds": report.seconds,
-                "convolutions": dict(report.convolutions),
-                "notes": list(report.notes),
-                "kept_fp32": [] if wanted.precision in backend.uniform else _of_source(source, "kept_fp32", []),
-                **({"int8_weights": _of_source(source, "int8_weights", None)} if wanted.precision == "int8" else {}),
-                INGREDIENTS: ingredients,
+            details=EngineDetails(
+                run=None if folder is None else relative(folder, target),
+                plain=given.plain,
+                as_exported=as_exported,
+                onnx=relative(onnx, target),
+                backend=wanted.backend.name,
+                precision=wanted.precision,
+                engine=asked(wanted),
+                seconds=report.seconds,
+                convolutions=dict(report.convolutions),
+                notes=tuple(report.notes),
+                ingredients=parts,
                 **extra,
-            },
+            ),
         )
     if folder:
         # They are those of the file that lay there before.
@@ -186,16 +195,23 @@ def target_of(onnx: Path, wanted: Engine, workspace: Workspace) -> Path:
     return workspace.engines / f"{onnx.stem}.{kind}{wanted.backend.options.suffix}"
 
 
-def _of_source(source: Path, key: str, default: object) -> object:
+def asked(wanted: Engine) -> AskedEngine:
+    """What was asked for, as an engine's manifest holds it."""
+    return AskedEngine.model_validate_json(wanted.model_dump_json(by_alias=True))
+
+
+def _of_source(source: Path, uniform: bool) -> Mapping[str, Any]:
     """What the manifest of the file that an engine was built of tells: the nodes that stayed fp32, say."""
-    return read_manifest(source).details.get(key, default) if manifest_path(source).is_file() else default
+    made = read_manifest(source, OnnxManifest).details if manifest_path(source).is_file() else None
+    weights = {} if made is None or made.int8_weights is None else {"int8_weights": made.int8_weights}
+    return {"kept_fp32": () if made is None or uniform else made.kept_fp32, **weights}
 
 
 def kept(target: Path) -> Built:
     """An engine that is there already, as it was built."""
-    manifest = read_manifest(target)
-    details: Any = manifest.details
-    report = BuildReport(details["seconds"], details["convolutions"], manifest.device, tuple(details["notes"]))
+    manifest = read_manifest(target, EngineManifest)
+    details = manifest.details
+    report = BuildReport(details.seconds, details.convolutions, manifest.device, details.notes)
     return Built(target, report, manifest)
 
 
@@ -208,7 +224,7 @@ def made_of(onnx: Path, wanted: Engine, lowering: tuple[str, ...] | None = None)
         # The run's spec names the data set and its split; the file holds neither.
         calibration = read_manifest(onnx).spec_digest if manifest_path(onnx).is_file() else None
         calibration = calibration or "no run"
-    return freshness.ingredients(onnx, wanted, lowering, calibration)
+    return ingredients(onnx, wanted, lowering, calibration)
 
 
 def command(onnx: Path, wanted: Engine) -> str:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sesurgery.artifacts import describe, locked, require_intact
+from sesurgery.artifacts import locked
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
 from sesurgery.networks.checkpoint import Run
 from sesurgery.networks.run_files import WEIGHTS
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.workspace import Workspace
+from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, relative, require_intact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,21 +46,21 @@ def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bo
         report = export_network(network, run.spec.input.shape, target, run.spec.export)
         describe(
             target,
-            "onnx",
+            OnnxManifest,
             name,
             f"sesurgery export {folder.as_posix()}" + (" --plain" if plain else ""),
             parents=(folder / WEIGHTS,),
             beside=onnx_io.beside(target),
             spec_digest=run.manifest.spec_digest,
             plan_digest=None if plain else run.manifest.plan_digest,
-            details={
-                "run": folder.as_posix(),
-                "plain": plain,
-                "precision": "fp32",
-                "opset": report.opset,
-                "nodes": report.nodes,
-                "max_abs_by_batch": {str(batch): found for batch, found in report.differences.items()},
-            },
+            details=OnnxDetails(
+                run=relative(folder, target),
+                plain=plain,
+                precision="fp32",
+                opset=report.opset,
+                nodes=report.nodes,
+                max_abs_by_batch={str(batch): found for batch, found in report.differences.items()},
+            ),
         )
     return Exported(target, report.worst, report.nodes)
 
@@ -79,8 +80,8 @@ def plain_network(run: Run) -> nn.Module:
 
 def _nodes_if_current(target: Path, folder: Path) -> int | None:
     try:
-        made, source = require_intact(target), require_intact(folder / WEIGHTS)
+        made, source = require_intact(target, OnnxManifest), require_intact(folder / WEIGHTS)
     except SesurgeryError:
         return None
     current = any(parent.sha256 == source.sha256 for parent in made.parents)
-    return int(str(made.details["nodes"])) if current else None
+    return made.details.nodes if current else None

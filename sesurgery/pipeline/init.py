@@ -22,7 +22,7 @@ from sesurgery.pipeline.specs import load_spec
 from sesurgery.placements import PLACEMENTS
 from sesurgery.planner import Plan
 from sesurgery.reports.inspection import Inspection
-from sesurgery.targets import claim
+from sesurgery.workspace.targets import claim
 
 WIDE = 128
 """A block of reduction 16 on fewer channels has a hidden width under 8."""

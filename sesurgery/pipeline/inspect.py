@@ -30,7 +30,7 @@ from sesurgery.spec import Spec
 from sesurgery.spec.model import Input, OnnxModel
 from sesurgery.surgeons.base import Sight
 from sesurgery.surgeons.fx.tracing import Leaf
-from sesurgery.targets import claim, marked
+from sesurgery.workspace.targets import claim, marked
 
 if TYPE_CHECKING:
     import onnx

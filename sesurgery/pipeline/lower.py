@@ -8,7 +8,6 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from sesurgery.artifacts import describe
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import fail
 from sesurgery.lowering import in_order, load
@@ -25,7 +24,8 @@ from sesurgery.onnxgraph.scopes import of_metadata
 from sesurgery.pipeline.calibration import samples
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.model import Calibration
-from sesurgery.targets import claim
+from sesurgery.workspace import OnnxDetails, OnnxManifest, describe
+from sesurgery.workspace.targets import claim
 
 CONVERTED = 1e-5
 """How far the outputs of a file and of the same file in a newer opset may be apart, relative to the largest."""
@@ -109,7 +109,7 @@ def lower(
     )
     describe(
         target,
-        "onnx",
+        OnnxManifest,
         target.stem,
         f"sesurgery lower {source.as_posix()} -o {target.as_posix()} --for {backend}"
         + (f" --passes {','.join(passes)}" if passes is not None else "")
@@ -117,7 +117,7 @@ def lower(
         + (f" --bound {bound:g}" if bound is not None else ""),
         parents=(source, *(() if calibration is None else (calibration,))),
         beside=onnx_io.beside(target),
-        details={"passes": list(names), "edits": done.changed, "difference": done.difference, "notes": notes},
+        details=OnnxDetails(passes=names, edits=done.changed, difference=done.difference, notes=tuple(notes)),
     )
     return done
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import onnx as onnx_library
 from numpy.typing import NDArray
 
-from sesurgery.artifacts import Manifest, describe
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Backend
 from sesurgery.diagnostics import fail
@@ -30,7 +28,10 @@ from sesurgery.pipeline import calibration, weight_bits
 from sesurgery.pipeline.talk import Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec.model import Calibration, Engine
-from sesurgery.targets import claim
+from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, relative
+from sesurgery.workspace.manifests import Int8Weights
+from sesurgery.workspace.origin import Origin
+from sesurgery.workspace.targets import claim
 
 SPOILED = {"bf16": ("gate_epilogue",), "int8": ("gate_epilogue", "gate_weights", "squeeze_pool")}
 """Passes that do not go with a precision: the compiler has no transposed convolution for bf16 and none for int8, and a
@@ -39,14 +40,6 @@ not in its blocks (`benchmarks/pass_pays.py precisions`)."""
 JUDGED = 16
 """Samples on which the network before and after quantization are compared."""
 Feeds = list[Mapping[str, NDArray[np.generic]]]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """An ONNX file, and its manifest where it has one."""
-
-    path: Path
-    manifest: Manifest | None
 
 
 def lowered(
@@ -78,7 +71,7 @@ def lowered(
     model = single or model
     decided: dict[str, Any] = {}
     deciding = [name_of(step) for step in chosen if step.needs_samples]
-    if deciding and (found := calibration.samples(model, source.manifest, wanted.calibration)):
+    if deciding and (found := calibration.samples(model, source, wanted.calibration)):
         talk.say(f"{', '.join(deciding)} decides by {found[1]}")
         chosen = tuple(step.with_samples(found[0]) for step in chosen)
         decided = {"lowering_samples": found[1]}
@@ -91,13 +84,12 @@ def lowered(
     shaped = lower(model, chosen, verify=True) if chosen else Lowered(model, ())
     for note in shaped.notes:
         talk.say(note)
-        decided.setdefault("lowering_notes", []).append(note)
     changed = [edit for edit in shaped.edits if edit.changed]
     if changed:
         talk.say(f"lowered for {wanted.backend.name}: {len(changed)} edits")
     elif wanted.precision == "fp32" and single is None:
         return source.path
-    precise, details = _precise(shaped.model, source.manifest, wanted, talk)
+    precise, details = _precise(shaped.model, source, wanted, talk)
     target = workspace.exports / f"{source.path.stem}.{_kind(wanted, bool(changed), single is not None, label)}.onnx"
     # It is ours to make again, but not on what it is made from.
     needs = (*onnx_io.files(source.path), *((Path(wanted.calibration.file),) if wanted.calibration.file else ()))
@@ -106,26 +98,28 @@ def lowered(
     if kept and wanted.precision not in backend.uniform:
         talk.say(f"kept in fp32: {summary(kept)}; each is named in {target.name}.manifest.json")
     onnx_io.save(precise.model, target)
-    origin = source.manifest
+    origin, run = source.manifest, source.run
     samples = wanted.calibration.file
     describe(
         target,
-        "onnx",
+        OnnxManifest,
         target.stem,
         command,
         parents=(source.path, *((Path(samples),) if samples and Path(samples).is_file() else ())),
         beside=onnx_io.beside(target),
         spec_digest=origin.spec_digest if origin else None,
         plan_digest=origin.plan_digest if origin else None,
-        details={
-            **(_plain(origin.details) if origin else {}),
-            "precision": wanted.precision,
-            "lowered": [f"{edit.where}: {edit.why}" for edit in changed],
-            "not_lowered": [f"{edit.where}: {edit.why}" for edit in shaped.edits if not edit.changed],
-            "kept_fp32": [f"{edit.where}: {edit.why}" for edit in kept],
+        details=OnnxDetails(
+            run=None if run is None else relative(run, target),
+            plain=source.plain,
+            precision=wanted.precision,
+            lowered=tuple(f"{edit.where}: {edit.why}" for edit in changed),
+            not_lowered=tuple(f"{edit.where}: {edit.why}" for edit in shaped.edits if not edit.changed),
+            lowering_notes=shaped.notes,
+            kept_fp32=tuple(f"{edit.where}: {edit.why}" for edit in kept),
             **decided,
             **details,
-        },
+        ),
     )
     return target
 
@@ -139,7 +133,7 @@ def passes_for(backend: Backend, wanted: Engine, lowering: tuple[str, ...] | Non
     return tuple(name for name in backend.passes if name not in SPOILED.get(wanted.precision, ()))
 
 
-def require_possible(wanted: Engine, origin: Manifest | None) -> None:
+def require_possible(wanted: Engine, origin: Origin) -> None:
     """Raises SE603 where the backend has no such precision or a converter is missing, and SE402 where samples are.
 
     Asked before anything is written.
@@ -151,7 +145,7 @@ def require_possible(wanted: Engine, origin: Manifest | None) -> None:
             f"{wanted.backend.name} has no {wanted.precision} convolutions: it builds {', '.join(backend.precisions)}"
         )
         raise fail("SE603", text, f"--backend {', '.join(able)} may, or take another precision")
-    if wanted.precision == "int8" and wanted.calibration.file is None and not (origin and origin.details.get("run")):
+    if wanted.precision == "int8" and wanted.calibration.file is None and origin.run is None:
         text = "int8 needs samples to find ranges on, and this file came from no run whose training data could be used"
         raise fail("SE402", text, f"give {calibration.OPTION}")
     if wanted.converter == "autocast" and wanted.precision in ("fp16", "bf16"):
@@ -165,7 +159,7 @@ def summary(kept: Iterable[Edit]) -> str:
 
 
 def _precise(
-    model: onnx_library.ModelProto, origin: Manifest | None, wanted: Engine, talk: Talk
+    model: onnx_library.ModelProto, origin: Origin, wanted: Engine, talk: Talk
 ) -> tuple[Lowered, dict[str, Any]]:
     """The model in the precision wanted, and what its manifest says of the data that took part."""
     if wanted.precision == "fp32":
@@ -188,7 +182,7 @@ def _precise(
             **details,
             "method": wanted.calibration.method,
             "difference": difference,
-            "int8_weights": {"bits": chosen.bits, "why": chosen.why, "kernels": str(proof)},
+            "int8_weights": Int8Weights(bits=chosen.bits, why=chosen.why, kernels=str(proof)),
         }
     reaches = {}
     if found:
@@ -216,7 +210,3 @@ def _kind(wanted: Engine, changed: bool, single: bool, label: str | None) -> str
 def _for_any(backend: Backend) -> bool:
     """Whether an int8 file for this backend is one that every backend computes rightly: signed, weights in 7 bits."""
     return backend.int8_activations == "int8" and backend.wide_sums is None
-
-
-def _plain(details: Mapping[str, object]) -> dict[str, Any]:
-    return dict(details)

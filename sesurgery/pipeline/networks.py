@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sesurgery.artifacts import Manifest
 from sesurgery.backends.base import Backend, BuildOptions, BuildReport
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
@@ -13,13 +12,12 @@ from sesurgery.pipeline.export import plain_network
 from sesurgery.pipeline.lowered import summary
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Talk
-from sesurgery.serving.home import run_folder
+from sesurgery.workspace.origin import Origin
 
 
 def build_from_network(
     backend: Backend,
-    onnx: Path,
-    origin: Manifest | None,
+    given: Origin,
     target: Path,
     options: BuildOptions,
     talk: Talk,
@@ -31,7 +29,7 @@ def build_from_network(
     """
     from sesurgery.lowering.fx import lower
 
-    folder = run_folder(onnx, origin) if origin else None
+    onnx, origin, folder = given.path, given.manifest, given.run
     if origin is None or folder is None:
         # Its own words: it knows what it needs.
         return backend.build(onnx, target, options, talk.progress), {}
@@ -39,7 +37,7 @@ def build_from_network(
     if all(parent.sha256 != run.manifest.sha256 for parent in origin.parents):
         text = f"{onnx} was not exported from the weights that {folder} holds now"
         raise fail("SE401", text, f"export it again: `sesurgery export {folder}`")
-    network = plain_network(run) if origin.details.get("plain") else run.network
+    network = plain_network(run) if given.plain else run.network
     batch = (options.batch.minimum, options.batch.maximum)
     names = backend.passes if lowering is None else lowering
     lowered = lower(network, run.spec.input.shape, batch, names)
@@ -50,7 +48,7 @@ def build_from_network(
     if report.kept_fp32:
         talk.say(f"kept in fp32: {summary(report.kept_fp32)}; each is named in {target.name}.manifest.json")
     return report, {
-        "lowered": [f"{edit.where}: {edit.why}" for edit in changed],
-        "not_lowered": [f"{edit.where}: {edit.why}" for edit in lowered.edits if not edit.changed],
-        "kept_fp32": [f"{edit.where}: {edit.why}" for edit in report.kept_fp32],
+        "lowered": tuple(f"{edit.where}: {edit.why}" for edit in changed),
+        "not_lowered": tuple(f"{edit.where}: {edit.why}" for edit in lowered.edits if not edit.changed),
+        "kept_fp32": tuple(f"{edit.where}: {edit.why}" for edit in report.kept_fp32),
     }

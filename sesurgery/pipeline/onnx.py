@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from sesurgery import planner
-from sesurgery.artifacts import describe, locked, require_intact
+from sesurgery.artifacts import locked
 from sesurgery.diagnostics import SesurgeryError, fail, located
 from sesurgery.networks.onnx_cost import cost
 from sesurgery.networks.run_files import WEIGHTS
@@ -23,7 +23,8 @@ from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec import Spec
 from sesurgery.spec.model import OnnxModel
 from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
-from sesurgery.targets import claim
+from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, relative, require_intact
+from sesurgery.workspace.targets import claim
 
 
 @dataclass(frozen=True)
@@ -89,20 +90,20 @@ def apply_onnx(
         onnx_io.save(changed, target)
         describe(
             target,
-            "onnx",
+            OnnxManifest,
             target.stem,
             command,
             parents=(source, *((weights / WEIGHTS,) if weights else ())),
             beside=onnx_io.beside(target),
             spec_digest=spec.digest,
             plan_digest=planned.plan.digest,
-            details={
-                "spec": origin,
-                "sites": len(planned.plan.sites),
-                "removals": len(planned.plan.removals),
-                "nodes": len(changed.graph.node),
-                "notes": list(notes),
-            },
+            details=OnnxDetails(
+                spec=relative(origin, target),
+                sites=len(planned.plan.sites),
+                removals=len(planned.plan.removals),
+                nodes=len(changed.graph.node),
+                notes=notes,
+            ),
         )
     return AppliedOnnx(target, planned, notes)
 

@@ -6,24 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sesurgery import temporaries
-from sesurgery.artifacts import Manifest, describe, locked, manifest_path, require_intact
+from sesurgery.artifacts import locked
 from sesurgery.backends.nvidia import weights
 from sesurgery.backends.nvidia.backend import NvidiaBackend
 from sesurgery.catalog import Ref
 from sesurgery.diagnostics import fail
 from sesurgery.onnxgraph import io as onnx_io
-from sesurgery.pipeline import freshness, results
-from sesurgery.pipeline.engines import command, made_of
-from sesurgery.pipeline.lowered import Origin, lowered
+from sesurgery.pipeline import results
+from sesurgery.pipeline.engines import asked, command, made_of
+from sesurgery.pipeline.lowered import lowered
 from sesurgery.pipeline.specs import engine_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.workspace import Workspace
-from sesurgery.serving.home import DEVICE, INGREDIENTS, VERSION, require_at_home, run_folder
+from sesurgery.serving import ingredients
+from sesurgery.serving.home import require_at_home
 from sesurgery.spec.model import Engine
-from sesurgery.targets import claim
+from sesurgery.workspace import EngineManifest, describe, manifest_path, relative, run_folder
+from sesurgery.workspace.manifests import Refitted as RefittedEngine
+from sesurgery.workspace.origin import Origin
+from sesurgery.workspace.targets import claim
 
 ASIDE = "refit"
 """The name of a folder for a file that is not known yet to be one for the engine."""
@@ -45,7 +48,7 @@ class Refitted:
     path: Path
     source: Path
     changed: bool
-    manifest: Manifest
+    manifest: EngineManifest
 
 
 def refit(
@@ -84,9 +87,9 @@ def refit(
             backend.put_weights(engine, source, target)
             source = _settle(source, workspace)
             made = _describe(engine, target, manifest, _full(wanted), source, given)
-    if made.details.get("run"):
+    if (folder := run_folder(target, made)) is not None:
         # They are those of the file that lay there before.
-        results.forget(Path(str(made.details["run"])), target)
+        results.forget(folder, target)
     return Refitted(target, source, changed, made)
 
 
@@ -108,16 +111,17 @@ def _able(engine: Path, wanted: Engine) -> NvidiaBackend:
     return backend
 
 
-def _given(onnx: Path | None, engine: Path, manifest: Manifest, backend: NvidiaBackend) -> Given:
+def _given(onnx: Path | None, engine: Path, manifest: EngineManifest, backend: NvidiaBackend) -> Given:
     path = onnx or weights.origin(engine)
     if not path.is_file():
         raise fail("SE402", f"{path} is not there", "export the model first")
-    details: Any = manifest.details
-    passes: str = details[INGREDIENTS][freshness.PASSES]
+    passes = manifest.details.ingredients.get(ingredients.PASSES)
+    if passes is None:
+        text = f"the manifest of {engine} does not say which passes its file was lowered by"
+        raise fail("SE401", text, f"build it again: `{manifest.command}`")
     # None: those that its backend has of its own accord, which are left out where they do not go with a file.
-    named = None if passes == freshness.named(backend.passes) else tuple(passes.split(", "))
-    file = Origin(path, require_intact(path) if manifest_path(path).is_file() else None)
-    return Given(file, onnx is not None, () if passes == freshness.named(()) else named)
+    named = None if passes == ingredients.named(backend.passes) else tuple(passes.split(", "))
+    return Given(Origin.read(path), onnx is not None, () if passes == ingredients.named(()) else named)
 
 
 @contextmanager
@@ -152,46 +156,45 @@ def _settle(source: Path, workspace: Workspace) -> Path:
     return workspace.exports / source.name
 
 
-def _describe(engine: Path, target: Path, before: Manifest, full: Engine, source: Path, given: Given) -> Manifest:
+def _describe(
+    engine: Path, target: Path, before: EngineManifest, full: Engine, source: Path, given: Given
+) -> EngineManifest:
     """The manifest of the engine with its weights; of a file that was given it is that file's, run and all."""
-    details: Any = before.details
-    written: Any = dict(details[INGREDIENTS])
+    written = dict(before.details.ingredients)
     spec, plan = before.spec_digest, before.plan_digest
-    folder = run_folder(engine, before)
-    own: dict[str, object] = {"run": folder and folder.as_posix()}
+    onnx, folder, plain = before.onnx_file(engine), run_folder(engine, before), before.details.plain
     if given.asked_for:
         origin = given.file.manifest
         spec, plan = (origin.spec_digest, origin.plan_digest) if origin else (None, None)
-        own["onnx"] = given.file.path.as_posix()
-        folder = run_folder(given.file.path, origin) if origin else None
-        own["run"] = folder and folder.as_posix()
-        own["plain"] = bool(origin and origin.details.get("plain"))
+        onnx, folder, plain = given.file.path, given.file.run, given.file.plain
         # It is still the version and the device that it was built with and for.
-        kept = {what: written[what] for what in (VERSION, DEVICE) if what in written}
-        written = {**made_of(given.file.path, full, given.passes), **kept}
-    written[freshness.OPTIONS] = freshness.asked_for(full)
+        kept = {what: written[what] for what in (ingredients.VERSION, ingredients.DEVICE) if what in written}
+        written = {**made_of(onnx, full, given.passes), **kept}
+    written[ingredients.OPTIONS] = ingredients.asked_for(full)
     again = f"sesurgery refit {engine.as_posix()} --onnx {source.as_posix()} -o {target.as_posix()}"
     if engine.resolve() == target.resolve():
         # What it was made of is gone: a build gives one like it.
-        again = command(Path(str(own.get("onnx", details["onnx"]))), full)
+        again = command(onnx, full)
     backend: NvidiaBackend = full.backend.options
-    notes = [note for note in details["notes"] if note not in replace(backend, stripped=True).remarks()]
+    gone = replace(backend, stripped=True).remarks()
+    changes = {
+        "run": None if folder is None else relative(folder, target),
+        "onnx": relative(onnx, target),
+        "plain": plain,
+        "engine": asked(full),
+        "notes": tuple(note for note in before.details.notes if note not in gone),
+        "network": weights.read(source).recorded(),
+        "refitted": RefittedEngine(engine=relative(engine, target), sha256=before.sha256),
+        "ingredients": written,
+    }
     return describe(
         target,
-        "engine",
-        Path(str(own.get("onnx", details["onnx"]))).stem,
+        EngineManifest,
+        onnx.stem,
         again,
         parents=(source,),
         spec_digest=spec,
         plan_digest=plan,
         device=before.device,
-        details={
-            **details,
-            **own,
-            "engine": full.model_dump(mode="json", by_alias=True),
-            "notes": notes,
-            **weights.read(source).details(),
-            "refitted": {"engine": engine.as_posix(), "sha256": before.sha256},
-            INGREDIENTS: written,
-        },
+        details=before.details.model_copy(update=changes),
     )

@@ -63,7 +63,7 @@ def assemble(run: Run, workspace: Workspace) -> RunReport:
     return RunReport(
         title=run.folder.name,
         created=run.manifest.created,
-        command=f"sesurgery run {run.manifest.details.get('spec') or (run.folder / SPEC).as_posix()}",
+        command=f"sesurgery run {(run.manifest.spec_file(run.folder / WEIGHTS) or run.folder / SPEC).as_posix()}",
         network=_network(run),
         training=_training(run),
         engines=tuple(
@@ -89,17 +89,17 @@ def _network(run: Run) -> NetworkSection:
         model=f"{run.spec.model.source}:{run.spec.model.name}",
         input_shape=run.spec.input.shape,
         sites=rows,
-        params_before=int(str(details["params_before"])),
-        params_after=int(str(details["params_after"])),
-        macs_before=int(str(details["macs_before"])),
-        macs_after=int(str(details["macs_after"])),
+        params_before=details.params_before,
+        params_after=details.params_after,
+        macs_before=details.macs_before,
+        macs_after=details.macs_after,
         convention=CONVENTION,
     )
 
 
 def _training(run: Run) -> TrainingSection | None:
     table = run.folder / TRAIN / "metrics.csv"
-    top1 = run.manifest.details.get("top1")
+    top1 = run.manifest.details.top1
     if top1 is None or not table.is_file():
         return None
     try:
@@ -111,7 +111,7 @@ def _training(run: Run) -> TrainingSection | None:
         why = f"{type(error).__name__}: {error}"
         text = f"{table.as_posix()} is not the table of epochs that training wrote: {why}"
         raise fail("SE401", text, f"write it anew: `sesurgery train {run.folder.as_posix()} --resume`") from error
-    if len(epochs) != run.manifest.details.get("epochs"):
+    if len(epochs) != run.manifest.details.epochs:
         # Of a training begun since and not finished; the weights are those of the one before.
         epochs = ()
-    return TrainingSection(run.spec.train.data.name, epochs, float(str(top1)))
+    return TrainingSection(run.spec.train.data.name, epochs, top1)

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from sesurgery.artifacts import Manifest, belonging, mistake, read_small, require_intact
+from sesurgery.artifacts import mistake, read_small
 from sesurgery.diagnostics import SesurgeryError, fail
-from sesurgery.pipeline import freshness
 from sesurgery.reports.model import BatchParity, EngineSection, LatencySection
+from sesurgery.workspace import EngineManifest, belonging, freshness, require_intact
 
 FOLDER = "reports"
 
@@ -89,43 +89,43 @@ def forget(run: Path, engine: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def files_of(engine: Path, manifest: Manifest) -> tuple[Path, ...]:
+def files_of(engine: Path, manifest: EngineManifest) -> tuple[Path, ...]:
     """An engine's own file, and those that belong to it."""
     return tuple(belonging(engine, manifest))
 
 
-def latency_sections(run: Path, engine: Path, manifest: Manifest, weights: str) -> tuple[LatencySection, ...]:
+def latency_sections(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> tuple[LatencySection, ...]:
     """How fast an engine was found to be; nothing where that was measured of another one."""
     found = read(LATENCY, latency_file(run, engine))
     return found.sections if found and found.of == Of(manifest.sha256, weights) else ()
 
 
-def engine_section(run: Path, engine: Path, manifest: Manifest, weights: str) -> EngineSection:
+def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> EngineSection:
     """What a report says of an engine: how it was built, and its parity or why there is none.
 
     What was measured of another engine of this name, or beside other `weights` than the run has now, is not told.
     """
-    details: Any = manifest.details
+    details = manifest.details
     stale = _stale(run, engine, manifest, weights)
     parity = None if stale else read(PARITY, parity_file(run, engine))
     if parity and parity.of != Of(manifest.sha256, weights):
         parity = None
     return EngineSection(
-        backend=details["backend"],
-        precision=details["precision"],
+        backend=details.backend,
+        precision=details.precision,
         file=engine.as_posix(),
-        build_seconds=details["seconds"],
-        convolutions=details["convolutions"],
+        build_seconds=details.seconds,
+        convolutions=details.convolutions,
         parity=parity.entries if parity else (),
         not_verified=None if parity else stale or reason(run, engine) or "it was not verified yet",
         unverified=parity.unverified if parity else (),
         size_bytes=sum(path.stat().st_size for path in files_of(engine, manifest)),
-        notes=tuple(details["notes"]),
-        kept_fp32=tuple(details.get("kept_fp32", ())),
+        notes=details.notes,
+        kept_fp32=details.kept_fp32,
     )
 
 
-def _stale(run: Path, engine: Path, manifest: Manifest, weights: str) -> str | None:
+def _stale(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> str | None:
     """Why nothing that was measured of an engine holds now, and what to do; None where it does."""
     try:
         require_intact(engine)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sesurgery import spec as specs
-from sesurgery.artifacts import Manifest
 from sesurgery.backends import BACKENDS
 from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import SesurgeryError, fail
@@ -16,6 +15,7 @@ from sesurgery.serving.home import backend_of
 from sesurgery.spec import Catalogs, Spec
 from sesurgery.spec.model import Engine, OnnxModel
 from sesurgery.training.data import DATASETS
+from sesurgery.workspace import EngineManifest
 
 __all__ = ["backend_of", "catalogs", "engine", "engine_of", "load_spec"]
 
@@ -50,14 +50,10 @@ def engine(given: Mapping[str, object] | None = None) -> Engine:
     return specs.load_engine(dict(given or {}), catalogs())
 
 
-def engine_of(manifest: Manifest) -> Engine:
+def engine_of(manifest: EngineManifest) -> Engine:
     """What was asked for when an engine was built."""
-    given = manifest.details.get("engine")
-    if not isinstance(given, Mapping):
-        text = f"the manifest of {manifest.file} does not say what engine it is"
-        raise fail("SE401", text, f"build it again: {manifest.command}")
     try:
-        return engine(given)
+        return engine(manifest.details.engine.model_dump(mode="json"))
     except SesurgeryError as error:
         text = f"the manifest of {manifest.file} does not say what engine it is: {error.diagnostics[0].message}"
         raise fail("SE401", text, f"build it again: {manifest.command}") from error

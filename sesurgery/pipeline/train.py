@@ -17,6 +17,7 @@ from sesurgery.serving.interface import Interface
 from sesurgery.spec import Spec
 from sesurgery.training.data.base import Data
 from sesurgery.training.history import Epoch
+from sesurgery.workspace import relative
 
 if TYPE_CHECKING:
     from sesurgery.training.evaluation import Evaluation
@@ -77,7 +78,7 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> Trained:
 
     data = data_of(run.spec)
     write_interface(folder, run.spec, data)
-    applied = run.manifest.details.get("applied") if resume else begun.start(run, restart=restart)
+    applied = run.manifest.details.applied if resume else begun.start(run, restart=restart)
     result = fit(
         run.network,
         data,
@@ -88,10 +89,16 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> Trained:
         heartbeat=after_batch,
     )
     if not result.interrupted or len(result.epochs) == recipe.epochs:
-        details = {**run.manifest.details, "top1": result.top1, "epochs": len(result.epochs)}
-        details |= {"applied": applied or run.manifest.sha256}
+        origin = run.manifest.spec_file(folder / run_files.WEIGHTS)
+        changes = {
+            "spec": None if origin is None else relative(origin, folder / run_files.WEIGHTS),
+            "top1": result.top1,
+            "epochs": len(result.epochs),
+            "applied": applied or run.manifest.sha256,
+        }
+        details = run.manifest.details.model_copy(update=changes)
         # Of the spec, not of the run: the run is what has to be made again where its files are damaged.
-        command = f"sesurgery train {details.get('spec') or folder.as_posix()}"
+        command = f"sesurgery train {(origin or folder).as_posix()}"
         checkpoint.save(folder, run.network, run.spec, run.plan, command, details)
     return Trained(folder, result, recipe.epochs)
 

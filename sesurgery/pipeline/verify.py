@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sesurgery.artifacts import Manifest, write_text
+from sesurgery.artifacts import write_text
 from sesurgery.backends.base import Runner
 from sesurgery.diagnostics import Diagnostic, fail
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline import freshness, results
+from sesurgery.pipeline import results
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.train import data_of
 from sesurgery.reports.model import BatchParity, EngineSection
-from sesurgery.serving.home import require_at_home, run_folder
+from sesurgery.serving.home import require_at_home
 from sesurgery.spec.model import Parity
 from sesurgery.verification.parity import compare, predict
+from sesurgery.workspace import EngineManifest, freshness, run_folder
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Verified:
         )
 
 
-def run_of(engine: Path, *, foreign: bool = False) -> tuple[Manifest, Path]:
+def run_of(engine: Path, *, foreign: bool = False) -> tuple[EngineManifest, Path]:
     """An intact engine's manifest and the folder of the run it came from; raises SE402 where there is none.
 
     Raises SE603 for an engine that another version or device has built, unless `foreign` ones are taken.
@@ -69,7 +69,7 @@ def verify(engine: Path, *, foreign: bool = False) -> Verified:
     held_out = data_of(run.spec).held_out
     reference = logits(run.network, held_out.images).numpy()
     images, labels = held_out.images.numpy(), held_out.labels.numpy()
-    tolerance = getattr(run.spec.parity, str(manifest.details["precision"]))
+    tolerance = getattr(run.spec.parity, manifest.details.precision)
     entries, left = [], []
     with backend_of(manifest).load(engine) as runner:
         for batch in _batches(run.spec.parity, manifest, len(images), runner):
@@ -83,7 +83,7 @@ def verify(engine: Path, *, foreign: bool = False) -> Verified:
     return Verified(engine, folder, results.engine_section(folder, engine, manifest, run.manifest.sha256))
 
 
-def _batches(parity: Parity, manifest: Manifest, samples: int, runner: Runner) -> tuple[int, ...]:
+def _batches(parity: Parity, manifest: EngineManifest, samples: int, runner: Runner) -> tuple[int, ...]:
     """The sizes that the spec names; of an engine whose batch is fixed, that one.
 
     Sizes that nobody named are brought within what the engine takes and what there are samples for.
@@ -97,7 +97,7 @@ def _batches(parity: Parity, manifest: Manifest, samples: int, runner: Runner) -
     return tuple(dict.fromkeys(min(max(batch, smallest), largest, samples) for batch in parity.batches))
 
 
-def _impossible(batch: int, manifest: Manifest, samples: int) -> str | None:
+def _impossible(batch: int, manifest: EngineManifest, samples: int) -> str | None:
     """Why an engine cannot be compared at a batch size, or None: smaller batches would show nothing of it."""
     sizes = _range(manifest)
     if sizes and not sizes[0] <= batch <= sizes[1]:
@@ -105,8 +105,7 @@ def _impossible(batch: int, manifest: Manifest, samples: int) -> str | None:
     return f"there are {samples} held-out samples" if batch > samples else None
 
 
-def _range(manifest: Manifest) -> tuple[int, int] | None:
+def _range(manifest: EngineManifest) -> tuple[int, int] | None:
     """The smallest and the largest batch that an engine was built for; None where its profiles say."""
-    details: Any = manifest.details
-    sizes = details["engine"].get("batch")
-    return None if details["engine"].get("shapes") or not sizes else (sizes["min"], sizes["max"])
+    asked = manifest.details.engine
+    return None if asked.shapes else (asked.batch.min, asked.batch.max)

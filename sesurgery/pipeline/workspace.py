@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sesurgery.artifacts import Manifest, busy, manifest_path, read_manifest
+from sesurgery.artifacts import busy
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.networks.run_files import WEIGHTS
+from sesurgery.workspace import EngineManifest, RunManifest, manifest_path, read_manifest
 
 
 @dataclass(frozen=True)
@@ -40,24 +41,27 @@ class Workspace:
     def newest_engine(self) -> Path:
         """The engine with blocks that was built last, one that can run here if there is any; raises SE402 for none."""
         built = [(path, manifest) for path, manifest in self.built() if not is_yardstick(manifest)]
-        runs = {name: not BACKENDS.load(name)().probe().runs for name in {_backend(manifest) for _, manifest in built}}
-        runnable = [path for path, manifest in built if runs[_backend(manifest)]]
+        runs = {
+            name: not BACKENDS.load(name)().probe().runs for name in {manifest.details.backend for _, manifest in built}
+        }
+        runnable = [path for path, manifest in built if runs[manifest.details.backend]]
         found = _newest(runnable or [path for path, _ in built])
         if found is None:
             text = f"there is no engine in {self.engines}/ yet"
             raise fail("SE402", text, "build one with `sesurgery build-engine`")
         return found
 
-    def built(self, run: Path | None = None) -> list[tuple[Path, Manifest]]:
+    def built(self, run: Path | None = None) -> list[tuple[Path, EngineManifest]]:
         """All engines with their manifests, those of one run where it is given; broken manifests are passed over."""
         found = []
         for path in sorted(self.engines.glob("*.manifest.json")):
             engine = path.with_name(path.name.removesuffix(".manifest.json"))
             try:
-                manifest = read_manifest(engine)
+                manifest = read_manifest(engine, EngineManifest)
             except SesurgeryError:
                 continue
-            if engine.is_file() and (run is None or manifest.details.get("run") == run.as_posix()):
+            of = manifest.run_named(engine)
+            if engine.is_file() and (run is None or (of is not None and of.resolve() == run.resolve())):
                 found.append((engine, manifest))
         return found
 
@@ -69,23 +73,19 @@ class Workspace:
             if not (folder / WEIGHTS).exists():
                 return folder
             try:
-                manifest = read_manifest(folder / WEIGHTS)
+                manifest = read_manifest(folder / WEIGHTS, RunManifest)
             except SesurgeryError:
-                manifest = None
-            untouched = manifest is not None and manifest.spec_digest == spec_digest and not (folder / "train").exists()
-            untouched = untouched and not busy(folder)
-            if untouched and not manifest.details.get("top1"):  # type: ignore[union-attr]
+                number += 1
+                continue
+            untrained = manifest.details.top1 is None and not (folder / "train").exists()
+            if manifest.spec_digest == spec_digest and untrained and not busy(folder):
                 return folder
             number += 1
 
 
-def is_yardstick(manifest: Manifest) -> bool:
+def is_yardstick(manifest: EngineManifest) -> bool:
     """Whether an engine is there for others to be measured against: the plain network's, or one as exported."""
-    return bool(manifest.details.get("plain") or manifest.details.get("as_exported"))
-
-
-def _backend(manifest: Manifest) -> str:
-    return str(manifest.details["backend"])
+    return manifest.details.plain or manifest.details.as_exported
 
 
 def _newest(artifacts: Iterable[Path]) -> Path | None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from sesurgery.artifacts import Manifest, mistake, read_small, write_text
+from sesurgery.artifacts import mistake, read_small, write_text
 from sesurgery.diagnostics import fail
-from sesurgery.serving.home import run_folder
 from sesurgery.training.preprocessing import Preprocessing
+from sesurgery.workspace import EngineManifest, run_folder
 
 FILE = "interface.json"
 
@@ -47,7 +47,7 @@ def read(run: Path) -> Interface:
         raise fail("SE401", f"{path.as_posix()} cannot be read: {error}", "build the engine again") from error
 
 
-def of(engine: Path, manifest: Manifest) -> Interface:
+def of(engine: Path, manifest: EngineManifest) -> Interface:
     """The interface of an engine's run; raises SE402 where it came from no run."""
     folder = run_folder(engine, manifest)
     if folder is None:

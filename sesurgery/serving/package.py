@@ -22,13 +22,15 @@ import onnx
 from onnx import TensorProto
 
 from sesurgery import temporaries
-from sesurgery.artifacts import Manifest, belonging, describe, digest_file, locked, write_text
+from sesurgery.artifacts import digest_file, locked, write_text
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.paths import inside, plain_name
 from sesurgery.profiles import parse_profile
 from sesurgery.serving import interface
-from sesurgery.serving.home import require_at_home
+from sesurgery.serving.home import backend_of, require_at_home
+from sesurgery.workspace import EngineManifest, PackageDetails, PackageManifest, belonging, describe, relative
+from sesurgery.workspace.manifests import AskedEngine
 
 CONFIG, LABELS = "config.pbtxt", "labels.txt"
 QUEUE_DELAY = 100
@@ -105,18 +107,18 @@ def package(engine: Path, repository: Path, name: str | None = None, *, foreign:
     ONNX file that it was built from is gone, SE405 where the model is there with another configuration.
     """
     manifest = require_at_home(engine, foreign=foreign)
-    details: Any = manifest.details
-    kind = KINDS.get(details["backend"])
+    details = manifest.details
+    kind = KINDS.get(details.backend)
     if kind is None:
-        text = f"Triton has no backend for engines of {details['backend']!r}"
+        text = f"Triton has no backend for engines of {details.backend!r}"
         raise fail("SE603", text, f"build one with {', '.join(sorted(KINDS))}")
-    if details["engine"]["backend"].get("stripped"):
+    if _option(manifest, "stripped"):
         text = f"{engine} has no weights, and Triton would not put them in"
         raise fail("SE603", text, f"put them in: `sesurgery refit {engine.as_posix()} -o OUT`, and package that")
     source = _source(engine, manifest)
     inputs, outputs = _tensors(source)
     classes = _classes(engine, manifest, outputs)
-    name = plain_name(name or str(details["onnx"]).rpartition("/")[2].removesuffix(".onnx"), "the model's name")
+    name = plain_name(name or details.onnx.rpartition("/")[2].removesuffix(".onnx"), "the model's name")
     config = _config(name, kind, inputs, outputs, manifest, labels=bool(classes))
     notes = _notes(kind, manifest, "dynamic_batching" in config)
     model = repository / name
@@ -128,24 +130,24 @@ def package(engine: Path, repository: Path, name: str | None = None, *, foreign:
     main = files[0]
     describe(
         main,
-        "engine",
+        PackageManifest,
         name,
         f"sesurgery package {engine.as_posix()} --triton {repository.as_posix()} --name {name}",
         parents=(engine, source),
         beside=files[1:],
         device=manifest.device,
-        details={"server": "triton", "version": version, "engine": engine.as_posix(), "notes": list(notes)},
+        details=PackageDetails(server="triton", version=version, engine=relative(engine, main), notes=notes),
     )
     return Packaged(model, version, files, notes)
 
 
-def _source(engine: Path, manifest: Manifest) -> Path:
+def _source(engine: Path, manifest: EngineManifest) -> Path:
     """The ONNX file that the engine was built from, which names its inputs and outputs."""
-    for parent in manifest.parents:
-        path = Path(parent.path)
-        if path.is_file() and digest_file(path) == parent.sha256:
+    parents = manifest.parent_files(engine)
+    for path, digest in parents.items():
+        if path.is_file() and digest_file(path) == digest:
             return path
-    names = ", ".join(parent.path for parent in manifest.parents)
+    names = ", ".join(path.as_posix() for path in parents)
     text = f"{names}, which {engine} was built from, is gone or was changed"
     raise fail("SE402", text, f"build it again: `{manifest.command}`")
 
@@ -167,9 +169,9 @@ def _tensors(source: Path) -> tuple[list[_Tensor], list[_Tensor]]:
     return inputs, [made(value) for value in graph.output]
 
 
-def _classes(engine: Path, manifest: Manifest, outputs: list[_Tensor]) -> tuple[str, ...]:
+def _classes(engine: Path, manifest: EngineManifest, outputs: list[_Tensor]) -> tuple[str, ...]:
     """Class names, where there is one output with as many values as there are names."""
-    if not manifest.details.get("run"):
+    if not manifest.details.run:
         return ()
     try:
         classes = interface.of(engine, manifest).classes
@@ -179,17 +181,17 @@ def _classes(engine: Path, manifest: Manifest, outputs: list[_Tensor]) -> tuple[
     return classes if len(outputs) == 1 and outputs[0].shape[1:] == (len(classes),) else ()
 
 
-def _largest(asked: Mapping[str, Any]) -> int:
+def _largest(asked: AskedEngine) -> int:
     """The largest batch that the engine takes."""
-    sizes = [size.maximum[0] for text in asked["shapes"] for size in parse_profile(text).values()]
-    return max(sizes, default=int(asked["batch"]["max"]))
+    sizes = [size.maximum[0] for text in asked.shapes for size in parse_profile(text).values()]
+    return max(sizes, default=asked.batch.max)
 
 
 def _config(
-    name: str, kind: _Kind, inputs: list[_Tensor], outputs: list[_Tensor], manifest: Manifest, labels: bool
+    name: str, kind: _Kind, inputs: list[_Tensor], outputs: list[_Tensor], manifest: EngineManifest, labels: bool
 ) -> str:
-    asked: Any = manifest.details["engine"]
-    on_gpu = manifest.details["backend"] == "tensorrt" or _provider(manifest) in ("cuda", "tensorrt")
+    asked = manifest.details.engine
+    on_gpu = manifest.details.backend == "tensorrt" or _provider(manifest) in ("cuda", "tensorrt")
     batched = kind.batches and all(tensor.shape[:1] == (-1,) for tensor in (*inputs, *outputs))
     parts = [
         f"name: {_quoted(name)}",
@@ -201,7 +203,7 @@ def _config(
         f"instance_group [\n  {{ count: 1 kind: {'KIND_GPU' if on_gpu else 'KIND_CPU'} }}\n]",
     ]
     if batched:
-        best = asked["batch"]["opt"]
+        best = asked.batch.opt
         preferred = f"  preferred_batch_size: [ {best} ]\n" if best > 1 else ""
         parts.append(f"dynamic_batching {{\n{preferred}  max_queue_delay_microseconds: {QUEUE_DELAY}\n}}")
     if _provider(manifest) == "tensorrt":
@@ -224,35 +226,39 @@ def _parameter(key: str, value: str) -> str:
     return f"parameters {{ key: {_quoted(key)} value: {{ string_value: {_quoted(value)} }} }}"
 
 
-def _parameters(manifest: Manifest) -> dict[str, str]:
+def _parameters(manifest: EngineManifest) -> dict[str, str]:
     """What Triton's OpenVINO backend is told; it has no word for fp32."""
-    if manifest.details["backend"] != "openvino":
+    if manifest.details.backend != "openvino":
         return {}
     found = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
-    return {**found, "HINT_BF16": "YES"} if manifest.details["precision"] == "bf16" else found
+    return {**found, "HINT_BF16": "YES"} if manifest.details.precision == "bf16" else found
 
 
-def _provider(manifest: Manifest) -> str | None:
-    given: Any = manifest.details["engine"]
-    provider: str | None = given["backend"].get("provider")
+def _provider(manifest: EngineManifest) -> str | None:
+    provider: str | None = _option(manifest, "provider")
     return provider
 
 
-def _notes(kind: _Kind, manifest: Manifest, batched: bool) -> tuple[str, ...]:
+def _option(manifest: EngineManifest, name: str) -> Any:
+    """An option of the backend that built an engine; None where it has none of that name."""
+    return getattr(backend_of(manifest), name, None)
+
+
+def _notes(kind: _Kind, manifest: EngineManifest, batched: bool) -> tuple[str, ...]:
     """What is different on the server."""
-    asked: Any = manifest.details["engine"]
+    smallest = manifest.details.engine.batch.min
     notes = list(kind.notes)
-    if manifest.details["backend"] == "openvino" and manifest.details["precision"] != "bf16":
+    if manifest.details.backend == "openvino" and manifest.details.precision != "bf16":
         notes.append(
             "Triton's OpenVINO backend cannot be told to compute in fp32: on a processor with bf16 it computes in "
             "bf16, which is not what was verified here"
         )
-    if batched and asked["batch"]["min"] > 1:
-        notes.append(f"the engine takes batches of {asked['batch']['min']} and more: the server may form smaller ones")
+    if batched and smallest > 1:
+        notes.append(f"the engine takes batches of {smallest} and more: the server may form smaller ones")
     return tuple(notes)
 
 
-def _files(engine: Path, manifest: Manifest, source: Path, kind: _Kind) -> dict[str, Path]:
+def _files(engine: Path, manifest: EngineManifest, source: Path, kind: _Kind) -> dict[str, Path]:
     """The files of a version, by their names there."""
     if not kind.from_source:
         files = tuple(belonging(engine, manifest))

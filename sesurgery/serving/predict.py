@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +55,11 @@ def predict(engine: Path, images: Sequence[Path], top: int = 5, *, foreign: bool
     if known.preprocessing is None:
         text = f"the data set {known.dataset!r} does not say how an image file becomes the network's input"
         raise fail("SE501", text, "feed the engine arrays of your own")
-    details: Any = manifest.details
-    batch = details["engine"]["batch"]
+    batch = manifest.details.engine.batch
     predictions: list[Prediction] = []
     failures: list[Diagnostic] = []
     with backend_of(manifest).load(engine) as runner:
-        low, high = _sizes(runner, batch["min"], batch["max"])
+        low, high = _sizes(runner, batch.min, batch.max)
         pile: list[tuple[Path, NDArray[np.float32]]] = []
         for path in _files(images):
             try:

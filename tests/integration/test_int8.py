@@ -18,7 +18,6 @@ from click.testing import CliRunner
 from fixtures.sharing import Once
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest
 from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.inductor_package.build import lacks
 from sesurgery.backends.nvidia.compiled import compile_
@@ -27,6 +26,7 @@ from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.pipeline.train import data_of
+from sesurgery.workspace import read_manifest
 
 pytestmark = pytest.mark.slow
 RUN = Path("runs/digits")
@@ -85,7 +85,7 @@ def test_one_file_builds_in_tensorrt_rtx_and_keeps_its_top1_in_onnxruntime_and_o
     built = build(RUN, backend="tensorrt-rtx", precision="int8", calibration={"weights": 7}, name="any")
     # A gate's first projection is a sum after the spatial hoist, its second one a convolution.
     assert dict(built.report.convolutions) == {"int8": 21, "fp32": 9}
-    source = Path(built.manifest.parents[0].path)
+    source = next(iter(built.manifest.parent_files(built.path)))
     held_out = data_of(pipeline.load_spec("digits.yaml")).held_out
     feeds = {"input": held_out.images.numpy()}
 
@@ -109,7 +109,8 @@ def test_one_file_builds_in_tensorrt_rtx_and_keeps_its_top1_in_onnxruntime_and_o
 
 @no_rtx
 def test_the_compiler_makes_integer_kernels_of_them() -> None:
-    source = Path(build(RUN, backend="tensorrt-rtx", precision="int8").manifest.parents[0].path)
+    built = build(RUN, backend="tensorrt-rtx", precision="int8")
+    source = next(iter(built.manifest.parent_files(built.path)))
     compiled = compile_(RTX, source, BuildOptions("int8", BatchRange(1, 1, 1)))
     convolutions = [kernel for kernel in compiled.kernels if kernel.fused.lower().startswith("corr")]
     assert sum({tensor.dtype for tensor in kernel.inputs} == {"Int8"} for kernel in convolutions) >= 21
@@ -122,7 +123,7 @@ def test_bf16_loses_at_most_one_point_of_top1() -> None:
     built = build(RUN, backend="openvino", precision="bf16")
     assert dict(built.report.convolutions) == {"bf16": 39}
     # The plugin has one precision for all, so none can be named as kept.
-    assert built.manifest.details["kept_fp32"] == []
+    assert built.manifest.details.kept_fp32 == ()
     for entry in pipeline.verify(built.path).section.parity:
         assert entry.report.reference_top1 > 0.9
         assert entry.report.candidate_top1 >= entry.report.reference_top1 - 0.01
@@ -154,13 +155,13 @@ def test_build_engine_fp16_of_seresnet50_leaves_no_convolution_in_fp32_but_those
     assert said.startswith("convolutions: 53 in fp16, ")
     engine = Path("engines/seresnet50.tensorrt-rtx.fp16.engine")
     manifest = read_manifest(engine)
-    flow = Dataflow(onnx.load(manifest.parents[0].path, load_external_data=False))
+    flow = Dataflow(onnx.load(next(iter(manifest.parent_files(engine))), load_external_data=False))
     gates = flow.gates()
     single = [node for node in flow.nodes if node.op_type.startswith("Conv") and flow.dtype(node.output[0]) == 1]
-    assert manifest.details["convolutions"] == {"fp16": 53, "fp32": len(single)}
+    assert manifest.details.convolutions == {"fp16": 53, "fp32": len(single)}
     assert all(node.output[0] in gates for node in single)
     # Every node of a gate is fp32, and is named with the reason.
-    kept = {line.partition(": ")[0] for line in manifest.details["kept_fp32"]}
+    kept = {line.partition(": ")[0] for line in manifest.details.kept_fp32}
     # At its end a gate is cast, where it meets the map.
     branch = [flow.producer[name] for name in gates if flow.producer[name].op_type != "Cast"]
     assert len(branch) >= 16 * 4

@@ -6,32 +6,24 @@ import time
 import pytest
 
 from sesurgery import artifacts
-from sesurgery.artifacts import (
-    alone,
-    busy,
-    describe,
-    locked,
-    manifest_path,
-    place,
-    read_manifest,
-    require_intact,
-    write_text,
-    writing,
-)
+from sesurgery.artifacts import alone, busy, locked, write_text, writing
 from sesurgery.diagnostics import SesurgeryError
+from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, manifest_path, place, read_manifest, require_intact
+
+DETAILS = OnnxDetails(nodes=3, max_abs_by_batch={"1": 0.0, "3": 1e-6})
 
 
 @pytest.fixture
 def artifact(tmp_path):
     path = tmp_path / "x.onnx"
     path.write_text("content")
-    describe(path, "onnx", "x", "sesurgery export runs/x", details={"nodes": 3, "batch": [1, 2]})
+    describe(path, OnnxManifest, "x", "sesurgery export runs/x", details=DETAILS)
     return path
 
 
 def test_a_manifest_says_how_to_make_the_artefact_again(artifact):
     manifest = require_intact(artifact)
-    assert (manifest.command, manifest.details) == ("sesurgery export runs/x", {"nodes": 3, "batch": [1, 2]})
+    assert (manifest.command, manifest.details) == ("sesurgery export runs/x", DETAILS)
     assert "python" in manifest.versions
     assert "cores" in manifest.device
 
@@ -93,7 +85,7 @@ class Killed(BaseException):
 def test_placing_can_be_cut_off_anywhere(after, artifact, tmp_path, monkeypatch):
     new = tmp_path / "new"
     new.write_text("other content")
-    describe(artifact, "onnx", "y", "sesurgery export runs/y", written=new)
+    describe(artifact, OnnxManifest, "y", "sesurgery export runs/y", details=DETAILS, written=new)
     renames = []
 
     def replace(path, target):
@@ -115,7 +107,7 @@ def test_placing_can_be_cut_off_anywhere(after, artifact, tmp_path, monkeypatch)
 
 def test_a_manifest_that_waits_in_vain_does_no_harm(artifact, tmp_path):
     (tmp_path / "new").write_text("other content")
-    describe(artifact, "onnx", "y", "sesurgery export runs/y", written=tmp_path / "new")
+    describe(artifact, OnnxManifest, "y", "sesurgery export runs/y", details=DETAILS, written=tmp_path / "new")
     assert require_intact(artifact).name == "x"
     artifact.write_text("tampered")
     with pytest.raises(SesurgeryError, match="SE401"):

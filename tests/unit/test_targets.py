@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sesurgery.artifacts import describe, manifest_path
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.targets import claim, marked
+from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, manifest_path
+from sesurgery.workspace.targets import claim, marked
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def ours(path: Path, beside: tuple[Path, ...] = ()) -> Path:
     path.write_text("made")
-    describe(path, "onnx", path.stem, "sesurgery lower", beside=beside)
+    describe(path, OnnxManifest, path.stem, "sesurgery lower", beside=beside, details=OnnxDetails())
     return path
 
 

@@ -11,9 +11,9 @@ import pytest
 
 import sesurgery
 from sesurgery import pipeline, trust
-from sesurgery.artifacts import describe, manifest_path, read_manifest, write_manifest
 from sesurgery.blocks import BLOCKS
 from sesurgery.spec.code import code_of, location
+from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, manifest_path, read_manifest, write_manifest
 
 SOURCES = Path(sesurgery.__file__).parent
 
@@ -32,8 +32,9 @@ def artifact(tmp_path) -> Path:
     path = tmp_path / "x.onnx"
     path.write_text("content")
     (tmp_path / "x.onnx.data").write_text("weights")
-    details = {"seconds": 1e-05, "best": 1.0, "shapes": (1, 2), "none": None, "names": {"ü": ["é"]}}
-    describe(path, "onnx", "x", "sesurgery export runs/x", beside=(tmp_path / "x.onnx.data",), details=details)
+    beside = (tmp_path / "x.onnx.data",)
+    details = OnnxDetails(difference=1e-05, max_abs_by_batch={"ü": 1.0}, notes=("é",), method=None)
+    describe(path, OnnxManifest, "x", "sesurgery export runs/x", beside=beside, details=details)
     return path
 
 
@@ -42,11 +43,11 @@ def test_what_was_described_is_known_as_made_here(artifact):
 
 
 def test_a_manifest_is_sealed_as_it_is_written(artifact):
-    made = describe(artifact, "onnx", "x", "sesurgery export runs/x", details={"shapes": (1, 2)})
+    made = describe(artifact, OnnxManifest, "x", "sesurgery export runs/x", details=OnnxDetails(passes=("a", "b")))
     assert made == read_manifest(artifact)
-    again = write_manifest(artifact, made.model_copy(update={"details": {**made.details, "choice": 1}}))
+    again = write_manifest(artifact, made.model_copy(update={"details": made.details.model_copy(update={"edits": 1})}))
     assert again.made_here
-    assert read_manifest(artifact).details["choice"] == 1
+    assert read_manifest(artifact).details == OnnxDetails(passes=("a", "b"), edits=1)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_only_what_a_spec_tells_is_imported_by_name():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "import_object"
     }
-    assert callers == {"models/sources.py", "blocks/python.py"}
+    assert callers == {"networks/sources.py", "blocks/python.py"}
 
 
 def test_nothing_is_unpickled_and_nothing_evaluated():

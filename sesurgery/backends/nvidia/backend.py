@@ -102,7 +102,7 @@ class NvidiaBackend(Backend):
         """Of an engine that can take weights: which network and which weights it was built of."""
         from sesurgery.backends.nvidia import weights as weights_of
 
-        return weights_of.read(onnx).details() if self.settings().takes_weights else {}
+        return {"network": weights_of.read(onnx).recorded()} if self.settings().takes_weights else {}
 
     def load(self, engine: Path, threads: int | None = None, weights: Path | None = None) -> Runner:
         """As every backend's. A stripped engine gets the weights of the file it was built from, if that is unchanged.

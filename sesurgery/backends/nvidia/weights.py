@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from sesurgery.artifacts import Manifest, Parent, digest_file, manifest_path, read_manifest
+from sesurgery.artifacts import digest_file
 from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.workspace import EngineManifest, manifest_path, read_manifest
+from sesurgery.workspace.manifests import NetworkDigests
 
-KEY = "network"
-"""Where a manifest's details keep it."""
 WEIGHTS = {
     number
     for name, number in TensorProto.DataType.items()
@@ -37,9 +37,9 @@ class Network:
     values: str
     weights: Mapping[str, str]
 
-    def details(self) -> dict[str, object]:
-        """As a manifest keeps it."""
-        return {KEY: asdict(self)}
+    def recorded(self) -> NetworkDigests:
+        """As an engine's manifest keeps it."""
+        return NetworkDigests(structure=self.structure, values=self.values, weights=dict(self.weights))
 
     def difference(self, other: Network) -> str | None:
         """Why `other` has no weights for this network, or None where it has."""
@@ -82,12 +82,10 @@ def read(path: Path) -> Network:
     return Network(structure.hexdigest(), values.hexdigest(), weights)
 
 
-def recorded(manifest: Manifest) -> Network | None:
+def recorded(manifest: EngineManifest) -> Network | None:
     """The network that an engine was built of, where its manifest says; one that keeps its weights says nothing."""
-    found = manifest.details.get(KEY)
-    if not isinstance(found, Mapping):
-        return None
-    return Network(str(found["structure"]), str(found["values"]), dict(found["weights"]))
+    found = manifest.details.network
+    return None if found is None else Network(found.structure, found.values, found.weights)
 
 
 def origin(engine: Path) -> Path:
@@ -98,16 +96,16 @@ def origin(engine: Path) -> Path:
     if not manifest_path(engine).is_file():
         text = f"{engine} has no weights, and no manifest that says which ONNX file has them"
         raise fail("SE603", text, "build it with `sesurgery build-engine`, or give the file to the backend's load()")
-    manifest = read_manifest(engine)
+    manifest = read_manifest(engine, EngineManifest)
     wanted = recorded(manifest)
     changed: list[Path] = []
-    sources = [parent for parent in manifest.parents if parent.path.endswith(".onnx")]
-    for parent in sources:
-        for path in _places(engine, Path(parent.path)):
-            if _unchanged(path, parent, wanted):
+    sources = {path: digest for path, digest in manifest.parent_files(engine).items() if path.suffix == ".onnx"}
+    for source, digest in sources.items():
+        for path in _places(engine, source):
+            if _unchanged(path, digest, wanted):
                 return path
             changed.append(path)
-    name = changed[0].as_posix() if changed else ", ".join(parent.path for parent in sources) or "the ONNX file"
+    name = changed[0].as_posix() if changed else ", ".join(map(Path.as_posix, sources)) or "the ONNX file"
     text = f"{engine} has no weights, and {name}, which has them, {'was changed since' if changed else 'is gone'}"
     raise fail("SE603", text, f"bring that file back, here or beside the engine, or build again: `{manifest.command}`")
 
@@ -119,15 +117,15 @@ def named(names: list[str]) -> str:
 
 
 def _places(engine: Path, path: Path) -> Iterator[Path]:
-    # As it was named, in the folder that holds engines/, and beside the engine.
+    # Where it was, in the folder that holds engines/ (manifests of version 1 say no more), and beside the engine.
     for place in dict.fromkeys((path, engine.parent.parent / path, engine.parent / path.name)):
         if place.is_file():
             yield place
 
 
-def _unchanged(path: Path, parent: Parent, wanted: Network | None) -> bool:
+def _unchanged(path: Path, digest: str, wanted: Network | None) -> bool:
     if wanted is None:
-        return digest_file(path) == parent.sha256
+        return digest_file(path) == digest
     try:
         found = read(path)
     except SesurgeryError:

@@ -20,7 +20,6 @@ from filled_graphs import filled
 from onnx import numpy_helper
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest, require_intact
 from sesurgery.backends.base import BuildReport, Capability
 from sesurgery.backends.nvidia import cuda, weights
 from sesurgery.backends.nvidia.loaded import Loaded
@@ -28,6 +27,7 @@ from sesurgery.backends.tensorrt import TensorRT
 from sesurgery.cli import main
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.serving.home import backend_of
+from sesurgery.workspace import read_manifest, require_intact
 
 NET = """<ir_version: 10, opset_import: ["": 20]> g (float[batch,3,8,8] x) => (float[batch,4,8,8] y) <
     float[4,3,3,3] stem, float[2,4,1,1] down, float[4,2,1,1] up, float low = {0}, float high = {6}
@@ -146,7 +146,7 @@ def test_a_stripped_engine_is_loaded_with_the_weights_of_the_file_it_was_built_f
     engine = built(stripped=True)
     assert json.loads(engine.read_bytes())["weights"] is None
     assert held(engine) == pretend_refit.weights_of(LOWERED)
-    assert "it takes them from its ONNX file when it is loaded" in read_manifest(engine).details["notes"][0]
+    assert "it takes them from its ONNX file when it is loaded" in read_manifest(engine).details.notes[0]
 
 
 def test_an_engine_with_its_weights_needs_no_file_and_gets_none() -> None:
@@ -203,7 +203,7 @@ SPOILED = [
 @pytest.mark.parametrize("spoiled", SPOILED, ids=lambda spoiled: spoiled.name)
 def test_a_file_that_was_changed_gives_no_weights(spoiled: Spoiled) -> None:
     engine = built(precision="fp32", stripped=True)
-    (source,) = (Path(parent.path) for parent in read_manifest(engine).parents)
+    (source,) = read_manifest(engine).parent_files(engine)
     model = onnx.load(source)
     spoiled.change(model)
     onnx.save(model, source)
@@ -308,8 +308,8 @@ def test_a_stripped_engine_gets_its_weights_for_good() -> None:
     assert held(done.path)["stem"]
     assert done.path.stat().st_size > 2 * engine.stat().st_size
     manifest = require_intact(done.path)
-    assert manifest.details["engine"]["backend"]["stripped"] is False
-    assert manifest.details["notes"] == ["another note"]
+    assert manifest.details.engine.backend.model_extra["stripped"] is False
+    assert manifest.details.notes == ("another note",)
     assert manifest.command == f"sesurgery refit {engine} --onnx {LOWERED} -o out.engine"
     # What it was stripped of is all that it takes.
     assert "was not built to take weights" in refused(lambda: put(done.path, target="again.engine"))
@@ -324,7 +324,7 @@ def test_an_engine_gets_new_weights_of_a_file_that_is_lowered_as_its_own_was() -
     new = held(engine)
     assert new == pretend_refit.weights_of(LOWERED)
     assert new != old
-    assert {parent.path for parent in done.manifest.parents} == {str(LOWERED)}
+    assert set(done.manifest.parent_files(done.path)) == {LOWERED}
     require_intact(LOWERED)
     # As good as one that was built of that file, and open to the next weights.
     wanted = pipeline.engine({"backend": {"backend": "tensorrt", "refit": True}, "precision": "fp16"})

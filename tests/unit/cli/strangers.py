@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sesurgery.artifacts import digest_file, digest_text, manifest_path
+from sesurgery.artifacts import digest_file, digest_text
+from sesurgery.workspace import manifest_path
 
 WEIGHTS = "weights.safetensors"
 

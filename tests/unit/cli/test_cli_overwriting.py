@@ -194,7 +194,7 @@ def test_a_package_stays_inside_its_repository(name, sesurgery, here):
     ended = sesurgery("package", engine, "--triton", "repository", "--name", name or " ")
     if name:
         assert (ended.code, "error[SE408]" in ended.err) == (1, True), ended.err
-        rewrite(Path(engine), details={"onnx": f"export/{name}"})
+        rewrite(Path(engine), details={"onnx": f"../export/{name}"})
         ended = sesurgery("package", engine, "--triton", "repository")
         # Of a path the last part is the name.
         assert ended.code == (0 if name.rpartition("/")[2].isalpha() else 1), ended.err

@@ -12,8 +12,8 @@ import pytest
 from strangers import WEIGHTS, manifest_of, of_somebody_else, replan, rewrite
 
 from sesurgery import pipeline, trust
-from sesurgery.artifacts import describe
 from sesurgery.backends.inductor import Inductor
+from sesurgery.workspace import EngineDetails, EngineManifest, describe
 
 RAN = Path("ran")
 MODULE = """\
@@ -250,7 +250,8 @@ def test_machine_code_of_somebody_else_is_not_loaded(verb, sesurgery, here, monk
     engine.write_bytes(b"a shared library")
     details = manifest_of(source)["details"] | {"backend": "inductor"}
     details["engine"]["backend"] = {"backend": "inductor", "target": "cpu", "autotune": False}
-    describe(engine, "engine", "tiny", "sesurgery build-engine", details=details)
+    made = EngineDetails.model_validate_json(json.dumps(details))
+    describe(engine, EngineManifest, "tiny", "sesurgery build-engine", details=made)
     of_somebody_else(engine)
     more = {"predict": ["x.png"], "package": ["--triton", "repository"]}.get(verb, [])
     ended = sesurgery(verb, str(engine), "--foreign", *more)
@@ -263,7 +264,7 @@ def test_machine_code_of_somebody_else_is_not_loaded(verb, sesurgery, here, monk
 def test_an_engine_of_somebody_else_writes_results_below_the_current_folder_alone(sesurgery, here):
     engine = Path("engines/tiny.onnxruntime.fp32.onnx")
     shutil.copytree("runs/tiny", here.parent / "victim")
-    for place in ("../victim", str(here.parent / "victim")):
+    for place in ("../../victim", str(here.parent / "victim")):
         rewrite(engine, details={"run": place})
         ended = sesurgery("verify", str(engine))
         assert ended.code == 1

@@ -13,10 +13,11 @@ import torch
 from safetensors import safe_open
 
 from sesurgery import pipeline
-from sesurgery.artifacts import describe, digest_text, manifest_path, read_manifest
+from sesurgery.artifacts import digest_text
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
 from sesurgery.planner import Plan
+from sesurgery.workspace import RunManifest, describe, manifest_path, read_manifest
 
 SPEC = """\
 # a comment that must survive
@@ -40,7 +41,7 @@ def run(tmp_path, monkeypatch) -> Path:
         for index, part in enumerate(network.parameters()):
             part.fill_(0.01 * index)
         network.bn1.running_mean.fill_(0.5)
-    details = dict(read_manifest(applied.folder / checkpoint.WEIGHTS).details)
+    details = read_manifest(applied.folder / checkpoint.WEIGHTS).details
     planned = applied.planned
     checkpoint.save(applied.folder, network, planned.spec, planned.plan, "sesurgery train tiny.yaml", details)
     return applied.folder
@@ -160,7 +161,7 @@ def rewrite_plan(run: Path, change: Callable[[dict[str, object]], None]) -> None
     manifest = read_manifest(run / "weights.safetensors")
     describe(
         run / "weights.safetensors",
-        "run",
+        RunManifest,
         manifest.name,
         manifest.command,
         spec_digest=manifest.spec_digest,

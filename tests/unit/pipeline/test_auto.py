@@ -10,13 +10,13 @@ import onnx
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest
 from sesurgery.backends.base import Array, Runner
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
 from sesurgery.pipeline import auto as module
+from sesurgery.workspace import read_manifest
 
 pytest.importorskip("openvino")
 
@@ -152,9 +152,9 @@ def test_the_choice_is_kept_and_made_again_when_something_changed(net: Path) -> 
 def test_the_report_and_the_manifest_tell_of_the_choice(net: Path) -> None:
     built = build(net)
     manifest = read_manifest(built.path)
-    assert manifest.details["backend"] in ("onnxruntime", "openvino")
-    assert "chosen by auto (" in manifest.details["notes"][-1]
-    assert [each["backend"] for each in manifest.details["choice"]["tried"]] == [each.backend for each in built.tried]
+    assert manifest.details.backend in ("onnxruntime", "openvino")
+    assert "chosen by auto (" in manifest.details.notes[-1]
+    assert [each.backend for each in manifest.details.choice.tried] == [each.backend for each in built.tried]
 
 
 def test_an_engine_that_was_asked_for_by_its_backend_is_left_alone(net: Path, monkeypatch) -> None:

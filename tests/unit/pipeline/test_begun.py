@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.artifacts import alone, digest_file, read_manifest
+from sesurgery.artifacts import alone, digest_file
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline import Workspace, begun
 from sesurgery.training.record import Recorder
+from sesurgery.workspace import read_manifest
 
 RUN = Path("runs/tiny")
 WEIGHTS = RUN / "weights.safetensors"
@@ -48,7 +49,7 @@ def test_training_a_trained_run_is_refused_and_changes_nothing(here):
 
 def test_a_restart_begins_with_the_weights_that_were_applied(here):
     before = digest_file(WEIGHTS)
-    assert digest_file(RUN / begun.APPLIED) == read_manifest(WEIGHTS).details["applied"] != before
+    assert digest_file(RUN / begun.APPLIED) == read_manifest(WEIGHTS).details.applied != before
     pipeline.train(RUN, restart=True)
     # The same weights from the same start: so long as one machine trains, engines of the run are still its own.
     assert digest_file(WEIGHTS) == before
@@ -99,7 +100,7 @@ def test_one_killed_between_weights_and_manifest_is_whole(here, monkeypatch):
             pipeline.train(RUN)
     assert digest_file(WEIGHTS) == before
     assert pipeline.evaluate(RUN).samples == 180
-    assert read_manifest(WEIGHTS).details["epochs"] == 1
+    assert read_manifest(WEIGHTS).details.epochs == 1
 
 
 def test_going_on_needs_no_weights_but_the_checkpoints(here):

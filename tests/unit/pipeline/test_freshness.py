@@ -10,12 +10,12 @@ import onnx
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.artifacts import manifest_path
-from sesurgery.backends import base
+from sesurgery.backends import base, ingredients
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import Workspace, freshness
+from sesurgery.pipeline import Workspace
 from sesurgery.serving import home
+from sesurgery.workspace import manifest_path
 
 NET = """
 <ir_version: 10, opset_import: ["": 20]>
@@ -77,12 +77,12 @@ def change_the_version(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def change_the_processor(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    monkeypatch.setattr(home, "cpu_kind", lambda: "another processor (avx9)")
+    monkeypatch.setattr(ingredients, "cpu_kind", lambda: "another processor (avx9)")
     return {}
 
 
 def change_the_program(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    monkeypatch.setattr(freshness.importlib.metadata, "version", lambda package: "99.0")
+    monkeypatch.setattr(ingredients.importlib.metadata, "version", lambda package: "99.0")
     return {}
 
 
@@ -145,7 +145,7 @@ def test_other_samples_to_calibrate_on_are_another_engine(net: Path) -> None:
         found = pipeline.engines.made_of(net, chosen)
         if value == 1:
             before = found
-    assert {what for what in found if found[what] != before[what]} == {freshness.CALIBRATION}
+    assert {what for what in found if found[what] != before[what]} == {ingredients.CALIBRATION}
 
 
 def test_what_was_measured_of_an_engine_goes_with_it(here) -> None:
@@ -183,7 +183,7 @@ def rewrite(engine: Path, what: str, value: str) -> None:
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize(
     ("what", "value"),
-    [(home.VERSION, "onnxruntime 0.1"), (home.DEVICE, "another processor")],
+    [(ingredients.VERSION, "onnxruntime 0.1"), (ingredients.DEVICE, "another processor")],
     ids=["version", "device"],
 )
 def test_an_engine_from_elsewhere_is_refused_unless_asked_for(use, what: str, value: str, image) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest, require_intact
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline import Workspace
+from sesurgery.workspace import read_manifest, require_intact
 
 RUN, ONNX = Path("runs/tiny"), Path("export/tiny.onnx")
 FP32, FP16 = (Path(f"engines/tiny.onnxruntime.{precision}.onnx") for precision in ("fp32", "fp16"))

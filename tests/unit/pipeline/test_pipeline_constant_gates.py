@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.squeezes import squeezes
 from sesurgery.networks import checkpoint
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.pipeline import Workspace
 from sesurgery.pipeline.specs import catalogs
+from sesurgery.workspace import read_manifest
 
 LOWERED = Path("export/folding.onnxruntime.fp32.onnx")
 GATES = 3
@@ -47,7 +47,7 @@ def run_with(lowering: str, planted: int, name: str = "folding") -> Path:
         for key in sorted(key for key in state if key.endswith("fc2.weight"))[:planted]:
             state[key].zero_()
     made.network.load_state_dict(state)
-    checkpoint.save(folder, made.network, made.spec, made.plan, "test", dict(made.manifest.details))
+    checkpoint.save(folder, made.network, made.spec, made.plan, "test", made.manifest.details)
     return folder
 
 
@@ -67,17 +67,17 @@ def test_a_gate_that_is_constant_is_folded_and_the_others_stay_with_their_figure
     assert gates("export/folding.onnx") == GATES
     assert gates(LOWERED) == GATES - 1
     details = read_manifest(LOWERED).details
-    (folded,) = details["lowered"]
+    (folded,) = details.lowered
     assert "constant within 0 on 256 samples: folded into" in folded
-    assert len(details["not_lowered"]) == GATES - 1
+    assert len(details.not_lowered) == GATES - 1
     assert all(
         "from the middle of its range, 0.01 is allowed" in why
         and float(why.split("a channel is ")[1].split()[0]) > 0.01
-        for why in details["not_lowered"]
+        for why in details.not_lowered
     )
-    assert details["lowering_samples"] == "256 samples of the training data of runs/folding"
+    assert details.lowering_samples == "256 samples of the training data of runs/folding"
     assert "constant_gates decides by 256 samples of the training data of runs/folding" in heard.said
-    summary, effect = details["lowering_notes"]
+    summary, effect = details.lowering_notes
     assert summary.startswith("1 of 3 gates are constant within 0.01, the others are 0.")
     assert effect.startswith("constant gates change outputs by up to ")
     assert effect.endswith("the top class of 0 of 256 samples")
@@ -98,7 +98,7 @@ def test_no_gate_is_folded_unless_the_spec_names_the_pass(here: Path) -> None:
 def test_where_no_gate_is_constant_the_file_stays_and_it_is_said_how_far_off_they_are(here: Path) -> None:
     heard = Heard()
     (built,) = pipeline.build_engines(run_with("[constant_gates]", planted=0), Workspace(), talk=heard)
-    assert Path(built.manifest.parents[0].path).as_posix() == "export/folding.onnx"
+    assert list(built.manifest.parent_files(built.path)) == [Path("export/folding.onnx")]
     (summary,) = [line for line in heard.said if "gates are constant" in line]
     assert summary.startswith("0 of 3 gates are constant within 0.01, the others are 0.")
 
@@ -109,7 +109,7 @@ def test_the_samples_of_a_file_are_taken_where_one_is_given(here: Path) -> None:
     np.savez("samples.npz", **{name: images})
     wanted = pipeline.engine({"calibration": {"file": "samples.npz"}})
     pipeline.build_engines(run_with("[constant_gates]", planted=2), Workspace(), (wanted,))
-    assert read_manifest(LOWERED).details["lowering_samples"] == "8 samples of samples.npz"
+    assert read_manifest(LOWERED).details.lowering_samples == "8 samples of samples.npz"
     assert gates(LOWERED) == GATES - 2
 
 

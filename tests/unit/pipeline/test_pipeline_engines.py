@@ -12,12 +12,12 @@ from fixtures.tiny import RUN
 from onnx import parser
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest
 from sesurgery.backends.nvidia.timings import Timings
 from sesurgery.backends.onnxruntime import _Session
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
 from sesurgery.reports.latency import to_text
+from sesurgery.workspace import read_manifest
 
 FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")
 FP16 = Path("engines/tiny.onnxruntime.fp16.onnx")
@@ -29,11 +29,16 @@ net (float[batch, 1, 4, 4] x) => (float[batch, 1, 4, 4] y)
 """
 
 
+def source_of(built) -> Path:
+    """The file that an engine was built from."""
+    return next(iter(built.manifest.parent_files(built.path)))
+
+
 def test_the_chain_of_parents_leads_from_an_engine_to_the_weights(here):
     weights = read_manifest(RUN / "weights.safetensors")
     chain = [FP16]
-    while parents := read_manifest(chain[-1]).parents:
-        chain.append(Path(parents[0].path))
+    while parents := read_manifest(chain[-1]).parent_files(chain[-1]):
+        chain.append(next(iter(parents)))
         if chain[-1] == RUN / "weights.safetensors":
             break
     assert [path.as_posix() for path in chain] == [
@@ -70,7 +75,7 @@ def test_an_onnx_file_from_elsewhere_is_built_and_computes_what_it_did(empty):
     onnx.save(parser.parse_model(FOREIGN), "theirs.onnx")
     (built,) = pipeline.build_engines(Path("theirs.onnx"), Workspace())
     assert built.path == Path("engines/theirs.onnxruntime.fp32.onnx")
-    assert built.manifest.details["run"] is None
+    assert built.manifest.details.run is None
     session = onnxruntime.InferenceSession(built.path, providers=["CPUExecutionProvider"])
     x = np.full((2, 1, 4, 4), 3.0, np.float32)
     assert np.array_equal(session.run(None, {"x": x})[0], 2 * x)
@@ -202,8 +207,8 @@ def test_the_passes_that_are_named_are_run_and_the_file_says_so(empty):
         Path("theirs.onnx"), pipeline.engine(), Workspace(), lowering=("squeeze_layout", "squeeze_hoist")
     )
     lowered = Path("export/theirs.onnxruntime.fp32.onnx")
-    assert Path(built.manifest.parents[0].path).as_posix() == lowered.as_posix()
-    first, second = read_manifest(lowered).details["lowered"]
+    assert source_of(built).as_posix() == lowered.as_posix()
+    first, second = read_manifest(lowered).details.lowered
     assert "before the convolution" in first
     assert "channels last" in second
 
@@ -211,7 +216,7 @@ def test_the_passes_that_are_named_are_run_and_the_file_says_so(empty):
 def test_no_pass_leaves_the_file_as_it_is(empty):
     squeezed("theirs.onnx")
     built = pipeline.build_engine(Path("theirs.onnx"), pipeline.engine(), Workspace(), lowering=())
-    assert Path(built.manifest.parents[0].path).as_posix() == "theirs.onnx"
+    assert source_of(built).as_posix() == "theirs.onnx"
 
 
 def test_lower_writes_another_file_and_compares(empty):
@@ -222,7 +227,7 @@ def test_lower_writes_another_file_and_compares(empty):
     ]
     assert done.difference is not None
     assert done.difference < 1e-5
-    assert read_manifest(Path("out/lowered.onnx")).parents[0].path.endswith("theirs.onnx")
+    assert read_manifest(done.path).parents[0].path == "../theirs.onnx"
     again = pipeline.lower(Path("out/lowered.onnx"), Path("again.onnx"), "tensorrt-rtx")
     assert again.changed == 0
 
@@ -239,7 +244,7 @@ def test_lower_does_not_write_over_what_it_reads(empty):
 def test_an_engine_for_single_samples_is_built_of_a_file_for_single_samples(here, precision):
     wanted = pipeline.engine({"precision": precision, "batch": {"min": 1, "opt": 1, "max": 1}})
     (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,))
-    source = Path(built.manifest.parents[0].path)
+    source = source_of(built)
     assert source.name.endswith(f"{precision}.batch1.onnx")
     assert onnx.load(source).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
     # One graph, and nothing to choose.
@@ -249,4 +254,4 @@ def test_an_engine_for_single_samples_is_built_of_a_file_for_single_samples(here
     assert entry.batch == 1
     # The file for open batches is another one.
     (other,) = pipeline.build_engines(RUN, Workspace(), (pipeline.engine({"precision": precision}),))
-    assert Path(other.manifest.parents[0].path) != source
+    assert source_of(other) != source

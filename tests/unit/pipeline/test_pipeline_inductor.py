@@ -14,13 +14,13 @@ from fixtures.sharing import Once
 from fixtures.tiny import RUN
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.inductor import Inductor
 from sesurgery.backends.inductor_package.build import lacks
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
 from sesurgery.pipeline.talk import Silent
+from sesurgery.workspace import read_manifest
 
 REASON = Inductor().probe().builds
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
@@ -62,10 +62,10 @@ def test_an_engine_answers_as_the_trained_model_does(here: Path) -> None:
 
 def test_its_manifest_says_what_was_folded_and_moved(here: Path) -> None:
     details = read_manifest(ENGINE).details
-    assert details["convolutions"] == {"fp32": 7 + 2 + 2 * 3}
-    assert sum("the norm is part of the convolution" in line for line in details["lowered"]) == 9
+    assert details.convolutions == {"fp32": 7 + 2 + 2 * 3}
+    assert sum("the norm is part of the convolution" in line for line in details.lowered) == 9
     # All squeezes of a basic block stand behind 3x3 convolutions.
-    assert sum("squeeze_hoist_spatial is for those" in line for line in details["not_lowered"]) == 3
+    assert sum("squeeze_hoist_spatial is for those" in line for line in details.not_lowered) == 3
 
 
 def test_an_engine_that_is_up_to_date_is_kept(here: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_bf16_engine_keeps_its_gates_in_fp32(here: Path) -> None:
     talk = Listening()
     (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,), talk=talk)
     assert built.report.convolutions == {"bf16": 9, "fp32": 6}
-    kept = dict(line.split(": ", 1) for line in read_manifest(built.path).details["kept_fp32"])
+    kept = dict(line.split(": ", 1) for line in read_manifest(built.path).details.kept_fp32)
     gate = {"(mean)", "fc1 (conv2d)", "act (relu)", "fc2 (conv2d)", "gate (sigmoid)"}
     blocks = [f"layer{stage}.0.se" for stage in (1, 2, 3)]
     assert {name.removeprefix(block).lstrip(". ") for block in blocks for name in kept if block in name} == gate

@@ -12,11 +12,11 @@ import torch
 from onnx import helper, numpy_helper
 
 from sesurgery import pipeline
-from sesurgery.artifacts import require_intact
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks.export import export
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.spec.model import Export, Spec
+from sesurgery.workspace import require_intact
 
 SHAPE = (1, 8, 8)
 SPEC = """\

@@ -10,7 +10,6 @@ import onnx
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.precision import autocast as _autocast
 from sesurgery.pipeline import Workspace, calibration
@@ -18,6 +17,8 @@ from sesurgery.pipeline.engines import command
 from sesurgery.pipeline.lowered import passes_for
 from sesurgery.pipeline.train import data_of
 from sesurgery.spec.model import Calibration
+from sesurgery.workspace import OnnxDetails, OnnxManifest, read_manifest
+from sesurgery.workspace.origin import Origin
 
 RUN = Path("runs/tiny")
 FOREIGN = """
@@ -38,29 +39,29 @@ def build(given: Path, **wanted: object) -> pipeline.engines.Built:
     return built
 
 
-def details(path: str) -> dict[str, object]:
-    return read_manifest(Path(path)).details
+def details(path: str) -> OnnxDetails:
+    return read_manifest(Path(path), OnnxManifest).details
 
 
 def test_int8_is_calibrated_on_training_data_and_says_so(here):
     built = build(RUN, **INT8)
     assert dict(built.report.convolutions)["int8"] > 0
     said = details("export/tiny.onnxruntime.int8.onnx")
-    assert said["calibration"] == "256 samples of the training data of runs/tiny"
-    assert said["method"] == "minmax"
-    assert 0 < said["difference"] < 0.25
-    assert any("in the gate of squeeze" in line for line in said["kept_fp32"])
+    assert said.calibration == "256 samples of the training data of runs/tiny"
+    assert said.method == "minmax"
+    assert 0 < said.difference < 0.25
+    assert any("in the gate of squeeze" in line for line in said.kept_fp32)
     (entry,) = pipeline.verify(built.path).section.parity
     # How much eight bits cost hangs on the training; what they must not be is noise.
     assert entry.report.agreement > 0.9
     # The engine's own manifest tells it too: the report is made of engines, and export/ may have gone on.
-    assert built.manifest.details["kept_fp32"] == said["kept_fp32"]
+    assert built.manifest.details.kept_fp32 == said.kept_fp32
     page = pipeline.write_report(Path(RUN), pipeline.Workspace()).html.read_text()
     assert "what stayed in fp32, and why" in page
 
 
 def test_calibration_never_sees_the_held_out_samples_and_is_the_same_every_time(here):
-    model, origin = onnx.load("export/tiny.onnx"), read_manifest(Path("export/tiny.onnx"))
+    model, origin = onnx.load("export/tiny.onnx"), Origin.read(Path("export/tiny.onnx"))
     first, _ = calibration.samples(model, origin, Calibration(samples=64))
     second, _ = calibration.samples(model, origin, Calibration(samples=64))
     data = data_of(pipeline.load_spec("tiny.yaml"))
@@ -74,7 +75,7 @@ def test_calibration_never_sees_the_held_out_samples_and_is_the_same_every_time(
 
 
 def test_fp16_of_a_run_has_its_ranges_checked_on_data(here):
-    assert details("export/tiny.fp16.onnx")["calibration"] == "256 samples of the training data of runs/tiny"
+    assert details("export/tiny.fp16.onnx").calibration == "256 samples of the training data of runs/tiny"
 
 
 def test_a_file_from_elsewhere_needs_samples_for_int8(empty):
@@ -91,9 +92,9 @@ def test_samples_come_from_a_file_where_it_is_given(save, empty):
     built = build(foreign(), **INT8, calibration={"file": path.as_posix(), "samples": 5})
     assert dict(built.report.convolutions) == {"int8": 1}
     said = details("export/theirs.onnxruntime.int8.onnx")
-    assert said["calibration"] == f"5 samples of {path}"
+    assert said.calibration == f"5 samples of {path}"
     parents = [parent.path for parent in read_manifest(Path("export/theirs.onnxruntime.int8.onnx")).parents]
-    assert parents == ["theirs.onnx", str(path)]
+    assert parents == ["../theirs.onnx", f"../{path}"]
     assert f"--calibration {path}" in built.manifest.command
 
 
@@ -142,7 +143,7 @@ def test_autocast_converts_all_but_the_gates_where_it_can_be_imported(here):
         pytest.skip(f"no AutoCast: {error}")
     build(RUN, precision="fp16", converter="autocast")
     said = details("export/tiny.onnxruntime.fp16.onnx")
-    assert any("in the gate of squeeze" in line for line in said["kept_fp32"])
+    assert any("in the gate of squeeze" in line for line in said.kept_fp32)
 
 
 def test_the_gate_is_not_written_as_a_transposed_convolution_for_bf16_and_int8():

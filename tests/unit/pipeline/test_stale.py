@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline import Workspace, report, results
 from sesurgery.spec.model import Parity
+from sesurgery.workspace import read_manifest
 
 RUN = Path("runs/tiny")
 FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")

@@ -9,13 +9,14 @@ import onnx
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace, lowered, weight_bits
 from sesurgery.pipeline.engines import command
 from sesurgery.pipeline.talk import Silent
 from sesurgery.verification.integer_kernels import IntegerReport, LayerGap
+from sesurgery.workspace import read_manifest
+from sesurgery.workspace.manifests import Int8Weights
 
 NET = """
 <ir_version: 10, opset_import: ["": 20]>
@@ -60,7 +61,12 @@ def build(talk: Silent | None = None, **wanted: object) -> pipeline.engines.Buil
     return built
 
 
-def largest_weight(path: str) -> int:
+def source_of(built) -> Path:
+    """The file that an engine was built from."""
+    return next(iter(built.manifest.parent_files(built.path)))
+
+
+def largest_weight(path: Path) -> int:
     tensors = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
     return max(int(np.abs(array).max()) for array in tensors if array.dtype == np.int8 and array.ndim == 4)
 
@@ -72,17 +78,17 @@ def test_the_choice_and_its_reason_are_said_and_are_in_both_manifests(empty):
     assert f"weights in 7 bits: {weight_bits.ANY_PROCESSOR}" in talk.said
     assert f"integer kernels: {proof}" in talk.said
     written = {"bits": 7, "why": weight_bits.ANY_PROCESSOR, "kernels": proof}
-    assert built.manifest.details["int8_weights"] == written
-    source = built.manifest.parents[0].path
-    assert read_manifest(Path(source)).details["int8_weights"] == written
+    assert built.manifest.details.int8_weights == Int8Weights(**written)
+    source = source_of(built)
+    assert read_manifest(source).details.int8_weights == Int8Weights(**written)
     assert largest_weight(source) == 64
 
 
 def test_8_bits_are_written_where_they_are_asked_for_beside_the_file_of_7(empty):
     eight = {"calibration": {"weights": 8}}
     built = build(**eight)
-    assert built.manifest.details["int8_weights"]["bits"] == 8
-    assert largest_weight(built.manifest.parents[0].path) == 127
+    assert built.manifest.details.int8_weights.bits == 8
+    assert largest_weight(source_of(built)) == 127
     words = command(Path("net.onnx"), pipeline.engine({"precision": "int8", **eight}))
     assert words.endswith("--calibration weights=8")
 
@@ -101,7 +107,7 @@ def test_kernels_that_add_in_32_bits_are_not_compared(empty):
         pytest.skip("TensorRT-RTX cannot build here")
     talk = Listening()
     built = build(talk, backend="tensorrt-rtx")
-    assert largest_weight(built.manifest.parents[0].path) == 127
+    assert largest_weight(source_of(built)) == 127
     assert "integer kernels: a GPU adds products of 8-bit values in 32 bits" in talk.said
 
 

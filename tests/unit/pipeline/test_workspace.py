@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.artifacts import manifest_path
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
+from sesurgery.workspace import manifest_path
 
 
 def apply(changed: str = "", name: str = "tiny.yaml") -> Path:

@@ -10,11 +10,11 @@ import pytest
 from google.protobuf import text_format
 
 from sesurgery import pipeline
-from sesurgery.artifacts import manifest_path, read_manifest, require_intact
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.serving import package as module
+from sesurgery.workspace import manifest_path, read_manifest, require_intact
 
 triton = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 
@@ -88,7 +88,7 @@ def test_openvino_comes_as_two_files_and_takes_batches_as_they_come(here: Path) 
 def test_a_packaged_engine_knows_where_it_came_from(here: Path) -> None:
     done = pipeline.package(XML, REPOSITORY)
     manifest = require_intact(done.files[0])
-    assert [Path(parent.path) for parent in manifest.parents] == [XML, Path("export/tiny.onnx")]
+    assert list(manifest.parent_files(done.files[0])) == [XML, Path("export/tiny.onnx")]
     assert manifest.parents[0].sha256 == read_manifest(XML).sha256
     done.files[1].write_bytes(b"other weights")
     with pytest.raises(SesurgeryError, match=r"SE401.*model\.bin is not the file"):
@@ -172,7 +172,7 @@ def test_an_engine_that_triton_has_no_backend_for_is_named(here: Path) -> None:
 def test_a_tensorrt_plan_is_configured_for_a_gpu(here: Path) -> None:
     """Not built here: the configuration is made from the manifest and the ONNX file alone."""
     manifest = read_manifest(ONNX)
-    details = {**manifest.details, "backend": "tensorrt"}
+    details = manifest.details.model_copy(update={"backend": "tensorrt"})
     inputs, outputs = module._tensors(Path("export/tiny.onnx"))
     changed = manifest.model_copy(update={"details": details})
     text = module._config("tiny", module.KINDS["tensorrt"], inputs, outputs, changed, labels=True)
@@ -182,8 +182,8 @@ def test_a_tensorrt_plan_is_configured_for_a_gpu(here: Path) -> None:
 
 
 def test_without_the_file_it_was_built_from_nobody_knows_its_tensors(here: Path) -> None:
-    (parent,) = read_manifest(ONNX).parents
-    Path(parent.path).unlink()
+    (source,) = read_manifest(ONNX).parent_files(ONNX)
+    source.unlink()
     with pytest.raises(
         SesurgeryError, match=r"SE402.*export/tiny\.onnxruntime\.fp32\.onnx, which .* was built from, is gone"
     ):

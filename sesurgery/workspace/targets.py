@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from sesurgery.artifacts import belonging, digest_file, manifest_path, read_manifest
+from sesurgery.artifacts import digest_file
 from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.workspace.manifest_files import belonging, manifest_path, read_manifest
 
 Ours = Callable[[Path], bool]
 _MARKED = 1 << 20

@@ -1,0 +1,77 @@
+"""What decides the bytes of an engine, in words: same ingredients, same engine; one that differs is why it is stale."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from sesurgery.artifacts import cpu_kind, cpu_name, digest_file, digest_text
+from sesurgery.backends.base import Backend
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.spec.model import Engine
+
+FILE = "the ONNX file"
+PASSES = "the lowering passes"
+OPTIONS = "what was asked for"
+CALIBRATION = "the calibration data"
+PROGRAM = "the version of sesurgery"
+VERSION = "the backend's version"
+DEVICE = "the device"
+
+
+def ingredients(
+    onnx: Path, wanted: Engine, lowering: tuple[str, ...] | None = None, calibration: str | None = None
+) -> dict[str, str]:
+    """What decides the bytes of an engine of this file; `calibration` is a digest of the samples, for int8."""
+    backend: Backend = wanted.backend.options
+    found = {
+        FILE: digest_onnx(onnx),
+        PASSES: named(backend.passes if lowering is None else lowering),
+        OPTIONS: asked_for(wanted),
+        **here(wanted.backend.name, backend),
+        PROGRAM: importlib.metadata.version("sesurgery"),
+    }
+    return found if calibration is None else {**found, CALIBRATION: calibration}
+
+
+def named(passes: Sequence[str]) -> str:
+    """Lowering passes, as ingredients name them."""
+    return ", ".join(passes) or "none"
+
+
+def asked_for(wanted: Engine) -> str:
+    """All that was asked for but the name."""
+    asked = wanted.model_dump(mode="json", by_alias=True)
+    return json.dumps({key: asked[key] for key in sorted(asked) if key != "name"}, sort_keys=True)
+
+
+def digest_onnx(path: Path) -> str:
+    """SHA-256 of a file, or of it and of the files that hold its weights."""
+    if not path.is_file():
+        return ""
+    from sesurgery.onnxgraph import io as onnx_io
+
+    digests = [digest_file(path)]
+    try:
+        files = onnx_io.files(path)
+    except SesurgeryError:  # no ONNX file: the build says so, and better
+        return digests[0]
+    for beside in files[1:]:
+        if beside.is_file() and (found := digest_file(beside)) not in digests:
+            digests.append(found)
+    return digests[0] if len(digests) == 1 else digest_text(" ".join(digests))
+
+
+def machine(backend: Backend) -> str:
+    """The device that a backend builds for, told apart by what decides an engine and not by how many cores are free."""
+    device = backend.device()
+    return cpu_kind() if device == cpu_name() else device
+
+
+def here(name: str, backend: Backend) -> dict[str, str]:
+    """Version and device as they are here; what cannot be asked for here is left out."""
+    ability = backend.probe()
+    found = {} if ability.version is None else {VERSION: f"{name} {ability.version}"}
+    return found if ability.builds is not None else {**found, DEVICE: machine(backend)}

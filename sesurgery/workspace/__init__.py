@@ -1,0 +1,51 @@
+"""What is known about files of ours: folders, typed manifests, measurements, and whether a file is still current."""
+
+from sesurgery.workspace.manifest_files import (
+    belonging,
+    describe,
+    is_engine,
+    manifest_path,
+    place,
+    read_manifest,
+    require_intact,
+    require_trusted,
+    run_folder,
+    write_manifest,
+)
+from sesurgery.workspace.manifests import (
+    BaseManifest,
+    EngineDetails,
+    EngineManifest,
+    Manifest,
+    OnnxDetails,
+    OnnxManifest,
+    PackageDetails,
+    PackageManifest,
+    RunDetails,
+    RunManifest,
+    relative,
+)
+
+__all__ = [
+    "BaseManifest",
+    "EngineDetails",
+    "EngineManifest",
+    "Manifest",
+    "OnnxDetails",
+    "OnnxManifest",
+    "PackageDetails",
+    "PackageManifest",
+    "RunDetails",
+    "RunManifest",
+    "belonging",
+    "describe",
+    "is_engine",
+    "manifest_path",
+    "place",
+    "read_manifest",
+    "relative",
+    "require_intact",
+    "require_trusted",
+    "run_folder",
+    "write_manifest",
+]

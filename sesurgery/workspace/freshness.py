@@ -1,0 +1,64 @@
+"""Is an engine on disk the one that a build would give now, and does it come from its run's weights of now?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sesurgery.artifacts import digest_file
+from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.workspace.manifest_files import require_intact
+from sesurgery.workspace.manifests import EngineManifest
+
+
+def stale(engine: Path, wanted: Mapping[str, str]) -> str | None:
+    """Why an engine has to be built, or None where the one that is there has the same ingredients."""
+    if not engine.is_file():
+        return "it is not there yet"
+    try:
+        made = require_intact(engine, EngineManifest)
+        for path, digest in made.parent_files(engine).items():
+            if not path.is_file() or digest_file(path) != digest:
+                return f"{path.as_posix()}, which it was built from, is not what it was"
+    except SesurgeryError as error:
+        return error.diagnostics[0].message
+    before = made.details.ingredients
+    for what in dict.fromkeys((*wanted, *before)):
+        if before.get(what) != wanted.get(what):
+            return f"{what} changed"
+    return None
+
+
+def require_current(engine: Path, manifest: EngineManifest, run: Path, weights: str) -> None:
+    """Raise SE401 where an engine of a run was not built from the weights with this digest: the run's own of now."""
+    if not descends_from(engine, manifest, weights):
+        text = f"{engine.as_posix()} was not built from the weights that {run.as_posix()} holds now"
+        raise fail("SE401", text, again(manifest, run))
+
+
+def again(manifest: EngineManifest, run: Path) -> str:
+    """How an engine is built from a run's weights of now."""
+    plain = "" if not manifest.details.plain else f"`sesurgery export {run.as_posix()} --plain`, then "
+    command = manifest.command if plain else f"sesurgery build-engine {run.as_posix()}"
+    return f"build it again: {plain}`{command}`"
+
+
+def descends_from(engine: Path, manifest: EngineManifest, weights: str) -> bool:
+    """Whether the chain of digests from an engine back to the weights holds: engine <- ONNX <- (ONNX <-) weights."""
+    parents = manifest.parent_files(engine)
+    seen: set[Path] = set()
+    while parents:
+        path, digest = parents.popitem()
+        if digest == weights:
+            return True
+        if path in seen or not path.is_file():
+            continue
+        seen.add(path)
+        try:
+            made = require_intact(path)
+        except SesurgeryError:
+            # Damaged since: whatever it was, nothing can be said of where it came from.
+            continue
+        if made.sha256 == digest:
+            parents |= made.parent_files(path)
+    return False

@@ -1,0 +1,184 @@
+"""Manifests on disk: written beside what they describe and sealed, read as their own kind, held against the bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from pathlib import Path
+from typing import TypeVar, overload
+
+from pydantic import ValidationError
+
+from sesurgery import trust
+from sesurgery.artifacts import cpu_name, digest_file, mistake, read_small, settle, versions, write_text
+from sesurgery.diagnostics import fail, first_line
+from sesurgery.paths import inside
+from sesurgery.workspace.manifests import (
+    ADAPTER,
+    VERSION,
+    BaseManifest,
+    Details,
+    EngineManifest,
+    Manifest,
+    OnnxManifest,
+    Parent,
+    relative,
+)
+
+M = TypeVar("M", bound=BaseManifest)
+NAMES = {"run": "a run's weights", "onnx": "an ONNX file", "engine": "an engine", "package": "a packaged engine"}
+"""The kinds, in an error."""
+
+
+def manifest_path(artifact: Path) -> Path:
+    """`x.onnx` -> `x.onnx.manifest.json`."""
+    return artifact.with_name(artifact.name + ".manifest.json")
+
+
+def describe(
+    artifact: Path,
+    kind: type[M],
+    name: str,
+    command: str,
+    *,
+    details: Details,
+    parents: tuple[Path, ...] = (),
+    beside: tuple[Path, ...] = (),
+    spec_digest: str | None = None,
+    plan_digest: str | None = None,
+    device: str | None = None,
+    written: Path | None = None,
+) -> M:
+    """Write the manifest of a finished artefact beside it and return it.
+
+    With `written`, the artefact lies there still: its manifest waits, and `place` puts both in place.
+    """
+    # All is given, defaults too: what was not set is not written.
+    manifest = kind(
+        schema_version=VERSION,
+        kind=kind.model_fields["kind"].default,
+        name=name,
+        file=artifact.name,
+        sha256=digest_file(written or artifact),
+        command=command,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        spec_digest=spec_digest,
+        plan_digest=plan_digest,
+        parents=tuple(Parent(path=relative(parent, artifact), sha256=digest_file(parent)) for parent in parents),
+        beside=tuple(
+            Parent(path=path.relative_to(artifact.parent).as_posix(), sha256=digest_file(path)) for path in beside
+        ),
+        versions=versions(),
+        device=device or cpu_name(),
+        details=details,
+    )
+    return _write_sealed(manifest_path(artifact) if written is None else _waiting(artifact), manifest)
+
+
+def write_manifest(artifact: Path, manifest: M) -> M:
+    """Seal a manifest, write it beside its artefact, and return it as it was written."""
+    return _write_sealed(manifest_path(artifact), manifest)
+
+
+def _write_sealed(path: Path, manifest: M) -> M:
+    sealed = manifest.model_copy(update={"seal": trust.seal(manifest.sealed_text())})
+    text = sealed.model_dump_json(indent=2, exclude_unset=True)
+    write_text(path, text + "\n")
+    return type(manifest).model_validate_json(text)
+
+
+def place(written: Path, artifact: Path) -> None:
+    """Put an artefact in place whose manifest waits: at every moment, one of the two manifests is that of the bytes."""
+    settle(written, artifact)
+    # Somebody who read in between has done it already.
+    with contextlib.suppress(FileNotFoundError):
+        _waiting(artifact).replace(manifest_path(artifact))
+
+
+def _waiting(artifact: Path) -> Path:
+    return artifact.with_name(f".{artifact.name}.manifest.next")
+
+
+def _finish(artifact: Path) -> None:
+    """Put a manifest in place that waits for the bytes that are there: who placed them was ended in between."""
+    waiting = _waiting(artifact)
+    if not waiting.is_file():
+        return
+    # A manifest that waits for other bytes, or a folder that cannot be written to, changes nothing.
+    with contextlib.suppress(OSError, ValueError):
+        if ADAPTER.validate_json(waiting.read_bytes()).sha256 == digest_file(artifact):
+            waiting.replace(manifest_path(artifact))
+
+
+@overload
+def read_manifest(artifact: Path) -> Manifest: ...
+@overload
+def read_manifest(artifact: Path, kind: type[M]) -> M: ...
+def read_manifest(artifact: Path, kind: type[BaseManifest] | None = None) -> BaseManifest:
+    """The manifest of an artefact; raises SE401 where it is missing, is not one, or is that of another kind."""
+    _finish(artifact)
+    path = manifest_path(artifact)
+    try:
+        manifest = ADAPTER.validate_json(read_small(path))
+    except FileNotFoundError:
+        raise fail("SE401", f"{artifact} has no manifest ({path.name} is missing)", "make it again") from None
+    except ValidationError as error:
+        raise fail("SE401", f"{path} is not a manifest: {mistake(error)}", "make the artefact again") from error
+    except (OSError, ValueError) as error:
+        raise fail("SE401", f"{path} is not a manifest: {first_line(error)}", "make the artefact again") from error
+    if kind is not None and not isinstance(manifest, kind):
+        asked, found = NAMES[kind.model_fields["kind"].default], NAMES.get(manifest.kind, f"a {manifest.kind}")
+        raise fail("SE401", f"{artifact} is not {asked}: its manifest is that of {found}", "name another file")
+    return manifest
+
+
+def is_engine(path: Path) -> bool:
+    """Whether a file is an engine, by the manifest beside it."""
+    return manifest_path(path).is_file() and isinstance(read_manifest(path), EngineManifest)
+
+
+@overload
+def require_intact(artifact: Path) -> Manifest: ...
+@overload
+def require_intact(artifact: Path, kind: type[M]) -> M: ...
+def require_intact(artifact: Path, kind: type[BaseManifest] | None = None) -> BaseManifest:
+    """The manifest of an artefact whose bytes are the ones that were written; raises SE401 otherwise."""
+    if not artifact.is_file():
+        raise fail("SE402", f"{artifact} is not there", "make it first")
+    manifest = read_manifest(artifact) if kind is None else read_manifest(artifact, kind)
+    for path, digest in belonging(artifact, manifest).items():
+        if not path.is_file():
+            raise fail("SE401", f"{path} belongs to {artifact} and is missing", "both files go together")
+        if (found := digest_file(path)) != digest:
+            raise fail(
+                "SE401",
+                f"{path} is not the file its manifest describes: expected sha256 {digest[:12]}…, found {found[:12]}…",
+                f"make it again with: {manifest.command}",
+            )
+    return manifest
+
+
+def belonging(artifact: Path, manifest: BaseManifest) -> dict[Path, str]:
+    """The artefact's own file and those that belong to it, each with its digest; raises SE408 for one elsewhere."""
+    what = f"a file that belongs to {artifact.as_posix()}"
+    beside = {inside(artifact.parent, other.path, what): other.sha256 for other in manifest.beside}
+    return {artifact: manifest.sha256, **beside}
+
+
+def require_trusted(artifact: Path, manifest: BaseManifest, what: str) -> None:
+    """Raise SE409 unless this user made the artefact, or agreed to the code that `what` names."""
+    if not manifest.made_here:
+        trust.require_agreed(artifact, what)
+
+
+def run_folder(artifact: Path, manifest: OnnxManifest | EngineManifest) -> Path | None:
+    """The folder of the run that an artefact came from, as its manifest says, or None where it came from none.
+
+    Results are written there: one that was not made here, and that nobody vouches for, may name a folder below the
+    current one alone. Raises SE408 otherwise.
+    """
+    folder = manifest.run_named(artifact)
+    if folder is not None and not manifest.made_here and not trust.is_agreed(artifact):
+        inside(Path(), os.path.relpath(folder), f"the run of {artifact.as_posix()}")
+    return folder

@@ -1,0 +1,295 @@
+"""Typed manifests, one a kind of artefact: where a file came from, and what only its kind knows, under `details`.
+
+Every path in a manifest is relative to the folder that the artefact lies in, so that a workspace can be moved or copied
+whole. A key that is not known here is kept: a later version may have written it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter
+
+from sesurgery import trust
+
+VERSION: Literal[2] = 2
+"""1: paths as they were named, from the folder that the command ran in. 2: paths from the artefact's folder."""
+
+
+class Details(BaseModel):
+    """What only one kind of artefact knows; of a report, nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+
+class Parent(BaseModel):
+    """A file that an artefact was made from, or that belongs to it; its path is relative to the artefact's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    path: str
+    sha256: str
+
+
+class RunDetails(Details):
+    """Of a run's weights: what the plan cost, and how far training got. `spec` is the path of the file it came from."""
+
+    spec: str | None = None
+    sites: int = 0
+    params_before: int
+    params_after: int
+    macs_before: int
+    macs_after: int
+    top1: float | None = None
+    epochs: int | None = None
+    applied: str | None = None
+    """SHA-256 of the weights that training started from."""
+    code: dict[str, str | None] = {}
+    """Each factory that the spec names, with a seal of the place where it lay; None for one that is installed."""
+
+
+class Int8Weights(Details):
+    """How many bits int8 weights take, why, and what the proof of the integer kernels found."""
+
+    bits: int
+    why: str
+    kernels: str
+
+
+class OnnxDetails(Details):
+    """Of an ONNX file. `run` is the run that it came from; each verb sets what it knows.
+
+    export: run, plain, precision, opset, nodes, max_abs_by_batch. apply: spec, sites, removals, nodes, notes.
+    lower: passes, edits, difference, notes. build-engine, of the file that an engine is built from: the rest.
+    """
+
+    run: str | None = None
+    plain: bool = False
+    spec: str | None = None
+    precision: str | None = None
+    opset: int | None = None
+    nodes: int | None = None
+    max_abs_by_batch: dict[str, float] = {}
+    sites: int | None = None
+    removals: int | None = None
+    notes: tuple[str, ...] = ()
+    passes: tuple[str, ...] = ()
+    edits: int | None = None
+    difference: float | None = None
+    lowered: tuple[str, ...] = ()
+    not_lowered: tuple[str, ...] = ()
+    lowering_samples: str | None = None
+    lowering_notes: tuple[str, ...] = ()
+    kept_fp32: tuple[str, ...] = ()
+    calibration: str | None = None
+    method: str | None = None
+    int8_weights: Int8Weights | None = None
+
+
+class BackendOptions(Details):
+    """A backend's name with the options that an engine was built with, which are the extra keys."""
+
+    backend: str
+
+
+class BatchSizes(Details):
+    """The smallest batch that an engine takes, the one that it is tuned for, and the largest."""
+
+    min: int
+    opt: int
+    max: int
+
+
+class AskedEngine(Details):
+    """One entry of a spec's `engines:` as it was built; only what is read without the spec's own model is typed."""
+
+    backend: BackendOptions
+    batch: BatchSizes
+    shapes: tuple[str, ...]
+
+
+class NetworkDigests(Details):
+    """Which network an engine is of: see `sesurgery.backends.nvidia.weights`."""
+
+    structure: str
+    values: str
+    weights: dict[str, str]
+
+
+class Refitted(Details):
+    """The engine that weights were put into."""
+
+    engine: str
+    sha256: str
+
+
+class TriedBackend(Details):
+    """What `auto` found of one backend; `left` says why it was not kept."""
+
+    backend: str
+    median_ms: float | None = None
+    max_abs: float | None = None
+    left: str | None = None
+
+
+class Choice(Details):
+    """What `auto` chose among; `key` is a digest of the candidates."""
+
+    key: str
+    tried: tuple[TriedBackend, ...]
+
+
+class EngineDetails(Details):
+    """Of an engine: what was asked for, what it was built from, and what its builder reported."""
+
+    run: str | None = None
+    plain: bool = False
+    as_exported: bool = False
+    """Built without any lowering, for others to be measured against."""
+    onnx: str
+    backend: str
+    precision: str
+    engine: AskedEngine
+    seconds: float
+    convolutions: dict[str, int]
+    notes: tuple[str, ...] = ()
+    lowered: tuple[str, ...] = ()
+    not_lowered: tuple[str, ...] = ()
+    kept_fp32: tuple[str, ...] = ()
+    int8_weights: Int8Weights | None = None
+    ingredients: dict[str, str] = {}
+    """Whatever decides the engine's bytes, in words: same ingredients, same engine."""
+    network: NetworkDigests | None = None
+    refitted: Refitted | None = None
+    choice: Choice | None = None
+
+
+class PackageDetails(Details):
+    """Of an engine as a server's model."""
+
+    server: str
+    version: int
+    engine: str
+    notes: tuple[str, ...] = ()
+
+
+class BaseManifest(BaseModel):
+    """Where an artefact came from: the command that makes it again, digests of it and its parents, versions, device.
+
+    `beside` holds files that belong to the artefact and lie in its folder (weights kept outside).
+    `seal` proves that this user made it: see `sesurgery.trust`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    schema_version: Literal[1, 2] = 1
+    kind: str
+    name: str
+    file: str
+    sha256: str
+    command: str
+    created: str
+    spec_digest: str | None = None
+    plan_digest: str | None = None
+    parents: tuple[Parent, ...] = ()
+    beside: tuple[Parent, ...] = ()
+    versions: dict[str, str]
+    device: str
+    details: Details
+    seal: str | None = None
+
+    @property
+    def made_here(self) -> bool:
+        """Whether this user made it, on this machine: nobody else could have sealed what it says."""
+        return trust.holds(self.sealed_text(), self.seal)
+
+    def sealed_text(self) -> str:
+        """All that the manifest says but the seal: the same text before it was written and after it was read."""
+        # By way of the text that is written: infinity, say, has another form there.
+        return json.dumps(json.loads(self.model_dump_json(exclude={"seal"}, exclude_unset=True)), sort_keys=True)
+
+    def parent_files(self, artifact: Path) -> dict[Path, str]:
+        """The files that `artifact`, whose manifest this is, was made from, each with its digest."""
+        return {self.locate(artifact, parent.path): parent.sha256 for parent in self.parents}
+
+    def locate(self, artifact: Path, path: str) -> Path:
+        """A path that the manifest of `artifact` names, as it is reached from here."""
+        if self.schema_version == 1:
+            return Path(path)
+        # By its text: a folder of the workspace may be a link to another disk, whose parent is elsewhere.
+        return Path(os.path.normpath(artifact.parent / path))
+
+
+class RunManifest(BaseManifest):
+    """Of the weights of a run, and so of the run."""
+
+    kind: Literal["run"] = "run"
+    details: RunDetails
+
+    def spec_file(self, artifact: Path) -> Path | None:
+        """The file of the spec that the run was made from, wherever it is now; None where it came from no file."""
+        return None if self.details.spec is None else self.locate(artifact, self.details.spec)
+
+
+class OnnxManifest(BaseManifest):
+    """Of an ONNX file."""
+
+    kind: Literal["onnx"] = "onnx"
+    details: OnnxDetails
+
+    def run_named(self, artifact: Path) -> Path | None:
+        """The run that it says it came from; `workspace.run_folder` asks whether that may be used."""
+        return self.locate(artifact, self.details.run) if self.details.run else None
+
+
+class EngineManifest(BaseManifest):
+    """Of an engine."""
+
+    kind: Literal["engine"] = "engine"
+    details: EngineDetails
+
+    def run_named(self, artifact: Path) -> Path | None:
+        """As of an ONNX file."""
+        return self.locate(artifact, self.details.run) if self.details.run else None
+
+    def onnx_file(self, artifact: Path) -> Path:
+        """The ONNX file that the engine is of, before it was lowered."""
+        return self.locate(artifact, self.details.onnx)
+
+
+class PackageManifest(BaseManifest):
+    """Of an engine as a server's model. Version 1 called it an engine."""
+
+    kind: Literal["package", "engine"] = "package"
+    details: PackageDetails
+
+
+class ReportManifest(BaseManifest):
+    """Of a report."""
+
+    kind: Literal["report"] = "report"
+    details: Details = Details()
+
+
+def _kind(given: object) -> str | None:
+    kind = given.get("kind") if isinstance(given, dict) else getattr(given, "kind", None)
+    details = given.get("details") if isinstance(given, dict) else None
+    # Version 1 called a package an engine.
+    return "package" if kind == "engine" and isinstance(details, dict) and "server" in details else kind
+
+
+Manifest = Annotated[
+    Annotated[RunManifest, Tag("run")]
+    | Annotated[OnnxManifest, Tag("onnx")]
+    | Annotated[EngineManifest, Tag("engine")]
+    | Annotated[PackageManifest, Tag("package")]
+    | Annotated[ReportManifest, Tag("report")],
+    Discriminator(_kind),
+]
+ADAPTER: TypeAdapter[Manifest] = TypeAdapter(Manifest)
+
+
+def relative(path: Path | str, artifact: Path) -> str:
+    """A path as a manifest of `artifact` holds it."""
+    return Path(os.path.relpath(path, artifact.parent)).as_posix()
