@@ -11,12 +11,25 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter
 
 from sesurgery import trust
 
 VERSION: Literal[2] = 2
 """1: paths as they were named, from the folder that the command ran in. 2: paths from the artefact's folder."""
+
+
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255
+
+
+def _place(text: str) -> str:
+    if "\0" in text or len(text) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in text.split("/")):
+        raise ValueError("a path that no file can have")
+    return text
+
+
+Place = Annotated[str, AfterValidator(_place)]
+"""A path, as far as it can be one."""
 
 
 class Details(BaseModel):
@@ -29,14 +42,14 @@ class Parent(BaseModel):
     """A file that an artefact was made from, or that belongs to it; its path is relative to the artefact's folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-    path: str
+    path: Place
     sha256: str
 
 
 class RunDetails(Details):
     """Of a run's weights: what the plan cost, and how far training got. `spec` is the path of the file it came from."""
 
-    spec: str | None = None
+    spec: Place | None = None
     sites: int = 0
     params_before: int
     params_after: int
@@ -65,9 +78,9 @@ class OnnxDetails(Details):
     lower: passes, edits, difference, notes. build-engine, of the file that an engine is built from: the rest.
     """
 
-    run: str | None = None
+    run: Place | None = None
     plain: bool = False
-    spec: str | None = None
+    spec: Place | None = None
     precision: str | None = None
     opset: int | None = None
     nodes: int | None = None
@@ -144,11 +157,11 @@ class Choice(Details):
 class EngineDetails(Details):
     """Of an engine: what was asked for, what it was built from, and what its builder reported."""
 
-    run: str | None = None
+    run: Place | None = None
     plain: bool = False
     as_exported: bool = False
     """Built without any lowering, for others to be measured against."""
-    onnx: str
+    onnx: Place
     backend: str
     precision: str
     engine: AskedEngine
@@ -186,7 +199,7 @@ class BaseManifest(BaseModel):
     schema_version: Literal[1, 2] = 1
     kind: str
     name: str
-    file: str
+    file: Place
     sha256: str
     command: str
     created: str

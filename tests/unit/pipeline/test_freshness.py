@@ -10,11 +10,11 @@ import onnx
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.backends import base, ingredients
+from sesurgery.backends import base
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
-from sesurgery.serving import home
+from sesurgery.serving import home, ingredients
 from sesurgery.workspace import manifest_path
 
 NET = """

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.artifacts import read_manifest
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
+from sesurgery.workspace import read_manifest
 
 RUN = Path("runs/tiny")
 FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")
@@ -26,9 +26,9 @@ def test_the_engine_as_exported_runs_in_the_same_race(here):
     assert report.lowering is not None
     manifest = read_manifest(AS_EXPORTED)
     # Of the very file that was exported, and without what the backend does to gates.
-    assert [Path(parent.path).as_posix() for parent in manifest.parents] == ["export/tiny.onnx"]
-    assert not any("gates" in note for note in manifest.details["notes"])
-    assert any("gates" in note for note in read_manifest(FP32).details["notes"])
+    assert list(manifest.parent_files(AS_EXPORTED)) == [Path("export/tiny.onnx")]
+    assert not any("gates" in note for note in manifest.details.notes)
+    assert any("gates" in note for note in read_manifest(FP32).details.notes)
 
 
 def test_engines_to_measure_against_are_no_engines_of_the_run(here):

@@ -13,7 +13,7 @@ from onnx import parser
 
 from sesurgery import pipeline
 from sesurgery.backends.nvidia.timings import Timings
-from sesurgery.backends.onnxruntime import _Session
+from sesurgery.backends.onnxruntime_graph.session import Session
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
 from sesurgery.reports.latency import to_text
@@ -161,7 +161,7 @@ def test_bench_shows_the_parts_of_a_run_where_the_runner_has_them(here, monkeypa
     assert pipeline.bench(FP32, Workspace()).section.parts == ()
     copies, compute = np.full(4, 1e-3), np.full(4, 5e-3)
     timings = Timings(copies, compute, copies, np.full(4, 1e-4), 0.03, graph=True)
-    monkeypatch.setattr(_Session, "timings", lambda self, feeds, repeats: timings)
+    monkeypatch.setattr(Session, "timings", lambda self, feeds, repeats: timings)
     section = pipeline.bench(FP32, Workspace()).section
     text = to_text(section)
     assert "with blocks, in parts:" in text
