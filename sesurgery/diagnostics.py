@@ -77,13 +77,17 @@ class Span:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One mistake or warning: a code of `CODES`, what is wrong, where, and what to do about it."""
+    """One mistake or warning: a code of `CODES`, what is wrong, where, and what to do about it.
+
+    `site` is the key of the site that it is about, where whoever says it knows the plan and not the spec's file.
+    """
 
     code: str
     message: str
     span: Span | None = None
     hint: str | None = None
     severity: Severity = "error"
+    site: str | None = None
 
     def render(self) -> str:
         """The diagnostic as text, the source line and a caret under it where the place is known."""

@@ -39,7 +39,7 @@ NETWORKS = [
 
 def text(plan: Plan) -> str:
     """The table, what the stages are, and every candidate that was turned down with its reason."""
-    rejected = [f"turned down: {item.where}: {item.why}" for item in plan.rejected] or ["turned down: none"]
+    rejected = [f"turned down: {item.reason}" for item in plan.rejected] or ["turned down: none"]
     warned = [f"warning: {warning}" for warning in plan.warnings]
     return "\n".join([plan.table(), plan.stage_line(), *rejected, *warned]) + "\n"
 

@@ -48,7 +48,7 @@ def test_a_placement_finds_what_its_example_says(example):
     graph = GraphView.parse(example.graph)
     found = list(example.placement.select(graph))
     matches = {item.value.name: tuple(use.user for use in item.uses) for item in found if isinstance(item, Match)}
-    misses = [item.why for item in found if isinstance(item, Miss)]
+    misses = [item.text for item in found if isinstance(item, Miss)]
     assert matches == dict(example.matches)
     assert len(misses) == len(example.misses)
     assert all(part in why for part, why in zip(example.misses, misses, strict=True))

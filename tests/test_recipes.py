@@ -162,7 +162,7 @@ def test_the_placements_examples_hold(follow: Any) -> None:
     for example in examples:
         found = list(example.placement.select(GraphView.parse(example.graph)))
         matches = {item.value.name: tuple(use.user for use in item.uses) for item in found if isinstance(item, Match)}
-        misses = [item.why for item in found if isinstance(item, Miss)]
+        misses = [item.text for item in found if isinstance(item, Miss)]
         assert matches == dict(example.matches)
         assert len(misses) == len(example.misses)
         assert all(part in why for part, why in zip(example.misses, misses, strict=True))

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from sesurgery.artifacts import cpu_name
 from sesurgery.diagnostics import fail
 from sesurgery.profiles import Profile
+from sesurgery.reasons import Reason
 
 if TYPE_CHECKING:
     from torch import nn
 
     from sesurgery.backends.nvidia.timings import Timings
-    from sesurgery.lowering.base import Edit
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Source = Literal["onnx", "network"]
@@ -85,7 +85,7 @@ class BuildReport:
     convolutions: Mapping[str, int]
     device: str
     notes: tuple[str, ...] = ()
-    kept_fp32: tuple[Edit, ...] = ()
+    kept_fp32: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True)

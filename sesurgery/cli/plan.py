@@ -64,9 +64,9 @@ def _tell_rejections(planned: Planned, explain: bool) -> None:
     if explain:
         click.echo(f"\nturned down: {len(rejected)}")
         for item in rejected:
-            click.echo(f"  {item.rule}: {item.where}: {item.why}")
+            click.echo(f"  {item.rule}: {item.reason}")
         click.echo(f"taken as a whole when tracing: {len(planned.leaves)}")
         for leaf in planned.leaves:
-            click.echo(f"  {leaf.path}: {leaf.why}")
+            click.echo(f"  {leaf.reason}")
     elif rejected:
         click.echo(f"{len(rejected)} candidates turned down (--explain says why)", err=True)

@@ -54,10 +54,12 @@ class ResidualAdd:
 
 @dataclass(frozen=True)
 class NotResidual:
-    """A sum that is no residual unit, and why."""
+    """A sum that is no residual unit, and why: the kind of reason, the reason in words, and what was found."""
 
     add: Node
+    kind: str
     why: str
+    figure: str = ""
 
 
 def residual_adds(graph: GraphView) -> list[ResidualAdd | NotResidual]:
@@ -72,26 +74,27 @@ def residual_adds(graph: GraphView) -> list[ResidualAdd | NotResidual]:
 
 def _judge(add: Node) -> ResidualAdd | NotResidual:
     if len(add.inputs) != 2:
-        return NotResidual(add, f"it sums {len(add.inputs)} values, not two")
+        return NotResidual(add, "many_terms", f"it sums {len(add.inputs)} values, not two", str(len(add.inputs)))
     first, second = add.inputs
     if first.shape is None or second.shape is None:
-        return NotResidual(add, "it does not sum feature maps")
+        return NotResidual(add, "no_map", "it does not sum feature maps")
     if first.shape != second.shape:
-        return NotResidual(add, f"its inputs differ in shape: {_size(first.shape)} and {_size(second.shape)}")
+        shapes = f"{_size(first.shape)} and {_size(second.shape)}"
+        return NotResidual(add, "shapes_differ", f"its inputs differ in shape: {shapes}", shapes)
     if first is second:
-        return NotResidual(add, "both inputs are one value")
+        return NotResidual(add, "same_value", "both inputs are one value")
     fork, sides = _fork(first, second)
     if fork is None:
-        return NotResidual(add, "its inputs have no common source")
+        return NotResidual(add, "no_fork", "its inputs have no common source")
     depths = (_depth(first, fork, sides[0]), _depth(second, fork, sides[1]))
     if depths[0] == depths[1]:
         deep = "no convolution" if depths[0] == 0 else f"{depths[0]} convolution{'s' if depths[0] > 1 else ''} deep"
-        return NotResidual(add, f"both inputs lie {deep}: branch and shortcut look alike")
+        return NotResidual(add, "same_depth", f"both inputs lie {deep}: branch and shortcut look alike", deep)
     branch = 0 if depths[0] > depths[1] else 1
     low = _lowest(sides[branch])
     if low is not None and add.shape is not None and (low[0] < add.shape[1] or low[1] < add.shape[2]):
         why = f"its deeper input goes down to {low[0]}x{low[1]} and comes back: a skip connection, not a residual unit"
-        return NotResidual(add, why)
+        return NotResidual(add, "skip_connection", why, f"{low[0]}x{low[1]}")
     return ResidualAdd(add, fork, branch, depths[branch], depths[1 - branch], sides[branch], sides[1 - branch])
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.reasons import Reason
 
 if TYPE_CHECKING:
     import onnx
@@ -20,11 +21,34 @@ DEFECT = "this is a defect of the pass: leave it out and report it"
 
 @dataclass(frozen=True)
 class Edit:
-    """One thing a pass changed (`changed`), or looked at and left alone with the reason (not `changed`)."""
+    """One thing a pass changed (`changed`), or looked at and left alone with the reason (not `changed`).
+
+    `kind` is the reason's; left out, it is the pass's name. `nodes` are those that `where` names, where it is not one.
+    """
 
     where: str
     why: str
     changed: bool
+    kind: str = ""
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> Reason:
+        return Reason(self.kind, self.where, self.why)
+
+    def of(self, step: str) -> Edit:
+        """The edit as one of the pass of that name."""
+        return self if self.kind else replace(self, kind=step)
+
+    def placed(self, scopes: Mapping[str, str]) -> Edit:
+        """The edit saying beside each node which module it came from, where `scopes` knows that."""
+        nodes = self.nodes or (self.where,)
+        return replace(self, where=one_over_another(*(f"{n} (in {scopes[n]})" if n in scopes else n for n in nodes)))
+
+
+def one_over_another(*nodes: str) -> str:
+    """The place of an edit that is about a node and the one before it."""
+    return " over ".join(nodes)
 
 
 @dataclass(frozen=True)
@@ -125,7 +149,7 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequen
             onnx.checker.check_model(lowered.model, full_check=True)
         except Exception as error:
             raise fail("SE607", f"{name} left a model that the ONNX checker rejects: {error}") from error
-        edits.extend(lowered.edits)
+        edits.extend(edit.of(name) for edit in lowered.edits)
         notes.extend(lowered.notes)
         before, model = model, lowered.model
         if fed and any(edit.changed for edit in lowered.edits):

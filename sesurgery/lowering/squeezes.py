@@ -14,6 +14,7 @@ from onnx import NodeProto
 
 from sesurgery.lowering import algebra
 from sesurgery.lowering.algebra import Array, Kernel, Sizes
+from sesurgery.lowering.base import one_over_another
 from sesurgery.lowering.rewriting import Rewrite
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.nodes import attributes
@@ -135,9 +136,17 @@ class Commuting:
     mean: Mean
     over: Convolution
     projection: Convolution
-    where: str
     shape: Sizes
     out: Sizes
+
+    @property
+    def nodes(self) -> tuple[str, str]:
+        """The names of the mean and of the convolution before it."""
+        return self.mean.node.name, self.over.node.name
+
+    @property
+    def where(self) -> str:
+        return one_over_another(*self.nodes)
 
     @property
     def folded(self) -> tuple[Array, Array]:
@@ -165,8 +174,7 @@ def commuting(squeeze: NodeProto, rewrite: Rewrite) -> Commuting | str:
     if isinstance(projection, str) or not projection.pointwise or projection.groups != 1:
         what = projection if isinstance(projection, str) else "a convolution that is no plain 1x1"
         return algebra.no_projection(what)
-    where = f"{squeeze.name} over {over.node.name}"
-    return Commuting(found, over, projection, where, _sizes(over.node.input[0], flow), _sizes(found.source, flow))
+    return Commuting(found, over, projection, _sizes(over.node.input[0], flow), _sizes(found.source, flow))
 
 
 def _other_uses(found: Mean, rewrite: Rewrite) -> str | None:

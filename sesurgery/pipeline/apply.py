@@ -62,12 +62,12 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
 
 
 def _at_its_rule(error: SesurgeryError, spec: Spec, plan: Plan) -> SesurgeryError:
-    """The surgeon's complaints, which begin with a site's key, with the place of the rule that made the site."""
+    """The surgeon's complaints about sites, each with the place of the rule that made its site."""
+    rules = {site.key: plan.rules.index(site.rule) for site in plan.sites}
 
     def placed(item: Diagnostic) -> Diagnostic:
-        rule = item.message.partition("/")[0]
-        if item.span or rule not in plan.rules:
+        if item.span or item.site not in rules:
             return item
-        return replace(item, span=spec.span("surgery", plan.rules.index(rule), "insert"))
+        return replace(item, span=spec.span("surgery", rules[item.site], "insert"))
 
     return type(error)([placed(item) for item in error.diagnostics])

@@ -179,6 +179,7 @@ def build_engine(
                 seconds=report.seconds,
                 convolutions=dict(report.convolutions),
                 notes=tuple(report.notes),
+                lowering=lowering,
                 ingredients=parts,
                 **extra,
             ),

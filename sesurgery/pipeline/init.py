@@ -21,13 +21,12 @@ from sesurgery.pipeline.inspect import Seen, inspected, look, offer, structural
 from sesurgery.pipeline.specs import load_spec
 from sesurgery.placements import PLACEMENTS
 from sesurgery.planner import Plan
+from sesurgery.planner.resolve import GATED
 from sesurgery.reports.inspection import Inspection
 from sesurgery.workspace.targets import claim
 
 WIDE = 128
 """A block of reduction 16 on fewer channels has a hidden width under 8."""
-
-_GATED = "has a channel gate already"
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _choose(seen: Seen, inspection: Inspection) -> _Choice:
     offers = {item.placement: item for item in inspection.offers}
     for at in ("residual", "concat", "conv"):
         found = offers[at]
-        if not found.sites and any(_GATED in item.why for item in found.rejected):
+        if not found.sites and any(item.kind == GATED for item in found.rejected):
             break
         written = at
         # Among convolutions of both kinds, those that look at more than a point are the ones that make features.

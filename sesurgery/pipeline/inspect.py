@@ -28,8 +28,7 @@ from sesurgery.planner.resolve import Surroundings, resolve
 from sesurgery.reports.inspection import Gate, Inspection, Offer, kind_of
 from sesurgery.spec import Spec
 from sesurgery.spec.model import Input, OnnxModel
-from sesurgery.surgeons.base import Sight
-from sesurgery.surgeons.fx.tracing import Leaf
+from sesurgery.surgeons.base import Leaf, Sight
 from sesurgery.workspace.targets import claim, marked
 
 if TYPE_CHECKING:
@@ -84,7 +83,6 @@ def inspected(seen: Seen, names: Sequence[str]) -> Inspection:
             if (found := gate.value.shape)
         ),
         offers=tuple(offer(seen.view, name) for name in names),
-        names=frozenset([*seen.view.scopes, *(node.name for node in seen.view)]),
     )
 
 
@@ -92,7 +90,7 @@ def offer(view: GraphView, at: str, **options: object) -> Offer:
     """What a placement finds in a graph, as a rule without filters would."""
     given = {"insert": "se", "at": {"placement": at, **options}}
     resolved = resolve(at, load_spec({**_EMPTY, "surgery": [given]}).surgery[0], Surroundings(view))
-    return Offer(at, tuple(resolved.sites), tuple(resolved.rejected))
+    return Offer(at, tuple(resolved.sites), tuple(item.reason for item in resolved.rejected))
 
 
 def look(model: str, shape: Shape | None = None) -> Seen:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,8 +28,6 @@ from sesurgery.workspace.targets import claim
 
 CONVERTED = 1e-5
 """How far the outputs of a file and of the same file in a newer opset may be apart, relative to the largest."""
-OVER = " over "
-"""What stands between the two nodes of an edit's place."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def lower(
     for name, step in zip(names, steps, strict=True):
         lowered = run_passes(model, [step], verify=verify)
         scopes = _scopes(model)
-        edits[name] = tuple(_placed(edit, scopes) for edit in lowered.edits)
+        edits[name] = tuple(edit.placed(scopes) for edit in lowered.edits)
         model = lowered.model
         notes.extend(lowered.notes)
         differences.extend(lowered.differences.values())
@@ -147,12 +144,6 @@ def _rewritable(model: ModelProto, verify: bool) -> tuple[ModelProto, list[str]]
 def _scopes(model: ModelProto) -> dict[str, str]:
     """The module that each node came from, as far as the file tells otherwise than by the node's name."""
     return {node.name: scope for node in model.graph.node if node.name and (scope := of_metadata(node))}
-
-
-def _placed(edit: Edit, scopes: Mapping[str, str]) -> Edit:
-    """An edit that says beside each node which module it came from."""
-    parts = [f"{name} (in {scopes[name]})" if name in scopes else name for name in edit.where.split(OVER)]
-    return replace(edit, where=OVER.join(parts))
 
 
 def _given(step: Pass, model: ModelProto, calibration: Path | None, bound: float | None) -> Pass:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,12 @@ from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Backend
 from sesurgery.diagnostics import fail
 from sesurgery.lowering import load as passes
-from sesurgery.lowering.base import Edit, Lowered, Pass, name_of
+from sesurgery.lowering.base import Lowered, Pass, name_of
 from sesurgery.lowering.base import run as lower
 from sesurgery.lowering.precision import int8 as quantize
 from sesurgery.lowering.precision.autocast import AutoCast
 from sesurgery.lowering.precision.half import SAFE, Precision
+from sesurgery.lowering.precision.kept import summary
 from sesurgery.lowering.precision.ranges import measure
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.batch import for_one_sample
@@ -84,7 +83,7 @@ def lowered(
     shaped = lower(model, chosen, verify=True) if chosen else Lowered(model, ())
     for note in shaped.notes:
         talk.say(note)
-    changed = [edit for edit in shaped.edits if edit.changed]
+    changed = [edit.reason for edit in shaped.edits if edit.changed]
     if changed:
         talk.say(f"lowered for {wanted.backend.name}: {len(changed)} edits")
     elif wanted.precision == "fp32" and single is None:
@@ -94,7 +93,7 @@ def lowered(
     # It is ours to make again, but not on what it is made from.
     needs = (*onnx_io.files(source.path), *((Path(wanted.calibration.file),) if wanted.calibration.file else ()))
     claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=True)
-    kept = [edit for edit in precise.edits if not edit.changed]
+    kept = [edit.reason for edit in precise.edits if not edit.changed]
     if kept and wanted.precision not in backend.uniform:
         talk.say(f"kept in fp32: {summary(kept)}; each is named in {target.name}.manifest.json")
     onnx_io.save(precise.model, target)
@@ -113,10 +112,10 @@ def lowered(
             run=None if run is None else relative(run, target),
             plain=source.plain,
             precision=wanted.precision,
-            lowered=tuple(f"{edit.where}: {edit.why}" for edit in changed),
-            not_lowered=tuple(f"{edit.where}: {edit.why}" for edit in shaped.edits if not edit.changed),
+            lowered=tuple(changed),
+            not_lowered=tuple(edit.reason for edit in shaped.edits if not edit.changed),
             lowering_notes=shaped.notes,
-            kept_fp32=tuple(f"{edit.where}: {edit.why}" for edit in kept),
+            kept_fp32=tuple(kept),
             **decided,
             **details,
         ),
@@ -150,12 +149,6 @@ def require_possible(wanted: Engine, origin: Origin) -> None:
         raise fail("SE402", text, f"give {calibration.OPTION}")
     if wanted.converter == "autocast" and wanted.precision in ("fp16", "bf16"):
         AutoCast.require_installed()
-
-
-def summary(kept: Iterable[Edit]) -> str:
-    """How many nodes were kept for which reason, the names left out."""
-    reasons = Counter(re.sub(r"'[^']*' ?", "", edit.why).split(":")[0].strip() for edit in kept)
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 
 
 def _precise(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sesurgery.backends.base import Backend, BuildOptions, BuildReport
 from sesurgery.diagnostics import fail
+from sesurgery.lowering.precision.kept import summary
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.export import plain_network
-from sesurgery.pipeline.lowered import summary
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Talk
 from sesurgery.workspace.origin import Origin
@@ -48,7 +48,7 @@ def build_from_network(
     if report.kept_fp32:
         talk.say(f"kept in fp32: {summary(report.kept_fp32)}; each is named in {target.name}.manifest.json")
     return report, {
-        "lowered": tuple(f"{edit.where}: {edit.why}" for edit in changed),
-        "not_lowered": tuple(f"{edit.where}: {edit.why}" for edit in lowered.edits if not edit.changed),
-        "kept_fp32": tuple(f"{edit.where}: {edit.why}" for edit in report.kept_fp32),
+        "lowered": tuple(edit.reason for edit in changed),
+        "not_lowered": tuple(edit.reason for edit in lowered.edits if not edit.changed),
+        "kept_fp32": tuple(report.kept_fp32),
     }

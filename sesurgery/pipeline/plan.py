@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +18,7 @@ from sesurgery.planner import Plan, Site
 from sesurgery.spec import Spec
 from sesurgery.spec.model import OnnxModel
 from sesurgery.spec.plugins import options_to_dict
-from sesurgery.surgeons.fx.tracing import Leaf
+from sesurgery.surgeons.base import Leaf
 
 if TYPE_CHECKING:
     import onnx
@@ -69,7 +69,7 @@ class Planned:
                 {"key": gone.key, "rule": gone.rule, "scope": gone.scope, "stage": gone.stage, "value": gone.value}
                 for gone in self.plan.removals
             ],
-            "rejected": [{"rule": item.rule, "where": item.where, "why": item.why} for item in self.plan.rejected],
+            "rejected": [item.to_dict() for item in self.plan.rejected],
             "totals": {
                 "params_before": self.before.params,
                 "params_after": self.after.params,
@@ -79,7 +79,7 @@ class Planned:
             },
             "stages": [list(size) for size in self.plan.stages],
             "warnings": list(self.plan.warnings),
-            "leaves": [{"path": leaf.path, "why": leaf.why} for leaf in self.leaves],
+            "leaves": [asdict(leaf) for leaf in self.leaves],
         }
 
 

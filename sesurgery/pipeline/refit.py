@@ -75,7 +75,7 @@ def refit(
     if known is None:
         text = f"the manifest of {engine} does not say which network it is of"
         raise fail("SE603", text, f"build it again: `{manifest.command}`")
-    given = _given(onnx, engine, manifest, backend)
+    given = _given(onnx, engine, manifest)
     # The engine itself may be written over: what it held is in the file that its weights come from.
     claim(target, needs=onnx_io.files(given.file.path), force=force or target.resolve() == engine.resolve())
     with _fitting(given, known, wanted, workspace, talk) as source:
@@ -111,17 +111,12 @@ def _able(engine: Path, wanted: Engine) -> NvidiaBackend:
     return backend
 
 
-def _given(onnx: Path | None, engine: Path, manifest: EngineManifest, backend: NvidiaBackend) -> Given:
+def _given(onnx: Path | None, engine: Path, manifest: EngineManifest) -> Given:
     path = onnx or weights.origin(engine)
     if not path.is_file():
         raise fail("SE402", f"{path} is not there", "export the model first")
-    passes = manifest.details.ingredients.get(ingredients.PASSES)
-    if passes is None:
-        text = f"the manifest of {engine} does not say which passes its file was lowered by"
-        raise fail("SE401", text, f"build it again: `{manifest.command}`")
     # None: those that its backend has of its own accord, which are left out where they do not go with a file.
-    named = None if passes == ingredients.named(backend.passes) else tuple(passes.split(", "))
-    return Given(Origin.read(path), onnx is not None, () if passes == ingredients.named(()) else named)
+    return Given(Origin.read(path), onnx is not None, manifest.details.lowering)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sesurgery.graph import GraphView, Node, Use
 from sesurgery.graph.idioms import NotResidual, ResidualAdd, residual_adds
+from sesurgery.reasons import Reason
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,8 @@ class Match:
     scope: str
 
 
-@dataclass(frozen=True)
-class Miss:
-    """A candidate that was turned down: where, and why."""
-
-    where: str
-    why: str
+class Miss(Reason):
+    """A candidate that was turned down: the kind of reason, where, why in words, and what was found."""
 
 
 class Placement(ABC):
@@ -39,7 +36,7 @@ def on_units(graph: GraphView, choose: Callable[[ResidualAdd], Match | Miss]) ->
     """What a placement chooses in every residual unit; sums that are none are misses with their reason."""
     for found in residual_adds(graph):
         if isinstance(found, NotResidual):
-            yield Miss(found.add.scope or found.add.name, found.why)
+            yield Miss(found.kind, found.add.scope or found.add.name, found.why, found.figure)
         else:
             yield choose(found)
 

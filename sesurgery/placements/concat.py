@@ -22,16 +22,18 @@ class Concat(Placement):
 def _judge(graph: GraphView, node: Node) -> Match | Miss:
     where = node.scope or node.name
     if node.shape is None:
-        return Miss(where, "it does not join feature maps")
+        return Miss("no_map", where, "it does not join feature maps")
     if len(node.inputs) < 2:
-        return Miss(where, "it joins one value alone")
+        return Miss("one_value", where, "it joins one value alone")
     if any(source.shape is None or source.shape[1:] != node.shape[1:] for source in node.inputs):
-        return Miss(where, "it does not join along the channels")
+        return Miss("not_along_channels", where, "it does not join along the channels")
     if node.uses and all(graph[use.user].op is Op.CONCAT for use in node.uses):
-        return Miss(where, "it is joined again at once: only the outer join is the module's output")
+        text = "it is joined again at once: only the outer join is the module's output"
+        return Miss("joined_again", where, text)
     for source in node.inputs:
         if any(_descends(other, source) for other in node.inputs if other is not source):
-            return Miss(where, f"{source.name} is joined with what was computed from it: a dense or a skip connection")
+            text = f"{source.name} is joined with what was computed from it: a dense or a skip connection"
+            return Miss("skip_connection", where, text)
     return Match(node, node.uses, node.scope)
 
 

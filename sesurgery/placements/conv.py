@@ -22,11 +22,11 @@ class Conv(Placement):
             where = unit.conv.scope or unit.conv.name
             shape = unit.end.shape
             if shape is None or shape[1:] == (1, 1):
-                yield Miss(where, "its map is 1x1: there is nothing to squeeze")
+                yield Miss("one_position", where, "its map is 1x1: there is nothing to squeeze")
             elif self.spatial_only and unit.conv.conv and max(unit.conv.conv.kernel) == 1:
-                yield Miss(where, "it is a 1 x 1 convolution")
+                yield Miss("pointwise", where, "it is a 1 x 1 convolution")
             elif not unit.end.uses:
-                yield Miss(where, "nothing reads it")
+                yield Miss("unread", where, "nothing reads it")
             else:
                 yield Match(unit.end, unit.end.uses, unit.conv.scope)
 

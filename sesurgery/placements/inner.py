@@ -25,7 +25,8 @@ class Inner(Placement):
         def choose(found: ResidualAdd) -> Match | Miss:
             spatial = [node for node in found.branch_nodes if node.conv and max(node.conv.kernel) > 1]
             if not spatial:
-                return Miss(found.add.scope or found.add.name, "its branch has no k x k convolution")
+                where = found.add.scope or found.add.name
+                return Miss("no_spatial_convolution", where, "its branch has no k x k convolution")
             end = units[spatial[0].name].end
             return Match(end, end.uses, found.add.scope)
 

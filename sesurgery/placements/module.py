@@ -23,11 +23,12 @@ class Module(Placement):
         for scope in wanted:
             found = outputs[scope]
             if len(found) != 1:
-                yield Miss(scope, f"{len(found)} of its values are read outside it, not one")
+                text = f"{len(found)} of its values are read outside it, not one"
+                yield Miss("many_outputs", scope, text, str(len(found)))
                 continue
             (value,) = found
             if value.shape is None:
-                yield Miss(scope, "its output is not a feature map of channels, height and width")
+                yield Miss("no_map", scope, "its output is not a feature map of channels, height and width")
                 continue
             outside = tuple(use for use in value.uses if not _inside(graph[use.user].scope, scope))
             yield Match(value, outside, scope)

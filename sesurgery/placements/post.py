@@ -19,7 +19,7 @@ class Post(Placement):
         def after(unit: ResidualAdd) -> Match | Miss:
             value = activated(graph, unit.add)
             if not value.uses:
-                return Miss(unit.add.scope or unit.add.name, "nothing reads the unit's output")
+                return Miss("unread", unit.add.scope or unit.add.name, "nothing reads the unit's output")
             return Match(value, value.uses, unit.add.scope)
 
         return on_units(graph, after)

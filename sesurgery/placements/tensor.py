@@ -18,13 +18,13 @@ class Tensor(Placement):
 
     def select(self, graph: GraphView) -> Iterator[Match | Miss]:
         if self.name not in graph:
-            yield Miss(self.name, "there is no value of that name")
+            yield Miss("no_value", self.name, "there is no value of that name")
             return
         value = graph[self.name]
         if value.shape is None:
-            yield Miss(self.name, "it is not a feature map of channels, height and width")
+            yield Miss("no_map", self.name, "it is not a feature map of channels, height and width")
         elif not value.uses:
-            yield Miss(self.name, "nothing reads it")
+            yield Miss("unread", self.name, "nothing reads it")
         else:
             yield Match(value, value.uses, value.scope)
 

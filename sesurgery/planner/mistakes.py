@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-
 from sesurgery.diagnostics import Diagnostic, suggest
 from sesurgery.graph import GraphView, Use
 from sesurgery.planner.model import Rejection, Site
 from sesurgery.planner.resolve import Resolved, Surroundings, matches
+from sesurgery.reasons import by_kind
 from sesurgery.spec.model import InsertRule, RemoveRule, Spec
 
 
@@ -103,18 +101,8 @@ def _near_scopes(glob: str, graph: GraphView) -> str:
 
 
 def _reasons(rejected: list[Rejection]) -> str:
-    counted = Counter(_kind(item) for item in rejected)
-    first = {_kind(item): item for item in reversed(rejected)}
-    parts = [
-        ("" if count == 1 else f"{count} like ") + f"{first[kind].where}: {first[kind].why}"
-        for kind, count in counted.most_common(4)
-    ]
-    return "; ".join(parts)
-
-
-def _kind(item: Rejection) -> str:
-    """A reason without the names in it, so that a hundred of one kind are told once."""
-    return re.sub(r"\([^)]*\)|^[\w.]+ (?=is joined)", "", item.why)
+    groups = by_kind(item.reason for item in rejected)[:4]
+    return "; ".join(("" if len(group) == 1 else f"{len(group)} like ") + str(group[0]) for group in groups)
 
 
 def _why_nothing(graph: GraphView, rejected: list[Rejection], key: str) -> str:

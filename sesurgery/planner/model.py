@@ -12,6 +12,7 @@ from sesurgery.artifacts import digest_text, to_json
 from sesurgery.blocks.base import Block
 from sesurgery.catalog import Catalog, Ref
 from sesurgery.graph import Use
+from sesurgery.reasons import Reason
 from sesurgery.spec.plugins import options_to_dict, ref_from_dict
 
 
@@ -21,6 +22,16 @@ def _as_block(value: Any, info: ValidationInfo) -> Ref[Block]:
         raise ValueError("a mapping with 'block' is expected")
     catalog: Any = info.context
     return ref_from_dict(value, "block", catalog)
+
+
+def key_of(rule: str, scope: str, ordinal: int) -> str:
+    """The name of a place, the same in every form of a network: `se/layer1.0[0]`."""
+    return f"{rule}/{scope}[{ordinal}]"
+
+
+def ordinal_of(key: str) -> int:
+    """The inverse of `key_of`: which of a rule's places in one scope it is, from 0."""
+    return int(key.rpartition("[")[2].removesuffix("]"))
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -50,7 +61,7 @@ class Site:
     @property
     def module(self) -> str:
         """The path of the block's module in the changed network: `se/layer1.0[0]` -> `layer1.0.se`."""
-        ordinal = int(self.key.rpartition("[")[2].rstrip("]"))
+        ordinal = ordinal_of(self.key)
         name = self.rule if ordinal == 0 else f"{self.rule}_{ordinal}"
         return f"{self.scope}.{name}" if self.scope else name
 
@@ -76,11 +87,21 @@ class Removal:
 class Rejection:
     """A candidate that a rule turned down."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
-
     rule: str
-    where: str
-    why: str
+    reason: Reason
+
+    def to_dict(self) -> dict[str, str]:
+        """As a plan's file and `plan --json` write it."""
+        return {"rule": self.rule, "where": self.reason.where, "why": self.reason.text, "kind": self.reason.kind}
+
+
+def _as_rejection(value: Any) -> Rejection:
+    """A rejection as a plan's file writes it; plans were written without kinds once."""
+    if not isinstance(value, Mapping) or {*value} | {"kind"} != {"rule", "where", "why", "kind"}:
+        raise ValueError("a mapping of 'rule', 'kind', 'where' and 'why' is expected")
+    if not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("texts are expected")
+    return Rejection(value["rule"], Reason(value.get("kind", ""), value["where"], value["why"]))
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,7 @@ class Plan:
     rules: tuple[str, ...]
     sites: tuple[Site, ...]
     removals: tuple[Removal, ...]
-    rejected: tuple[Rejection, ...]
+    rejected: tuple[Annotated[Rejection, PlainValidator(_as_rejection)], ...]
     warnings: tuple[str, ...]
     stages: tuple[tuple[int, int], ...]
     view_digest: str
@@ -129,6 +150,7 @@ class Plan:
         data = asdict(self)
         for item, site in zip(data["sites"], self.sites, strict=True):
             item["block"] = options_to_dict(site.block, "block")
+        data["rejected"] = [item.to_dict() for item in self.rejected]
         return to_json(data)
 
     @classmethod

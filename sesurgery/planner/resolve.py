@@ -12,8 +12,12 @@ from sesurgery.graph import GraphView, Node, Op, Shape, Use
 from sesurgery.graph.gates import ChannelGate, channel_gates
 from sesurgery.graph.idioms import stages
 from sesurgery.placements.base import Match, Miss
-from sesurgery.planner.model import Rejection, Removal, Site
+from sesurgery.planner.model import Rejection, Removal, Site, key_of
+from sesurgery.reasons import Reason
 from sesurgery.spec.model import Filters, InsertRule, RemoveRule, ReplaceRule, Rule
+
+GATED = "gated"
+"""The kind of reason that a value has a channel gate already."""
 
 
 class Surroundings:
@@ -59,6 +63,9 @@ class _Candidate:
     stage: int | None
     match: Match | ChannelGate
 
+    def reason(self, kind: str, text: str, figure: str = "") -> Reason:
+        return Reason(kind, self.scope or self.key, text, figure)
+
 
 def resolve(name: str, rule: Rule, around: Surroundings) -> Resolved:
     """Resolve one rule. Rules that take gates out must be resolved before those that insert."""
@@ -75,7 +82,7 @@ def resolve(name: str, rule: Rule, around: Surroundings) -> Resolved:
         if isinstance(item, Rejection):
             resolved.rejected.append(item)
         elif (why := whys[item.key]) is not None:
-            resolved.rejected.append(Rejection(name, item.scope or item.key, why))
+            resolved.rejected.append(Rejection(name, why))
         elif isinstance(item.match, ChannelGate):
             _take_out(name, rule, item, item.match, around, resolved)
         else:
@@ -89,14 +96,14 @@ def _candidates(
     ordinals: Counter[str] = Counter()
     for item in found:
         if isinstance(item, Miss):
-            yield Rejection(name, item.where, item.why)
+            yield Rejection(name, Reason(item.kind, item.where, item.text, item.figure))
             continue
         shape = item.value.shape
         if shape is None:
-            yield Rejection(name, item.scope or item.value.name, "it is not a feature map")
+            yield Rejection(name, Reason("no_map", item.scope or item.value.name, "it is not a feature map"))
             continue
         # Counted before the filters, so that a key means the same site under any filter.
-        key = f"{name}/{item.scope}[{ordinals[item.scope]}]"
+        key = key_of(name, item.scope, ordinals[item.scope])
         ordinals[item.scope] += 1
         yield _Candidate(key, item.scope, shape, around.stage(shape), item)
 
@@ -107,9 +114,10 @@ def _existing(rule: RemoveRule | ReplaceRule, around: Surroundings) -> Iterator[
     for gate in around.gates.values():
         where = gate.scope or gate.mul.name
         if gate.mul.name in around.gone:
-            yield Miss(where, f"the rule {around.gone[gate.mul.name]!r} takes it out already")
+            yield Miss("taken_out", where, f"the rule {around.gone[gate.mul.name]!r} takes it out already")
         elif projections is not None and gate.projections != projections:
-            yield Miss(where, f"it is a channel gate with {gate.projections} projections, {kind!r} has {projections}")
+            text = f"it is a channel gate with {gate.projections} projections, {kind!r} has {projections}"
+            yield Miss("other_gate", where, text, str(gate.projections))
         else:
             yield gate
 
@@ -135,7 +143,7 @@ def _take_out(
     if isinstance(rule, ReplaceRule):
         # The new block belongs to the unit, as the old one did, not to the module that goes.
         owner = gate.mul.scope if gate.mul.scope != gate.scope else gate.scope.rpartition(".")[0]
-        key = f"{name}/{owner}[{sum(site.scope == owner for site in resolved.sites)}]"
+        key = key_of(name, owner, sum(site.scope == owner for site in resolved.sites))
         moved = _Candidate(key, owner, candidate.shape, candidate.stage, gate)
         resolved.sites.append(_site(name, moved, gate.value.name, gate.mul.uses, rule))
 
@@ -162,9 +170,8 @@ def _after_removals(found: Match | Miss, around: Surroundings) -> Match | Miss:
     standing = around.gates.get(value.name) or begins
     if standing and standing.mul.name not in around.gone:
         where = found.scope or value.name
-        return Miss(
-            where, f"it has a channel gate already ({standing.scope or standing.mul.name}): remove or replace it"
-        )
+        text = f"it has a channel gate already ({standing.scope or standing.mul.name}): remove or replace it"
+        return Miss(GATED, where, text)
     return Match(value, uses, found.scope)
 
 
@@ -176,16 +183,18 @@ def _seen_through_passes(value: Node) -> Iterator[Node]:
         yield value
 
 
-def _filtered(rule: Filters, candidates: list[_Candidate]) -> dict[str, str | None]:
+def _filtered(rule: Filters, candidates: list[_Candidate]) -> dict[str, Reason | None]:
     """For every candidate's key why the rule turns it down, or None; `pick` and `every` look at what is left."""
     whys = {candidate.key: _reason(rule, candidate) for candidate in candidates}
     left = [candidate for candidate in candidates if whys[candidate.key] is None]
     if rule.pick is not None:
         chosen = _picked(rule.pick, left)
-        whys |= {item.key: f"it is not the {rule.pick} of its stage" for item in left if item.key not in chosen}
+        text = f"it is not the {rule.pick} of its stage"
+        whys |= {item.key: item.reason("pick", text) for item in left if item.key not in chosen}
         left = [candidate for candidate in left if candidate.key in chosen]
     if rule.every is not None:
-        whys |= {item.key: f"'every' is {rule.every}" for index, item in enumerate(left) if index % rule.every}
+        text = f"'every' is {rule.every}"
+        whys |= {item.key: item.reason("every", text) for index, item in enumerate(left) if index % rule.every}
     return whys
 
 
@@ -197,16 +206,18 @@ def _picked(which: str, candidates: list[_Candidate]) -> set[str]:
     return set(by_stage.values())
 
 
-def _reason(rule: Filters, candidate: _Candidate) -> str | None:
+def _reason(rule: Filters, candidate: _Candidate) -> Reason | None:
     """Why a filter that looks at one candidate alone turns it down, or None."""
     channels, height, width = candidate.shape
     size, scope = f"{height}x{width}", candidate.scope
     if rule.stages is not None and candidate.stage not in rule.stages:
-        return f"stage {candidate.stage} is not in 'stages'" if candidate.stage else "it lies in no stage"
+        if candidate.stage is None:
+            return candidate.reason("no_stage", "it lies in no stage")
+        return candidate.reason("stages", f"stage {candidate.stage} is not in 'stages'", str(candidate.stage))
     if rule.within is not None and not matches(scope, rule.within):
-        return f"the scope {scope!r} is not 'within' {_listed(rule.within)}"
+        return candidate.reason("within", f"the scope {scope!r} is not 'within' {_listed(rule.within)}")
     if rule.except_ is not None and matches(scope, rule.except_):
-        return f"the scope {scope!r} is in 'except' {_listed(rule.except_)}"
+        return candidate.reason("except", f"the scope {scope!r} is in 'except' {_listed(rule.except_)}")
     bounds: Mapping[str, tuple[bool, str]] = {
         "min_channels": (channels < (rule.min_channels or 0), f"it has {channels} channels"),
         "max_channels": (rule.max_channels is not None and channels > rule.max_channels, f"it has {channels} channels"),
@@ -215,7 +226,7 @@ def _reason(rule: Filters, candidate: _Candidate) -> str | None:
     }
     for key, (broken, fact) in bounds.items():
         if broken:
-            return f"{fact}, '{key}' is {getattr(rule, key)}"
+            return candidate.reason(key, f"{fact}, '{key}' is {getattr(rule, key)}", fact)
     return None
 
 

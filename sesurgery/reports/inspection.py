@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sesurgery.accounting import CONVENTION, Cost
 from sesurgery.graph import Shape
-from sesurgery.planner import Rejection, Site
+from sesurgery.planner import Site
+from sesurgery.reasons import Reason, by_kind
 from sesurgery.reports.wording import count, plural
-from sesurgery.surgeons.fx.tracing import Leaf
+from sesurgery.surgeons.base import Leaf
 
 FEW, ROOM = 4, 64
 
@@ -32,7 +32,7 @@ class Offer:
 
     placement: str
     sites: tuple[Site, ...]
-    rejected: tuple[Rejection, ...]
+    rejected: tuple[Reason, ...]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,6 @@ class Inspection:
     leaves: tuple[Leaf, ...]
     gates: tuple[Gate, ...]
     offers: tuple[Offer, ...]
-    names: frozenset[str]
-    """Every value and scope of the network, by which reasons that differ in a name alone are told to be one."""
 
 
 def kind_of(projections: int) -> str:
@@ -77,7 +75,7 @@ def to_json(found: Inspection) -> dict[str, object]:
             {
                 "placement": offer.placement,
                 "sites": [{field: getattr(site, field) for field in fields} for site in offer.sites],
-                "rejected": [{"where": item.where, "why": item.why} for item in offer.rejected],
+                "rejected": [{"where": item.where, "why": item.text, "kind": item.kind} for item in offer.rejected],
             }
             for offer in found.offers
         ],
@@ -97,16 +95,15 @@ def to_text(found: Inspection, *, every: bool = False) -> str:
     ]
     bodies: dict[tuple[str, ...], list[str]] = {}
     for offer in found.offers:
-        bodies.setdefault(tuple(_offer(found, offer, every)), []).append(offer.placement)
+        bodies.setdefault(tuple(_offer(offer, every)), []).append(offer.placement)
     for (head, *body), names in bodies.items():
         lines += ["", f"{', '.join(names)}: {head}", *body]
     return "\n".join(lines)
 
 
-def _offer(found: Inspection, offer: Offer, every: bool) -> list[str]:
+def _offer(offer: Offer, every: bool) -> list[str]:
     """How many sites, then what and where they are; placements of which the same is to say are listed together."""
-    whys = [(item.where, item.why) for item in offer.rejected]
-    body = [*_sites(offer.sites, every), *_reasons(found, "turned down", whys, every)]
+    body = [*_sites(offer.sites, every), *_reasons("turned down", offer.rejected, every)]
     if not offer.sites:
         return ["none", *(body or ["  the network has no candidate of this kind"])]
     return [plural(len(offer.sites), "site"), *body]
@@ -125,7 +122,7 @@ def _gates(gates: Sequence[Gate], every: bool) -> Iterator[str]:
 def _leaves(found: Inspection, every: bool) -> list[str]:
     if not found.leaves:
         return ["  taken as a whole when tracing: none"]
-    return _reasons(found, "taken as a whole when tracing", [(leaf.path, leaf.why) for leaf in found.leaves], every)
+    return _reasons("taken as a whole when tracing", [leaf.reason for leaf in found.leaves], every)
 
 
 def _sites(sites: Sequence[Site], every: bool) -> list[str]:
@@ -153,24 +150,18 @@ def _channels(sites: Sequence[Site]) -> str:
     return f"{widths[0]} to {widths[-1]}" if len(widths) > FEW else ", ".join(map(str, widths))
 
 
-def _reasons(found: Inspection, title: str, whys: Sequence[tuple[str, str]], every: bool) -> list[str]:
-    """Why, how often, and where: those of one reason together, the most common first."""
+def _reasons(title: str, reasons: Sequence[Reason], every: bool) -> list[str]:
+    """Why, how often, and where: those of one kind together, the most common first."""
     if every:
-        return [f"  {title}: {len(whys)}", *(f"    {where}: {why}" for where, why in whys)] if whys else []
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for where, why in whys:
-        groups.setdefault(_without_names(why, found.names), []).append((where, why))
-    ranked = sorted(groups.values(), key=len, reverse=True)
+        return [f"  {title}: {len(reasons)}", *(f"    {reason}" for reason in reasons)] if reasons else []
+    ranked = by_kind(reasons)
     lines = [
-        f"  {title}, {len(group)}: {group[0][1]} ({_few([where for where, _ in group])})" for group in ranked[:FEW]
+        f"  {title}, {len(group)}: {group[0].text} ({_few([reason.where for reason in group])})"
+        for group in ranked[:FEW]
     ]
     if rest := ranked[FEW:]:
         lines.append(f"  {title}, {sum(map(len, rest))}: {plural(len(rest), 'other reason')} (--all lists them)")
     return lines
-
-
-def _without_names(why: str, names: frozenset[str]) -> str:
-    return re.sub(r"[\w.]+", lambda word: "…" if word[0] in names and not word[0].isalpha() else word[0], why)
 
 
 def _few(places: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sesurgery.reasons import Reason
 from sesurgery.verification.latency import LatencyReport
 from sesurgery.verification.parity import ParityReport
 
@@ -73,7 +74,7 @@ class EngineSection:
     `unverified` holds the batch sizes asked for at which it could not be compared, each as "batch N: reason".
 
     `convolutions` counts the output types found in the built network: {"fp16": 53}. `kept_fp32` holds the nodes that
-    stayed fp32 in an engine of another precision, each as "node: reason".
+    stayed fp32 in an engine of another precision, and why.
     """
 
     backend: str
@@ -85,7 +86,7 @@ class EngineSection:
     not_verified: str | None = None
     size_bytes: int | None = None
     notes: tuple[str, ...] = ()
-    kept_fp32: tuple[str, ...] = ()
+    kept_fp32: tuple[Reason, ...] = ()
     unverified: tuple[str, ...] = ()
 
     @property

@@ -36,7 +36,11 @@ def to_markdown(engines: Sequence[EngineSection]) -> str:
 
 def to_json(engine: EngineSection) -> dict[str, object]:
     """An engine with its comparisons as plain JSON data, without the errors of every sample."""
-    return fields(engine) | {"passed": engine.passed, "parity": [_entry(entry) for entry in engine.parity]}
+    return fields(engine) | {
+        "passed": engine.passed,
+        "parity": [_entry(entry) for entry in engine.parity],
+        "kept_fp32": [str(reason) for reason in engine.kept_fp32],
+    }
 
 
 def table(engines: Sequence[EngineSection]) -> list[list[str]]:

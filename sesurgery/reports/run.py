@@ -92,10 +92,9 @@ def convolution_counts(engine: EngineSection) -> str:
 def kept_fp32(engine: EngineSection) -> list[tuple[str, list[str]]]:
     """Why nodes stayed fp32, and which: the most frequent reason first."""
     nodes: dict[str, list[str]] = {}
-    for line in engine.kept_fp32:
-        node, _, why = line.partition(": ")
-        # A reason may name values, which differ from node to node.
-        nodes.setdefault(why, []).append(node)
+    for reason in engine.kept_fp32:
+        # Not by its kind: a page has room to say which squeeze and which value a reason is about.
+        nodes.setdefault(reason.text, []).append(reason.where)
     return sorted(nodes.items(), key=lambda entry: -len(entry[1]))
 
 

@@ -13,10 +13,24 @@ from numpy.typing import NDArray
 from sesurgery.diagnostics import fail
 from sesurgery.graph import GraphView
 from sesurgery.planner import Plan
-from sesurgery.surgeons.fx.tracing import Leaf
+from sesurgery.reasons import Reason
 
 Weights = Mapping[str, NDArray[np.generic]]
 """Values for the blocks' parameters by their full path, e.g. `layer1.0.se.fc1.weight`."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A part of a network that is taken as a whole, and why; `kind` is the reason's, where it is in our own words."""
+
+    path: str
+    why: str
+    kind: str = ""
+
+    @property
+    def reason(self) -> Reason:
+        # The texts name operators, which tell them apart, and no nodes.
+        return Reason(self.kind, self.path, self.why, figure=self.why)
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ def graft(site: Site, block: nn.Module, weights: Weights | None) -> list[Diagnos
     }
     if not state and block.state_dict():
         text = f"{site.key}: there are no weights called '{prefix}*'"
-        return [Diagnostic("SE401", text, hint="take a run with the same rules on the same network")]
+        return [Diagnostic("SE401", text, hint="take a run with the same rules on the same network", site=site.key)]
     try:
         block.load_state_dict(state)
     except RuntimeError as error:
         why = " ".join(str(error).split())
-        return [Diagnostic("SE401", f"{site.key}: the weights do not fit the block: {why}")]
+        return [Diagnostic("SE401", f"{site.key}: the weights do not fit the block: {why}", site=site.key)]
     return []

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter
 
 from sesurgery import trust
+from sesurgery.reasons import Reason
 
 VERSION: Literal[2] = 2
 """1: paths as they were named, from the folder that the command ran in. 2: paths from the artefact's folder."""
@@ -91,11 +92,11 @@ class OnnxDetails(Details):
     passes: tuple[str, ...] = ()
     edits: int | None = None
     difference: float | None = None
-    lowered: tuple[str, ...] = ()
-    not_lowered: tuple[str, ...] = ()
+    lowered: tuple[Reason, ...] = ()
+    not_lowered: tuple[Reason, ...] = ()
     lowering_samples: str | None = None
     lowering_notes: tuple[str, ...] = ()
-    kept_fp32: tuple[str, ...] = ()
+    kept_fp32: tuple[Reason, ...] = ()
     calibration: str | None = None
     method: str | None = None
     int8_weights: Int8Weights | None = None
@@ -168,10 +169,12 @@ class EngineDetails(Details):
     seconds: float
     convolutions: dict[str, int]
     notes: tuple[str, ...] = ()
-    lowered: tuple[str, ...] = ()
-    not_lowered: tuple[str, ...] = ()
-    kept_fp32: tuple[str, ...] = ()
+    lowered: tuple[Reason, ...] = ()
+    not_lowered: tuple[Reason, ...] = ()
+    kept_fp32: tuple[Reason, ...] = ()
     int8_weights: Int8Weights | None = None
+    lowering: tuple[str, ...] | None = None
+    """The passes that were named for it; None: those that its backend has of its own accord."""
     ingredients: dict[str, str] = {}
     """Whatever decides the engine's bytes, in words: same ingredients, same engine."""
     network: NetworkDigests | None = None

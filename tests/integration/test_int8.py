@@ -161,7 +161,7 @@ def test_build_engine_fp16_of_seresnet50_leaves_no_convolution_in_fp32_but_those
     assert manifest.details.convolutions == {"fp16": 53, "fp32": len(single)}
     assert all(node.output[0] in gates for node in single)
     # Every node of a gate is fp32, and is named with the reason.
-    kept = {line.partition(": ")[0] for line in manifest.details.kept_fp32}
+    kept = {said.where for said in manifest.details.kept_fp32}
     # At its end a gate is cast, where it meets the map.
     branch = [flow.producer[name] for name in gates if flow.producer[name].op_type != "Cast"]
     assert len(branch) >= 16 * 4

@@ -121,7 +121,7 @@ def test_the_table_shows_stage_channels_size_and_value():
 
 def test_what_is_turned_down_carries_its_reason():
     plan = planner.plan(spec({"stages": [2]}), NETWORK)
-    assert [(item.where, item.why) for item in plan.rejected] == [
+    assert [(item.reason.where, item.reason.text) for item in plan.rejected] == [
         ("layer1.0", "stage 1 is not in 'stages'"),
         ("layer1.1", "stage 1 is not in 'stages'"),
         ("layer2.1", "both inputs lie 1 convolution deep: branch and shortcut look alike"),

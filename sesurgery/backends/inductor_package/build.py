@@ -53,7 +53,7 @@ def compile_(
     module = network if isinstance(network, fx.GraphModule) and _captured(network) else None
     module = module or graph.capture(network, shape, batch)
     half = HALVES.get(options.precision)
-    kept = () if half is None else to_half(module, half)
+    kept = () if half is None else tuple(edit.reason for edit in to_half(module, half))
     channels_last(module)
     module = module.to(device)
     tell("exporting", 1, STEPS)

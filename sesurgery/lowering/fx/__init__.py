@@ -50,8 +50,9 @@ def lower(
 
 def _apply(name: str, module: fx.GraphModule) -> tuple[Edit, ...]:
     if name in PASSES.names():
-        return PASSES.load(name)().apply(module)
-    return (Edit(name, "it has no form for a network: it answers a habit of another compiler", changed=False),)
+        return tuple(edit.of(name) for edit in PASSES.load(name)().apply(module))
+    why = "it has no form for a network: it answers a habit of another compiler"
+    return (Edit(name, why, changed=False, kind="no_form"),)
 
 
 def prove(network: nn.Module, shape: graph.Shape, batch: tuple[int, int], steps: Iterable[str]) -> dict[str, float]:

@@ -59,17 +59,17 @@ def _stayed(gates: tuple[fx.Node, ...], pools: tuple[fx.Node, ...], fate: str) -
     for node in gates:
         if node.target in SQUEEZES and not _one_position(node.all_input_nodes[0]):
             squeezed[node] = graph.path_of(node)
-            why = f"the squeeze of a gate: a sum over the whole map {fate}"
+            kind, why = "squeeze", f"the squeeze of a gate: a sum over the whole map {fate}"
         else:
             of = next((squeezed[source] for source in node.all_input_nodes if source in squeezed), None)
-            why = "in a gate" if of is None else f"in the gate of squeeze {of!r}"
+            kind, why = ("a_gate", "in a gate") if of is None else ("gate", f"in the gate of squeeze {of!r}")
             why += ": its error would scale a whole map"
             if of is not None:
                 squeezed[node] = of
         if node.target not in graph.RESHAPES:
-            edits.append(Edit(_named(node), why, changed=False))
-    whole = f"{KEPT_OPERATORS['GlobalAveragePool']} {fate}"
-    return (*edits, *(Edit(_named(node), whole, changed=False) for node in pools))
+            edits.append(Edit(_named(node), why, changed=False, kind=kind))
+    whole = f"{KEPT_OPERATORS['GlobalAveragePool'][1]} {fate}"
+    return (*edits, *(Edit(_named(node), whole, changed=False, kind="sum") for node in pools))
 
 
 def _named(node: fx.Node) -> str:

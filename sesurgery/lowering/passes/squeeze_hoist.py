@@ -53,7 +53,8 @@ class SqueezeHoist(KeepsGates):
                 reason = found if isinstance(found, str) else _refusal(found)
                 if isinstance(found, Commuting) and reason is None:
                     made.add(_hoist(found, rewrite))
-                    edits.append(Edit(found.where, moved(found.shape[0], found.out[0]), changed=True))
+                    words = moved(found.shape[0], found.out[0])
+                    edits.append(Edit(found.where, words, changed=True, nodes=found.nodes))
                 elif squeeze.output[0] not in made:
                     # One that was moved and stays where it is now was not turned down.
                     turned_down.append(Edit(squeeze.name, str(reason), changed=False))

@@ -103,7 +103,7 @@ def _hoist(found: Commuting, rewrite: Rewrite) -> Edit:
             fold(found, averaged, rewrite, weight[:, :, None, None] / share)
         else:
             _sum(found, averaged, weight / share, rewrite)
-    return Edit(found.where, moved_taps(kh, kw, channels), changed=True)
+    return Edit(found.where, moved_taps(kh, kw, channels), changed=True, nodes=found.nodes)
 
 
 def _shares(found: Commuting, shares: Array, rewrite: Rewrite) -> str:

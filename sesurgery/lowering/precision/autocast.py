@@ -19,13 +19,16 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import NodeProto
 
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.lowering.base import Edit, Lowered, Pass
 from sesurgery.lowering.precision.half import Precision
+from sesurgery.lowering.precision.kept import left
 from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.opset import opset
+from sesurgery.reasons import Reason
 
 MODULE = "modelopt.onnx.autocast"
 REMEDY = "pip install 'nvidia-modelopt[onnx]', which pins its own onnx; or leave `converter: sesurgery`"
@@ -76,7 +79,7 @@ class AutoCast(Pass):
         now = Dataflow(made)
         element = self.precision.half.element
         edits = tuple(
-            Edit(node.name, *self._verdict(now.dtype(node.output[0]) == element, kept.get(node.output[0])))
+            self._verdict(node, now.dtype(node.output[0]) == element, kept.get(node.output[0]))
             for node in flow.nodes
             if computes(node, flow)
         )
@@ -95,8 +98,10 @@ class AutoCast(Pass):
                 return f"{node.op_type} {node.name!r} of a gate computes in {self.precision.target}"
         return None
 
-    def _verdict(self, changed: bool, reason: str | None) -> tuple[str, bool]:
-        return (f"computes in {self.precision.target}" if changed else reason or "AutoCast left it in fp32"), changed
+    def _verdict(self, node: NodeProto, changed: bool, reason: Reason | None) -> Edit:
+        if changed:
+            return Edit(node.name, f"computes in {self.precision.target}", changed=True, kind="computed")
+        return left(reason or Reason("autocast", node.name, "AutoCast left it in fp32"))
 
     def _data(self, folder: Path) -> str | None:
         if not self.samples:

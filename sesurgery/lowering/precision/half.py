@@ -30,7 +30,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from sesurgery.lowering.base import Edit, Example, Lowered, Pass, run
+from sesurgery.lowering.base import Example, Lowered, Pass, run
+from sesurgery.lowering.precision.kept import computed, in_gate, left
 from sesurgery.lowering.precision.ranges import Reach
 from sesurgery.lowering.precision.retyping import (
     BFLOAT16,
@@ -45,6 +46,7 @@ from sesurgery.lowering.precision.retyping import (
 )
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.opset import convert, opset
+from sesurgery.reasons import Reason
 
 OLDEST_OPSET = 13
 SAFE = 65504 / 4
@@ -52,16 +54,16 @@ SAFE = 65504 / 4
 KEPT_OPERATORS = {
     **dict.fromkeys(
         ("GlobalAveragePool", "GlobalLpPool", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2"),
-        "a sum over many values",
+        ("sum", "a sum over many values"),
     ),
-    **dict.fromkeys(("ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "CumSum"), "a sum over many values"),
-    **dict.fromkeys(("Softmax", "LogSoftmax"), "a sum of exponentials"),
+    **dict.fromkeys(("ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "CumSum"), ("sum", "a sum over many values")),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), ("exponentials", "a sum of exponentials")),
     **dict.fromkeys(
         ("InstanceNormalization", "GroupNormalization", "LpNormalization", "MeanVarianceNormalization"),
-        "a sum of squares",
+        ("squares", "a sum of squares"),
     ),
 }
-"""Operators that stay fp32 wherever they stand, with what they compute."""
+"""Operators that stay fp32 wherever they stand, with what they compute: the kind of reason, and words."""
 FATES = {"fp16": "overflows fp16 at 65504", "bf16": "keeps 8 bits in bf16"}
 """What becomes of a sum in 16 bits."""
 NOT_IN = {"bf16": {"HardSwish": "TensorRT's parser takes fp32 and fp16 HardSwish only"}}
@@ -125,9 +127,8 @@ class Precision(Pass):
         flow = Dataflow(copy)
         kept = self.kept_nodes(flow, opset(copy))
         floats = [node for node in flow.nodes if computes(node, flow)]
-        computed = f"computes in {self.target}"
         edits = tuple(
-            Edit(node.name, kept.get(node.output[0], f"{node.op_type} {computed}"), node.output[0] not in kept)
+            computed(node, self.target) if (reason := kept.get(node.output[0])) is None else left(reason)
             for node in floats
         )
         chosen = {node.output[0] for node in floats} - set(kept)
@@ -152,7 +153,7 @@ class Precision(Pass):
                 return f"weight {name!r} overflowed"
         return None
 
-    def kept_nodes(self, flow: Dataflow, version: int) -> dict[str, str]:
+    def kept_nodes(self, flow: Dataflow, version: int) -> dict[str, Reason]:
         """Why a node stays fp32, by its first output: `apply` carries it out, `ensures` allows no other exception."""
         gates = flow.gates()
         reasons = (
@@ -160,37 +161,37 @@ class Precision(Pass):
         )
         return {output: reason for output, reason in reasons if reason is not None}
 
-    def _reason(self, node: NodeProto, flow: Dataflow, version: int, gates: dict[str, str]) -> str | None:
-        fate = FATES[self.target]
+    def _reason(self, node: NodeProto, flow: Dataflow, version: int, gates: dict[str, str]) -> Reason | None:
+        fate, name = FATES[self.target], node.name
         squeeze = gates.get(node.output[0])
         if squeeze is not None:
             if squeeze == node.output[0] and node.op_type != "Reshape":
-                return f"the squeeze of a gate: a sum over the whole map {fate}"
-            return f"in the gate of squeeze {flow.producer[squeeze].name!r}: its error would scale a whole map"
-        if node.op_type in KEPT_OPERATORS:
-            return f"{KEPT_OPERATORS[node.op_type]} {fate}"
-        if node.op_type == "AveragePool" and flow.is_squeeze(node):
-            return f"{KEPT_OPERATORS['GlobalAveragePool']} {fate}"
+                return Reason("squeeze", name, f"the squeeze of a gate: a sum over the whole map {fate}")
+            return in_gate(name, flow.producer[squeeze].name)
+        operator = "GlobalAveragePool" if node.op_type == "AveragePool" and flow.is_squeeze(node) else node.op_type
+        if operator in KEPT_OPERATORS:
+            kind, words = KEPT_OPERATORS[operator]
+            return Reason(kind, name, f"{words} {fate}")
         if (missing := NOT_IN.get(self.target, {}).get(node.op_type)) is not None:
-            return missing
+            return Reason("not_in_backend", name, missing)
         if node.op_type in TYPED:
-            return "an attribute sets its type"
+            return Reason("typed", name, "an attribute sets its type")
         if (obstacle := may_be_half(node, self.half, version, flow)) is not None:
-            return obstacle
-        for name in node.input:
-            weight = flow.constant(name) if flow.dtype(name) == FLOAT else None
+            return Reason("not_in_onnx", name, obstacle)
+        for value in node.input:
+            weight = flow.constant(value) if flow.dtype(value) == FLOAT else None
             if weight is not None and not np.array_equal(np.isfinite(weight), np.isfinite(self.half.of(weight))):
-                return f"{name!r} holds values beyond {self.half.largest:g}"
+                return Reason("large_weight", name, f"{value!r} holds values beyond {self.half.largest:g}")
         return self._too_large(node)
 
-    def _too_large(self, node: NodeProto) -> str | None:
+    def _too_large(self, node: NodeProto) -> Reason | None:
         if self.target == "bf16":
             return None
         for role, names in (("its output", node.output), ("its input", node.input)):
             for name in names:
                 reach = self.reaches.get(name)
                 if reach is not None and reach.largest > SAFE:
-                    return f"{role} {name!r} {reach}"
+                    return Reason("large_value", node.name, f"{role} {name!r} {reach}")
         return None
 
     def converted(self, model: onnx.ModelProto) -> onnx.ModelProto:

@@ -43,13 +43,15 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from sesurgery.lowering import examples as _examples
-from sesurgery.lowering.base import Edit, Example, Lowered, Pass, run
+from sesurgery.lowering.base import Example, Lowered, Pass, run
 from sesurgery.lowering.precision.calibration import Feeds, Method, Range, calibrate
+from sesurgery.lowering.precision.kept import computed, in_gate, left
 from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.lowering.rewriting import obstacle
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.numerics import feeds
 from sesurgery.onnxgraph.opset import opset
+from sesurgery.reasons import Reason
 
 OLDEST_OPSET, NEWEST_OPSET = 13, 20
 OPERATORS = ("Conv", "Gemm", "MatMul")
@@ -116,9 +118,9 @@ class Quantize(Pass):
         chosen = [name for name, reason in reasons.items() if reason is None]
         if chosen:
             copy = self._quantized(copy, flow, chosen)
-        kinds = {node.name: node.op_type for node in flow.nodes}
+        nodes = {node.name: node for node in flow.nodes}
         edits = tuple(
-            Edit(name, reason or f"{kinds[name]} computes in int8", reason is None) for name, reason in reasons.items()
+            computed(nodes[name], "int8") if reason is None else left(reason) for name, reason in reasons.items()
         )
         return Lowered(onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True), edits)
 
@@ -165,14 +167,14 @@ class Quantize(Pass):
         _free_outputs(made.graph)
         return made
 
-    def _reason(self, node: NodeProto, flow: Dataflow, gates: Mapping[str, str]) -> str | None:
+    def _reason(self, node: NodeProto, flow: Dataflow, gates: Mapping[str, str]) -> Reason | None:
         if (unfit := _unfit(node, flow, gates)) is not None:
             return unfit
         for name in _values(node, flow):
             if name not in self.ranges:
-                return f"the range of {name!r} is not known"
+                return Reason("unknown_range", node.name, f"the range of {name!r} is not known")
             if not np.isfinite(self.ranges[name]).all():
-                return f"{name!r} is infinite on some samples"
+                return Reason("infinite", node.name, f"{name!r} is infinite on some samples")
         return None
 
 
@@ -213,19 +215,20 @@ def _free_outputs(graph: onnx.GraphProto) -> None:
         graph.node.remove(last)
 
 
-def _unfit(node: NodeProto, flow: Dataflow, gates: Mapping[str, str]) -> str | None:
+def _unfit(node: NodeProto, flow: Dataflow, gates: Mapping[str, str]) -> Reason | None:
     """Why a node stays fp32, whatever its values are; None where it may compute in int8."""
     squeeze = gates.get(node.output[0])
     if squeeze is not None:
-        return f"in the gate of squeeze {flow.producer[squeeze].name!r}: its error would scale a whole map"
+        return in_gate(node.name, flow.producer[squeeze].name)
     if node.op_type == "ConvTranspose":
-        return "a transposed convolution has no int8 kernel in TensorRT-RTX"
+        return Reason("transposed", node.name, "a transposed convolution has no int8 kernel in TensorRT-RTX")
     if node.op_type not in OPERATORS:
-        return f"{node.op_type} has few operations: it computes in fp32 between what is quantized"
+        text = f"{node.op_type} has few operations: it computes in fp32 between what is quantized"
+        return Reason("few_operations", node.name, text)
     if flow.dtype(node.input[0]) != TensorProto.FLOAT:
-        return "it does not compute in float32"
+        return Reason("not_float32", node.name, "it does not compute in float32")
     if node.input[1] not in flow.weights:
-        return f"the second factor of {node.op_type} is not constant"
+        return Reason("computed_factor", node.name, f"the second factor of {node.op_type} is not constant")
     return None
 
 
@@ -240,7 +243,7 @@ def _check() -> None:
     fed = feeds(given)
     samples = [{name: array[index : index + 1] for name, array in fed.items()} for index in range(2)]
     lowered = run(given, [Quantize(ranges_of(given, samples, "minmax"))], verify=True)
-    assert [edit.why.split(" computes")[0] for edit in lowered.edits if edit.changed] == ["Conv", "Gemm"]
+    assert [edit.why for edit in lowered.edits if edit.changed] == ["Conv computes in int8", "Gemm computes in int8"]
     assert sum("gate" in edit.why for edit in lowered.edits if not edit.changed) == 5
     assert lowered.differences["quantize"] < 0.05
     flow = Dataflow(lowered.model)

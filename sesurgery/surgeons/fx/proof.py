@@ -71,7 +71,7 @@ def _mistakes(
     for key, item in _run(network, blocks, shape, generator).items():
         code, problem = _judge(item, network.get_submodule(blocks[key]), generator)
         if problem:
-            found.append(Diagnostic(code, f"{key}: {problem}", hint=_HINTS[code]))
+            found.append(Diagnostic(code, f"{key}: {problem}", hint=_HINTS[code], site=key))
     return found
 
 

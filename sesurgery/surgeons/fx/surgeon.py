@@ -167,12 +167,13 @@ def _build(model: nn.Module, plan: Plan, weights: Weights | None) -> dict[str, n
     for site in plan.sites:
         if _taken(model, site.module) or site.module in blocks:
             text = f"{site.key}: the network already has something called {site.module!r}"
-            mistakes.append(Diagnostic("SE405", text, hint="give the rule another 'name'"))
+            mistakes.append(Diagnostic("SE405", text, hint="give the rule another 'name'", site=site.key))
             continue
         try:
             block = site.block.options.build(site.channels)
         except Exception as error:
-            mistakes.append(Diagnostic("SE305", f"{site.key}: {error}", hint="change the block's options"))
+            hint = "change the block's options"
+            mistakes.append(Diagnostic("SE305", f"{site.key}: {error}", hint=hint, site=site.key))
             continue
         if reference is not None:
             block.to(device=reference.device, dtype=reference.dtype)

@@ -23,6 +23,7 @@ from torch import fx, nn
 
 from sesurgery.diagnostics import fail
 from sesurgery.graph import Shape
+from sesurgery.surgeons.base import Leaf
 from sesurgery.surgeons.fx.modes import TwoFaced
 from sesurgery.surgeons.fx.sizes import Sizes
 from sesurgery.surgeons.fx.writes import Writable, settle
@@ -39,14 +40,6 @@ _PRIMITIVES: tuple[type[nn.Module], ...] = (
 )
 _STACK = "nn_module_stack"
 _ACTIVATION_MODULES = ("timm.layers.activations", "timm.layers.activations_me")
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A module that tracing passes over as a whole, and why."""
-
-    path: str
-    why: str
 
 
 @dataclass(frozen=True)

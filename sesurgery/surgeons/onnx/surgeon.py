@@ -15,8 +15,7 @@ from sesurgery.onnxgraph import opset as onnx_opset
 from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, captured, subgraphs
 from sesurgery.onnxgraph.shapes import infer
 from sesurgery.planner import Plan, Removal, Site
-from sesurgery.surgeons.base import Sight, Surgeon, Weights
-from sesurgery.surgeons.fx.tracing import Leaf
+from sesurgery.surgeons.base import Leaf, Sight, Surgeon, Weights
 from sesurgery.surgeons.grafting import graft
 from sesurgery.surgeons.onnx.blocks import Blocks
 from sesurgery.surgeons.onnx.edit import Edit
@@ -243,12 +242,14 @@ def _leaves(model: onnx.ModelProto, unread: tuple[int, ...]) -> Iterator[Leaf]:
     for index, node in enumerate(model.graph.node):
         where = node.name or next(iter(node.output), node.op_type)
         if subgraphs(node):
-            yield Leaf(where, f"it holds a subgraph ({node.op_type}): nothing inside is looked at")
+            yield Leaf(where, f"it holds a subgraph ({node.op_type}): nothing inside is looked at", "subgraph")
         elif (node.domain, node.op_type) in functions:
-            yield Leaf(where, f"it is the function {node.op_type} of the file: nothing inside is looked at")
+            yield Leaf(where, f"it is the function {node.op_type} of the file: nothing inside is looked at", "function")
         elif node.domain not in ONNX_DOMAINS:
-            yield Leaf(where, f"it is of the domain {node.domain!r}: what it computes is not known")
+            yield Leaf(where, f"it is of the domain {node.domain!r}: what it computes is not known", "domain")
         elif node.op_type in _INTEGER:
-            yield Leaf(where, f"{node.op_type} computes on integers: take a file with QuantizeLinear, DequantizeLinear")
+            why = f"{node.op_type} computes on integers: take a file with QuantizeLinear, DequantizeLinear"
+            yield Leaf(where, why, "integers")
         elif index in ends:
-            yield Leaf(where, "nobody reads what it computes: neither it nor what only it reads carries a block")
+            why = "nobody reads what it computes: neither it nor what only it reads carries a block"
+            yield Leaf(where, why, "unread")

@@ -68,12 +68,12 @@ def test_a_gate_that_is_constant_is_folded_and_the_others_stay_with_their_figure
     assert gates(LOWERED) == GATES - 1
     details = read_manifest(LOWERED).details
     (folded,) = details.lowered
-    assert "constant within 0 on 256 samples: folded into" in folded
+    assert "constant within 0 on 256 samples: folded into" in folded.text
     assert len(details.not_lowered) == GATES - 1
     assert all(
-        "from the middle of its range, 0.01 is allowed" in why
-        and float(why.split("a channel is ")[1].split()[0]) > 0.01
-        for why in details.not_lowered
+        "from the middle of its range, 0.01 is allowed" in said.text
+        and float(said.text.split("a channel is ")[1].split()[0]) > 0.01
+        for said in details.not_lowered
     )
     assert details.lowering_samples == "256 samples of the training data of runs/folding"
     assert "constant_gates decides by 256 samples of the training data of runs/folding" in heard.said

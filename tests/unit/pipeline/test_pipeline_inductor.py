@@ -63,9 +63,9 @@ def test_an_engine_answers_as_the_trained_model_does(here: Path) -> None:
 def test_its_manifest_says_what_was_folded_and_moved(here: Path) -> None:
     details = read_manifest(ENGINE).details
     assert details.convolutions == {"fp32": 7 + 2 + 2 * 3}
-    assert sum("the norm is part of the convolution" in line for line in details.lowered) == 9
+    assert sum("the norm is part of the convolution" in said.text for said in details.lowered) == 9
     # All squeezes of a basic block stand behind 3x3 convolutions.
-    assert sum("squeeze_hoist_spatial is for those" in line for line in details.not_lowered) == 3
+    assert sum("squeeze_hoist_spatial is for those" in said.text for said in details.not_lowered) == 3
 
 
 def test_an_engine_that_is_up_to_date_is_kept(here: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_bf16_engine_keeps_its_gates_in_fp32(here: Path) -> None:
     talk = Listening()
     (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,), talk=talk)
     assert built.report.convolutions == {"bf16": 9, "fp32": 6}
-    kept = dict(line.split(": ", 1) for line in read_manifest(built.path).details.kept_fp32)
+    kept = {said.where: said.text for said in read_manifest(built.path).details.kept_fp32}
     gate = {"(mean)", "fc1 (conv2d)", "act (relu)", "fc2 (conv2d)", "gate (sigmoid)"}
     blocks = [f"layer{stage}.0.se" for stage in (1, 2, 3)]
     assert {name.removeprefix(block).lstrip(". ") for block in blocks for name in kept if block in name} == gate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sesurgery.reasons import Reason
 from sesurgery.reports.model import (
     BatchParity,
     EngineSection,
@@ -86,8 +87,9 @@ def run() -> RunReport:
             EngineSection("onnxruntime", "fp16", "engines/digits.onnxruntime.fp16.ort", 1.91, {"fp16": 20},
                           (BatchParity(1, parity(4e-3, 3)), BatchParity(32, parity(0.3, 4))), size_bytes=22_600_000,
                           notes=("the gate branch stays fp32",),
-                          kept_fp32=("pool_1: a sum over many values", "gate_1: in the gate of squeeze 'pool_1'",
-                                     "gate_2: in the gate of squeeze 'pool_1'")),
+                          kept_fp32=(Reason("sum", "pool_1", "a sum over many values"),
+                                     Reason("gate", "gate_1", "in the gate of squeeze 'pool_1'"),
+                                     Reason("gate", "gate_2", "in the gate of squeeze 'pool_1'"))),
             EngineSection("tensorrt", "fp16", "engines/digits.tensorrt.fp16.plan", 31.0, {"fp16": 20, "fp32": 1},
                           not_verified="cannot run here: no CUDA driver"),
         ),

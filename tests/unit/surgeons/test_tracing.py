@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
+from sesurgery.surgeons.base import Leaf
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
-from sesurgery.surgeons.fx.tracing import Leaf, trace
+from sesurgery.surgeons.fx.tracing import trace
 
 SHAPE = (8, 6, 6)
 CONTROL_FLOW = "symbolically traced variables cannot be used as inputs to control flow"

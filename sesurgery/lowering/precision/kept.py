@@ -1,0 +1,43 @@
+"""What stays in fp32 when a network is brought to a precision: the reasons as edits, and a line that counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from onnx import NodeProto
+
+from sesurgery.lowering.base import Edit
+from sesurgery.reasons import Reason, by_kind
+
+IN_SHORT = {
+    "gate": "in the gate of squeeze",
+    "a_gate": "in a gate",
+    "squeeze": "the squeeze of a gate",
+    "few_operations": "with few operations",
+    "not_in_onnx": "not in 16 bits by ONNX",
+    "large_weight": "with weights that are too large",
+    "large_value": "with values that are too large",
+    "unknown_range": "of unknown range",
+    "infinite": "infinite on some samples",
+    "computed_factor": "with computed factors",
+}
+"""Kinds whose texts name nodes or numbers, in words that hold for all of one kind."""
+
+
+def in_gate(node: str, squeeze: str) -> Reason:
+    return Reason("gate", node, f"in the gate of squeeze {squeeze!r}: its error would scale a whole map")
+
+
+def computed(node: NodeProto, precision: str) -> Edit:
+    """The edit of a node that was brought to a precision."""
+    return Edit(node.name, f"{node.op_type} computes in {precision}", changed=True, kind="computed")
+
+
+def left(reason: Reason) -> Edit:
+    """The edit of a node that was not."""
+    return Edit(reason.where, reason.text, changed=False, kind=reason.kind)
+
+
+def summary(kept: Iterable[Reason]) -> str:
+    """How many nodes were kept for which kind of reason."""
+    return ", ".join(f"{len(group)} {IN_SHORT.get(group[0].kind, group[0].text)}" for group in by_kind(kept))
