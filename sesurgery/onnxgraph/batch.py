@@ -36,7 +36,5 @@ def _open(model: ModelProto) -> list[ValueInfoProto]:
     return [
         value
         for value in (*model.graph.input, *model.graph.output)
-        if value.name not in weights
-        and (dims := value.type.tensor_type.shape.dim)
-        and not dims[0].HasField("dim_value")
+        if value.name not in weights and (dims := value.type.tensor_type.shape.dim) and dims[0].dim_value < 1
     ]

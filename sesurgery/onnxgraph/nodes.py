@@ -45,3 +45,13 @@ def unique(name: str, taken: set[str]) -> str:
         candidate = f"{name}_{number}"
     taken.add(candidate)
     return candidate
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Let no two nodes have one name: ONNX Runtime refuses some such files, and edits are told apart by names."""
+    taken: set[str] = set()
+    for node in graph.node:
+        if node.name:
+            name = unique(node.name, taken)
+            if name != node.name:
+                node.name = name

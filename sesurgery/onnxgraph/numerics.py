@@ -15,8 +15,16 @@ from sesurgery.diagnostics import SesurgeryError, fail
 
 Values = dict[str, NDArray[np.generic]]
 Feeds = Mapping[str, NDArray[np.generic]]
-BATCH, SIZE = 2, 64
-"""What stands for an open first dimension, and for any other."""
+BATCH = 2
+"""What stands for an open first dimension."""
+SIZES = (
+    *((64, 64), (32, 32), (96, 96), (224, 224), (48, 192), (48, 320), (32, 320), (32, 100)),
+    *((256, 256), (299, 299), (320, 320), (512, 512), (640, 640)),
+)
+"""What stands for open heights and widths: the first that the network takes."""
+COLOURS = 3
+COARSE, GRAIN = 5, 0.1
+"""An image is smooth between so many values a side, with so much noise on it."""
 TINY = 1e-30
 """An output that is all zero is compared with this."""
 MOST_VALUES = 2**26
@@ -28,29 +36,47 @@ _COARSE = {TensorProto.FLOAT16: 2.0**-10, TensorProto.BFLOAT16: 2.0**-7}
 
 
 def feeds(model: onnx.ModelProto, seed: int = 0) -> Values:
-    """Random values for every input: normal for floats, zeros and ones for whole numbers.
+    """Random values for every input: images for maps, normal for other floats, zeros and ones for whole numbers.
 
+    White noise is no image: networks that were trained amplify its rounding until nothing can be told from it.
     Raises SE602 where there are none: for what is no tensor of numbers, and for shapes that no memory holds.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    first = _random(inputs, seed, SIZES[0])
+    if not any(_is_open(dim) for value in inputs for dim in value.type.tensor_type.shape.dim[1:]):
+        return first
+    try:
+        session = _session(model)
+    except Exception:  # whoever runs it on what is fed is told why it does not run
+        return first
+    for size in SIZES:
+        fed = _random(inputs, seed, size)
+        try:
+            session.run(None, fed)
+        except Exception:
+            continue
+        return fed
+    return first
+
+
+def _random(inputs: Sequence[onnx.ValueInfoProto], seed: int, size: tuple[int, int]) -> Values:
     random = np.random.default_rng(seed)
     found: Values = {}
-    for value in model.graph.input:
-        if value.name in weights:
-            continue
+    for value in inputs:
         kind = value.type.WhichOneof("value")
         if kind != "tensor_type" or value.type.tensor_type.elem_type in (TensorProto.STRING, TensorProto.UNDEFINED):
             what = "of text" if kind == "tensor_type" else f"a {(kind or 'value of no type').removesuffix('_type')}"
             raise _unproved(f"input {value.name!r} is {what}, for which no random values are made")
-        dims = value.type.tensor_type.shape.dim
-        shape = [
-            dim.dim_value if dim.HasField("dim_value") else SIZE if axis else BATCH for axis, dim in enumerate(dims)
-        ]
+        shape = _shape(value, size)
         if min(shape, default=1) < 1 or math.prod(shape) > MOST_VALUES:
             raise _unproved(f"input {value.name!r} has the shape {shape}: 1 to {MOST_VALUES} values can be fed")
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        floats = np.issubdtype(dtype, np.floating) or value.type.tensor_type.elem_type in _COARSE
-        found[value.name] = (random.normal(size=shape) if floats else random.integers(0, 2, shape)).astype(dtype)
+        if not (np.issubdtype(dtype, np.floating) or value.type.tensor_type.elem_type in _COARSE):
+            found[value.name] = random.integers(0, 2, shape).astype(dtype)
+        else:
+            made = _image(random, shape) if len(shape) == 4 else random.normal(size=shape)
+            found[value.name] = made.astype(dtype)
     return found
 
 
@@ -72,6 +98,39 @@ def rounding(model: onnx.ModelProto) -> float:
     return ROUNDINGS * max((unit for kind, unit in _COARSE.items() if kind in types), default=0.0)
 
 
+def _shape(value: onnx.ValueInfoProto, size: tuple[int, int]) -> list[int]:
+    """The sizes of an input; heights and widths that are open are those given, a network without a shape has a map."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return [BATCH, COLOURS, *size]
+    # A stored size of 0 is no open one: nothing can be computed of an empty input.
+    shape = [-1 if _is_open(dim) else int(dim.dim_value) for dim in tensor.shape.dim]
+    if shape and shape[0] < 0:
+        shape[0] = BATCH
+    if len(shape) == 4 and shape[1:].count(-1) == 3:
+        shape[1] = COLOURS
+    given = iter(size if shape.count(-1) > 1 else size[1:])
+    return [next(given, size[1]) if length < 0 else length for length in shape]
+
+
+def _is_open(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    return not dim.HasField("dim_value") or bool(dim.dim_value < 0)
+
+
+def _image(random: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float64]:
+    """Low frequencies along the two longest sides, a little noise, and about the variance 1."""
+    image = random.normal(size=[length if axis == 0 else min(length, COARSE) for axis, length in enumerate(shape)])
+    for axis, length in enumerate(shape[1:], start=1):
+        few = image.shape[axis]
+        if few < length:
+            at = np.linspace(0, few - 1, length)
+            weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(few)))
+            image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
+    image = image / max(float(image.std()), TINY)
+    made: NDArray[np.float64] = image + GRAIN * random.normal(size=tuple(shape))
+    return made
+
+
 def outputs(model: onnx.ModelProto, fed: Feeds) -> Values:
     """All outputs, computed by ONNX Runtime on the CPU without its own rewriting; raises SE602 where it cannot."""
     return {name: values[0] for name, values in outputs_of_all(model, [fed]).items()}
@@ -79,11 +138,8 @@ def outputs(model: onnx.ModelProto, fed: Feeds) -> Values:
 
 def outputs_of_all(model: onnx.ModelProto, samples: Sequence[Feeds]) -> Values:
     """The outputs of each of several feeds, stacked; they must be of one shape."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = _session(model)
         found = [session.run(None, dict(feeds)) for feeds in samples]
         names = [value.name for value in model.graph.output]
         values = {name: np.stack([one[index] for one in found]) for index, name in enumerate(names)}
@@ -95,6 +151,13 @@ def outputs_of_all(model: onnx.ModelProto, samples: Sequence[Feeds]) -> Values:
     if not any(value.size for value in values.values()):
         raise _unproved("its outputs are empty on what was fed")
     return values
+
+
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def difference(reference: Values, found: Values) -> float:

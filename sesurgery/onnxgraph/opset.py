@@ -10,7 +10,7 @@ import onnx
 from onnx import NodeProto, TensorProto
 
 from sesurgery.diagnostics import fail, first_line
-from sesurgery.onnxgraph.nodes import ONNX_DOMAINS
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, name_nodes
 
 OPSET = 20  # what blocks are exported at
 OLDEST, NEWEST = 7, 23
@@ -147,6 +147,7 @@ def _converted(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
         text = f"the ONNX file cannot be raised to opset {target}: {first_line(error)}"
         raise fail("SE602", text, "export the file anew at that opset") from error
     _keep_words(model, converted)
+    name_nodes(converted.graph)
     done = onnx.ModelProto()
     done.CopyFrom(model)
     done.graph.CopyFrom(converted.graph)

@@ -104,9 +104,7 @@ def _is_open(dim: onnx.TensorShapeProto.Dimension) -> bool:
     return dim.dim_value < 1 and dim.dim_param in NAMELESS
 
 
-def _agree(
-    stored: Iterable[onnx.TensorShapeProto.Dimension], found: Iterable[onnx.TensorShapeProto.Dimension]
-) -> bool:
+def _agree(stored: Iterable[onnx.TensorShapeProto.Dimension], found: Iterable[onnx.TensorShapeProto.Dimension]) -> bool:
     listed, inferred = list(stored), list(found)
     return len(listed) == len(inferred) and all(
         not (one.dim_value and other.dim_value) or one.dim_value == other.dim_value

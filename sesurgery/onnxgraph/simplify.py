@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from sesurgery.onnxgraph.io import LIMIT
-from sesurgery.onnxgraph.nodes import unique
+from sesurgery.onnxgraph.nodes import name_nodes
 from sesurgery.onnxgraph.repair import free_weights, repaired
 
 LARGEST_READ, LARGEST_MADE = 2**24, 2**20
@@ -55,21 +55,9 @@ def fold(graph: ir.Model) -> None:
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
-        fold_constants(
-            graph, onnx_shape_inference=True, input_size_limit=LARGEST_READ, output_size_limit=LARGEST_MADE
-        )
+        fold_constants(graph, onnx_shape_inference=True, input_size_limit=LARGEST_READ, output_size_limit=LARGEST_MADE)
     finally:
         quiet.setLevel(level)
-
-
-def name_nodes(graph: onnx.GraphProto) -> None:
-    """Let no two nodes have one name: ONNX Runtime refuses some such files, and edits are told apart by names."""
-    taken: set[str] = set()
-    for node in graph.node:
-        if node.name:
-            name = unique(node.name, taken)
-            if name != node.name:
-                node.name = name
 
 
 def _same_words(model: onnx.ModelProto) -> list[tuple[object, ...]]:

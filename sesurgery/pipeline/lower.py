@@ -8,26 +8,21 @@ from pathlib import Path
 from onnx import ModelProto
 
 from sesurgery.backends import BACKENDS
-from sesurgery.diagnostics import fail
 from sesurgery.lowering import in_order, load
 from sesurgery.lowering.base import Edit, Pass
 from sesurgery.lowering.base import run as run_passes
 from sesurgery.lowering.passes.constant_gates import ConstantGates
-from sesurgery.lowering.rewriting import OLDEST_OPSET, obstacle
+from sesurgery.lowering.preparing import prepared
+from sesurgery.lowering.rewriting import obstacle
 from sesurgery.lowering.squeezes import squeezes
 from sesurgery.onnxgraph import io as onnx_io
-from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
-from sesurgery.onnxgraph.opset import convert, opset
 from sesurgery.onnxgraph.scopes import of_metadata
 from sesurgery.pipeline.calibration import samples
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.model import Calibration
 from sesurgery.workspace import OnnxDetails, OnnxManifest, describe
 from sesurgery.workspace.targets import claim
-
-CONVERTED = 1e-5
-"""How far the outputs of a file and of the same file in a newer opset may be apart, relative to the largest."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +73,11 @@ def lower(
         needs = (*onnx_io.files(source), *(() if calibration is None else (calibration,)))
         claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=force)
     names = in_order(BACKENDS.load(backend).passes if passes is None else passes)
-    model, notes = _rewritable(onnx_io.load(source), verify)
+    found = onnx_io.load(source)
+    start = prepared(found, verify=verify)
+    model, notes = start.model, list(start.notes)
     gates = len(squeezes(Dataflow(model))) if obstacle(model) is None else 0
-    before = len(model.graph.node)
+    before = len(found.graph.node)
     edits: dict[str, tuple[Edit, ...]] = {}
     differences: list[float] = []
     steps = load(names)
@@ -102,7 +99,7 @@ def lower(
         max(differences, default=None),
         tuple(notes),
         gates,
-        () if passes is not None else tuple(name for name in catalogs().passes if name not in names),
+        () if passes is not None else tuple(name for name in catalogs().passes if name not in ("fold_norms", *names)),
     )
     describe(
         target,
@@ -117,28 +114,6 @@ def lower(
         details=OnnxDetails(passes=names, edits=done.changed, difference=done.difference, notes=tuple(notes)),
     )
     return done
-
-
-def _rewritable(model: ModelProto, verify: bool) -> tuple[ModelProto, list[str]]:
-    """A file of an old opset in the oldest that passes take, and that it was converted; its function is compared.
-
-    Raises SE602 where onnx's converter does not get there.
-    """
-    found = opset(model)
-    if not 0 < found < OLDEST_OPSET:
-        return model, []
-    converted = convert(model, OLDEST_OPSET)
-    if isinstance(converted, str):
-        raise fail("SE602", f"passes need opset {OLDEST_OPSET}: {converted}", "export it again in a newer opset")
-    note = f"converted from opset {found} to {OLDEST_OPSET}, the oldest that passes take"
-    if verify:
-        fed = _numerics.feeds(model)
-        difference = _numerics.difference(_numerics.outputs(model, fed), _numerics.outputs(converted, fed))
-        if not difference <= CONVERTED:
-            text = f"onnx's converter changed an output by {difference:.2g} of its largest value"
-            raise fail("SE602", f"passes need opset {OLDEST_OPSET}: {text}", "export it again in a newer opset")
-        note += f": largest relative difference {difference:.2g}"
-    return converted, [note]
 
 
 def _scopes(model: ModelProto) -> dict[str, str]:

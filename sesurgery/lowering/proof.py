@@ -1,0 +1,92 @@
+"""Whether a pass kept the function: its outputs before and after, in float32, and where those part, in float64.
+
+A trained network can amplify the last digit of a sum by thousands on inputs that it was not trained for; then float32
+tells nothing. So what seems too far apart is judged again: the pass is carried out in float64, where its arithmetic has
+to agree, and the float32 result may be off by little more than float32 itself is.
+
+Where an output ends in a sigmoid or a softmax, what goes into it is compared too: behind one that is saturated
+everything looks the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+
+from sesurgery.onnxgraph import numerics
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS
+
+if TYPE_CHECKING:
+    from sesurgery.lowering.base import Pass
+
+SATURATING = ("Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax", "Clip", "Tanh")
+AS_FLOAT32 = 16
+"""How many times as far from float64 as the graph before a pass the graph after it may be, both in float32."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How far a pass moved an output, relative to its largest value, and in what that was computed."""
+
+    difference: float
+    exact: bool = False
+
+
+def judge(
+    step: Pass, before: onnx.ModelProto, after: onnx.ModelProto, fed: Sequence[numerics.Feeds], explained: float
+) -> Judgement:
+    """Compare a graph with what a pass made of it; only what is beyond what is `explained` is computed in float64."""
+    before, after = _watched(before, after)
+    was, now = numerics.outputs_of_all(before, fed), numerics.outputs_of_all(after, fed)
+    plain = Judgement(numerics.difference(was, now))
+    if plain.difference <= explained or step.needs_samples:
+        return plain
+    # Torch and the reference are imported for the few graphs that need them.
+    from sesurgery.onnxgraph import exact
+
+    try:
+        wide = exact.widened(before)
+        known = exact.outputs(wide, fed)
+        again = _watched(wide, step.apply(wide).model)[1]
+        difference = numerics.difference(known, exact.outputs(again, fed))
+    except Exception:  # what the reference does not know cannot be judged by it
+        return plain
+    known = {name: values.astype(was[name].dtype) for name, values in known.items()}
+    allowed = max(explained, AS_FLOAT32 * numerics.difference(known, was))
+    return Judgement(difference, exact=True) if numerics.difference(known, now) <= allowed else plain
+
+
+def _watched(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Copies that also put out what goes into the last curve of each output, where both have it."""
+    values = [name for name in _before_curves(before) if name in _before_curves(after)]
+    return _with_outputs(before, values), _with_outputs(after, values)
+
+
+def _before_curves(model: onnx.ModelProto) -> dict[str, int]:
+    """What outputs are a curve of, with the outputs' element types."""
+    outputs = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+    made = {name for node in model.graph.node for name in node.output}
+    return {
+        node.input[0]: outputs[node.output[0]]
+        for node in model.graph.node
+        if node.op_type in SATURATING and node.domain in ONNX_DOMAINS and node.output[0] in outputs
+        if node.input[0] in made and node.input[0] not in outputs
+    }
+
+
+def _with_outputs(model: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
+    if not values:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    types = _before_curves(model)
+    for name in values:
+        value = copy.graph.output.add(name=name)
+        value.type.tensor_type.elem_type = types[name]
+    kept = [value for value in copy.graph.value_info if value.name not in values]
+    del copy.graph.value_info[:]
+    copy.graph.value_info.extend(kept)
+    return copy
