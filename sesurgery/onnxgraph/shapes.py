@@ -6,7 +6,12 @@ read; what it says of its inputs is, and must agree with the spec.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, TypeProto
 
 from sesurgery.diagnostics import fail, first_line
@@ -22,9 +27,16 @@ MOST_COLOURS = 4
 class Values:
     """The inferred type and dimensions of each value of a graph."""
 
-    def __init__(self, types: dict[str, TypeProto.Tensor], weights: dict[str, TensorProto]) -> None:
+    def __init__(
+        self,
+        types: dict[str, TypeProto.Tensor],
+        weights: dict[str, TensorProto],
+        constants: dict[str, NDArray[np.generic]],
+    ) -> None:
         self._types = types
         self._weights = weights
+        self.constants = constants
+        """Small values that nodes compute from constants and sizes alone, for this size of image."""
         self.last: frozenset[str] = frozenset()
         """The values that keep their channels last."""
         self.converters = True
@@ -60,6 +72,77 @@ class Values:
         return None if dims is None else len(dims)
 
 
+@dataclass(frozen=True)
+class Folded:
+    """What is known of a graph's values once all that sizes and constants decide is computed."""
+
+    types: dict[str, TypeProto.Tensor]
+    constants: dict[str, NDArray[np.generic]]
+
+
+def folded(skeleton: onnx.ModelProto) -> Folded:
+    """Types and constants of a skeleton whose sizes are computed in the graph, which plain inference does not follow.
+
+    Nothing is known where the folding itself fails.
+    """
+    import onnx_ir as ir
+
+    from sesurgery.onnxgraph.simplify import fold
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(skeleton)
+    own = {tensor.name for tensor in copy.graph.initializer}
+    given = {value.name for value in copy.graph.input}
+    small = [tensor for tensor in copy.graph.initializer if prod(tensor.dims) <= SMALL]
+    # A weight without its values stands as an input of its type.
+    large = [tensor for tensor in copy.graph.initializer if prod(tensor.dims) > SMALL and tensor.name not in given]
+    copy.graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in large
+    )
+    kept = [value for value in copy.graph.input if value.name not in {tensor.name for tensor in small}]
+    del copy.graph.input[:]
+    copy.graph.input.extend(kept)
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(small)
+    copy.ir_version = max(copy.ir_version, 4)
+    try:
+        graph = ir.from_proto(copy)
+        fold(graph)
+        done: onnx.ModelProto = ir.to_proto(graph)
+    except Exception:  # it meets whatever operators the file has
+        return Folded({}, {})
+    listed = (*done.graph.input, *done.graph.output, *done.graph.value_info)
+    constants = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in done.graph.initializer
+        if tensor.name not in own and prod(tensor.dims) <= SMALL
+    }
+    return Folded({value.name: value.type.tensor_type for value in listed}, constants)
+
+
+def _is_partial(graph: onnx.GraphProto, types: dict[str, TypeProto.Tensor]) -> bool:
+    """Whether the shape of any value that a node of ONNX's own makes is not known as a whole."""
+    return any(
+        name and (name not in types or not _is_whole(types[name]))
+        for node in graph.node
+        if node.domain in ONNX_DOMAINS
+        for name in node.output
+    )
+
+
+def _is_whole(known: TypeProto.Tensor) -> bool:
+    return known.HasField("shape") and all(dim.HasField("dim_value") for dim in known.shape.dim)
+
+
+def _fuller(one: TypeProto.Tensor | None, other: TypeProto.Tensor | None) -> TypeProto.Tensor:
+    """Of two accounts of a value the one that tells more of its shape."""
+    if one is None or other is None:
+        known = one or other
+        assert known is not None
+        return known
+    return other if not _is_whole(one) and other.HasField("shape") else one
+
+
 def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
     """What inference finds; with `shape` (channels, height, width) the first input is an image of that size.
 
@@ -77,7 +160,9 @@ def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
             raise fail("SE602", f"the types of the ONNX file do not work out: {first_line(error)}") from error
     listed = (*inferred.input, *inferred.output, *inferred.value_info)
     types = {value.name: value.type.tensor_type for value in listed if value.type.HasField("tensor_type")}
-    values = Values(types, {tensor.name: tensor for tensor in model.graph.initializer})
+    found = folded(copy) if _is_partial(copy.graph, types) else Folded({}, {})
+    types = {name: _fuller(types.get(name), found.types.get(name)) for name in {**types, **found.types}}
+    values = Values(types, {tensor.name: tensor for tensor in model.graph.initializer}, found.constants)
     given = (image_input(model).name,) if last else ()
     values.last, values.converters = channels_last(model.graph.node, given, values.rank)
     return values

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Backend
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.lowering import load as passes
 from sesurgery.lowering.base import Lowered, Pass, name_of
 from sesurgery.lowering.base import run as lower
@@ -21,6 +21,7 @@ from sesurgery.lowering.precision.autocast import AutoCast
 from sesurgery.lowering.precision.half import SAFE, Precision
 from sesurgery.lowering.precision.kept import summary
 from sesurgery.lowering.precision.ranges import measure
+from sesurgery.lowering.preparing import prepared
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.batch import for_one_sample
 from sesurgery.pipeline import calibration, weight_bits
@@ -65,6 +66,17 @@ def lowered(
     if not chosen and not alone and wanted.precision == "fp32":
         return source.path
     model = onnx_io.load(source.path)
+    told: tuple[str, ...] = ()
+    if chosen or wanted.precision != "fp32":
+        try:
+            start = prepared(model, verify=True)
+            model, told = start.model, start.notes
+        except SesurgeryError as error:
+            # What pays in general must not keep a file from elsewhere from being built.
+            if lowering is not None or wanted.precision != "fp32":
+                raise
+            talk.say(f"not lowered for {wanted.backend.name}: {error.diagnostics[0].message}")
+            chosen = ()
     # What serves single samples alone gets a file that says so: some passes need to know.
     single = for_one_sample(model) if alone else None
     model = single or model
@@ -85,6 +97,8 @@ def lowered(
         talk.say(note)
     changed = [edit.reason for edit in shaped.edits if edit.changed]
     if changed:
+        for note in told:
+            talk.say(note)
         talk.say(f"lowered for {wanted.backend.name}: {len(changed)} edits")
     elif wanted.precision == "fp32" and single is None:
         return source.path

@@ -195,10 +195,12 @@ class _Sketch:
         return onnx_scopes.of_weight(name)
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The array behind a small weight or a Constant node, or None."""
+        """The array behind a small weight, a Constant node or what was folded for this image, or None."""
         if name in self.weights:
             tensor = self.weights[name]
             return onnx.numpy_helper.to_array(tensor) if prod(tensor.dims) <= SMALL else None
+        if name in self.values.constants:
+            return self.values.constants[name]
         index = self.producer.get(name)
         if index is None or self.nodes[index].op_type != "Constant":
             return None
