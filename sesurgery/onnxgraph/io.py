@@ -9,6 +9,7 @@ import onnx
 from sesurgery.artifacts import writing
 from sesurgery.diagnostics import SesurgeryError, clipped, fail, first_line
 from sesurgery.onnxgraph import external_data as onnx_data
+from sesurgery.onnxgraph.repair import repaired
 from sesurgery.paths import inside
 
 # One protobuf message holds at most 2 GiB; above that the weights stand in a file beside it.
@@ -18,7 +19,10 @@ FREE_WEIGHTS = 4
 
 
 def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
-    """A model that the checker accepts, external data read from its own folder; raises SE602 otherwise.
+    """A model that the checker accepts or ONNX Runtime runs, external data read from its own folder.
+
+    What is stored beside the nodes and keeps the checker from accepting it (stale shapes, doubled keys) is put right.
+    Raises SE602 for what neither takes.
 
     Without `weights` those in other files stay there: the model refers to them, and `save` copies them.
     """
@@ -35,8 +39,11 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
         mended = [_freed(model), _opened(model)]
         # A file whose data lie outside cannot be judged by its path alone: shapes may be among them.
         whole = onnx_data.size(model) <= LIMIT and not onnx_data.refers(model)
-        # Names of domains, shapes and types, and that nothing is read before it is made.
-        onnx.checker.check_model(model if whole or any(mended) else path, full_check=True)
+        try:
+            # Names of domains, shapes and types, and that nothing is read before it is made.
+            onnx.checker.check_model(model if whole or any(mended) else path, full_check=True)
+        except Exception:
+            return _what_runs(model, path)
     except SesurgeryError:
         raise
     except Exception as error:
@@ -45,8 +52,35 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     return model
 
 
+def _what_runs(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """A model that the checker refused, put right where that is enough, and else as it is where ONNX Runtime runs it."""
+    made = repaired(model)
+    try:
+        onnx.checker.check_model(made, full_check=True)
+    except Exception:
+        # Weights in other files are found from the file's own folder.
+        if not runs(path if onnx_data.size(made) > made.ByteSize() or made.ByteSize() > LIMIT else made):
+            raise
+    return made
+
+
+def runs(model: onnx.ModelProto | Path) -> bool:
+    """Whether ONNX Runtime takes a model: the judge of what is a valid file where the checker refuses one."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    given = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    except Exception:  # its exceptions share no base class but Exception
+        return False
+    return True
+
+
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model, atomically, once the checker accepts it; raises SE602 otherwise.
+    """Write a model, atomically, once the checker accepts it or ONNX Runtime takes it; raises SE602 otherwise.
 
     It is one file up to 2 GiB; above, the weights stand beside it in NAME.onnx.data.
     """
@@ -57,7 +91,8 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        raise fail("SE602", f"the model is not valid and was not written: {error}") from error
+        if not runs(model):
+            raise fail("SE602", f"the model is not valid and was not written: {error}") from error
     before = beside(path)
     with writing(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
