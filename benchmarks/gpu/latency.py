@@ -231,8 +231,8 @@ def example(batch: int, setting: Setting) -> torch.Tensor:
 def least_bytes(name: str, network: nn.Module, setting: Setting, batch: int) -> int:
     """The bytes that one run has to move at least, as the module's docstring says."""
     from sesurgery.lowering.fx import graph, lower
+    from sesurgery.lowering.fx.gates import squeezes
     from sesurgery.lowering.fx.graph import aten
-    from sesurgery.lowering.fx.squeezes import squeezes
 
     module = lower(network, setting.shape, (1, 64), LOWERING.get(name, ()), verify=False).module
     late = {squeeze.args[0] for squeeze in squeezes(module)}

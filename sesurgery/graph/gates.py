@@ -1,7 +1,10 @@
 """Channel gates that a network already has, found by their dataflow, whoever wrote them.
 
-A gate multiplies a map v by something that is computed from v alone through a global pool. That is Squeeze-and-
-Excitation in timm, torchvision, keras or an ONNX file, with 1x1 convolutions or linear layers, and its relatives.
+A gate multiplies a map v by something that is computed from v alone and on the way has one value a channel. That is
+Squeeze-and-Excitation in timm, torchvision, keras or an ONNX file, with 1x1 convolutions or linear layers, and its
+relatives. How the squeeze is written does not matter (`mean(3).mean(2)`, `sum / (h * w)`, a pool as large as the map):
+its result has no resolution left. Where the sum of two such products of one value stands for both (scSE), it is one
+gate.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ from sesurgery.graph.view import GraphView, Node, Op, Use
 
 @dataclass(frozen=True)
 class ChannelGate:
-    """`mul` = `value` times a gate computed from `value` by `nodes`; `projections` counts its layers with weights."""
+    """`mul` = `value` times a gate computed from `value` by `nodes`; `projections` counts its layers with weights.
+
+    Of a channel and a spatial gate side by side, `mul` is the sum of both products.
+    """
 
     mul: Node
     value: Node
@@ -45,7 +51,9 @@ class ChannelGate:
 
 def channel_gates(graph: GraphView) -> list[ChannelGate]:
     """Every channel gate of the graph, in topological order."""
-    return [gate for node in graph if node.op is Op.MUL and (gate := _gate(node)) is not None]
+    found = [gate for node in graph if node.op is Op.MUL and (gate := _gate(node)) is not None]
+    gates = {gate.mul.name: gate for gate in (_with_spatial(graph, gate) for gate in found)}
+    return list(gates.values())
 
 
 def _gate(mul: Node) -> ChannelGate | None:
@@ -56,9 +64,31 @@ def _gate(mul: Node) -> ChannelGate | None:
         if value is factor or value.shape != mul.shape or value.index > factor.index:
             continue
         nodes = _between(value, factor)
-        if nodes and any(node.op is Op.GLOBAL_POOL for node in nodes):
+        if nodes and any(_is_squeezed(node, value) for node in nodes):
             return ChannelGate(mul, value, slot, nodes)
     return None
+
+
+def _is_squeezed(node: Node, value: Node) -> bool:
+    """Whether a value computed from a map has one number a channel; a map of one pixel has it from the start."""
+    if node.op is Op.GLOBAL_POOL:
+        return True
+    return node.shape is not None and node.shape[1:] == (1, 1) and value.shape is not None and value.shape[1:] != (1, 1)
+
+
+def _with_spatial(graph: GraphView, gate: ChannelGate) -> ChannelGate:
+    """The gate, as one with the spatial gate beside it where the sum of the two products is all that is read."""
+    if len(gate.mul.uses) != 1 or (total := graph[gate.mul.uses[0].user]).op is not Op.ADD or len(total.inputs) != 2:
+        return gate
+    other = total.inputs[1 - gate.mul.uses[0].slot]
+    if other.op is not Op.MUL or len(other.inputs) != 2 or gate.value not in other.inputs or len(other.uses) != 1:
+        return gate
+    factor = other.inputs[1 - other.inputs.index(gate.value)]
+    nodes = _between(gate.value, factor)
+    if nodes is None:
+        return gate
+    both = {node.name: node for node in (*gate.nodes, *nodes, gate.mul, other)}
+    return ChannelGate(total, gate.value, gate.slot, tuple(sorted(both.values(), key=lambda node: node.index)))
 
 
 def _between(value: Node, factor: Node) -> tuple[Node, ...] | None:

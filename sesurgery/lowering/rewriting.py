@@ -14,6 +14,7 @@ from onnx import NodeProto, helper, numpy_helper
 from sesurgery.lowering.base import Pass
 from sesurgery.lowering.precision.retyping import prepare
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.gates import gate_branches
 from sesurgery.onnxgraph.io import LIMIT
 from sesurgery.onnxgraph.nodes import unique
 from sesurgery.onnxgraph.opset import opset
@@ -43,7 +44,8 @@ def obstacle(model: onnx.ModelProto) -> str | None:
 
 def lost_gates(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
     """That another number of gates scales something after a pass than before it, or None."""
-    was, now = (sum(name == squeeze for name, squeeze in Dataflow(model).gates().items()) for model in (before, after))
+    found = (gate_branches(Dataflow(model)) for model in (before, after))
+    was, now = (sum(name == squeeze for name, squeeze in branches.items()) for branches in found)
     return None if was == now else f"{was} squeezes of gates were there, {now} are left"
 
 

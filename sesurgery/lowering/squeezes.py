@@ -17,6 +17,7 @@ from sesurgery.lowering.algebra import Array, Kernel, Sizes
 from sesurgery.lowering.base import one_over_another
 from sesurgery.lowering.rewriting import Rewrite
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.gates import gate_branches
 from sesurgery.onnxgraph.nodes import attributes
 
 NOT_MEANS = {
@@ -27,6 +28,7 @@ NOT_MEANS = {
     "ReduceL1": "a norm",
     "ReduceL2": "a norm",
     "GlobalLpPool": "a norm",
+    "Einsum": "a sum",
     "Reshape": "every tap of a convolution (hoisted already)",
 }
 
@@ -57,7 +59,7 @@ class Convolution(Kernel):
 
 def squeezes(flow: Dataflow) -> tuple[NodeProto, ...]:
     """The squeezes of all gates, in the order of the graph."""
-    branches = flow.gates()
+    branches = gate_branches(flow)
     return tuple(node for node in flow.nodes if node.output and branches.get(node.output[0]) == node.output[0])
 
 
@@ -71,7 +73,9 @@ def mean(node: NodeProto, flow: Dataflow) -> Mean | str:
     given = attributes(node)
     if node.op_type == "ReduceMean":
         if flow.axes(node) != (2, 3):
-            return f"its axes are {list(flow.axes(node) or ())}: it is taken channels last already"
+            axes = flow.axes(node) or ()
+            how = "channels last already" if axes == (1, 2) else "one axis after the other"
+            return f"its axes are {list(axes)}: it is taken {how}"
         return Mean(node, bool(given.get("keepdims", 1)))
     if node.op_type == "AveragePool" and (
         tuple(given["kernel_shape"]) != shape[2:] or any(given.get("pads", ())) or given.get("auto_pad", b"") != b""
@@ -181,7 +185,7 @@ def _other_uses(found: Mean, rewrite: Rewrite) -> str | None:
     """A reader of the averaged map that is neither the mean nor the scaling by the gate."""
     if found.source in rewrite.outputs:
         return "as an output of the network"
-    branches = rewrite.flow.gates()
+    branches = gate_branches(rewrite.flow)
     for node in rewrite.uses[found.source]:
         scaled = node.op_type == "Mul" and any(
             comes_from_gate(name, rewrite.flow, branches, found.result) for name in node.input if name != found.source
@@ -201,7 +205,7 @@ def comes_from_gate(value: str, flow: Dataflow, branches: dict[str, str], squeez
 
 def scalings(flow: Dataflow) -> Iterator[tuple[NodeProto, str, str]]:
     """All products of a map and a gate, in the order of the graph: node, map, gate."""
-    branches = flow.gates()
+    branches = gate_branches(flow)
     for node in flow.nodes:
         if node.op_type == "Mul" and node.output[0] not in branches:
             for name, gate in zip(node.input, reversed(node.input), strict=True):

@@ -53,7 +53,7 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
 
 
 def _what_runs(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """A model that the checker refused, put right where that is enough, and else as it is where ONNX Runtime runs it."""
+    """A model that the checker refused, put right where that is enough, else where ONNX Runtime runs it."""
     made = repaired(model)
     try:
         onnx.checker.check_model(made, full_check=True)

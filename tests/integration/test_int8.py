@@ -25,6 +25,7 @@ from sesurgery.backends.openvino import OpenVINO
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.gates import gate_branches
 from sesurgery.pipeline.train import data_of
 from sesurgery.workspace import read_manifest
 
@@ -156,7 +157,7 @@ def test_build_engine_fp16_of_seresnet50_leaves_no_convolution_in_fp32_but_those
     engine = Path("engines/seresnet50.tensorrt-rtx.fp16.engine")
     manifest = read_manifest(engine)
     flow = Dataflow(onnx.load(next(iter(manifest.parent_files(engine))), load_external_data=False))
-    gates = flow.gates()
+    gates = gate_branches(flow)
     single = [node for node in flow.nodes if node.op_type.startswith("Conv") and flow.dtype(node.output[0]) == 1]
     assert manifest.details.convolutions == {"fp16": 53, "fp32": len(single)}
     assert all(node.output[0] in gates for node in single)

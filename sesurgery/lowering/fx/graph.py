@@ -110,20 +110,6 @@ def path_of(node: fx.Node) -> str:
     return path.removeprefix("L['self'].").removeprefix("L__self___") or node.name
 
 
-def downstream(start: fx.Node) -> set[fx.Node]:
-    """A node and all that is computed from it alone or with others while it has one position: a gate's branch."""
-    found, open_ = {start}, [start]
-    while open_:
-        for user in open_.pop().users:
-            if user in found or user.op != "call_function":
-                continue
-            dims = shape_of(user)
-            if user.target is aten.expand.default or len(dims) in (2, 3) or all(size == 1 for size in dims[2:]):
-                found.add(user)
-                open_.append(user)
-    return found
-
-
 def clean(module: fx.GraphModule) -> fx.GraphModule:
     """Without what nothing reads any more."""
     module.graph.eliminate_dead_code()

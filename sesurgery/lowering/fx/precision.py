@@ -12,12 +12,11 @@ from torch import Tensor, fx
 
 from sesurgery.lowering.base import Edit
 from sesurgery.lowering.fx import graph
+from sesurgery.lowering.fx.gates import POOLS, SQUEEZES, gate_branches, one_position
 from sesurgery.lowering.fx.graph import aten
-from sesurgery.lowering.fx.squeezes import MAXIMA, POOLS
 from sesurgery.lowering.precision.half import FATES, KEPT_OPERATORS
 
 HALVES: dict[torch.dtype, str] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
-SQUEEZES = (aten.mean.dim, *POOLS, *MAXIMA)
 
 
 def to_half(module: fx.GraphModule, dtype: torch.dtype) -> tuple[Edit, ...]:
@@ -25,7 +24,7 @@ def to_half(module: fx.GraphModule, dtype: torch.dtype) -> tuple[Edit, ...]:
 
     Every operation that stays fp32 is an edit that was not made, under the module it is of.
     """
-    single = _gate_branches(module)
+    single = tuple(gate_branches(module))
     pools = tuple(node for node in _pools(module) if node not in single)
     stayed = _stayed(single, pools, FATES[HALVES[dtype]])
     kept = {user for node in single for user in node.all_input_nodes if user.op == "get_attr"}
@@ -57,7 +56,7 @@ def _stayed(gates: tuple[fx.Node, ...], pools: tuple[fx.Node, ...], fate: str) -
     squeezed: dict[fx.Node, str] = {}
     edits: list[Edit] = []
     for node in gates:
-        if node.target in SQUEEZES and not _one_position(node.all_input_nodes[0]):
+        if node.target in SQUEEZES and not one_position(node.all_input_nodes[0]):
             squeezed[node] = graph.path_of(node)
             kind, why = "squeeze", f"the squeeze of a gate: a sum over the whole map {fate}"
         else:
@@ -77,42 +76,14 @@ def _named(node: fx.Node) -> str:
     return f"{graph.path_of(node)} ({str(node.target).split('.')[1]})"
 
 
-def _gate_branches(module: fx.GraphModule) -> tuple[fx.Node, ...]:
-    """All operations at one position that lead to a factor of a map."""
-    found: set[fx.Node] = set()
-    for node in module.graph.nodes:
-        if node.target is aten.mul.Tensor and len(graph.shape_of(node)) == 4 and not _one_position(node):
-            open_ = [value for value in map(_unexpanded, node.all_input_nodes) if _one_position(value)]
-            while open_:
-                value = open_.pop()
-                if value not in found and value.op == "call_function" and _one_position(value):
-                    found.add(value)
-                    open_ += value.all_input_nodes
-    return tuple(node for node in module.graph.nodes if node in found)
-
-
 def _pools(module: fx.GraphModule) -> tuple[fx.Node, ...]:
     """Global pools outside the gates."""
     pools = (aten.mean.dim, *POOLS)
     return tuple(
         node
         for node in module.graph.nodes
-        if node.target in pools
-        and _one_position(node)
-        and not _one_position(node.args[0])
-        and "dtype" not in node.kwargs
+        if node.target in pools and one_position(node) and not one_position(node.args[0]) and "dtype" not in node.kwargs
     )
-
-
-def _one_position(node: fx.Node) -> bool:
-    """Whether a value has no height and width: (N, C), (N, C, 1, 1), or channels in a row, (N, 1, C)."""
-    dims = graph.shape_of(node)
-    return len(dims) == 2 or (len(dims) == 3 and 1 in dims[1:]) or (len(dims) == 4 and dims[2:] == (1, 1))
-
-
-def _unexpanded(node: fx.Node) -> fx.Node:
-    """What `expand_as` was called on."""
-    return node.all_input_nodes[0] if node.target is aten.expand.default else node
 
 
 def _floating(node: fx.Node) -> bool:

@@ -5,7 +5,6 @@ The same questions as for ONNX, asked of ATen operations: the answer is the thin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +14,9 @@ from torch import Tensor, fx
 from sesurgery.lowering import algebra
 from sesurgery.lowering.algebra import Array, Kernel, Sizes
 from sesurgery.lowering.fx import graph
+from sesurgery.lowering.fx.gates import MAXIMA, SUMS, gate_branches, unexpanded
 from sesurgery.lowering.fx.graph import aten
 
-POOLS = (aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default)
-MAXIMA = (aten.amax.default, aten.adaptive_max_pool2d.default)
 PROJECTIONS = (aten.conv2d.default, aten.linear.default)
 
 
@@ -54,25 +52,6 @@ class Commuting:
         return algebra.folded(self.first, self.bias, self.over)
 
 
-def squeezes(module: fx.GraphModule) -> Iterator[fx.Node]:
-    """What averages (or takes the maximum of) a map over height and width and scales a map in the end."""
-    for node in module.graph.nodes:
-        if node.target in (aten.mean.dim, *POOLS, *MAXIMA) and _over_the_map(node):
-            branch = graph.downstream(node)
-            if any(user.target is aten.mul.Tensor and user not in branch for part in branch for user in part.users):
-                yield node
-
-
-def _over_the_map(node: fx.Node) -> bool:
-    source = node.args[0]
-    if not isinstance(source, fx.Node) or len(graph.shape_of(source)) != 4:
-        return False
-    if node.target in (aten.mean.dim, aten.amax.default):
-        dims = node.args[1] if len(node.args) > 1 else None
-        return isinstance(dims, list | tuple) and sorted(int(dim) % 4 for dim in dims) == [2, 3]
-    return list(node.args[1]) == [1, 1]  # type: ignore[arg-type]
-
-
 def convolution(module: fx.GraphModule, node: fx.Node) -> Convolution | str:
     """A node as a convolution in two dimensions whose weights are known."""
     if node.target is aten.conv2d.padding:
@@ -100,12 +79,18 @@ def commuting(module: fx.GraphModule, mean: fx.Node) -> Commuting | str:
     """A squeeze whose mean may move before the convolution that makes what it averages."""
     if mean.target in MAXIMA:
         return "it is a maximum, not a mean"
+    if mean.target in SUMS:
+        return "it is a sum, not a mean"
     source = mean.args[0]
     assert isinstance(source, fx.Node)
+    if len(graph.shape_of(source)) != 4:
+        return f"it reads a value of rank {len(graph.shape_of(source))}, not a map (N, C, H, W)"
+    if mean.target is aten.mean.dim and sorted(int(dim) % 4 for dim in mean.args[1]) != [2, 3]:  # type: ignore
+        return f"its axes are {list(mean.args[1])}: it is not taken over height and width at once"  # type: ignore
     over = convolution(module, source)
     if isinstance(over, str):
         return algebra.not_from_convolution(over)
-    if other := _other_use(mean, source):
+    if other := _other_use(module, mean, source):
         return algebra.used_elsewhere(other)
     projection = mean
     while len(projection.users) == 1 and (projection is mean or projection.target in graph.RESHAPES):
@@ -135,11 +120,13 @@ def _exact(value: Tensor) -> Array:
     return array
 
 
-def _other_use(mean: fx.Node, source: fx.Node) -> str | None:
+def _other_use(module: fx.GraphModule, mean: fx.Node, source: fx.Node) -> str | None:
     """A reader of the averaged map that is neither the mean nor the scaling by the gate."""
-    branch = graph.downstream(mean)
+    branches = gate_branches(module)
     for user in source.users:
-        scaled = user.target is aten.mul.Tensor and any(arg in branch for arg in user.args if arg is not source)
+        scaled = user.target is aten.mul.Tensor and any(
+            branches.get(unexpanded(arg)) is mean for arg in user.all_input_nodes if arg is not source
+        )
         if user is not mean and not scaled:
             return str(user.target)
     return None

@@ -32,6 +32,7 @@ from sesurgery.lowering.rewriting import Rewrite, obstacle
 from sesurgery.lowering.squeezes import Convolution, comes_from_gate, convolution, scalings, squeezes
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.gates import gate_branches
 
 # Arrays, of which a schema knows nothing.
 Samples = Sequence[Mapping[str, Any]]
@@ -132,7 +133,7 @@ def _fold(scaling: NodeProto, name: str, scale: Array, rewrite: Rewrite) -> str:
 
 def _only_its_gate(scaling: NodeProto, name: str, rewrite: Rewrite) -> bool:
     """Whether a convolution's output is read by nobody but the scaling and the gate, and the gate by scalings alone."""
-    branches = rewrite.flow.gates()
+    branches = gate_branches(rewrite.flow)
     gate = next((other for other in scaling.input if other != name), name)
     squeezes = [node.output[0] for node in rewrite.uses[name] if node.output[0] != scaling.output[0]]
     if name in rewrite.outputs or not all(comes_from_gate(gate, rewrite.flow, branches, value) for value in squeezes):

@@ -24,6 +24,7 @@ from sesurgery.lowering.algebra import Array
 from sesurgery.lowering.base import Edit, Example, Lowered
 from sesurgery.lowering.examples import examine
 from sesurgery.lowering.rewriting import KeepsGates, Rewrite
+from sesurgery.onnxgraph.gates import gate_branches
 from sesurgery.onnxgraph.nodes import attributes
 
 STEPS = ("BatchNormalization", "Mul", "Add", "Sub", "Div")
@@ -39,7 +40,7 @@ class FoldNorms(KeepsGates):
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
-        branches = rewrite.flow.gates()
+        branches = gate_branches(rewrite.flow)
         edits = []
         for node in rewrite.flow.nodes:
             if node.op_type in ("Conv", "Gemm", "MatMul") and (found := _behind(node, rewrite, branches)) is not None:

@@ -23,6 +23,7 @@ from sesurgery.lowering.base import Edit, Example, Lowered
 from sesurgery.lowering.examples import examine
 from sesurgery.lowering.rewriting import KeepsGates, Rewrite
 from sesurgery.lowering.squeezes import squeezes
+from sesurgery.onnxgraph.gates import gate_branches
 
 CLOSE = 1e-5
 """Where it ends may miss 0 and 1 by this: a sixth has no exact form."""
@@ -38,7 +39,7 @@ class HardSigmoid(KeepsGates):
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
-        branches = rewrite.flow.gates()
+        branches = gate_branches(rewrite.flow)
         edits = []
         said = set()
         for node in rewrite.flow.nodes:

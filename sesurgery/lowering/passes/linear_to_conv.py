@@ -26,6 +26,7 @@ from sesurgery.lowering.base import Edit, Example, Lowered
 from sesurgery.lowering.examples import examine
 from sesurgery.lowering.rewriting import KeepsGates, Rewrite
 from sesurgery.lowering.squeezes import Mean, mean, squeezes
+from sesurgery.onnxgraph.gates import gate_branches
 from sesurgery.onnxgraph.nodes import attributes
 
 LINEAR = frozenset({"Gemm", "MatMul"})
@@ -55,7 +56,7 @@ class LinearToConv(KeepsGates):
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
-        branches = rewrite.flow.gates()
+        branches = gate_branches(rewrite.flow)
         edits = []
         for squeeze in squeezes(rewrite.flow):
             nodes = [node for node in rewrite.flow.nodes if branches.get(node.output[0]) == squeeze.output[0]]

@@ -27,6 +27,7 @@ from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.kept import left
 from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.gates import gate_branches
 from sesurgery.onnxgraph.opset import opset
 from sesurgery.reasons import Reason
 
@@ -87,7 +88,7 @@ class AutoCast(Pass):
 
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
         now = Dataflow(after)
-        gates = now.gates()
+        gates = gate_branches(now)
         for node in now.nodes:
             # The Cast where a gate meets the map belongs to the branch.
             if (

@@ -45,6 +45,7 @@ from sesurgery.lowering.precision.retyping import (
     prepare,
 )
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.gates import gate_branches, is_squeeze
 from sesurgery.onnxgraph.opset import convert, opset
 from sesurgery.reasons import Reason
 
@@ -155,7 +156,7 @@ class Precision(Pass):
 
     def kept_nodes(self, flow: Dataflow, version: int) -> dict[str, Reason]:
         """Why a node stays fp32, by its first output: `apply` carries it out, `ensures` allows no other exception."""
-        gates = flow.gates()
+        gates = gate_branches(flow)
         reasons = (
             (node.output[0], self._reason(node, flow, version, gates)) for node in flow.nodes if computes(node, flow)
         )
@@ -168,7 +169,7 @@ class Precision(Pass):
             if squeeze == node.output[0] and node.op_type != "Reshape":
                 return Reason("squeeze", name, f"the squeeze of a gate: a sum over the whole map {fate}")
             return in_gate(name, flow.producer[squeeze].name)
-        operator = "GlobalAveragePool" if node.op_type == "AveragePool" and flow.is_squeeze(node) else node.op_type
+        operator = "GlobalAveragePool" if node.op_type == "AveragePool" and is_squeeze(node, flow) else node.op_type
         if operator in KEPT_OPERATORS:
             kind, words = KEPT_OPERATORS[operator]
             return Reason(kind, name, f"{words} {fate}")

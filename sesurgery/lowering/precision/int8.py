@@ -49,6 +49,7 @@ from sesurgery.lowering.precision.kept import computed, in_gate, left
 from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.lowering.rewriting import obstacle
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.gates import gate_branches
 from sesurgery.onnxgraph.numerics import feeds
 from sesurgery.onnxgraph.opset import opset
 from sesurgery.reasons import Reason
@@ -100,7 +101,8 @@ class Quantize(Pass):
         if pairs := sorted({node.op_type for node in model.graph.node} & PAIR):
             return f"it is quantized already ({', '.join(pairs)})"
         flow = Dataflow(model)
-        wanted = [node for node in flow.nodes if node.op_type in OPERATORS and _unfit(node, flow, flow.gates()) is None]
+        gates = gate_branches(flow)
+        wanted = [node for node in flow.nodes if node.op_type in OPERATORS and _unfit(node, flow, gates) is None]
         if not wanted:
             return "nothing in it is worth int8: no convolution or linear layer with constant float32 weights"
         missing = [name for node in wanted for name in _values(node, flow) if name not in self.ranges]
@@ -113,7 +115,7 @@ class Quantize(Pass):
         copy.CopyFrom(model)
         prepare(copy.graph)
         flow = Dataflow(copy)
-        gates = flow.gates()
+        gates = gate_branches(flow)
         reasons = {node.name: self._reason(node, flow, gates) for node in flow.nodes if computes(node, flow)}
         chosen = [name for name, reason in reasons.items() if reason is None]
         if chosen:
@@ -129,7 +131,7 @@ class Quantize(Pass):
         named.CopyFrom(before)
         prepare(named.graph)
         was, now = Dataflow(named), Dataflow(after)
-        gates = was.gates()
+        gates = gate_branches(was)
         wanted = {node.name for node in was.nodes if computes(node, was) and self._reason(node, was, gates) is None}
         for node in now.nodes:
             dequantized = [is_dequantized(name, now) for name in node.input[:2]]

@@ -25,6 +25,7 @@ from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.gates import gate_branches
 
 FREE_SE = (
     *("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue"),
@@ -257,7 +258,7 @@ def test_a_convolution_that_ends_at_one_position_is_no_squeeze() -> None:
     <float[8,4,3,3] v, float[8,8,3,3] w, float[3,8,1,1] w1, float[8,3,1,1] w2> {
         t = Conv<strides=[2,2], pads=[1,1,1,1]>(x, v) u = Conv<pads=[1,1,1,1]>(t, w) z = GlobalAveragePool(u)
         d = Conv(z, w1) e = Conv(d, w2) gate = Sigmoid(e) y = Mul(u, gate) }"""
-    assert set(Dataflow(_examples.model(text)).gates()) == {"z", "d", "e", "gate"}
+    assert set(gate_branches(Dataflow(_examples.model(text)))) == {"z", "d", "e", "gate"}
 
 
 @pytest.mark.parametrize(
@@ -278,7 +279,7 @@ def test_the_sums_of_taps_are_written_for_the_number_of_positions(size: tuple[in
     kinds = [node.op_type for node in lowered.graph.node]
     assert tuple(kinds[1 : kinds.index("Relu")]) == expected
     flow = Dataflow(run(lowered, [Precision()]).model)
-    gate = {name for name in flow.gates() if flow.producer[name].op_type != "Cast"}
+    gate = {name for name in gate_branches(flow) if flow.producer[name].op_type != "Cast"}
     assert {"d", "a", "e", "gate"} < gate
     assert {flow.dtype(name) for name in gate} == {onnx.TensorProto.FLOAT}
     # The map is read as it lies, in fp16.
@@ -309,7 +310,7 @@ def test_scaled_weights_are_computed_in_fp32_and_rounded_once() -> None:
     scaled = run(model, load(FREE_SE), verify=True).model
     lowered = run(scaled, [Precision()])
     flow = Dataflow(lowered.model)
-    assert {"d", "a", "e", "gate", "w_scaled"} <= set(flow.gates())
+    assert {"d", "a", "e", "gate", "w_scaled"} <= set(gate_branches(flow))
     assert {flow.dtype(name) for name in ("d", "a", "e", "gate", "w_scaled", "w")} == {onnx.TensorProto.FLOAT}
     assert [edit.changed for edit in lowered.edits if edit.where.endswith("_Mul")] == [False]
     (over,) = [node for node in flow.nodes if node.op_type == "Conv" and node.input[0] == "u"]
@@ -319,4 +320,4 @@ def test_scaled_weights_are_computed_in_fp32_and_rounded_once() -> None:
 def test_weights_that_no_constant_makes_are_no_gate() -> None:
     text = """(float[1,4,6,6] x) => (float[1,4,6,6] y) <float[16,4,1,1] w, int64[4] shape = {4, 4, 1, 1}> {
         z = GlobalAveragePool(x) d = Conv(z, w) kernel = Reshape(d, shape) y = Conv(x, kernel) }"""
-    assert Dataflow(_examples.model(text)).gates() == {}
+    assert gate_branches(Dataflow(_examples.model(text))) == {}

@@ -17,8 +17,9 @@ from sesurgery.lowering.algebra import Array, moved, not_pointwise, too_large
 from sesurgery.lowering.base import Edit
 from sesurgery.lowering.fx import graph
 from sesurgery.lowering.fx.base import NetworkPass
+from sesurgery.lowering.fx.gates import squeezes
 from sesurgery.lowering.fx.graph import aten
-from sesurgery.lowering.fx.squeezes import Commuting, commuting, squeezes
+from sesurgery.lowering.fx.squeezes import Commuting, commuting
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from sesurgery.lowering.algebra import moved_taps, not_spatial, share_of, too_la
 from sesurgery.lowering.base import Edit
 from sesurgery.lowering.fx import graph
 from sesurgery.lowering.fx.base import NetworkPass
+from sesurgery.lowering.fx.gates import squeezes
 from sesurgery.lowering.fx.graph import aten
 from sesurgery.lowering.fx.passes.squeeze_hoist import fold
-from sesurgery.lowering.fx.squeezes import Commuting, commuting, squeezes
+from sesurgery.lowering.fx.squeezes import Commuting, commuting
 
 
 @dataclass(frozen=True)

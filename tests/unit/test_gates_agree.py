@@ -1,0 +1,159 @@
+"""A gate is one thing in every form of a network: the neutral graph, the ONNX graph and the graph of ATen operations."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import onnx
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sesurgery.graph.gates import channel_gates
+from sesurgery.lowering.fx import gates as fx_gates
+from sesurgery.lowering.fx import graph as fx_graph
+from sesurgery.onnxgraph import gates as onnx_gates
+from sesurgery.onnxgraph import scopes
+from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.simplify import simplified
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
+from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
+
+SHAPE = (3, 64, 64)
+
+
+class Spelled(nn.Module):
+    """A convolution and an SE block behind it whose squeeze is written in some way."""
+
+    def __init__(self, squeeze: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=4, padding=1)
+        self.se = Block(squeeze)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.se(self.stem(x).relu()).mean((2, 3)))
+
+
+class Block(nn.Module):
+    def __init__(self, squeeze: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.squeeze = squeeze
+        self.down, self.up = nn.Linear(8, 4), nn.Linear(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.up(self.down(self.squeeze(x).reshape(-1, 8)).relu()))
+        return x * gate.reshape(-1, 8, 1, 1)
+
+
+class ScSE(nn.Module):
+    """Concurrent channel and spatial gates (arXiv 1803.02579): their products are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=4, padding=1)
+        self.down, self.up, self.space = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1), nn.Conv2d(8, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        gate = torch.sigmoid(self.up(self.down(functional.adaptive_avg_pool2d(x, 1)).relu()))
+        return x * gate + x * torch.sigmoid(self.space(x))
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean((2, 3))": lambda x: x.mean((2, 3)),
+    "mean(3).mean(2)": lambda x: x.mean(3).mean(2),
+    "mean(3, True).mean(2, True)": lambda x: x.mean(3, keepdim=True).mean(2, keepdim=True),
+    "view.mean": lambda x: x.view(x.size(0), x.size(1), -1).mean(2),
+    "sum / (h * w)": lambda x: x.sum((2, 3)) / (x.size(2) * x.size(3)),
+    "avg_pool2d of the size of the map": lambda x: functional.avg_pool2d(x, 16),
+    "permute.mean": lambda x: x.permute(0, 2, 3, 1).mean((1, 2)),
+    "einsum": lambda x: torch.einsum("nchw->nc", x) / 256,
+    "amax": lambda x: x.amax((2, 3)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    build: Callable[[], nn.Module]
+    gates: int
+    scopes: bool = True
+    """Whether all forms name the same modules."""
+
+
+CASES = (
+    Case("timm mobilenetv3_small_050", functools.partial(timm.create_model, "mobilenetv3_small_050"), 9),
+    Case("timm efficientnet_b0", functools.partial(timm.create_model, "efficientnet_b0"), 16),
+    Case("timm seresnet18", functools.partial(timm.create_model, "seresnet18"), 8),
+    Case("timm legacy_seresnet18", functools.partial(timm.create_model, "legacy_seresnet18"), 8),
+    Case("timm regnety_002", functools.partial(timm.create_model, "regnety_002"), 13),
+    Case("torchvision mobilenet_v3_small", torchvision.models.mobilenet_v3_small, 9),
+    *(Case(name, functools.partial(Spelled, squeeze), 1) for name, squeeze in SPELLINGS.items()),
+    Case("scSE", ScSE, 1, scopes=False),
+    Case("no gate", plain, 0),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_all_forms_of_a_network_have_the_same_gates(case: Case) -> None:
+    torch.manual_seed(0)
+    network = case.build().eval()
+    file = exported(network)
+    forms = {
+        "neutral, of the module": [gate.scope for gate in channel_gates(FxSurgeon(SHAPE).look(network).view)],
+        "neutral, of the file": [gate.scope for gate in channel_gates(OnnxSurgeon(SHAPE).look(file).view)],
+        "onnx": of_onnx(file),
+        "aten": of_aten(network),
+    }
+    assert {form: len(found) for form, found in forms.items()} == dict.fromkeys(forms, case.gates)
+    if case.scopes:
+        (names,) = {tuple(found) for found in forms.values()}
+        assert len(set(names)) == case.gates
+
+
+def exported(network: nn.Module) -> onnx.ModelProto:
+    """As torch's older exporter writes it, with an open batch and sizes computed in the graph."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = {"x": {0: "batch"}}
+        given = {"dynamo": False, "opset_version": 17, "input_names": ["x"], "dynamic_axes": axes}
+        torch.onnx.export(network, (torch.zeros(2, *SHAPE),), buffer, **given)
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def of_onnx(file: onnx.ModelProto) -> list[str]:
+    flow = Dataflow(simplified(file))
+    branches = onnx_gates.gate_branches(flow)
+    maker = flow.producer
+    return [
+        common(scopes.of_name(maker[name]) or "" for name, of in branches.items() if of == squeeze)
+        for squeeze in dict.fromkeys(branches.values())
+    ]
+
+
+def of_aten(network: nn.Module) -> list[str]:
+    branches = fx_gates.gate_branches(fx_graph.capture(network, SHAPE, (1, 8)))
+    return [
+        common(fx_graph.path_of(node) for node, of in branches.items() if of is squeeze)
+        for squeeze in dict.fromkeys(branches.values())
+    ]
+
+
+def common(paths: Iterable[str]) -> str:
+    """The module that all are in; of one alone its own."""
+    listed = [path.split(".") for path in paths if path]
+    return ".".join(os.path.commonprefix(listed))
