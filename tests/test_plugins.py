@@ -63,6 +63,6 @@ def test_a_pass_does_what_its_example_says(example):
 def test_a_data_set_loads_in_the_shape_asked_for(dataset):
     data = dataset.load((3, 32, 32))
     for split in (data.train, data.held_out):
-        assert split.images.shape == (len(split), 3, 32, 32)
+        assert split.images[:].shape == (len(split), 3, 32, 32)
         assert split.labels.shape == (len(split),)
         assert set(split.labels.tolist()) == set(range(len(data.classes)))

@@ -15,6 +15,7 @@ from sesurgery.pipeline.train import data_of
 from sesurgery.reports.model import BatchParity, EngineSection
 from sesurgery.serving.home import require_at_home
 from sesurgery.spec.model import Parity
+from sesurgery.training.evaluation import BATCH, logits
 from sesurgery.verification.parity import compare, predict
 from sesurgery.workspace import EngineManifest, freshness, run_folder
 
@@ -61,14 +62,13 @@ def verify(engine: Path, *, foreign: bool = False) -> Verified:
 
     Raises SE603 where the engine cannot run here and SE401 where the run was trained again after the engine was built.
     """
-    from sesurgery.training.evaluation import logits
 
     manifest, folder = run_of(engine, foreign=foreign)
     run = checkpoint.read(folder, catalogs())
     freshness.require_current(engine, manifest, folder, run.manifest.sha256)
     held_out = data_of(run.spec).held_out
-    reference = logits(run.network, held_out.images).numpy()
-    images, labels = held_out.images.numpy(), held_out.labels.numpy()
+    reference = logits(run.network, (images for images, _ in held_out.batches(BATCH))).numpy()
+    images, labels = held_out.images, held_out.labels.numpy()
     tolerance = getattr(run.spec.parity, manifest.details.precision)
     entries, left = [], []
     with backend_of(manifest).load(engine) as runner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from sesurgery.training.data.base import Split
+
+BATCH = 256
+"""Samples that are in memory at once where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Evaluation:
     loss: float
 
 
-def evaluate(model: nn.Module, split: Split, batch_size: int = 256) -> Evaluation:
+def evaluate(model: nn.Module, split: Split, batch_size: int = BATCH) -> Evaluation:
     """Top-1 and loss of `model` on `split`, in eval mode; the model is left as it was."""
-    outputs = logits(model, split.images, batch_size)
+    outputs = logits(model, (images for images, _ in split.batches(batch_size)))
     correct = int((outputs.argmax(1) == split.labels).sum())
     return Evaluation(
         top1=correct / len(split),
@@ -35,11 +38,11 @@ def evaluate(model: nn.Module, split: Split, batch_size: int = 256) -> Evaluatio
     )
 
 
-def logits(model: nn.Module, images: torch.Tensor, batch_size: int = 256) -> torch.Tensor:
-    """Logits [N, classes], float32 on the CPU, of images [N, C, H, W]; runs on the device of the model's weights."""
-    device = next((parameter.device for parameter in model.parameters()), images.device)
+def logits(model: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Logits [N, classes], float32 on the CPU, of batches [n, C, H, W]; runs on the device of the model's weights."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with in_mode(model, training=False), torch.inference_mode():
-        parts = [model(batch.to(device)).float().cpu() for batch in torch.split(images, batch_size)]
+        parts = [model(batch.to(device)).float().cpu() for batch in batches]
     # Cloned outside inference mode: inference tensors may not meet autograd later.
     return torch.cat(parts).clone()
 

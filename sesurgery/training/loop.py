@@ -124,7 +124,7 @@ def require_data(model: nn.Module, data: Data) -> None:
     """Raise SE501 where the model does not turn the data's images into one logit a class."""
     sample = data.held_out.images[:2]
     try:
-        outputs = logits(model, sample)
+        outputs = logits(model, [sample])
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise fail("SE501", f"the model does not take images of {list(sample.shape[1:])}: {reason}") from error

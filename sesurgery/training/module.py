@@ -48,7 +48,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.batches.share, self.batches.shares = self.global_rank, self.trainer.world_size
         if self.recipe.fused:
             # Only now is the model on the device that it is trained on.
-            _, channels, height, width = self.batches.split.images.shape
+            channels, height, width = self.held_out.split.images[:1].shape[1:]
             self.running = (fuse(self.model, (channels, height, width)).network,)
 
     def on_train_epoch_start(self) -> None:

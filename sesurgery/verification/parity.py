@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import fail
 from sesurgery.spec.model import Tolerance
 
 Floats = NDArray[np.float64]
+
+
+class Images(Protocol):
+    """Images [N, C, H, W] of which a slice can be had as an array."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: slice, /) -> ArrayLike: ...
 
 
 @dataclass(frozen=True)
@@ -121,8 +130,10 @@ def compare(reference: Array, candidate: Array, labels: Array, tolerance: Tolera
     )
 
 
-def predict(runner: Runner, images: Array, batch: int) -> Array:
+def predict(runner: Runner, images: Images, batch: int) -> Array:
     """Logits [N, classes] of an engine with one input and one output over images [N, C, H, W], `batch` at a time.
+
+    No more than a batch is read at once: `images` may be an array, or anything whose slices become one.
 
     The last batch is as short as it comes: padding would hide an engine that is wrong at some batch sizes.
     Raises SE606 where the engine has more than one input or output, or gives another number of rows than it was fed.

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, TYPE_CHECKING
 
 from pydantic import Field
 
 from sesurgery.diagnostics import fail
-from sesurgery.training.data.base import Data, Dataset, Split
+from sesurgery.training.data.base import Augment, Data, Dataset, Split
 
 if TYPE_CHECKING:
     import torch
 
     from sesurgery.training.preprocessing import Preprocessing
+<<<<<<< HEAD
+=======
+
+WHITE = 16.0
+"""The largest value in the data."""
+>>>>>>> 26ce90e (Samples are read through splits that stream: digits are resized when they are read, parity and evaluation go batch by batch)
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,17 @@ class Digits(Dataset):
         """
         from sklearn.datasets import load_digits
 
+<<<<<<< HEAD
         images, labels, train, held_out = self._resized(shape)
         images = (images - images[train].mean()) / images[train].std()
         images = images.expand(-1, shape[0], -1, -1)
+=======
+        raw, labels, train, held_out = self._raw(shape)
+        mean, std = _statistics(raw[train], shape)
+>>>>>>> 26ce90e (Samples are read through splits that stream: digits are resized when they are read, parity and evaluation go batch by batch)
         return Data(
-            train=Split(images[train].contiguous(), labels[train]),
-            held_out=Split(images[held_out].contiguous(), labels[held_out]),
+            train=Split(_Resized(raw[train], shape, mean, std), labels[train]),
+            held_out=Split(_Resized(raw[held_out], shape, mean, std), labels[held_out]),
             classes=tuple(str(name) for name in load_digits().target_names),
             origin="scikit-learn load_digits: 1797 handwritten digits, UCI Optical Recognition of Handwritten Digits",
         )
@@ -43,6 +55,7 @@ class Digits(Dataset):
     def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing:
         """Light strokes on a dark ground, as in the data: white is the data's largest value, 16."""
         from sesurgery.training.preprocessing import Preprocessing
+<<<<<<< HEAD
 
         images, _, train, _ = self._resized(shape)
         mean, std = float(images[train].mean()), float(images[train].std())
@@ -57,17 +70,34 @@ class Digits(Dataset):
 
         channels, height, width = shape
         if channels not in (1, 3):
+=======
+
+        raw, _, train, _ = self._raw(shape)
+        mean, std = (float(value) for value in _statistics(raw[train], shape))
+        return Preprocessing("L", shape[0], (shape[1], shape[2]), None, WHITE / 255, (mean,), (std,))
+
+    def _raw(self, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images [N, 1, 8, 8] from 0 to 16, labels, and the positions of both splits."""
+        import torch
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        if shape[0] not in (1, 3):
+>>>>>>> 26ce90e (Samples are read through splits that stream: digits are resized when they are read, parity and evaluation go batch by batch)
             raise fail(
                 "SE501",
-                f"digits are grey images: they fill 1 or 3 channels, not {channels}",
+                f"digits are grey images: they fill 1 or 3 channels, not {shape[0]}",
                 "change `input: shape`, or take another data set",
             )
         raw = load_digits()
         labels = torch.from_numpy(raw.target).long()
         images = torch.from_numpy(raw.images).float().unsqueeze(1)
+<<<<<<< HEAD
         images = functional.interpolate(
             images, size=(height, width), mode="bilinear", align_corners=False, antialias=True
         )
+=======
+>>>>>>> 26ce90e (Samples are read through splits that stream: digits are resized when they are read, parity and evaluation go batch by batch)
         train, held_out = (
             torch.from_numpy(part)
             for part in train_test_split(
@@ -75,6 +105,45 @@ class Digits(Dataset):
             )
         )
         return images, labels, train, held_out
+
+
+@dataclass(frozen=True)
+class _Resized:
+    """Small images [N, 1, H, W], brought to `shape` and normalised when they are read."""
+
+    raw: torch.Tensor
+    shape: tuple[int, int, int]
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __getitem__(self, which: Any) -> torch.Tensor:
+        images = (_resize(self.raw[which], self.shape) - self.mean) / self.std
+        return images.expand(-1, self.shape[0], -1, -1).contiguous()
+
+    def augmented(self, which: Sequence[int], augment: Augment) -> torch.Tensor:
+        """As `__getitem__`, each image changed by `augment`; its crops do not apply to 8 x 8 pixels."""
+        import torch
+
+        images = []
+        for index, image in zip(which, _resize(self.raw[which], self.shape) / WHITE, strict=True):
+            image = augment.pixels(image.expand(self.shape[0], -1, -1), int(index))
+            images.append(augment.values((image * WHITE - self.mean) / self.std, int(index)))
+        return torch.stack(images)
+
+
+def _resize(images: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    from torch.nn import functional
+
+    return functional.interpolate(images, size=shape[1:], mode="bilinear", align_corners=False, antialias=True)
+
+
+def _statistics(images: torch.Tensor, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation over all pixels in the size of the network."""
+    resized = _resize(images, shape)
+    return resized.mean(), resized.std()
 
 
 EXAMPLES = (Digits(), Digits(held_out=0.5, seed=7))

@@ -65,8 +65,8 @@ def test_calibration_never_sees_the_held_out_samples_and_is_the_same_every_time(
     first, _ = calibration.samples(model, origin, Calibration(samples=64))
     second, _ = calibration.samples(model, origin, Calibration(samples=64))
     data = data_of(pipeline.load_spec("tiny.yaml"))
-    train = {image.numpy().tobytes() for image in data.train.images}
-    held_out = {image.numpy().tobytes() for image in data.held_out.images} - train
+    train = {image.numpy().tobytes() for image in data.train.images[:]}
+    held_out = {image.numpy().tobytes() for image in data.held_out.images[:]} - train
     fed = [feeds["input"][0].tobytes() for feeds in first]
     assert len(fed) == 64
     assert set(fed) <= train

@@ -60,3 +60,39 @@ def test_neighbouring_seeds_and_epochs_do_not_meet() -> None:
     seeds = {mixed(seed, epoch) for seed in range(50) for epoch in range(50)}
     assert len(seeds) == 2500
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_reading_processes_change_nothing_but_the_speed() -> None:
+    state = torch.get_rng_state()
+    assert labels(Shuffled(SPLIT, 3, seed=5, workers=2)) == labels(Shuffled(SPLIT, 3, seed=5))
+    assert labels(InOrder(SPLIT, 4, workers=1)) == labels(InOrder(SPLIT, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Watched:
+    """Images that remember how many of them were asked for at once."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.most = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, which: object) -> torch.Tensor:
+        positions = torch.arange(self.count)[which]
+        self.most = max(self.most, len(positions))
+        return positions.float().reshape(-1, 1, 1, 1)
+
+
+def test_no_more_than_a_batch_is_read_at_once() -> None:
+    images = Watched(1000)
+    split = Split(images, torch.arange(1000))
+    assert len([label for batch in labels(Shuffled(split, 32, seed=0)) for label in batch]) == 992
+    assert sum(map(len, labels(InOrder(split, 50)))) == 1000
+    assert images.most == 50
+
+
+def test_a_split_is_a_torch_data_set() -> None:
+    loader = torch.utils.data.DataLoader(SPLIT, batch_size=4)
+    assert [batch.tolist() for _, batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
