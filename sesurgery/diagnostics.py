@@ -48,6 +48,7 @@ CODES: dict[str, str] = {
     "SE409": "code that nobody has agreed to run",
     "SE501": "the data does not fit the model",
     "SE502": "training cannot go on",
+    "SE503": "a data set is not there, or damaged",
     "SE601": "the exported network differs from the model",
     "SE602": "the ONNX file is not valid",
     "SE603": "the backend cannot do this here",

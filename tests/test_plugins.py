@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sesurgery.blocks import BLOCKS
+from sesurgery.diagnostics import SesurgeryError
 from sesurgery.graph import GraphView
 from sesurgery.lowering import PASSES
 from sesurgery.lowering.precision import half, int8
@@ -61,7 +62,12 @@ def test_a_pass_does_what_its_example_says(example):
 
 @pytest.mark.parametrize("dataset", examples(DATASETS))
 def test_a_data_set_loads_in_the_shape_asked_for(dataset):
-    data = dataset.load((3, 32, 32))
+    try:
+        data = dataset.load((3, 32, 32))
+    except SesurgeryError as error:
+        if error.diagnostics[0].code != "SE503":
+            raise
+        pytest.skip(error.diagnostics[0].message)
     for split in (data.train, data.held_out):
         assert split.images[:].shape == (len(split), 3, 32, 32)
         assert split.labels.shape == (len(split),)

@@ -15,6 +15,7 @@ from sesurgery.cli import (
     bench,
     build_engine,
     check,
+    data,
     doctor,
     evaluate,
     export,
@@ -55,7 +56,7 @@ def program(context: click.Context) -> None:
 
 
 _ORDER = (
-    *(run, inspect_, init, check, plan, apply, train, evaluate),
+    *(run, inspect_, init, check, plan, apply, data, train, evaluate),
     *(export, lower, build_engine, refit, verify, bench, predict, package, schema, list_, doctor),
 )
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.account import account_of_model, account_of_plan
     from sesurgery.pipeline.apply import apply
     from sesurgery.pipeline.bench import bench
+    from sesurgery.pipeline.data import fetch
     from sesurgery.pipeline.engines import build_engine, build_engines
     from sesurgery.pipeline.export import export
     from sesurgery.pipeline.init import init
@@ -44,6 +45,7 @@ __all__ = [
     "engine",
     "evaluate",
     "export",
+    "fetch",
     "init",
     "inspect",
     "load_spec",
@@ -73,6 +75,7 @@ _PLACES = {
     "engine": "sesurgery.pipeline.specs",
     "evaluate": "sesurgery.pipeline.train",
     "export": "sesurgery.pipeline.export",
+    "fetch": "sesurgery.pipeline.data",
     "init": "sesurgery.pipeline.init",
     "inspect": "sesurgery.pipeline.inspect",
     "load_spec": "sesurgery.pipeline.specs",

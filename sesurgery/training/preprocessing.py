@@ -18,10 +18,11 @@ MOST_VALUES = 2**26
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a data set does to an image in evaluation, in this order: mode, size, crop, scale, mean and deviation.
+    """What a data set does to an image in evaluation, in this order: mode, size, crop, border, scale, normalisation.
 
     `resize` is the height and width that the image is brought to, or one number for its shorter side; `crop` is the
-    height and width that are then cut from the middle. Values from 0 to 255 are multiplied by `scale`.
+    height and width that are then cut from the middle; `pad` is the height and width that black is added up to, on all
+    sides. Values from 0 to 255 are multiplied by `scale`; then `mean` and `std` of each channel are taken out.
     """
 
     mode: Literal["L", "RGB"]
@@ -32,6 +33,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    pad: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no network takes: too many values, or normalisation of other channels."""
@@ -49,19 +51,33 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """The image as [C, H, W]; raises ValueError for one too large to be held, before it is decoded."""
+        return self.normalised(self.array(self.sized(self.opened(image))))
+
+    def opened(self, image: Image.Image) -> Image.Image:
+        """The image in the network's colours, of its own size; raises ValueError for one too large to be held."""
         if prod(image.size) > MOST_VALUES:
             raise ValueError(f"it has {image.size[0]} x {image.size[1]} pixels, at most {MOST_VALUES} are read")
-        image = _flat(image).convert("F" if self.mode == "L" else "RGB")
+        return _flat(image).convert("F" if self.mode == "L" else "RGB")
+
+    def sized(self, image: Image.Image) -> Image.Image:
+        """An opened image in the network's height and width."""
         width, height = self._size(image)
         # PIL widens its filter when it shrinks, as torch does with antialias=True.
         image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         if self.crop is not None:
-            top, left = (height - self.crop[0]) // 2, (width - self.crop[1]) // 2
-            image = image.crop((left, top, left + self.crop[1], top + self.crop[0]))
-        array = np.atleast_3d(np.asarray(image, np.float32)).transpose(2, 0, 1) * np.float32(self.scale)
+            image = _from_middle(image, self.crop)
+        # Cut beyond its border, an image is black there.
+        return image if self.pad is None else _from_middle(image, self.pad)
+
+    def array(self, image: Image.Image) -> NDArray[np.float32]:
+        """Its values from 0 to 255 as [C, H, W]; grey repeated where the network takes more channels."""
+        array = np.atleast_3d(np.asarray(image, np.float32)).transpose(2, 0, 1)
+        return np.broadcast_to(array, (self.channels, *array.shape[1:]))
+
+    def normalised(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Such values as the network takes them."""
         mean, std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (self.mean, self.std))
-        normal = (array - mean) / std
-        return np.ascontiguousarray(np.broadcast_to(normal, (self.channels, *normal.shape[1:])), np.float32)
+        return np.ascontiguousarray((array * np.float32(self.scale) - mean) / std, np.float32)
 
     def _size(self, image: Image.Image) -> tuple[int, int]:
         if not isinstance(self.resize, int):
@@ -74,6 +90,11 @@ class Preprocessing:
                 f"{width} x {height} pixels become {resized[0]} x {resized[1]}: it is too long for its width"
             )
         return resized
+
+
+def _from_middle(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    left, top = (image.width - size[1]) // 2, (image.height - size[0]) // 2
+    return image.crop((left, top, left + size[1], top + size[0]))
 
 
 def _flat(image: Image.Image) -> Image.Image:

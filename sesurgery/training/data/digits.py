@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -15,12 +15,9 @@ if TYPE_CHECKING:
     import torch
 
     from sesurgery.training.preprocessing import Preprocessing
-<<<<<<< HEAD
-=======
 
 WHITE = 16.0
 """The largest value in the data."""
->>>>>>> 26ce90e (Samples are read through splits that stream: digits are resized when they are read, parity and evaluation go batch by batch)
 
 
 @dataclass(frozen=True)
@@ -37,14 +34,8 @@ class Digits(Dataset):
         """
         from sklearn.datasets import load_digits
 
-<<<<<<< HEAD
-        images, labels, train, held_out = self._resized(shape)
-        images = (images - images[train].mean()) / images[train].std()
-        images = images.expand(-1, shape[0], -1, -1)
-=======
         raw, labels, train, held_out = self._raw(shape)
         mean, std = _statistics(raw[train], shape)
->>>>>>> 26ce90e (Samples are read through splits that stream: digits are resized when they are read, parity and evaluation go batch by batch)
         return Data(
             train=Split(_Resized(raw[train], shape, mean, std), labels[train]),
             held_out=Split(_Resized(raw[held_out], shape, mean, std), labels[held_out]),
@@ -55,22 +46,6 @@ class Digits(Dataset):
     def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing:
         """Light strokes on a dark ground, as in the data: white is the data's largest value, 16."""
         from sesurgery.training.preprocessing import Preprocessing
-<<<<<<< HEAD
-
-        images, _, train, _ = self._resized(shape)
-        mean, std = float(images[train].mean()), float(images[train].std())
-        return Preprocessing("L", shape[0], (shape[1], shape[2]), None, 16 / 255, (mean,), (std,))
-
-    def _resized(self, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images [N, 1, H, W] from 0 to 16, labels, and the indices of both splits."""
-        import torch
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-        from torch.nn import functional
-
-        channels, height, width = shape
-        if channels not in (1, 3):
-=======
 
         raw, _, train, _ = self._raw(shape)
         mean, std = (float(value) for value in _statistics(raw[train], shape))
@@ -83,7 +58,6 @@ class Digits(Dataset):
         from sklearn.model_selection import train_test_split
 
         if shape[0] not in (1, 3):
->>>>>>> 26ce90e (Samples are read through splits that stream: digits are resized when they are read, parity and evaluation go batch by batch)
             raise fail(
                 "SE501",
                 f"digits are grey images: they fill 1 or 3 channels, not {shape[0]}",
@@ -92,12 +66,6 @@ class Digits(Dataset):
         raw = load_digits()
         labels = torch.from_numpy(raw.target).long()
         images = torch.from_numpy(raw.images).float().unsqueeze(1)
-<<<<<<< HEAD
-        images = functional.interpolate(
-            images, size=(height, width), mode="bilinear", align_corners=False, antialias=True
-        )
-=======
->>>>>>> 26ce90e (Samples are read through splits that stream: digits are resized when they are read, parity and evaluation go batch by batch)
         train, held_out = (
             torch.from_numpy(part)
             for part in train_test_split(

@@ -43,16 +43,10 @@ def levels() -> np.ndarray:
 def test_an_image_is_answered_as_the_trained_network_answers_the_sample(engine: Path, digits: list[Path]) -> None:
     run = checkpoint.read(Path("runs/tiny"), pipeline.catalogs())
     data = run.spec.train.data.options
-<<<<<<< HEAD
-    images, labels, train, _ = data._resized(run.spec.input.shape)
-    seen = torch.from_numpy(levels()[:, None] * np.float32(16 / 255))
-    expected = torch.softmax(logits(run.network, (seen - images[train].mean()) / images[train].std()), 1).numpy()
-=======
     pixels, _, train, _ = data._raw(run.spec.input.shape)
     images = torch.nn.functional.interpolate(pixels, run.spec.input.shape[1:], mode="bilinear", antialias=True)
-    normal = (images - images[train].mean()) / images[train].std()
-    expected = torch.softmax(logits(run.network, [normal[:COUNT]]), 1).numpy()
->>>>>>> 26ce90e (Samples are read through splits that stream: digits are resized when they are read, parity and evaluation go batch by batch)
+    seen = torch.from_numpy(levels()[:, None] * np.float32(16 / 255))
+    expected = torch.softmax(logits(run.network, [(seen - images[train].mean()) / images[train].std()]), 1).numpy()
     done = pipeline.predict(engine, digits, top=10)
     assert done.failures == ()
     assert [item.image for item in done.predictions] == digits

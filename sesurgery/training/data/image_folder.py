@@ -1,0 +1,47 @@
+"""Any folder of images with one folder a class; ImageNet's, too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from sesurgery.training.data.reading.on_disk import Photographs
+
+if TYPE_CHECKING:
+    from sesurgery.training.data.reading.images import Source
+
+
+@dataclass(frozen=True)
+class ImageFolder(Photographs):
+    """Images of your own, one folder a class: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, as ImageNet lies.
+
+    With `share` there are no such two folders: ROOT/CLASS/*.jpg is split, that share of every class held out by `seed`.
+    """
+
+    train: str = "train"
+    held_out: str = "val"
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    title: ClassVar[str] = "the image folder"
+    expected: ClassVar[str] = "a folder for training and one to hold out, or `share:`; in them one folder a class"
+
+    def open(self, *, train: bool) -> Source:
+        from torchvision import datasets
+
+        from sesurgery.training.data.reading.choosing import shared
+        from sesurgery.training.data.reading.images import Files
+
+        if self.share is None:
+            given = datasets.ImageFolder(self.folder / (self.train if train else self.held_out))
+            known = sorted(path.name for path in (self.folder / self.train).iterdir() if path.is_dir())
+            if unknown := sorted(set(given.classes) ^ set(known)):
+                raise ValueError(f"{self.train}/ and {self.held_out}/ differ in classes: {', '.join(unknown[:5])}")
+            return Files(given.samples, tuple(given.classes))
+        given = datasets.ImageFolder(self.folder)
+        chosen = shared(given.targets, self.share, self.seed)[0 if train else 1]
+        return Files([given.samples[index] for index in chosen], tuple(given.classes))
+
+
+EXAMPLES = (ImageFolder(), ImageFolder(share=0.2))

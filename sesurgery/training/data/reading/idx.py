@@ -1,0 +1,51 @@
+"""Grey images in IDX files, plain or gzipped, by torchvision's own readers."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torchvision.datasets import mnist
+
+from sesurgery.training.data.reading.images import Arrays
+
+
+def read(folders: Sequence[Path], *, train: bool) -> Arrays:
+    """A split from the first of `folders` that holds one of its files.
+
+    Raises FileNotFoundError where none does, and whatever the readers raise for files that are no IDX.
+    """
+    start = "train" if train else "t10k"
+    images, labels = f"{start}-images-idx3-ubyte", f"{start}-labels-idx1-ubyte"
+    folder = next((folder for folder in folders if _file(folder, images) or _file(folder, labels)), None)
+    if folder is None:
+        raise FileNotFoundError(f"there is no {images} or {images}.gz in {', '.join(map(str, folders))}")
+    pixels, targets = (
+        _parsed(folder, name, reader)
+        for name, reader in ((images, mnist.read_image_file), (labels, mnist.read_label_file))
+    )
+    return Arrays(pixels.numpy(), targets.numpy())
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def _parsed(folder: Path, name: str, reader: Callable[[str], Any]) -> Any:
+    path = _file(folder, name)
+    if path is None:
+        raise FileNotFoundError(f"{folder / name} is missing")
+    try:
+        if path.suffix != ".gz":
+            return reader(str(path))
+        # The readers take no compressed file.
+        with tempfile.NamedTemporaryFile() as plain, gzip.open(path) as packed:
+            shutil.copyfileobj(packed, plain)
+            plain.flush()
+            return reader(plain.name)
+    except (AssertionError, KeyError, EOFError, RuntimeError, ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{path} is no IDX file of this kind, or is cut off: {error!r}") from error
