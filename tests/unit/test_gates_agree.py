@@ -1,4 +1,4 @@
-"""A gate is one thing in every form of a network: the neutral graph, the ONNX graph and the graph of ATen operations."""
+"""A gate is one thing in every form of a network: the neutral graph, the ONNX graph, the graph of ATen operations."""
 
 from __future__ import annotations
 
@@ -156,4 +156,4 @@ def of_aten(network: nn.Module) -> list[str]:
 def common(paths: Iterable[str]) -> str:
     """The module that all are in; of one alone its own."""
     listed = [path.split(".") for path in paths if path]
-    return ".".join(os.path.commonprefix(listed))
+    return ".".join(os.path.commonprefix(listed))  # noqa: RUF071  (of lists, item by item)
