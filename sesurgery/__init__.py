@@ -16,4 +16,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["__version__", "apply", "insert", "load_spec", "plan"]
 
-deferred.names(__name__, dict.fromkeys(("apply", "insert", "load_spec", "plan"), "sesurgery.api"))
+deferred.names(
+    __name__,
+    {"load_spec": "sesurgery.pipeline.specs", **dict.fromkeys(("apply", "insert", "plan"), "sesurgery.api")},
+)

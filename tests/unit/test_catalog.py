@@ -1,11 +1,16 @@
+import inspect
 import sys
 
 import pytest
 
+from sesurgery.backends import BACKENDS
 from sesurgery.blocks import BLOCKS
 from sesurgery.blocks.base import Block
 from sesurgery.catalog import Catalog
 from sesurgery.diagnostics import SesurgeryError
+from sesurgery.lowering import PASSES
+from sesurgery.placements import PLACEMENTS
+from sesurgery.training.data import DATASETS
 
 
 @pytest.fixture
@@ -32,6 +37,34 @@ def test_a_file_is_a_plugin_of_that_name(folder):
 def test_listing_imports_no_plugin(folder):
     (folder / "broken.py").write_text("raise RuntimeError('imported')")
     assert Catalog("plugged", Block, "block").names() == ("broken",)
+
+
+def test_what_a_plugin_is_stands_in_its_file_which_is_not_run(folder):
+    (folder / "broken.py").write_text(
+        'raise RuntimeError(\'imported\')\nclass Broken(Block):\n    """What it is.\n\n    More.\n    """\n'
+    )
+    assert Catalog("plugged", Block, "block").summary("broken") == "What it is."
+
+
+def test_of_several_classes_in_a_file_the_plugin_is_the_one_with_the_base(folder):
+    (folder / "two.py").write_text(
+        "class Part(Module):\n    'A part.'\nclass _Hidden(Block):\n    'None.'\nclass Whole(base.Block):\n    'It.'\n"
+    )
+    assert Catalog("plugged", Block, "block").summary("two") == "It."
+
+
+def test_a_file_that_does_not_tell_is_imported_for_what_it_is(folder):
+    (folder / "told.py").write_text(
+        "from sesurgery.blocks.base import Block as Base\nclass Other:\n    'No plugin.'\n"
+        "class Told(Base):\n    'By Python.'\n    def build(self, channels): ...\n"
+    )
+    assert Catalog("plugged", Block, "block").summary("told") == "By Python."
+
+
+def test_every_plugin_of_ours_says_what_it_is_as_python_has_it():
+    for catalog in (BLOCKS, BACKENDS, DATASETS, PASSES, PLACEMENTS):
+        for name in catalog.names():
+            assert catalog.summary(name) == inspect.getdoc(catalog.load(name)).splitlines()[0]
 
 
 def test_private_modules_and_the_base_are_no_plugins(folder):

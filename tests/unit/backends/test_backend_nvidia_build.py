@@ -237,7 +237,7 @@ def test_a_build_that_fails_while_an_earlier_builder_lives_still_says_why(fp32: 
 def test_a_program_that_built_an_engine_ends_as_it_should(fp32: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from sesurgery.backends import _source\n"
+        "from sesurgery.backends.inputs import onnx_file as _source\n"
         "from sesurgery.backends.nvidia.build import EngineBuilder\n"
         "from sesurgery.backends.base import BuildOptions\n"
         "from sesurgery.backends.tensorrt_rtx import TensorRTForRTX\n"
