@@ -16,7 +16,7 @@ from sesurgery.backends.auto import AUTO
 from sesurgery.backends.base import Array, Backend, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline import freshness, results
+from sesurgery.pipeline import results
 from sesurgery.pipeline.bench import engine_file
 from sesurgery.pipeline.engines import Built, build_engine, kept, made_of, target_of
 from sesurgery.pipeline.specs import backend_of, catalogs, engine
