@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import typing
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from sesurgery.diagnostics import Diagnostic, SpecError, clipped, suggest
 from sesurgery.spec.model import Engine, Spec
 from sesurgery.spec.plugins import Catalogs
-from sesurgery.spec.source import Place, Source, read_source
+from sesurgery.spec.source import Place, Source, read_source, write
 
 
 def load(given: Path | str | Mapping[str, object], catalogs: Catalogs, *, name: str | None = None) -> Spec:
@@ -29,14 +30,21 @@ def load(given: Path | str | Mapping[str, object], catalogs: Catalogs, *, name: 
     return _validate(dict(source.data), source, name or path.stem, catalogs)
 
 
+def _changed(data: dict[str, Any], file: str, *, name: str, catalogs: Catalogs) -> Spec:
+    """The typed spec of data that is in no file, written as YAML so that mistakes can point at it."""
+    source = Source(file, write(data))
+    return _validate(source.data, source, name, catalogs)
+
+
 def _validate(data: dict[str, Any], source: Source | None, name: str, catalogs: Catalogs) -> Spec:
+    written = data
     # Defaults that name a plugin need the catalogs as much as what is written does.
     data = {"name": name, "train": {}, "engines": [{}], **data}
     try:
         spec = Spec.model_validate_json(json.dumps(data), context=catalogs, strict=True)
     except ValidationError as error:
         raise SpecError(_diagnostics(error.errors(include_url=False), (), data, source, None)) from None
-    spec.remember(source)
+    spec.remember(source, written, functools.partial(_changed, name=spec.name, catalogs=catalogs))
     return spec
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -39,6 +40,7 @@ from sesurgery.spec.bounds import (
     Size,
     Threads,
 )
+from sesurgery.spec.changes import changed
 from sesurgery.spec.code import Factory
 from sesurgery.spec.plugins import BackendField, BlockField, DatasetField, ExistingField, PassesField, PlacementField
 from sesurgery.spec.source import Source
@@ -351,6 +353,10 @@ class Latency(Frozen):
     threads: Threads | None = Field(None, description="CPU threads; default: all")
 
 
+CHANGED = " (changed)"
+"""What stands behind the file's name in an error in a spec that was changed."""
+
+
 class Spec(Frozen):
     """A whole spec: where channel attention goes in a backbone, what is inserted, and what follows."""
 
@@ -369,6 +375,8 @@ class Spec(Frozen):
     latency: Latency = Field(default_factory=Latency)
 
     _source: Source | None = PrivateAttr(default=None)
+    _written: dict[str, Any] | None = PrivateAttr(default=None)
+    _load: Callable[[dict[str, Any], str], Spec] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _engines_have_their_own_files(self) -> Spec:
@@ -390,9 +398,35 @@ class Spec(Frozen):
             raise PydanticCustomError("excluding", text, {"inner": ["export", "check_batches"]})
         return self
 
-    def remember(self, source: Source | None) -> None:
-        """Keep the file's marks, so that later stages can point at it."""
-        self._source = source
+    def remember(
+        self, source: Source | None, written: dict[str, Any], load: Callable[[dict[str, Any], str], Spec]
+    ) -> None:
+        """Keep the file's marks, so that later stages can point at it, and the data it holds.
+
+        `load` makes a spec of other data: it is given the data and the name of the file that they are from.
+        """
+        self._source, self._written, self._load = source, written, load
+
+    def with_(self, changes: Mapping[str, object]) -> Spec:
+        """The spec with other values at some places: `spec.with_({"surgery[0].insert.reduction": 8})`.
+
+        It is validated as a file is, and its text (YAML written anew), digest and marks are its own. Relative paths
+        start from the same folder. Raises SpecError with every mistake, a path that leads nowhere among them.
+        """
+        if self._load is None:
+            raise TypeError("a spec is changed with the plugins that it was loaded with: use sesurgery.load_spec")
+        written = self.model_dump(mode="json", by_alias=True) if self._written is None else self._written
+        file = self._source.file if self._source else "spec"
+        # The name is the file's where none is written, and stays.
+        named = {"version": self.version, "name": self.name, **written}
+        return self._load(changed(named, self, changes), file if file.endswith(CHANGED) else file + CHANGED)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Spec:
+        """pydantic's copy, which validates nothing. One that says something else has no text of a file."""
+        copied = super().model_copy(update=update, deep=deep)
+        if update:
+            copied._written = None
+        return copied
 
     def span(self, *place: str | int, key: bool = False) -> Span | None:
         """Where the value at `place` (or its key) stands in the file; None for a spec that came from no file."""
@@ -405,7 +439,9 @@ class Spec(Frozen):
 
     def text(self) -> str:
         """The spec as YAML: the file's own text, comments and all, or JSON (which is YAML) where there was no file."""
-        return self._source.text if self._source else self.model_dump_json(by_alias=True, indent=2) + "\n"
+        if self._source is None or self._written is None:
+            return self.model_dump_json(by_alias=True, indent=2) + "\n"
+        return self._source.text
 
     @property
     def digest(self) -> str:

@@ -6,11 +6,13 @@ whatever stands in it, reading it takes seconds: size, depth, the number of valu
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -227,6 +229,26 @@ def _unfit(value: Data) -> str | None:
             if unicodedata.category(letter) in ("Cc", "Cs") and letter not in _WRITABLE:
                 return f"must be text that can be printed, found the character U+{ord(letter):04X}"
     return None
+
+
+class _Writer(yaml.SafeDumper):
+    """Block style, with quotes around what would be read as another type, and every value written out."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _text(writer: _Writer, text: str) -> yaml.ScalarNode:
+    plain = _scalar(yaml.ScalarNode(_TAG + "str", text))
+    return writer.represent_scalar(_TAG + "str", text, style=None if isinstance(plain, str) else "'")
+
+
+_Writer.add_representer(str, _text)
+
+
+def write(data: Mapping[str, Any]) -> str:
+    """Data as YAML from which `Source` reads the same data."""
+    return yaml.dump(json.loads(json.dumps(data)), Dumper=_Writer, sort_keys=False, allow_unicode=True, width=120)
 
 
 def read_source(path: Path) -> Source:
