@@ -5,6 +5,7 @@ runs/x/spec.yaml  plan.json  weights.safetensors  weights.safetensors.manifest.j
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ from sesurgery.workspace import RunDetails, RunManifest, describe, place, read_m
 
 if TYPE_CHECKING:
     from torch import nn
+
+_LAST: dict[tuple[object, ...], nn.Module] = {}
+"""The network that was replayed last: tracing it and proving its blocks takes seconds, and verbs ask for it in turn."""
 
 
 @dataclass(frozen=True)
@@ -92,22 +96,32 @@ def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
 
 
 def read(folder: Path, catalogs: Catalogs) -> Run:
-    """Rebuild a run's network by replaying its plan; raises SE401 where the files are not the ones written together."""
+    """Rebuild a run's network by replaying its plan; raises SE401 where the files are not the ones written together.
+
+    Within a process the run that was read last is not replayed again while its files are the same: one gets a copy.
+    """
     from sesurgery.networks import sources
 
     spec = read_spec(folder, catalogs)
-    require_intact(folder / WEIGHTS)
-    run = _replayed(folder, spec)
-    sources.load_weights(run.network, folder / WEIGHTS)
-    return run
+    weights = require_intact(folder / WEIGHTS, RunManifest)
+    plan = read_plan(folder, spec)
+    key = (folder.resolve(), Path.cwd(), weights.sha256, weights.spec_digest, weights.plan_digest)
+    if key not in _LAST:
+        run = _replayed(folder, spec, plan)
+        sources.load_weights(run.network, folder / WEIGHTS)
+        _LAST.clear()
+        _LAST[key] = run.network
+    return Run(folder, spec, plan, copy.deepcopy(_LAST[key]), weights)
 
 
 def read_empty(folder: Path, catalogs: Catalogs) -> Run:
     """The same with fresh values, for those who have others: the weights need not be whole."""
-    return _replayed(folder, read_spec(folder, catalogs))
+    spec = read_spec(folder, catalogs)
+    return _replayed(folder, spec, read_plan(folder, spec))
 
 
-def _replayed(folder: Path, spec: Spec) -> Run:
+def read_plan(folder: Path, spec: Spec) -> Plan:
+    """The plan of a run whose spec was read; raises SE401 where it is not the run's, or not of that spec."""
     manifest = read_manifest(folder / WEIGHTS, RunManifest)
     again = f"make the run again with: {manifest.command}"
     # The bytes are judged before they are read: a damaged file need not be JSON.
@@ -122,6 +136,11 @@ def _replayed(folder: Path, spec: Spec) -> Run:
         raise fail("SE401", f"{folder / PLAN} is not a plan that this version can read: {why}", again) from error
     if (foreign := run_code.foreign_part(spec, plan)) is not None:
         raise fail("SE401", f"{folder / PLAN} is not a plan of the run's spec: {foreign}", again)
+    return plan
+
+
+def _replayed(folder: Path, spec: Spec, plan: Plan) -> Run:
+    manifest = read_manifest(folder / WEIGHTS, RunManifest)
     network = replay(spec, plan, _beside(folder, manifest))
     return Run(folder, spec, plan, network.eval(), manifest)
 

@@ -12,6 +12,7 @@ from sesurgery.artifacts import locked
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.networks import checkpoint, run_files
 from sesurgery.networks.sources import surgeon_for
+from sesurgery.pipeline import results
 from sesurgery.pipeline.plan import Planned, plan
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.planner import Plan
@@ -58,6 +59,7 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
                 macs_after=planned.after.macs,
             ),
         )
+        results.write_network(folder, planned)
     return Applied(folder, network, planned)
 
 

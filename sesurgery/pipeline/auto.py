@@ -16,7 +16,6 @@ from sesurgery.backends.auto import AUTO
 from sesurgery.backends.base import Array, Backend, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline import results
 from sesurgery.pipeline.bench import engine_file
 from sesurgery.pipeline.engines import Built, build_engine, kept, made_of, target_of
 from sesurgery.pipeline.specs import backend_of, catalogs, engine
@@ -29,7 +28,16 @@ from sesurgery.spec.model import Engine, Latency, Parity, Tolerance
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.fresh_process import race
 from sesurgery.verification.parity import compare
-from sesurgery.workspace import EngineManifest, freshness, manifest_path, read_manifest, run_folder, write_manifest
+from sesurgery.workspace import (
+    EngineManifest,
+    belonging,
+    freshness,
+    manifest_path,
+    measurements,
+    read_manifest,
+    run_folder,
+    write_manifest,
+)
 from sesurgery.workspace.manifests import Choice, TriedBackend
 
 NOISE = 32
@@ -226,8 +234,8 @@ def _remove(targets: Iterable[Path], best: Path | None) -> None:
         if path != best and manifest_path(path).is_file():
             manifest = read_manifest(path, EngineManifest)
             if (folder := run_folder(path, manifest)) is not None:
-                results.forget(folder, path)
-            for item in (*results.files_of(path, manifest), manifest_path(path)):
+                measurements.forget(folder, path)
+            for item in (*belonging(path, manifest), manifest_path(path)):
                 item.unlink(missing_ok=True)
 
 

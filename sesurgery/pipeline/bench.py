@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sesurgery.artifacts import digest_file, write_text
+from sesurgery.artifacts import digest_file
 from sesurgery.backends.base import Array, Backend
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint, run_files
@@ -30,6 +30,7 @@ from sesurgery.workspace import (
     require_intact,
     run_folder,
 )
+from sesurgery.workspace.measurements import Of
 
 OURS, PLAIN, AS_EXPORTED = "with blocks", "without", "as exported"
 
@@ -95,8 +96,7 @@ def bench(
         title = f"{manifest.details.backend} {manifest.details.precision}, batch {batch}"
         mode = f"{threads} CPU threads, the run alone, no transfers"
         sections.append(LatencySection(title, mode, report, _parts(files, feeds, plan)))
-    measured = results.Latency(results.Of(manifest.sha256, weights), tuple(sections))
-    write_text(results.latency_file(folder, engine), results.dump(results.LATENCY, measured))
+    results.LATENCY.write(folder, engine.name, results.Latency(Of(manifest.sha256, weights), tuple(sections)))
     return Benched(engine, against, folder, tuple(sections), before)
 
 

@@ -15,7 +15,6 @@ from sesurgery.backends.auto import AUTO
 from sesurgery.backends.base import Backend, BatchRange, BuildOptions, BuildReport
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline import results
 from sesurgery.pipeline.export import export
 from sesurgery.pipeline.lowered import lowered, require_possible
 from sesurgery.pipeline.specs import catalogs, engine
@@ -33,6 +32,7 @@ from sesurgery.workspace import (
     describe,
     freshness,
     manifest_path,
+    measurements,
     read_manifest,
     relative,
 )
@@ -186,7 +186,7 @@ def build_engine(
         )
     if folder:
         # They are those of the file that lay there before.
-        results.forget(folder, target)
+        measurements.forget(folder, target)
     return Built(target, report, manifest, why)
 
 

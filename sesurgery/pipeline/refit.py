@@ -14,7 +14,6 @@ from sesurgery.backends.nvidia.backend import NvidiaBackend
 from sesurgery.catalog import Ref
 from sesurgery.diagnostics import fail
 from sesurgery.onnxgraph import io as onnx_io
-from sesurgery.pipeline import results
 from sesurgery.pipeline.engines import asked, command, made_of
 from sesurgery.pipeline.lowered import lowered
 from sesurgery.pipeline.specs import engine_of
@@ -23,7 +22,7 @@ from sesurgery.pipeline.workspace import Workspace
 from sesurgery.serving import ingredients
 from sesurgery.serving.home import require_at_home
 from sesurgery.spec.model import Engine
-from sesurgery.workspace import EngineManifest, describe, manifest_path, relative, run_folder
+from sesurgery.workspace import EngineManifest, describe, manifest_path, measurements, relative, run_folder
 from sesurgery.workspace.manifests import Refitted as RefittedEngine
 from sesurgery.workspace.origin import Origin
 from sesurgery.workspace.targets import claim
@@ -89,7 +88,7 @@ def refit(
             made = _describe(engine, target, manifest, _full(wanted), source, given)
     if (folder := run_folder(target, made)) is not None:
         # They are those of the file that lay there before.
-        results.forget(folder, target)
+        measurements.forget(folder, target)
     return Refitted(target, source, changed, made)
 
 

@@ -1,38 +1,19 @@
-"""Measurements kept beside a run as JSON, so that each verb adds its own and the report shows them all."""
+"""What the report shows, read from the measurement store of a run; nothing here opens a network or an engine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from sesurgery.artifacts import mistake, read_small
-from sesurgery.diagnostics import SesurgeryError, fail
-from sesurgery.reports.model import BatchParity, EngineSection, LatencySection
+from sesurgery.accounting import CONVENTION, Cost
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.pipeline.plan import Planned
+from sesurgery.planner import Plan
+from sesurgery.reports.model import EngineSection, LatencySection, NetworkSection, SiteRow
+from sesurgery.spec import Spec
+from sesurgery.verification.parity import PARITY
 from sesurgery.workspace import EngineManifest, belonging, freshness, require_intact
-
-FOLDER = "reports"
-
-
-@dataclass(frozen=True)
-class Of:
-    """What was measured: digests of the engine, and of the run's weights that it was built from."""
-
-    engine: str
-    weights: str
-
-
-@dataclass(frozen=True)
-class Parity:
-    """An engine beside the trained model, batch size by batch size, and the sizes that could not be compared."""
-
-    # JSON has no NaN and no infinity: an engine that gives them is measured all the same, and they are words here.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
-    of: Of
-    entries: tuple[BatchParity, ...]
-    unverified: tuple[str, ...] = ()
+from sesurgery.workspace.measurements import Kind, Of, OfPlan, read_reason
 
 
 @dataclass(frozen=True)
@@ -43,61 +24,48 @@ class Latency:
     sections: tuple[LatencySection, ...]
 
 
-PARITY: TypeAdapter[Any] = TypeAdapter(Parity)
-LATENCY: TypeAdapter[Any] = TypeAdapter(Latency)
+@dataclass(frozen=True)
+class NetworkCost:
+    """What a plan costs, site by site, as it was counted when it was carried out."""
+
+    of: OfPlan
+    section: NetworkSection
 
 
-def parity_file(run: Path, engine: Path) -> Path:
-    return run / FOLDER / f"{engine.name}.parity.json"
+LATENCY = Kind("latency", Latency, "sesurgery bench")
+NETWORK = Kind("cost", NetworkCost, "sesurgery apply")
+PLAN = "plan"
+"""The subject of the cost of a run's plan."""
 
 
-def latency_file(run: Path, engine: Path) -> Path:
-    return run / FOLDER / f"{engine.name}.latency.json"
+def write_network(run: Path, planned: Planned) -> None:
+    """Keep what a plan costs beside the run that it was carried out for."""
+    section = network_section(planned.spec, planned.plan, planned.sites, planned.before, planned.after)
+    NETWORK.write(run, PLAN, NetworkCost(OfPlan(planned.plan.digest), section))
 
 
-def dump(adapter: TypeAdapter[Any], value: object) -> str:
-    """JSON of a report's dataclasses."""
-    return adapter.dump_json(value, indent=2).decode() + "\n"
-
-
-def read(adapter: TypeAdapter[Any], path: Path) -> Any:
-    """The inverse of `dump`, None where the file is not there; raises SE401 where it is something else."""
-    if not path.is_file():
-        return None
-    try:
-        return adapter.validate_json(read_small(path))
-    except ValidationError as error:
-        text, cause = f"{path.as_posix()} is not what was measured: {mistake(error)}", error
-    except (OSError, ValueError) as other:
-        text, cause = f"{path.as_posix()} cannot be read: {other}", other  # type: ignore[assignment]
-    raise fail("SE401", text, "measure again, with `sesurgery verify` or `sesurgery bench`") from cause
-
-
-def reason_file(run: Path, engine: Path) -> Path:
-    return run / FOLDER / f"{engine.name}.not-verified.txt"
-
-
-def reason(run: Path, engine: Path) -> str | None:
-    """Why an engine was not verified, where that was written down."""
-    path = reason_file(run, engine)
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else None
-
-
-def forget(run: Path, engine: Path) -> None:
-    """Take away what was measured of an engine that is gone."""
-    for path in (parity_file(run, engine), latency_file(run, engine), reason_file(run, engine)):
-        path.unlink(missing_ok=True)
-
-
-def files_of(engine: Path, manifest: EngineManifest) -> tuple[Path, ...]:
-    """An engine's own file, and those that belong to it."""
-    return tuple(belonging(engine, manifest))
+def network_section(spec: Spec, plan: Plan, sites: tuple[Cost, ...], before: Cost, after: Cost) -> NetworkSection:
+    """A network before and after a plan; `sites` are the costs of its blocks, in the plan's order."""
+    rows = tuple(
+        SiteRow(site.key, site.stage, site.channels, site.height, site.width, site.block.name, spent.params, spent.macs)
+        for site, spent in zip(plan.sites, sites, strict=True)
+    )
+    return NetworkSection(
+        model=f"{spec.model.source}:{spec.model.name}",
+        input_shape=spec.input.shape,
+        sites=rows,
+        params_before=before.params,
+        params_after=after.params,
+        macs_before=before.macs,
+        macs_after=after.macs,
+        convention=CONVENTION,
+    )
 
 
 def latency_sections(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> tuple[LatencySection, ...]:
     """How fast an engine was found to be; nothing where that was measured of another one."""
-    found = read(LATENCY, latency_file(run, engine))
-    return found.sections if found and found.of == Of(manifest.sha256, weights) else ()
+    found = LATENCY.read(run, engine.name, Of(manifest.sha256, weights))
+    return () if found is None else found.sections
 
 
 def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> EngineSection:
@@ -107,9 +75,7 @@ def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: s
     """
     details = manifest.details
     stale = _stale(run, engine, manifest, weights)
-    parity = None if stale else read(PARITY, parity_file(run, engine))
-    if parity and parity.of != Of(manifest.sha256, weights):
-        parity = None
+    parity = None if stale else PARITY.read(run, engine.name, Of(manifest.sha256, weights))
     return EngineSection(
         backend=details.backend,
         precision=details.precision,
@@ -117,9 +83,9 @@ def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: s
         build_seconds=details.seconds,
         convolutions=details.convolutions,
         parity=parity.entries if parity else (),
-        not_verified=None if parity else stale or reason(run, engine) or "it was not verified yet",
+        not_verified=None if parity else stale or read_reason(run, engine) or "it was not verified yet",
         unverified=parity.unverified if parity else (),
-        size_bytes=sum(path.stat().st_size for path in files_of(engine, manifest)),
+        size_bytes=sum(path.stat().st_size for path in belonging(engine, manifest)),
         notes=details.notes,
         kept_fp32=details.kept_fp32,
     )

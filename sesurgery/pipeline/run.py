@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import Diagnostic
-from sesurgery.pipeline import results
 from sesurgery.pipeline.apply import Applied, apply
 from sesurgery.pipeline.bench import Benched, bench, can_run
 from sesurgery.pipeline.engines import Built, build_engines
@@ -17,6 +15,7 @@ from sesurgery.pipeline.train import Trained, train
 from sesurgery.pipeline.verify import Verified, verify
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec import Spec
+from sesurgery.workspace.measurements import write_reason
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None)
         if why is not None:
             skipped.append(f"{item.path.name} was built, and cannot run here: {why}")
             talk.say(skipped[-1])
-            write_text(results.reason_file(applied.folder, item.path), f"it cannot run here: {why}\n")
+            write_reason(applied.folder, item.path, f"it cannot run here: {why}")
             continue
         talk.say(f"verifying {item.path.name}")
         verified.append(verify(item.path))

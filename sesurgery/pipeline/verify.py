@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sesurgery.artifacts import write_text
 from sesurgery.backends.base import Runner
 from sesurgery.diagnostics import Diagnostic, fail
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline import results
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.train import data_of
-from sesurgery.reports.model import BatchParity, EngineSection
+from sesurgery.reports.model import EngineSection
 from sesurgery.serving.home import require_at_home
 from sesurgery.spec.model import Parity
 from sesurgery.training.evaluation import BATCH, logits
-from sesurgery.verification.parity import compare, predict
+from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare, predict
 from sesurgery.workspace import EngineManifest, freshness, run_folder
+from sesurgery.workspace.measurements import Of, forget_reason
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def verify(engine: Path, *, foreign: bool = False) -> Verified:
                 left.append(f"batch {batch}: {why}")
                 continue
             entries.append(BatchParity(batch, compare(reference, predict(runner, images, batch), labels, tolerance)))
-    found = results.Parity(results.Of(manifest.sha256, run.manifest.sha256), tuple(entries), tuple(left))
-    write_text(results.parity_file(folder, engine), results.dump(results.PARITY, found))
-    results.reason_file(folder, engine).unlink(missing_ok=True)
+    found = EngineParity(Of(manifest.sha256, run.manifest.sha256), tuple(entries), tuple(left))
+    PARITY.write(folder, engine.name, found)
+    forget_reason(folder, engine)
     return Verified(engine, folder, results.engine_section(folder, engine, manifest, run.manifest.sha256))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sesurgery.reasons import Reason
 from sesurgery.verification.latency import LatencyReport
-from sesurgery.verification.parity import ParityReport
+from sesurgery.verification.parity import BatchParity
 
 MAC_CONVENTION = "MACs of convolutions and linear layers, batch 1"
 
@@ -57,14 +57,6 @@ class TrainingSection:
     data: str
     epochs: tuple[EpochRow, ...]
     top1: float
-
-
-@dataclass(frozen=True)
-class BatchParity:
-    """The engine beside the trained model when run at one batch size."""
-
-    batch: int
-    report: ParityReport
 
 
 @dataclass(frozen=True)

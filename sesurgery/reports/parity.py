@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sesurgery.reports.model import BatchParity, EngineSection
+from sesurgery.reports.model import EngineSection
 from sesurgery.reports.wording import fields, markdown, markdown_table, percent, small, text_table
+from sesurgery.verification.parity import BatchParity
 
 HEADER = (
     "engine",

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from sesurgery.reports.canvas import ACCENT, BAD, HALF, MUTED, Plot, draw, powers_of_ten
-from sesurgery.reports.model import BatchParity
 from sesurgery.reports.wording import percent, plural, small
-from sesurgery.verification.parity import ParityReport
+from sesurgery.verification.parity import BatchParity, ParityReport
 
 SHOWN = 1500
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import ConfigDict
 
 from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import fail
 from sesurgery.spec.model import Tolerance
+from sesurgery.workspace.measurements import Kind, Of
 
 Floats = NDArray[np.float64]
 
@@ -85,6 +87,28 @@ class ParityReport:
     @property
     def passed(self) -> bool:
         return not self.failures
+
+
+@dataclass(frozen=True)
+class BatchParity:
+    """The engine beside the trained model when run at one batch size."""
+
+    batch: int
+    report: ParityReport
+
+
+@dataclass(frozen=True)
+class EngineParity:
+    """An engine beside the trained model, batch size by batch size, and the sizes that could not be compared."""
+
+    # JSON has no NaN and no infinity: an engine that gives them is measured all the same, and they are words here.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
+    of: Of
+    entries: tuple[BatchParity, ...]
+    unverified: tuple[str, ...] = ()
+
+
+PARITY = Kind("parity", EngineParity, "sesurgery verify")
 
 
 def compare(reference: Array, candidate: Array, labels: Array, tolerance: Tolerance) -> ParityReport:

@@ -17,14 +17,13 @@ from sesurgery.artifacts import digest_file
 from sesurgery.diagnostics import SesurgeryError, SpecError
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
-from sesurgery.pipeline import results
-from sesurgery.reports.model import BatchParity
 from sesurgery.serving import interface, predict
 from sesurgery.spec.model import Tolerance
 from sesurgery.spec.source import Source
 from sesurgery.training.preprocessing import Preprocessing
-from sesurgery.verification.parity import compare
+from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare
 from sesurgery.workspace import manifest_path, read_manifest
+from sesurgery.workspace.measurements import Of
 
 HEAD = "version: 1\nmodel: {source: timm, name: resnet18}\ninput: {shape: [3, 64, 64]}\n"
 RULE = "surgery: [{insert: se, at: residual}]\n"
@@ -216,19 +215,20 @@ def test_an_image_of_81_million_pixels_is_not_decoded(tmp_path):
 def test_a_measured_nan_is_read_back(tmp_path):
     logits = np.ones((4, 3), np.float32)
     report = compare(logits, np.full_like(logits, np.nan), np.zeros(4, np.int64), Tolerance(max_abs=0.1))
-    path = tmp_path / "engine.parity.json"
-    path.write_text(results.dump(results.PARITY, (BatchParity(1, report),)))
-    (entry,) = results.read(results.PARITY, path)
+    of = Of("engine's digest", "weights' digest")
+    PARITY.write(tmp_path, "engine", EngineParity(of, (BatchParity(1, report),)))
+    (entry,) = PARITY.read(tmp_path, "engine", of).entries
     assert not entry.report.passed
     assert entry.report.nonfinite_samples == 4
 
 
 @pytest.mark.parametrize("text", ["", "null", "[[]]", '[{"batch": "x"}]', "[" * 100_000, "\udcff"])
 def test_a_measurement_that_was_written_into_is_named(text, tmp_path):
-    path = tmp_path / "engine.parity.json"
+    path = PARITY.file(tmp_path, "engine")
+    path.parent.mkdir()
     path.write_text(text, errors="surrogateescape")
     with pytest.raises(SesurgeryError, match=r"SE401.*engine\.parity\.json"):
-        results.read(results.PARITY, path)
+        PARITY.read(tmp_path, "engine", Of("", ""))
 
 
 @pytest.mark.parametrize(

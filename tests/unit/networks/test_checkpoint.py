@@ -75,12 +75,13 @@ def test_reading_draws_nothing_from_the_callers_generator(run):
 
 
 def test_no_file_of_a_run_can_hold_code(run):
-    found = {path.name for path in run.iterdir()}
+    found = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert found - {".lock"} == {
         "spec.yaml",
         "plan.json",
         "weights.safetensors",
         "weights.safetensors.manifest.json",
+        "reports/plan.cost.json",
     }
     assert not any(zipfile.is_zipfile(path) or path.read_bytes()[:1] == b"\x80" for path in run.iterdir())
 

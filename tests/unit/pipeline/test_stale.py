@@ -8,9 +8,9 @@ import pytest
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.networks import checkpoint
-from sesurgery.pipeline import Workspace, report, results
+from sesurgery.pipeline import Workspace, report
 from sesurgery.spec.model import Parity
+from sesurgery.verification.parity import PARITY
 from sesurgery.workspace import read_manifest
 
 RUN = Path("runs/tiny")
@@ -19,7 +19,7 @@ FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")
 
 def told(engine: Path = FP32):
     """What the report says of an engine, and how many timings it shows."""
-    made = report.assemble(checkpoint.read(RUN, pipeline.catalogs()), Workspace())
+    made = report.assemble(RUN, Workspace())
     (section,) = [section for section in made.engines if section.file == engine.as_posix()]
     return section, len(made.latency)
 
@@ -54,7 +54,7 @@ def test_a_plain_engine_of_other_weights_is_no_rival(here, give_other_weights):
 
 def test_what_was_measured_of_another_engine_of_that_name_is_not_told(here):
     pipeline.verify(FP32)
-    kept = results.parity_file(RUN, FP32)
+    kept = PARITY.file(RUN, FP32.name)
     before = kept.read_bytes()
     engine = FP32.read_bytes()
     pipeline.build_engines(RUN, Workspace(), again=True)

@@ -1,0 +1,112 @@
+"""The measurement store of a run: every measurement as it was measured, one file each in `reports/`.
+
+    reports/SUBJECT.KIND.json          what was measured, and of which files (their digests)
+    reports/ENGINE.not-verified.txt    why an engine was not measured
+
+A measurement is a frozen dataclass with a field `of` that says what it was measured of. Who measures declares the kind
+beside the type; who reads gives the `of` that holds now, so what was measured of other files is never told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from sesurgery.artifacts import mistake, read_small, write_text
+from sesurgery.diagnostics import fail, first_line
+
+FOLDER = "reports"
+REASON = "not-verified.txt"
+
+
+@dataclass(frozen=True)
+class Of:
+    """An engine, and the run's weights that it was built from, by their SHA-256."""
+
+    engine: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class OfPlan:
+    """A plan, by its digest."""
+
+    plan: str
+
+
+class Measured(Protocol):
+    """What a measurement says of itself."""
+
+    @property
+    def of(self) -> object: ...
+
+
+T = TypeVar("T", bound=Measured)
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """One kind of measurement: its name in the file's name, its type, and the command that measures it again."""
+
+    name: str
+    type: type[T]
+    command: str
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[T]:
+        return TypeAdapter(self.type)
+
+    def file(self, run: Path, subject: str) -> Path:
+        """Where it lies; `subject` is the engine's file name, or what else was measured."""
+        return run / FOLDER / f"{subject}.{self.name}.json"
+
+    def write(self, run: Path, subject: str, measured: T) -> None:
+        """Keep a measurement, in place of an earlier one."""
+        write_text(self.file(run, subject), self._adapter.dump_json(measured, indent=2).decode() + "\n")
+
+    def read(self, run: Path, subject: str, of: object) -> T | None:
+        """What was measured `of` these very files; None where nothing was. Raises SE401 for a file of another form."""
+        path = self.file(run, subject)
+        if not path.is_file():
+            return None
+        try:
+            found = self._adapter.validate_json(read_small(path))
+        except ValidationError as error:
+            text = f"{path.as_posix()} is not what was measured: {mistake(error)}"
+            raise fail("SE401", text, f"measure again, with `{self.command}`") from error
+        except (OSError, ValueError) as error:
+            text = f"{path.as_posix()} cannot be read: {first_line(error)}"
+            raise fail("SE401", text, f"measure again, with `{self.command}`") from error
+        return found if found.of == of else None
+
+
+def write_reason(run: Path, engine: Path, why: str) -> None:
+    """Keep why an engine was not measured."""
+    write_text(_reason_file(run, engine), why + "\n")
+
+
+def read_reason(run: Path, engine: Path) -> str | None:
+    """Why an engine was not measured, where that was written down."""
+    path = _reason_file(run, engine)
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else None
+
+
+def forget_reason(run: Path, engine: Path) -> None:
+    """The engine was measured now."""
+    _reason_file(run, engine).unlink(missing_ok=True)
+
+
+def forget(run: Path, engine: Path) -> None:
+    """Take away what was measured of an engine that is gone, whatever kinds there are."""
+    for path in (run / FOLDER).glob("*.json") if (run / FOLDER).is_dir() else ():
+        if path.name.removesuffix(".json").rpartition(".")[0] == engine.name:
+            path.unlink(missing_ok=True)
+    forget_reason(run, engine)
+
+
+def _reason_file(run: Path, engine: Path) -> Path:
+    return run / FOLDER / f"{engine.name}.{REASON}"
