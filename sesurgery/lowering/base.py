@@ -23,7 +23,8 @@ DEFECT = "this is a defect of the pass: leave it out and report it"
 class Edit:
     """One thing a pass changed (`changed`), or looked at and left alone with the reason (not `changed`).
 
-    `kind` is the reason's; left out, it is the pass's name. `nodes` are those that `where` names, where it is not one.
+    `kind` and `figure` are the reason's; a kind that is left out is the pass's name. `nodes` are those that `where`
+    names, where it is not one.
     """
 
     where: str
@@ -31,10 +32,11 @@ class Edit:
     changed: bool
     kind: str = ""
     nodes: tuple[str, ...] = ()
+    figure: str = ""
 
     @property
     def reason(self) -> Reason:
-        return Reason(self.kind, self.where, self.why)
+        return Reason(self.kind, self.where, self.why, self.figure)
 
     def of(self, step: str) -> Edit:
         """The edit as one of the pass of that name."""

@@ -178,7 +178,7 @@ class Precision(Pass):
         if node.op_type in TYPED:
             return Reason("typed", name, "an attribute sets its type")
         if (obstacle := may_be_half(node, self.half, version, flow)) is not None:
-            return Reason("not_in_onnx", name, obstacle)
+            return Reason("not_in_onnx", name, obstacle, node.op_type)
         for value in node.input:
             weight = flow.constant(value) if flow.dtype(value) == FLOAT else None
             if weight is not None and not np.array_equal(np.isfinite(weight), np.isfinite(self.half.of(weight))):

@@ -226,11 +226,12 @@ def _unfit(node: NodeProto, flow: Dataflow, gates: Mapping[str, str]) -> Reason 
         return Reason("transposed", node.name, "a transposed convolution has no int8 kernel in TensorRT-RTX")
     if node.op_type not in OPERATORS:
         text = f"{node.op_type} has few operations: it computes in fp32 between what is quantized"
-        return Reason("few_operations", node.name, text)
+        return Reason("few_operations", node.name, text, node.op_type)
     if flow.dtype(node.input[0]) != TensorProto.FLOAT:
         return Reason("not_float32", node.name, "it does not compute in float32")
     if node.input[1] not in flow.weights:
-        return Reason("computed_factor", node.name, f"the second factor of {node.op_type} is not constant")
+        text = f"the second factor of {node.op_type} is not constant"
+        return Reason("computed_factor", node.name, text, node.op_type)
     return None
 
 

@@ -13,15 +13,15 @@ IN_SHORT = {
     "gate": "in the gate of squeeze",
     "a_gate": "in a gate",
     "squeeze": "the squeeze of a gate",
-    "few_operations": "with few operations",
-    "not_in_onnx": "not in 16 bits by ONNX",
+    "few_operations": "{figure} has few operations",
+    "not_in_onnx": "{figure} not in 16 bits by ONNX",
     "large_weight": "with weights that are too large",
     "large_value": "with values that are too large",
     "unknown_range": "of unknown range",
     "infinite": "infinite on some samples",
-    "computed_factor": "with computed factors",
+    "computed_factor": "{figure} with computed factors",
 }
-"""Kinds whose texts name nodes or numbers, in words that hold for all of one kind."""
+"""Kinds whose texts name nodes or numbers, in words that hold for all of one kind and figure."""
 
 
 def in_gate(node: str, squeeze: str) -> Reason:
@@ -35,9 +35,15 @@ def computed(node: NodeProto, precision: str) -> Edit:
 
 def left(reason: Reason) -> Edit:
     """The edit of a node that was not."""
-    return Edit(reason.where, reason.text, changed=False, kind=reason.kind)
+    return Edit(reason.where, reason.text, changed=False, kind=reason.kind, figure=reason.figure)
 
 
 def summary(kept: Iterable[Reason]) -> str:
     """How many nodes were kept for which kind of reason."""
-    return ", ".join(f"{len(group)} {IN_SHORT.get(group[0].kind, group[0].text)}" for group in by_kind(kept))
+    groups = [(len(group), group[0]) for group in by_kind(kept)]
+    return ", ".join(f"{count} {_short(first)}" for count, first in groups)
+
+
+def _short(reason: Reason) -> str:
+    words = IN_SHORT.get(reason.kind)
+    return reason.text if words is None else words.format(figure=reason.figure)
