@@ -14,7 +14,7 @@ from sesurgery.lowering.fx.graph import aten
 
 POOLS = (aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.avg_pool2d.default)
 MAXIMA = (aten.amax.default, aten.adaptive_max_pool2d.default, aten.max_pool2d.default)
-SUMS = (aten.sum.dim_IntList,)
+SUMS = (aten.sum.dim_IntList, aten.einsum.default)
 SQUEEZES = (aten.mean.dim, *POOLS, *MAXIMA, *SUMS)
 BROADCASTS = (aten.expand.default, aten.repeat.default, aten.upsample_nearest2d.vec)
 
@@ -34,7 +34,7 @@ def gate_branches(module: fx.GraphModule) -> dict[fx.Node, fx.Node]:
                 _collect(value, squeeze_of, found)
         elif tainted and len(tainted) == len(operands):
             squeeze_of[node] = squeeze_of[tainted[0]]
-        elif node.target in SQUEEZES and not one_position(node.all_input_nodes[0]) and one_position(node):
+        elif _is_squeeze(node, data):
             squeeze_of[node] = node
     return {node: found[node] for node in module.graph.nodes if node in found}
 
@@ -48,6 +48,18 @@ def one_position(node: fx.Node) -> bool:
     """Whether a value has no height and width: (N, C), (N, C, 1, 1), or channels in a row, (N, 1, C)."""
     dims = graph.shape_of(node)
     return len(dims) == 2 or (len(dims) == 3 and 1 in dims[1:]) or (len(dims) == 4 and dims[2:] == (1, 1))
+
+
+def _is_squeeze(node: fx.Node, data: set[fx.Node]) -> bool:
+    """Whether the operation makes one value of each channel's whole map; whatever had one position before is no map."""
+    if node.op != "call_function" or not one_position(node) or one_position(source := node.all_input_nodes[0]):
+        return False
+    return node.target in SQUEEZES or _adds_positions(node, data) or _adds_positions(source, data)
+
+
+def _adds_positions(node: fx.Node, data: set[fx.Node]) -> bool:
+    """Whether an operation is a flattened map times a constant: squeeze_hoist_spatial's form of a mean of taps."""
+    return node.target is aten.matmul.default and node.all_input_nodes[-1] not in data
 
 
 def unexpanded(node: fx.Node) -> fx.Node:

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from sesurgery.lowering import algebra
 from sesurgery.lowering.algebra import Array, Kernel, Sizes
 from sesurgery.lowering.fx import graph
-from sesurgery.lowering.fx.gates import MAXIMA, SUMS, gate_branches, unexpanded
+from sesurgery.lowering.fx.gates import MAXIMA, SQUEEZES, SUMS, gate_branches, unexpanded
 from sesurgery.lowering.fx.graph import aten
 
 PROJECTIONS = (aten.conv2d.default, aten.linear.default)
@@ -81,6 +81,8 @@ def commuting(module: fx.GraphModule, mean: fx.Node) -> Commuting | str:
         return "it is a maximum, not a mean"
     if mean.target in SUMS:
         return "it is a sum, not a mean"
+    if mean.target not in SQUEEZES:
+        return "it is every tap of a convolution (hoisted already)"
     source = mean.args[0]
     assert isinstance(source, fx.Node)
     if len(graph.shape_of(source)) != 4:

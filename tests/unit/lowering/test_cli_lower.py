@@ -117,7 +117,7 @@ def test_explain_says_what_the_backend_leaves_out_and_how_many_gates_there_are(n
 
 
 def test_every_pass_has_something_to_say_of_every_gate(net: str) -> None:
-    for name in (name for name in PASSES.names() if name != "constant_gates"):
+    for name in (name for name in PASSES.names() if name not in ("constant_gates", "fold_norms")):
         said = lower(net, "-o", "out.onnx", "--for", "onnxruntime", "--passes", name, "--explain").splitlines()
         assert [line for line in said if line.startswith(f"{name}: ")], name
         assert f"{name}: nothing that it could change" not in said
@@ -147,7 +147,8 @@ def test_a_file_of_tensorflow_in_an_old_opset_is_converted_and_compared(net: str
     """tf2onnx at opset 9; its gate is convolutions of a reshaped mean."""
     given = str(FOUND / "tf2onnx_se.onnx")
     said = lower(given, "-o", "out.onnx", "--for", "tensorrt-rtx", "--explain")
-    assert "converted from opset 9 to 13, the oldest that passes take: largest relative difference 0\n" in said
+    assert "converted from opset 9 to 13, the oldest that passes take" in said
+    assert "nodes that do nothing taken out: " in said and "; largest relative difference 0\n" in said
     assert "3 reshapes between its projections gone" in said
     feeds = _numerics.feeds(onnx.load(given))
     found = _numerics.outputs(onnx.load("out.onnx"), feeds)
