@@ -14,7 +14,6 @@ round, with the 95 % interval of a bootstrap. Batch 1, fp32, two threads, at the
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Callable

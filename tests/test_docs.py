@@ -25,7 +25,7 @@ from sesurgery.lowering import PASSES
 from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize
 from sesurgery.placements import PLACEMENTS
-from sesurgery.spec import model
+from sesurgery.spec import model, train
 from sesurgery.spec.plugins import options_adapter
 from sesurgery.spec.schema import json_schema
 from sesurgery.training.data import DATASETS
@@ -39,7 +39,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("
 
 MODELS = {
     name: value
-    for name, value in vars(model).items()
+    for name, value in {**vars(model), **vars(train)}.items()
     if isinstance(value, type) and issubclass(value, model.Frozen) and value is not model.Frozen
 }
 SCHEMA = json_schema(pipeline.catalogs())

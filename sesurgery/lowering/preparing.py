@@ -53,9 +53,9 @@ def prepared(model: ModelProto, *, verify: bool) -> Prepared:
     if obstacle(simple) is not None:
         return Prepared(simple, tuple(notes))
     folded = run(simple, [FoldNorms()], verify=verify)
-    count = len(folded.edits)
-    if not count:
+    edited = len(folded.edits)
+    if not edited:
         return Prepared(simple, tuple(notes))
-    text = f"norms, biases and factors behind {count} convolutions or linear layers are part of their weights"
+    text = f"norms, biases and factors behind {edited} convolutions or linear layers are part of their weights"
     worst = "".join(f"; largest relative difference {value:.2g}" for value in folded.differences.values())
     return Prepared(folded.model, (*notes, text + worst, *folded.notes))

@@ -26,7 +26,7 @@ _FLOAT_ALWAYS = {"Resize": (1, 2), "Upsample": (1,)}
 """Inputs that are float32 whatever the map's type."""
 
 
-class Conv(OpRun):  # type: ignore[misc]
+class Conv(OpRun):
     """A convolution in any number of dimensions up to three."""
 
     def _run(
@@ -45,13 +45,13 @@ class Conv(OpRun):  # type: ignore[misc]
         strides, dilations = list(strides or [1] * rank), list(dilations or [1] * rank)
         kernel = [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], dilations, strict=True)]
         wide = np.pad(x, [(0, 0), (0, 0), *_borders(x.shape[2:], kernel, strides, pads, auto_pad)])
-        run = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
+        run: Any = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
         tensors = (None if part is None else _tensor(part) for part in (weight, bias))
         made = run(_tensor(wide), *tensors, stride=strides, dilation=dilations, groups=group or 1)
         return (made.numpy(),)
 
 
-class MaxPool(OpRun):  # type: ignore[misc]
+class MaxPool(OpRun):
     """A maximum over windows, without ceil_mode and without indices."""
 
     def _run(
@@ -74,7 +74,7 @@ class MaxPool(OpRun):  # type: ignore[misc]
         return (functional.max_pool2d(wide, list(kernel_shape), strides, 0, dilations).numpy(),)
 
 
-class BatchNormalization(OpRun):  # type: ignore[misc]
+class BatchNormalization(OpRun):
     """A norm by known statistics; the reference takes those of the batch before opset 14."""
 
     def _run(
@@ -96,7 +96,7 @@ class BatchNormalization(OpRun):  # type: ignore[misc]
         return ((x - mean.reshape(shape)) * scale.reshape(shape) + shift.reshape(shape),)
 
 
-class Erf(OpRun):  # type: ignore[misc]
+class Erf(OpRun):
     """The error function."""
 
     def _run(self, x: Array) -> tuple[Array]:
@@ -106,7 +106,7 @@ class Erf(OpRun):  # type: ignore[misc]
 def outputs(model: onnx.ModelProto, samples: Sequence[Feeds]) -> Values:
     """All outputs of a widened graph for several feeds, stacked; raises whatever the reference raises."""
     evaluator = ReferenceEvaluator(model, new_ops=[Conv, MaxPool, BatchNormalization, Erf])
-    found = [
+    found: list[Any] = [
         evaluator.run(
             None,
             {name: value.astype(np.float64) if value.dtype == np.float32 else value for name, value in fed.items()},

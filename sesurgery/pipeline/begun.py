@@ -12,6 +12,7 @@ from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.networks.checkpoint import Run
 from sesurgery.networks.run_files import WEIGHTS
 from sesurgery.training import checkpoint
+from sesurgery.training.recipes.stopping import finished
 from sesurgery.training.record import CHECKPOINT
 from sesurgery.workspace import require_intact
 
@@ -49,12 +50,13 @@ def _require_untrained(run: Run) -> None:
     anew = "--restart begins anew"
     if saved.is_file():
         try:
-            done, of = len(checkpoint.read(saved).history), run.spec.train.epochs
+            history, recipe = checkpoint.read(saved).history, run.spec.train
         except SesurgeryError as error:
             text = f"{folder} holds a training that was stopped, and {error.diagnostics[0].message}"
             raise fail("SE405", text, f"{anew} and takes it away") from error
-        if done < of or not _trained(run):
-            what = f"stopped after {done} of {of} epochs" if done < of else "ended before its weights were written"
+        if not finished(history, recipe) or not _trained(run):
+            done = f"stopped after {len(history)} of {recipe.epochs} epochs"
+            what = "ended before its weights were written" if finished(history, recipe) else done
             hint = f"go on with `sesurgery train {folder} --resume`; {anew} and takes it away"
             raise fail("SE405", f"{folder} holds a training that was {what}", hint)
     if (top1 := run.manifest.details.top1) is not None:

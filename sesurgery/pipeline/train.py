@@ -17,6 +17,7 @@ from sesurgery.serving.interface import Interface
 from sesurgery.spec import Spec
 from sesurgery.training.data.base import Data
 from sesurgery.training.history import Epoch
+from sesurgery.training.recipes.stopping import finished
 from sesurgery.workspace import relative
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> Trained:
     def after_batch(phase: str, done: int, total: int) -> None:
         talk.progress("training" if phase == "train" else "evaluating", done, total)
 
+    # A plan for a part of a network names its blocks within that part.
+    inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
     data = data_of(run.spec)
     write_interface(folder, run.spec, data)
     applied = run.manifest.details.applied if resume else begun.start(run, restart=restart)
@@ -87,8 +90,9 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> Trained:
         resume=resume,
         progress=after_epoch,
         heartbeat=after_batch,
+        blocks=tuple(f"{inside}{site.module}" for site in run.plan.sites),
     )
-    if not result.interrupted or len(result.epochs) == recipe.epochs:
+    if not result.interrupted or finished(result.epochs, recipe):
         origin = run.manifest.spec_file(folder / run_files.WEIGHTS)
         changes = {
             "spec": None if origin is None else relative(origin, folder / run_files.WEIGHTS),

@@ -14,9 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PrivateAttr,
@@ -42,22 +40,14 @@ from sesurgery.spec.bounds import (
 )
 from sesurgery.spec.changes import changed
 from sesurgery.spec.code import Factory
-from sesurgery.spec.plugins import BackendField, BlockField, DatasetField, ExistingField, PassesField, PlacementField
+from sesurgery.spec.frozen import Fraction, Frozen, Positive
+from sesurgery.spec.plugins import BackendField, BlockField, ExistingField, PassesField, PlacementField
 from sesurgery.spec.source import Source
+from sesurgery.spec.train import Train
 
-Positive = Annotated[int, Field(gt=0)]
-LearningRate = Annotated[float, Field(gt=0, le=1e4)]
-Epochs = Annotated[float, Field(ge=0, le=1e6)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Scalar = bool | int | float | str | None
 Kwarg = Scalar | list[Scalar] | dict[str, Scalar]
-
-
-class Frozen(BaseModel):
-    """What every part of a spec has in common: it cannot be changed, and a key it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=True)
 
 
 LOADS = (
@@ -199,36 +189,6 @@ RuleField = Annotated[
     | Annotated[ReplaceRule, Tag("ReplaceRule")],
     Discriminator(_rule_kind),
 ]
-
-
-class Optimizer(Frozen):
-    """The optimiser and its schedule: linear warm-up, then a cosine to zero."""
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    lr: LearningRate = 0.1
-    momentum: Fraction = 0.9
-    weight_decay: Annotated[float, Field(ge=0, le=1e4)] = 5e-4
-    nesterov: bool = True
-    warmup_epochs: Epochs = 1.0
-
-
-class Train(Frozen):
-    """How the network is trained."""
-
-    data: DatasetField = Field(
-        default="digits",
-        validate_default=True,
-        description="the data set: its name, or a mapping with `dataset:` and its options",
-    )
-    epochs: Repeats = 10
-    batch_size: Size = 64
-    optimizer: Optimizer = Field(default_factory=Optimizer)
-    label_smoothing: Fraction = 0.0
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    threads: Threads | None = Field(None, description="CPU threads; default: all")
-    fused: bool = Field(
-        False, description="scaling by a gate, residual sum and ReLU as one operation; a kernel of its own on a GPU"
-    )
 
 
 class Export(Frozen):

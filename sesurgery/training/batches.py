@@ -25,7 +25,7 @@ class InOrder:
         return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        positions = torch.arange(len(self.split)).split(self.batch_size)
+        positions = torch.split(torch.arange(len(self.split)), self.batch_size)
         yield from _read(_Reader(self.split, None), [batch.tolist() for batch in positions], self.workers)
 
 
@@ -63,7 +63,7 @@ class Shuffled:
         # A generator: the order is drawn at the first batch, after the epoch has been set.
         seed = mixed(self.seed, self.epoch)
         order = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(seed))
-        mine = [batch[self.share :: self.shares].tolist() for batch in order.split(self.batch_size)[: len(self)]]
+        mine = [batch[self.share :: self.shares].tolist() for batch in torch.split(order, self.batch_size)[: len(self)]]
         yield from _read(_Reader(self.split, self.augment(seed) if self.augment else None), mine, self.workers)
 
 

@@ -12,11 +12,11 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from sesurgery.diagnostics import fail
-from sesurgery.spec.model import Train
+from sesurgery.spec.train import Train
 from sesurgery.training.history import Epoch
 
 OWN = "sesurgery"
-PREFIX = "model."
+PREFIX, AVERAGED = "model.", "ema.module."
 _HISTORY = TypeAdapter(tuple[Epoch, ...])
 _RECIPE = TypeAdapter(dict[str, Any])
 START_OVER = "begin anew with --restart"
@@ -29,6 +29,13 @@ class Saved:
     history: tuple[Epoch, ...]
     recipe: dict[str, Any]
     weights: dict[str, torch.Tensor]
+    averaged: dict[str, torch.Tensor]
+    """The moving average of the weights; empty where the recipe keeps none."""
+
+    @property
+    def result(self) -> dict[str, torch.Tensor]:
+        """The weights that training ends with, were it to end here."""
+        return self.averaged or self.weights
 
 
 def own_part(history: tuple[Epoch, ...], recipe: Train) -> dict[str, Any]:
@@ -48,7 +55,8 @@ def read(path: Path) -> Saved:
         return Saved(
             history=_HISTORY.validate_python(own["history"]),
             recipe=_RECIPE.validate_python(own["recipe"]),
-            weights={key.removeprefix(PREFIX): value for key, value in weights.items() if key.startswith(PREFIX)},
+            weights=_below(PREFIX, weights),
+            averaged=_below(AVERAGED, weights),
         )
     # torch.load has no error of its own: a damaged file raises whatever its reader trips over.
     except Exception as error:
@@ -69,9 +77,13 @@ def require_fit(saved: Saved, model: nn.Module, recipe: Train, path: Path) -> No
         raise fail("SE502", f"{path} was trained by another recipe: {listed}", f"put it back, or {START_OVER}")
 
 
+def _below(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
 def _decisive(recipe: Train) -> dict[str, Any]:
     # A run may be made longer, and may move to a machine with other cores.
-    return recipe.model_dump(mode="json", exclude={"epochs", "threads"})
+    return recipe.model_dump(mode="json", exclude={"epochs", "threads", "workers"})
 
 
 def _weight_problems(saved: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import fail
-from sesurgery.spec.model import Train
+from sesurgery.spec.train import Train
 from sesurgery.training import checkpoint
 from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import in_mode, logits
@@ -21,6 +22,7 @@ from sesurgery.training.interruption import Interrupted, Interruption
 from sesurgery.training.machine import company, devices, settings
 from sesurgery.training.module import Classifier
 from sesurgery.training.quiet import quiet_lightning
+from sesurgery.training.recipes.stopping import finished
 from sesurgery.training.record import Heartbeat, Progress, Recorder
 from sesurgery.training.saving import Straight
 
@@ -54,9 +56,11 @@ def fit(
     resume: bool = False,
     progress: Progress | None = None,
     heartbeat: Heartbeat | None = None,
+    blocks: Collection[str] = (),
 ) -> FitResult:
     """Train `model` in place by the recipe, or go on from the folder's `last.ckpt`.
 
+    `blocks` are the paths of inserted blocks in the model, for recipes that treat them in their own way.
     `progress` is called after each epoch, `heartbeat` after each batch with ("train" | "evaluate", done, of). After ^C
     or SIGTERM the model holds the weights of the last finished epoch, as the checkpoint does. The same recipe from the
     same weights gives the same weights on one machine.
@@ -70,8 +74,8 @@ def fit(
         saved = checkpoint.read(recorder.checkpoint)
         checkpoint.require_fit(saved, model, recipe, recorder.checkpoint)
         recorder.history = saved.history
-        if len(saved.history) >= recipe.epochs:
-            model.load_state_dict(saved.weights)
+        if finished(saved.history, recipe):
+            model.load_state_dict(saved.result)
             # A run killed between the two files left the table one row short.
             write_text(recorder.metrics, to_csv(saved.history))
             return FitResult(saved.history, None, recorder.checkpoint, recorder.metrics)
@@ -94,17 +98,23 @@ def fit(
             enable_progress_bar=False,
             num_sanity_val_steps=0,
             plugins=[Straight()],
-            **devices(recipe.batch_size),
+            accumulate_grad_batches=recipe.accumulate,
+            gradient_clip_val=recipe.clip_grad,
+            **devices(recipe.batch_size, standing_still=recipe.freeze is not None),
         )
         if not resume:
             # An earlier run's: nothing may take it for this one's.
             recorder.checkpoint.unlink(missing_ok=True)
+        trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        classifier = Classifier(model, recipe, data, blocks)
         try:
             trainer.fit(
-                Classifier(model, recipe, data),
+                classifier,
                 ckpt_path=recorder.checkpoint if resume else None,
                 weights_only=True,
             )
+            if classifier.ema is not None:
+                model.load_state_dict(classifier.result.state_dict())
         except (Interrupted, SystemExit) as stop:
             # Lightning turns a KeyboardInterrupt, the second ^C, into SystemExit, and a SIGTERM that it took itself
             # into another with the code of a success; other exits are not ours to keep.
@@ -114,9 +124,11 @@ def fit(
                 raise
             interruption.stop(signal.SIGINT)
             if recorder.checkpoint.is_file():
-                model.load_state_dict(checkpoint.read(recorder.checkpoint).weights)
+                model.load_state_dict(checkpoint.read(recorder.checkpoint).result)
         finally:
             recorder.close()
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name in trains)
     return FitResult(recorder.history, interruption.signal, recorder.checkpoint, recorder.metrics)
 
 

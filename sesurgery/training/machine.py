@@ -49,8 +49,10 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def devices(batch_size: int) -> dict[str, object]:
+def devices(batch_size: int, *, standing_still: bool = False) -> dict[str, object]:
     """Trainer's options for this process: one device, or what torchrun has set up around it.
+
+    `standing_still` says that some weights get no gradient in some epochs, which several processes must expect.
 
     Raises SE502 where a batch has fewer samples than there are processes.
     """
@@ -60,4 +62,5 @@ def devices(batch_size: int) -> dict[str, object]:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     if batch_size < world:
         raise fail("SE502", f"a batch of {batch_size} cannot be shared by {world} processes", "raise `batch_size`")
-    return {"accelerator": "auto", "devices": local, "num_nodes": world // local, "strategy": "ddp"}
+    strategy = "ddp_find_unused_parameters_true" if standing_still else "ddp"
+    return {"accelerator": "auto", "devices": local, "num_nodes": world // local, "strategy": strategy}

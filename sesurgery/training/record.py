@@ -14,11 +14,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sesurgery.artifacts import write_text, writing
 from sesurgery.diagnostics import fail
-from sesurgery.spec.model import Train
+from sesurgery.spec.train import Train
 from sesurgery.training.batches import Batch
 from sesurgery.training.checkpoint import OWN, own_part
 from sesurgery.training.history import Epoch, to_csv
 from sesurgery.training.module import Classifier
+from sesurgery.training.recipes.stopping import finished
 
 Progress = Callable[[Epoch], None]
 Heartbeat = Callable[[str, int, int], None]
@@ -89,6 +90,8 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         self._require_finite(epoch)
         self.history = (*self.history, epoch)
         self._save(trainer)
+        # The same in every process: the metrics were exchanged.
+        trainer.should_stop = trainer.should_stop or finished(self.history, self.recipe)
         if not trainer.is_global_zero:
             return
         write_text(self.metrics, to_csv(self.history))

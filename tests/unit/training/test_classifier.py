@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from sesurgery.spec.model import Optimizer
-from sesurgery.training.module import make_optimizer, warmup_cosine
+from sesurgery.spec.train import Optimizer
+from sesurgery.training.recipes.optimizer import make_optimizer
+from sesurgery.training.recipes.schedule import warmup_cosine
 
 
 def test_the_rate_climbs_in_a_line_then_falls_in_a_cosine_to_zero() -> None:

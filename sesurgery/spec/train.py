@@ -1,0 +1,128 @@
+"""The section `train:` of a spec: data, optimiser, schedule, and what else a recipe may have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from sesurgery.diagnostics import suggest
+from sesurgery.spec.bounds import Repeats, Size, Threads
+from sesurgery.spec.frozen import Fraction, Frozen, Positive
+from sesurgery.spec.plugins import DatasetField
+
+OPTIMIZERS = (
+    "adabelief", "adadelta", "adafactor", "adafactorbv", "adagrad", "adam", "adamax", "adamp", "adamw", "adan", "adanw",
+    "adopt", "adoptw", "cadamw", "clion", "lamb", "laprop", "larc", "lars", "lion", "madgrad", "madgradw", "mars",
+    "momentum", "nadam", "nadamw", "novograd", "radam", "rmsprop", "rmsproptf", "sgd", "sgdp", "sgdw",
+)  # fmt: skip
+"""Of timm, by its names; those that need a second gradient or another package are left out."""
+NonNegative = Annotated[float, Field(ge=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _known(name: str) -> str:
+    if name not in OPTIMIZERS:
+        raise PydanticCustomError("plugin_unknown", f"unknown optimiser {name!r}", {"hint": suggest(name, OPTIMIZERS)})
+    return name
+
+
+class Optimizer(Frozen):
+    """The optimiser, and the warm-up of its learning rate."""
+
+    name: Annotated[str, AfterValidator(_known)] = Field(
+        "sgd", description="sgd, adamw, lamb, lion, rmsproptf ...: an optimiser of timm"
+    )
+    lr: Annotated[float, Field(gt=0, le=1e4)] = 0.1
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0, le=1e4)] = 5e-4
+    decay_blocks: bool = Field(True, description="whether the weights of inserted blocks decay, too")
+    nesterov: bool = True
+    betas: tuple[BelowOne, BelowOne] | None = None
+    eps: Annotated[float, Field(gt=0)] | None = None
+    warmup_epochs: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+
+
+class Schedule(Frozen):
+    """How the learning rate goes on after the warm-up, by timm's schedulers; left out, it is a cosine to zero."""
+
+    name: Literal["cosine", "tanh", "step", "multistep", "poly"] = "cosine"
+    min_lr: NonNegative = 0.0
+    warmup_lr: NonNegative = Field(1e-5, description="the rate that the warm-up starts from")
+    decay_epochs: Annotated[float, Field(gt=0)] = Field(30.0, description="of step: epochs between two drops")
+    milestones: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        (30, 60, 90), description="of multistep: the epochs after which it drops"
+    )
+    decay_rate: Annotated[float, Field(gt=0)] = Field(
+        0.1, description="of step and multistep: the factor of a drop; of poly: the power"
+    )
+
+
+class Augment(Frozen):
+    """Random changes of the training images, drawn from the seed, the epoch and the image's position alone."""
+
+    flip: bool = Field(False, description="mirrored left to right, every second one")
+    shift: Annotated[int, Field(ge=0)] = Field(0, description="moved by up to so many pixels, with black behind")
+    resized_crop: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None, description="a random part, of this smallest and largest share of the area, brought to the network's size"
+    )
+    randaugment: Annotated[int, Field(ge=0)] = Field(0, description="operations of RandAugment an image")
+    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="of RandAugment's operations, of 31 steps")
+    erasing: Fraction = Field(0.0, description="share of images in which a random rectangle is erased")
+    mixup: NonNegative = Field(0.0, description="alpha of mixup: two images laid over each other, and their labels")
+    cutmix: NonNegative = Field(
+        0.0, description="alpha of CutMix: a rectangle of another image, and its share of label"
+    )
+
+
+class Ema(Frozen):
+    """A moving average of the weights, which is what is evaluated, and what the run ends with."""
+
+    decay: BelowOne = 0.9998
+    warmup: bool = Field(True, description="the decay grows with the steps, so that short trainings have an average")
+
+
+class Freeze(Frozen):
+    """Only some of the weights are trained at first; the others stand still, the statistics of their norms as well."""
+
+    trained: Annotated[tuple[Literal["blocks", "head"], ...], Field(min_length=1)] = Field(
+        ("blocks",), description="what is trained from the start: inserted blocks, the classifier, or both"
+    )
+    epochs: Positive | None = Field(None, description="epochs until the others are trained, too; left out: never")
+    lr_after: Fraction = Field(0.1, description="their learning rate from then on, as a share of `optimizer: lr`")
+
+
+class Stop(Frozen):
+    """Training ends early when held-out top-1 has not risen for a while."""
+
+    patience: Positive = Field(5, description="epochs without a rise")
+    min_rise: Fraction = Field(0.0, description="a rise of at most this share does not count")
+
+
+class Train(Frozen):
+    """How the network is trained."""
+
+    data: DatasetField = Field(
+        default="digits",
+        validate_default=True,
+        description="the data set: its name, or a mapping with `dataset:` and its options",
+    )
+    epochs: Repeats = 10
+    batch_size: Size = 64
+    accumulate: Size = Field(1, description="batches whose gradients make one step")
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    schedule: Schedule | None = None
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    label_smoothing: Fraction = 0.0
+    clip_grad: Annotated[float, Field(gt=0)] | None = Field(None, description="largest norm of a step's gradient")
+    augment: Augment | None = None
+    ema: Ema | None = None
+    freeze: Freeze | None = None
+    stop: Stop | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    threads: Threads | None = Field(None, description="CPU threads; default: all")
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="processes that read images")
+    fused: bool = Field(
+        False, description="scaling by a gate, residual sum and ReLU as one operation; a kernel of its own on a GPU"
+    )

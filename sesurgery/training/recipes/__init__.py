@@ -1,0 +1,1 @@
+"""The parts of a recipe: optimiser, schedule, loss, augmentation, freezing, stopping."""

@@ -1,0 +1,58 @@
+"""Which weights stand still, and since when not any more: blocks first, a linear probe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sesurgery.diagnostics import fail
+from sesurgery.spec.train import Freeze
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The names of the parameters that stand still until `wanted.epochs` are done, and the modules they belong to."""
+
+    wanted: Freeze
+    parameters: frozenset[str]
+
+    def set(self, model: nn.Module, epoch: int) -> None:
+        """Freeze or thaw before an epoch, counted from 0. The modes of norms go back to training with a thaw."""
+        frozen = self.wanted.epochs is None or epoch < self.wanted.epochs
+        for name, parameter in model.named_parameters():
+            if name in self.parameters:
+                parameter.requires_grad_(not frozen)
+        for name, module in model.named_modules():
+            # A norm is told by its weight; one without weights has its statistics frozen as well.
+            own = [f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False)]
+            if isinstance(module, _BatchNorm) and (own[:1] == [] or own[0] in self.parameters):
+                module.train(not frozen)
+
+
+def frozen_of(model: nn.Module, wanted: Freeze, blocks: Iterable[str], classes: int) -> Frozen:
+    """What stands still in a model whose inserted blocks have these paths. Raises SE502 where nothing would be trained.
+
+    The head is the last module outside of blocks whose weights give one output a class.
+    """
+    moving: list[str] = []
+    if "blocks" in wanted.trained:
+        moving += blocks
+    if "head" in wanted.trained:
+        inserted = tuple(f"{path}." for path in blocks)
+        heads = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d)
+            and len(module.weight) == classes
+            and not f"{name}.".startswith(inserted)
+        ]
+        moving += heads[-1:]
+    prefixes = tuple(f"{path}." for path in moving)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not any(name.startswith(prefixes) for name in names):
+        text = f"with `freeze: trained: [{', '.join(wanted.trained)}]` nothing is trained: the network has none of them"
+        raise fail("SE502", text, "name another part under `trained:`, or take `freeze:` out")
+    return Frozen(wanted, frozenset(name for name in names if not name.startswith(prefixes)))
