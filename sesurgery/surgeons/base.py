@@ -21,11 +21,15 @@ Weights = Mapping[str, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class Leaf:
-    """A part of a network that is taken as a whole, and why; `kind` is the reason's, where it is in our own words."""
+    """A part of a network that is taken as a whole, and why; `kind` is the reason's, where it is in our own words.
+
+    `hidden` is how many convolutions lie out of sight in it.
+    """
 
     path: str
     why: str
     kind: str = ""
+    hidden: int = 0
 
     @property
     def reason(self) -> Reason:

@@ -1,26 +1,28 @@
-"""A changed network: a graph module that is copied and pickled as it stands.
+"""A changed module: the user's own object, whose forward is a graph with blocks in it, copied and pickled as it stands.
 
-torch.fx pickles the code of a graph and traces it again when it is read, and that second drawing is another network:
-`self.training` would be read once and dropout frozen, what the first tracing decided would be asked anew, and
-`out += x` may become `out + x` or the reverse (pytorch#198077). Here the nodes themselves are written down.
+Only the modules that hold a block between two of their operations are changed. Class, attributes, hooks, tables and the
+order of keys are the module's own, for it is the same object: its class becomes one derived from it, with another
+forward. Copying writes the graph's nodes down; drawn anew from its code, it would be another network: `self.training`
+would be read once and dropout frozen, and what the first tracing decided would be asked again (pytorch#198077).
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
-from collections.abc import Iterable
+import itertools
+import linecache
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx.node import map_aggregate, map_arg
 
-# What torch.fx makes of the graph by itself.
-_DERIVED = ("_graph", "_code", "_lineno_map", "_prologue_start", "_tracer_cls", "_tracer_extras")
+_count = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -51,33 +53,181 @@ class _Line:
     meta: dict[str, Any]
 
 
-class Changed(fx.GraphModule):
-    """The graph module that surgery gives back."""
+class Dressed:
+    """An object of the user's class and of one derived from it; copied and pickled by way of the user's own."""
+
+    original: type[nn.Module]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Empty at first, so that whatever refers back to the network finds it."""
-        state = {name: value for name, value in self.__dict__.items() if name not in _DERIVED}
-        return _empty, (type(self).__name__,), {**state, "_lines": _written(self.graph)}
+        """The original class first, so that whatever refers back to the network finds an object."""
+        state = {name: value for name, value in self.__dict__.items() if name != "graphs"}
+        graphs = [_written(graph) for graph in self.__dict__.get("graphs", ())]
+        return _undressed, (self.original,), {"own": state, "graphs": graphs}
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
         """The same in every protocol."""
         return self.__reduce__()
 
+
+class Changed(Dressed):
+    """A module whose forward is a graph: one of `graphs`, or one a mode (eval, train)."""
+
+    graphs: tuple[fx.Graph, ...]
+
+    @property
+    def code(self) -> str:
+        """The source of what runs, both modes' where they differ."""
+        return "\n".join(graph.python_code("self").src for graph in self.graphs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set it, or say that nothing would come of it: the graph holds the value that was read."""
+        fixed = self.__dict__.get("read_while_tracing", {})
+        if name in fixed and value != fixed[name]:
+            raise AttributeError(
+                f"{type(self).__name__}.{name} was {fixed[name]!r} when blocks were put into this forward, and is "
+                f"part of it now: set {name!r} on the original network, and insert the blocks again"
+            )
+        super().__setattr__(name, value)
+
+
+class Holding(Dressed):
+    """A container with a block in it: it counts, indexes and walks through its own parts alone."""
+
+    @contextlib.contextmanager
+    def _apart(self) -> Iterator[None]:
+        whole, blocks = self.__dict__["_modules"], self.__dict__["blocks"]
+        self.__dict__["_modules"] = {name: part for name, part in whole.items() if name not in blocks}
+        try:
+            yield
+        finally:
+            self.__dict__["_modules"] = whole
+
+    def __len__(self) -> int:
+        with self._apart():
+            return int(super().__len__())  # type: ignore[misc]
+
+    def __iter__(self) -> Iterator[Any]:
+        with self._apart():
+            return iter([*super().__iter__()])  # type: ignore[misc]
+
+    def __getitem__(self, index: Any) -> Any:
+        with self._apart():
+            return super().__getitem__(index)  # type: ignore[misc]
+
+
+class _Undressed(nn.Module):
+    """A changed module before its state is there."""
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        lines = state.pop("_lines")
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.graph = _read(lines)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Changed:
-        make, arguments, state = self.__reduce__()
-        made: Changed = make(*arguments)
-        memo[id(self)] = made
-        made.__setstate__(copy.deepcopy(state, memo))
-        return made
+        self.__class__ = self.__dict__.pop("becomes")
+        nn.Module.__setstate__(self, state["own"])
+        if state["graphs"]:
+            self.__dict__["graphs"] = tuple(map(_read, state["graphs"]))
+        _dress(self)
 
 
-def _empty(name: str) -> Changed:
-    return Changed(nn.Module(), fx.Graph(), class_name=name)
+def _undressed(kind: type[nn.Module]) -> nn.Module:
+    made = _Undressed.__new__(_Undressed)
+    made.__dict__["becomes"] = kind
+    return made
+
+
+def change(module: nn.Module, graphs: Iterable[fx.Graph]) -> None:
+    """Let these graphs be the module's forward, from now on."""
+    module.__dict__.pop("forward", None)
+    module.__dict__["graphs"] = tuple(graphs)
+    _dress(module)
+
+
+def hold(module: nn.Module, block: str) -> None:
+    """Let a container's own walks pass over the block of that name, which is in it and none of its parts."""
+    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        module.__dict__["blocks"] = (*module.__dict__.get("blocks", ()), block)
+        _dress(module)
+
+
+def _dress(module: nn.Module) -> None:
+    """Give the module the class that its graphs and blocks need, derived from its own."""
+    original: type = getattr(type(module), "original") if isinstance(module, Dressed) else type(module)  # noqa: B009
+    own: dict[str, Any] = {
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+        "original": original,
+    }
+    bases: tuple[type, ...] = (original,)
+    if "blocks" in module.__dict__:
+        bases = (Holding, *bases)
+    if graphs := module.__dict__.get("graphs"):
+        bases = (Changed, *bases)
+        own["forward"] = _forward(graphs, original)
+    module.__class__ = type(original.__name__, bases, own)
+
+
+def _forward(graphs: tuple[fx.Graph, ...], original: type) -> Callable[..., Any]:
+    runs = [compiled(graph, original.__name__) for graph in graphs]
+    if len(runs) == 1:
+        return runs[0]
+    evaluating, training = runs
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return (training if self.training else evaluating)(self, *args, **kwargs)
+
+    return forward
+
+
+def compiled(graph: fx.Graph, name: str) -> Callable[..., Any]:
+    """The graph as a function, whose lines tracebacks can show."""
+    code = graph.python_code("self")
+    file = f"<forward of {name} with blocks {next(_count)}>"
+    linecache.cache[file] = (len(code.src), None, code.src.splitlines(keepends=True), file)
+    space = dict(code.globals)
+    exec(compile(code.src, file, "exec"), space)
+    run: Callable[..., Any] = space["forward"]
+    if any(node.target is torch._C._set_grad_enabled for node in graph.nodes):
+        return _mode_kept(run)
+    return run
+
+
+def _mode_kept(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, after which gradients are on or off as before even where it raises."""
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        before = torch.is_grad_enabled()
+        try:
+            return run(self, *args, **kwargs)
+        except BaseException:
+            torch._C._set_grad_enabled(before)
+            raise
+
+    return forward
+
+
+def replayed(
+    module: nn.Module, graph: fx.Graph, scoped: Callable[[dict[str, Any], Callable[[], Any]], Any]
+) -> Callable[..., Any]:
+    """The graph run operation by operation, each within `scoped` with the scopes that it has by itself."""
+
+    class Replay(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            run = super().run_node
+            inner = n.meta.get("nn_module_stack") or {}
+            return scoped(inner if n.op in ("call_function", "call_method") else {}, lambda: run(n))
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        values = [*args]
+        for node in [node for node in graph.nodes if node.op == "placeholder"][len(args) :]:
+            name = str(node.target)
+            values.append(kwargs[name] if name in kwargs else () if name[:2] == "*a" else _default(node))
+        return Replay(module, graph=graph, garbage_collect_values=False).run(*values, enable_io_processing=False)
+
+    return forward
+
+
+def _default(node: fx.Node) -> Any:
+    if not node.args:
+        raise TypeError(f"the argument {node.target!r} is missing")
+    return node.args[0]
 
 
 def _written(graph: fx.Graph) -> list[_Line]:

@@ -15,9 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from sesurgery.diagnostics import Diagnostic, SesurgeryError
+from sesurgery.surgeons.inputs import Given, mapped, tensors
 
 _DRAWS = 32
 _SIDES = (16, 64)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What the network is called with once, and where further random values come from."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    generator: torch.Generator
 
 
 @dataclass
@@ -32,20 +42,20 @@ class _Seen:
     """Whether a parameter received a gradient in this very pass."""
 
 
-def prove(network: nn.Module, blocks: Mapping[str, str], shape: tuple[int, int, int]) -> None:
+def prove(network: nn.Module, blocks: Mapping[str, str], given: Given) -> None:
     """Raise SE404 (or SE305 for a changed shape) naming each site whose block does not run; changes nothing.
 
-    `blocks` maps site keys to module paths, `shape` is the input's (channels, height, width).
+    `blocks` maps site keys to module paths, `given` is what the network is called with.
     """
     if not blocks:
         return
     generator = torch.Generator().manual_seed(0)
     with _awake(network, generator):
-        for size in _sizes(shape):
+        for side in (*_SIDES, 0):
             try:
-                mistakes = _mistakes(network, blocks, size, generator)
+                mistakes = _mistakes(network, blocks, _sample(given, side, generator))
             except Exception:
-                if size == shape:
+                if side == 0:
                     raise
                 continue
             if not mistakes:
@@ -53,41 +63,44 @@ def prove(network: nn.Module, blocks: Mapping[str, str], shape: tuple[int, int, 
     raise SesurgeryError(mistakes)
 
 
-def _sizes(shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
-    """Small images first, the real one last.
+def _sample(given: Given, side: int, generator: torch.Generator) -> _Sample:
+    """One random sample of what the network is called with, small at first, of the real size where `side` is 0.
 
     Who reads whom does not depend on the resolution, and a small image costs a tenth. What fails on one may be the
     fault of its size (a norm over a map of one pixel), so only the real size can convict.
     """
-    smaller = [(shape[0], min(shape[1], side), min(shape[2], side)) for side in _SIDES]
-    return list(dict.fromkeys([*smaller, shape]))
+
+    def draw(tensor: Tensor) -> Tensor:
+        shape = [1, *tensor.shape[1:]] if tensor.dim() else []
+        if side and len(shape) > 3:
+            shape[2:] = [min(side, size) for size in shape[2:]]
+        if not tensor.is_floating_point():
+            return torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
+        # A gradient on the input reaches through a network whose own parameters are all frozen.
+        return torch.randn(shape, generator=generator).to(tensor).requires_grad_().clone()
+
+    return _Sample(mapped(given.args, draw), mapped(dict(given.kwargs or {}), draw), generator)
 
 
-def _mistakes(
-    network: nn.Module, blocks: Mapping[str, str], shape: tuple[int, int, int], generator: torch.Generator
-) -> list[Diagnostic]:
+def _mistakes(network: nn.Module, blocks: Mapping[str, str], sample: _Sample) -> list[Diagnostic]:
     """What there is to say against the blocks after one pass forward and back."""
     found = []
-    for key, item in _run(network, blocks, shape, generator).items():
-        code, problem = _judge(item, network.get_submodule(blocks[key]), generator)
+    for key, item in _run(network, blocks, sample).items():
+        code, problem = _judge(item, network.get_submodule(blocks[key]), sample.generator)
         if problem:
             found.append(Diagnostic(code, f"{key}: {problem}", hint=_HINTS[code], site=key))
     return found
 
 
-def _run(
-    network: nn.Module, blocks: Mapping[str, str], shape: tuple[int, int, int], generator: torch.Generator
-) -> dict[str, _Seen]:
+def _run(network: nn.Module, blocks: Mapping[str, str], sample: _Sample) -> dict[str, _Seen]:
     """What the hooks saw in one forward pass, and the gradients at each block's output and of its parameters."""
     seen = {key: _Seen() for key in blocks}
     hooks = [network.get_submodule(path).register_forward_hook(_watch(seen[key])) for key, path in blocks.items()]
-    like = next((part for part in network.parameters() if part.is_floating_point()), torch.empty(0))
-    # A gradient on the input reaches through a network whose own parameters are all frozen.
-    image = torch.randn(1, *shape, generator=generator).to(like).requires_grad_().clone()
     try:
         with torch.enable_grad():
-            outputs = _tensors(network(image))
-            loss = sum((out * torch.randn(out.shape, generator=generator).to(out)).sum() for out in outputs)
+            outputs = [*tensors(network(*sample.args, **sample.kwargs))]
+            scales = [torch.randn(out.shape, generator=sample.generator).to(out) for out in outputs]
+            loss = sum((out * scale).sum() for out, scale in zip(outputs, scales, strict=True) if _can_learn(out))
             if isinstance(loss, Tensor):
                 _differentiate(loss, seen, {key: _learnable(network.get_submodule(blocks[key])) for key in blocks})
     except Exception:
@@ -98,6 +111,10 @@ def _run(
         for hook in hooks:
             hook.remove()
     return seen
+
+
+def _can_learn(output: Tensor) -> bool:
+    return output.is_floating_point() and output.requires_grad
 
 
 def _differentiate(loss: Tensor, seen: Mapping[str, _Seen], parameters: Mapping[str, list[nn.Parameter]]) -> None:
@@ -201,13 +218,3 @@ def _watch(item: _Seen) -> Any:
             item.output = output
 
     return hook
-
-
-def _tensors(output: object) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, Mapping):
-        return [tensor for value in output.values() for tensor in _tensors(value)]
-    if isinstance(output, tuple | list):
-        return [tensor for value in output for tensor in _tensors(value)]
-    return []

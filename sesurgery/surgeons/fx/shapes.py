@@ -17,8 +17,7 @@ from sesurgery.graph import ConvFacts, Op, Shape
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.copying import duplicate
 from sesurgery.surgeons.fx.tracing import Trace
-
-_BATCH = 2
+from sesurgery.surgeons.inputs import Given, image_inputs, mapped, tensors
 
 
 def map_shapes(traced: Trace, shape: Shape) -> dict[str, Shape]:
@@ -26,26 +25,41 @@ def map_shapes(traced: Trace, shape: Shape) -> dict[str, Shape]:
 
     Raises SE304 where it does not take an image of `shape`.
     """
+    return shapes_in_call(traced, image_inputs(traced.root, shape).two)
+
+
+def shapes_in_call(traced: Trace, given: Given) -> dict[str, Shape]:
+    """The same for any call; raises SE304 where it cannot be made."""
     try:
         try:
             with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-                return _run(_Shapes(traced.root, traced.graph, fake), shape)
+                return _run(_Shapes(traced.root, traced.graph, fake), given)
         except NEEDS_VALUES:
             # A leaf that looks at its data has nothing to look at in a fake tensor.
-            return _run(_Shapes(duplicate(traced.root), traced.graph, None), shape)
+            return _run(_Shapes(duplicate(traced.root), traced.graph, None), given)
     except Exception as error:
-        size = "x".join(map(str, shape))
+        sizes = [tuple(tensor.shape[1:]) for tensor in tensors(given.args)]
+        size = "x".join(map(str, sizes[0])) if sizes else "no tensor"
         raise fail(
             "SE304", f"the network does not take an input of {size}: {first_line(error)}", "change 'input: shape'"
         ) from error
 
 
-def _run(shapes: _Shapes, shape: Shape) -> dict[str, Shape]:
-    like = next((part for part in shapes.module.parameters() if part.is_floating_point()), torch.empty(0))
+def _run(shapes: _Shapes, given: Given) -> dict[str, Shape]:
+    bound = given.bound(shapes.module.forward)
+    values = []
+    for node in shapes.graph.nodes:
+        if node.op == "placeholder":
+            name = str(node.target).lstrip("*")
+            values.append(mapped(bound[name], _zeros) if name in bound else node.args[0] if node.args else None)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shapes.run(torch.zeros(_BATCH, *shape, device=like.device, dtype=like.dtype))
+        shapes.run(*values)
     return shapes.found
+
+
+def _zeros(tensor: Tensor) -> Tensor:
+    return torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
 
 class _Shapes(fx.Interpreter):

@@ -1,48 +1,87 @@
-"""The surgeon for PyTorch: torch.fx draws the network and reroutes values; every original name and value survives."""
+"""The surgeon for PyTorch: torch.fx draws the network and reroutes values; every original name and value survives.
+
+The plan is made on the drawing of the whole network. It is carried out in the smallest modules whose forwards contain
+the places: each of them runs a graph instead of its code, everything around them stays the user's own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import fx, nn
 from torch.fx.node import map_arg
 
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
-from sesurgery.graph import GraphView, NodeFacts, Shape
-from sesurgery.planner import Plan, Removal
+from sesurgery.graph import GraphView, Shape
+from sesurgery.planner import Plan, Removal, Site
+from sesurgery.surgeons import places
 from sesurgery.surgeons.base import Sight, Surgeon, Weights
-from sesurgery.surgeons.fx import containers
-from sesurgery.surgeons.fx import ops as fx_ops
-from sesurgery.surgeons.fx.changed import Changed
+from sesurgery.surgeons.comparing import Twin, compare
+from sesurgery.surgeons.drawing import Drawing, Frame, draw, scope_of
+from sesurgery.surgeons.fx.changed import change, compiled, hold
 from sesurgery.surgeons.fx.copying import buffers_kept, duplicate, twin
-from sesurgery.surgeons.fx.modes import TwoFaced, counterparts
 from sesurgery.surgeons.fx.proof import prove
-from sesurgery.surgeons.fx.shapes import map_shapes
-from sesurgery.surgeons.fx.tracing import Trace, trace
+from sesurgery.surgeons.fx.tracing import Trace, Way, forget, trace_call
 from sesurgery.surgeons.grafting import graft
+from sesurgery.surgeons.inputs import Given, Inputs, image_inputs
+from sesurgery.surgeons.owners import Calls, Owner, find
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A copy of a network, the part of it that is operated on, and that part's graph in either form."""
+    """A copy of a network, the part of it that is operated on, what that is called with, and its drawing."""
 
     whole: nn.Module
     part: nn.Module
-    traced: Trace
-    view: GraphView
+    inputs: Inputs
+    drawing: Drawing
+
+    @property
+    def view(self) -> GraphView:
+        return self.drawing.view
+
+
+@dataclass(frozen=True)
+class _Face:
+    """One graph of an owner, with the nodes that the plan's names stand for."""
+
+    graph: fx.Graph
+    nodes: dict[str, fx.Node]
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """An owner, the module that it is, and its graphs: one, or one a mode (eval, train)."""
+
+    owner: Owner
+    frame: Frame
+    path: str
+    module: nn.Module
+    faces: tuple[_Face, ...]
+
+    @property
+    def sites(self) -> tuple[tuple[Site, bool], ...]:
+        """The sites, and whether every reading of the value is rerouted."""
+        return tuple((item.what, item.whole) for item in self.owner.items if isinstance(item.what, Site))
+
+    @property
+    def removals(self) -> tuple[Removal, ...]:
+        return tuple(item.what for item in self.owner.items if isinstance(item.what, Removal))
 
 
 class FxSurgeon(Surgeon[nn.Module, _Opened]):
     """View and apply for `torch.nn.Module`s that take one image tensor of `shape` (channels, height, width).
 
     With `submodule` only that part of the model is looked at and changed, and `shape` is the part's input: a detector's
-    backbone, whose whole takes and gives more than one tensor.
+    backbone, whose whole takes and gives more than one tensor. With `inputs` the model is called with these, in
+    whatever number and form, and `shape` is not used.
     """
 
-    def __init__(self, shape: Shape, submodule: str = "") -> None:
+    def __init__(self, shape: Shape, submodule: str = "", inputs: Inputs | None = None) -> None:
         self.shape = shape
         self.submodule = submodule
+        self.inputs = inputs
 
     def part(self, model: nn.Module) -> nn.Module:
         """What of the model this surgeon operates on; raises SE306 where there is no such part."""
@@ -53,75 +92,92 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
             text = f"the model has no submodule {self.submodule!r}"
             raise fail("SE306", text, suggest(self.submodule, known)) from None
 
+    def _inputs(self, part: nn.Module) -> Inputs:
+        return self.inputs or image_inputs(part, self.shape)
+
     def look(self, model: nn.Module) -> Sight:
-        traced = trace(twin(self.part(model)), self.shape)
-        return Sight(_view(traced, self.shape), traced.leaves)
+        part = self.part(model)
+        inputs = self._inputs(part)
+        drawing = draw(twin(part), inputs)
+        return Sight(drawing.view, drawing.leaves)
 
     def _open(self, model: nn.Module) -> _Opened:
         whole = duplicate(model)
         part = self.part(whole)
+        inputs = self._inputs(part)
         # A buffer is no symbol: what a forward counts in it is counted while tracing.
         with buffers_kept(part):
-            traced = trace(part, self.shape)
-        return _Opened(whole, part, traced, _view(traced, self.shape))
+            drawing = draw(part, inputs)
+        return _Opened(whole, part, inputs, drawing)
 
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:
-        whole, original, traced = opened.whole, opened.part, opened.traced
-        graphs = [graph for graph in (traced.graph, traced.training_graph) if graph is not None]
-        # The plan's names are those of the first graph.
-        pairs = [(graph, counterparts(traced.graph, graph)) for graph in graphs]
-        erased = [
-            (gone.scope, {name for graph, known in pairs for name in _remove(graph, known, gone)})
-            for gone in plan.removals
-        ]
-        _uninstall(original, graphs, erased)
-        _vacate(original, pairs, plan)
-        blocks = _build(original, plan, weights)
-        for graph, known in pairs:
-            _wire(graph, known, plan)
+        part = opened.part
+        with buffers_kept(part):
+            operations = [made for frame in opened.drawing.frames for made in _operations(part, frame, plan)]
+        _compare(part, operations, opened.inputs.two)
+        for frame in opened.drawing.frames:
+            forget(frame.traced.root, frame.traced.constants)
+        for operation in operations:
+            for face in operation.faces:
+                for gone in operation.removals:
+                    _remove(face.graph, face.nodes, gone)
+        _uninstall_from_frames(opened.drawing.frames, plan.removals)
+        for operation in operations:
+            _vacate(part, operation)
+        blocks = _build(part, plan, weights)
+        for operation in operations:
+            for face in operation.faces:
+                _wire(face, operation)
         for path, block in blocks.items():
-            _install(original, path, block)
-        changed = [Changed(original, graph, class_name=type(original).__name__) for graph in graphs]
-        _keep_everything(original, changed[0], frozenset(blocks))
-        done: nn.Module = changed[0]
-        if len(changed) == 2:
-            done = TwoFaced(changed[0], changed[1])
-            done.training = original.training
-        if not self.submodule:
-            return done
-        parent, _, name = self.submodule.rpartition(".")
-        setattr(whole.get_submodule(parent), name, done)
-        return whole
+            _install(part, path, block)
+        for operation in operations:
+            change(operation.module, [face.graph for face in operation.faces])
+        return opened.whole
 
     def _prove(self, changed: nn.Module, plan: Plan) -> None:
-        prove(self.part(changed), {site.key: site.module for site in plan.sites}, self.shape)
+        part = self.part(changed)
+        prove(part, {site.key: site.module for site in plan.sites}, self._inputs(part).two)
 
 
-def _view(traced: Trace, shape: Shape) -> GraphView:
-    shapes = map_shapes(traced, shape)
-    facts = []
-    for node in traced.graph.nodes:
-        op, conv = fx_ops.kind(node, traced.root)
-        inputs = tuple(value.name for value in _readings(node))
-        facts.append(NodeFacts(node.name, op, inputs, _scope(node), shapes.get(node.name), conv))
-    return GraphView(facts)
+def _operations(part: nn.Module, frame: Frame, plan: Plan) -> Iterator[_Operation]:
+    """What is to be done in one frame; raises SE403 where the module of a site cannot be traced."""
+    names = {frame.name(node) for node in frame.traced.graph.nodes}
+    sites = [site for site in plan.sites if site.value in names]
+    removals = [gone for gone in plan.removals if gone.output in names]
+    if not sites and not removals:
+        return
+    calls = Calls(frame)
+    for owner in find(frame, sites, removals):
+        path = frame.absolute(calls.path(owner.base))
+        module = part.get_submodule(path)
+        traced = _traced(calls, owner, module)
+        nodes = places.known(calls, owner, traced)
+        faces = [_Face(traced.graph, nodes)]
+        if traced.training_graph is not None:
+            faces.append(_Face(traced.training_graph, places.in_training(traced.graph, traced.training_graph, nodes)))
+        yield _Operation(owner, frame, path, module, tuple(faces))
 
 
-def _scope(node: fx.Node) -> str:
-    if node.op == "call_module":
-        return str(node.target)
-    stack = node.meta.get("nn_module_stack") or {}
-    path = ""
-    for entry in stack.values():
-        path = entry[0]
-    return path
+def _traced(calls: Calls, owner: Owner, module: nn.Module) -> Trace:
+    """The owner's forward as a graph of its own, its open parts seen through and all others called."""
+    frame, path = calls.frame, calls.path(owner.base)
+    prefix = f"{path}." if path else ""
+    opened = frozenset(key.partition("@")[0].removeprefix(prefix) for key in owner.open)
+    if not owner.base:
+        return trace_call(module, frame.inputs, Way(open=opened, guarded=True))
+    call = calls.by_key[owner.base[-1]]
+    given = Given(call.args, call.kwargs)
+    return trace_call(module, Inputs(given, given), Way(open=opened, guarded=True, around=frame.traced.sizes))
 
 
-def _readings(node: fx.Node) -> list[fx.Node]:
-    """Every value that a node reads, in order; one that is read twice stands twice."""
-    found: list[fx.Node] = []
-    map_arg((node.args, node.kwargs), found.append)
-    return found
+def _compare(part: nn.Module, operations: Iterable[_Operation], given: Given) -> None:
+    """Raise SE403 where a forward's graph is another function than the forward."""
+    twins = []
+    for made in operations:
+        runs = tuple(compiled(face.graph, type(made.module).__name__) for face in made.faces)
+        twins.append(Twin(made.path, made.module, runs))
+    if twins:
+        compare(part, twins, given)
 
 
 def _reroute(user: fx.Node, slot: int, new: fx.Node) -> None:
@@ -136,27 +192,36 @@ def _reroute(user: fx.Node, slot: int, new: fx.Node) -> None:
     user.args, user.kwargs = map_arg((user.args, user.kwargs), replace)
 
 
-def _vacate(model: nn.Module, pairs: list[tuple[fx.Graph, dict[str, fx.Node]]], plan: Plan) -> None:
+def _vacate(part: nn.Module, operation: _Operation) -> None:
     """Clear away the identities of the blocks' names, which timm keeps where a block could be.
 
     They do nothing and hold nothing, but are called, and on another value than the block will be.
     """
-    names = {name for site in plan.sites for name in (site.value, *(use.user for use in site.uses))}
-    needed = {known[name] for _, known in pairs for name in names if name in known}
-    places = {site.module for site in plan.sites}
-    calls: dict[str, list[fx.Node]] = {}
-    for graph, _ in pairs:
-        for node in graph.nodes:
-            if node.op == "call_module" and node.target in places:
-                calls.setdefault(str(node.target), []).append(node)
-    for path, own in calls.items():
-        if type(model.get_submodule(path)) is not nn.Identity or not needed.isdisjoint(own):
+    prefix = f"{operation.path}." if operation.path else ""
+    paths = {site.module for site, _ in operation.sites}
+    needed = {
+        name
+        for site, whole in operation.sites
+        for name in (site.value, *(() if whole else (use.user for use in site.uses)))
+    }
+    for path in paths:
+        if not path.startswith(prefix):
             continue
-        for node in own:
-            node.replace_all_uses_with(node.all_input_nodes[0])
-            node.graph.erase_node(node)
         parent, _, name = path.rpartition(".")
-        delattr(model.get_submodule(parent), name)
+        if type(getattr(part.get_submodule(parent), name, None)) is not nn.Identity:
+            continue
+        calls = [
+            [node for node in face.graph.nodes if node.op == "call_module" and node.target == path.removeprefix(prefix)]
+            for face in operation.faces
+        ]
+        kept = {face.nodes[name] for face in operation.faces for name in needed if name in face.nodes}
+        if not kept.isdisjoint(node for nodes in calls for node in nodes):
+            continue
+        for nodes in calls:
+            for node in nodes:
+                node.replace_all_uses_with(node.all_input_nodes[0])
+                node.graph.erase_node(node)
+        delattr(part.get_submodule(parent), name)
 
 
 def _build(model: nn.Module, plan: Plan, weights: Weights | None) -> dict[str, nn.Module]:
@@ -184,15 +249,33 @@ def _build(model: nn.Module, plan: Plan, weights: Weights | None) -> dict[str, n
     return blocks
 
 
-def _wire(graph: fx.Graph, nodes: dict[str, fx.Node], plan: Plan) -> None:
+def _wire(face: _Face, operation: _Operation) -> None:
     """Call every site's block in the graph, and let exactly the planned readings read it."""
-    for site in plan.sites:
-        value = nodes[site.value]
-        with graph.inserting_after(value):
-            scaled = graph.create_node("call_module", site.module, (value,), name=site.module.replace(".", "_"))
+    prefix = f"{operation.path}." if operation.path else ""
+    for site, whole in operation.sites:
+        value = face.nodes.get(site.value)
+        if value is None:
+            raise places.missing(site.key, operation.path)
+        target = site.module.removeprefix(prefix)
+        with face.graph.inserting_after(_behind(value)):
+            scaled = face.graph.create_node("call_module", target, (value,), name=target.replace(".", "_"))
+        if whole:
+            value.replace_all_uses_with(scaled, delete_user_cb=lambda user, made=scaled: user is not made)
+            continue
         # `out += identity` mutates: readings are rerouted, never a name.
         for use in site.uses:
-            _reroute(nodes[use.user], use.slot, scaled)
+            if use.user in face.nodes:
+                _reroute(face.nodes[use.user], use.slot, scaled)
+
+
+def _behind(value: fx.Node) -> fx.Node:
+    """The node to insert behind: a graph's arguments come first, all together."""
+    if value.op != "placeholder":
+        return value
+    last = value
+    while last.next.op == "placeholder":
+        last = last.next
+    return last
 
 
 def _remove(graph: fx.Graph, nodes: dict[str, fx.Node], gone: Removal) -> set[str]:
@@ -212,6 +295,18 @@ def _remove(graph: fx.Graph, nodes: dict[str, fx.Node], gone: Removal) -> set[st
     return targets
 
 
+def _uninstall_from_frames(frames: Iterable[Frame], removals: Iterable[Removal]) -> None:
+    """Delete the modules of the gates that went."""
+    for frame in frames:
+        graph = frame.traced.graph
+        names = {frame.name(node): node for node in graph.nodes}
+        own = [gone for gone in removals if gone.output in names]
+        prefix = f"{frame.path}." if frame.path else ""
+        erased = [(gone.scope.removeprefix(prefix), _remove(graph, names, gone)) for gone in own]
+        if erased:
+            _uninstall(frame.traced.root, [graph], erased)
+
+
 def _uninstall(root: nn.Module, graphs: list[fx.Graph], erased: list[tuple[str, set[str]]]) -> None:
     """Delete the modules that only erased nodes called; a gate's own module whole, where nothing in it is left.
 
@@ -219,7 +314,7 @@ def _uninstall(root: nn.Module, graphs: list[fx.Graph], erased: list[tuple[str, 
     """
     nodes = [node for graph in graphs for node in graph.nodes]
     left = {str(node.target) for node in nodes if node.op in ("call_module", "get_attr")}
-    alive = {outer for path in {*left, *map(_scope, nodes)} for outer in _outwards(path)}
+    alive = {outer for path in {*left, *map(scope_of, nodes)} for outer in _outwards(path)}
     for scope, targets in erased:
         for target in {scope} if scope and scope not in alive else targets - left:
             parent, _, name = target.rpartition(".")
@@ -253,33 +348,4 @@ def _install(root: nn.Module, path: str, block: nn.Module) -> None:
     # timm keeps `self.se = None` where a block could be: the module takes that attribute's place.
     owner.__dict__.pop(name, None)
     owner.add_module(name, block)
-
-
-def _keep_everything(original: nn.Module, changed: fx.GraphModule, blocks: frozenset[str]) -> None:
-    """Give the graph module all that the original has and the graph does not use, in the original's order.
-
-    A GraphModule copies only what its graph calls. Heads that run in training alone, buffers that nobody reads and the
-    order of parameters (which optimiser states count on) would be lost. `blocks` are the paths of what is new.
-    """
-    holders = {path.rpartition(".")[0] for path in blocks}
-    for path, module in original.named_modules(remove_duplicate=False):
-        try:
-            copied = changed.get_submodule(path)
-        except AttributeError:
-            parent, _, name = path.rpartition(".")
-            changed.get_submodule(parent).add_module(name, module)
-            continue
-        if copied is module:
-            continue
-        copied.training = module.training
-        for table in ("_parameters", "_buffers", "_modules"):
-            here, there = getattr(copied, table), getattr(module, table)
-            extra = {name: value for name, value in here.items() if name not in there}
-            kept = {name: here.get(name, value) for name, value in there.items()}
-            here.clear()
-            here.update({**kept, **extra})
-        # A tensor that is a plain attribute, or a constant in a forward, became a buffer: it must not become a key.
-        constants = copied._buffers.keys() - module._buffers.keys()
-        copied._non_persistent_buffers_set = module._non_persistent_buffers_set | constants
-        if path not in holders:
-            containers.restore(copied, module)
+    hold(owner, name)

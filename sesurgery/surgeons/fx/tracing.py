@@ -1,35 +1,43 @@
 """Symbolic tracing that does not give up: what cannot be traced becomes a leaf, and train() / eval() keep working.
 
 Two things usually go wrong when torch.fx traces a real network. Control flow on a value raises; where the value follows
-from the input's size it is decided for that size, otherwise the innermost module being traced is made a leaf and
-tracing starts again. And `self.training` is read once, so that dropout is frozen into the mode of tracing; here it is
-traced as an attribute of the module, read anew whenever the traced network runs. A forward that *branches* on
-`self.training` cannot be traced and becomes a leaf like any other control flow. Where the network's own forward
-branches, it is traced once for either mode.
+from the input's size it is decided for that size (`Sizes`, `Symbol`), otherwise the innermost module being traced is
+made a leaf and tracing starts again. And `self.training` is read once, so that dropout is frozen into the mode of
+tracing; here it is traced as an attribute of the module, read anew whenever the traced network runs. A forward that
+*branches* on `self.training` is drawn as it is in evaluation where that is asked for, and a leaf otherwise; the
+network's own forward is traced once for either mode.
 
-What the network's forward takes beside the image and decides by (`mask=None`, `features=False`) keeps its default: a
-graph holds one of the two ways, and `None` as a symbol would be taken for a value that was given.
+What a forward takes beside tensors and decides by (`mask=None`, `features=False`) is as the traced call has it: a graph
+holds one of the two ways, and `None` as a symbol would be taken for a value that was given.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 import torchvision
 from torch import fx, nn
+from torch.fx.node import map_aggregate
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.graph import Shape
 from sesurgery.surgeons.base import Leaf
-from sesurgery.surgeons.fx.modes import TwoFaced
+from sesurgery.surgeons import draws
+from sesurgery.surgeons.arguments import call_for
+from sesurgery.surgeons.fx.changed import Changed, replayed
 from sesurgery.surgeons.fx.sizes import Sizes
-from sesurgery.surgeons.fx.writes import Writable, settle
+from sesurgery.surgeons.fx.writes import settle
+from sesurgery.surgeons.inputs import Inputs, image_inputs
+from sesurgery.surgeons.regions import Regions
+from sesurgery.surgeons.symbols import Symbol, builtins_that_see_symbols
 
 # Whatever derives from these is one operation to planning, however its forward is written.
-_PRIMITIVES: tuple[type[nn.Module], ...] = (
+PRIMITIVES: tuple[type[nn.Module], ...] = (
     nn.Conv2d,
     nn.Linear,
     nn.modules.batchnorm._BatchNorm,
@@ -43,6 +51,17 @@ _ACTIVATION_MODULES = ("timm.layers.activations", "timm.layers.activations_me")
 
 
 @dataclass(frozen=True)
+class Call:
+    """One call of a module: its key among all calls, and the nodes it was given and gave."""
+
+    key: str
+    path: str
+    args: Any
+    kwargs: Any
+    result: Any
+
+
+@dataclass(frozen=True)
 class Trace:
     """A network's graph over its own modules, and the leaves that were forced."""
 
@@ -50,7 +69,27 @@ class Trace:
     graph: fx.Graph
     leaves: tuple[Leaf, ...]
     training_graph: fx.Graph | None = None
-    """What runs in training, where the network's own forward branches on its mode; `graph` is then for evaluation."""
+    """What runs in training, where a forward branches on its mode; `graph` is then for evaluation."""
+    calls: tuple[Call, ...] = ()
+    sizes: Sizes | None = None
+    branching: frozenset[str] = frozenset()
+    """Modules that branch on their mode and are drawn as they are in evaluation."""
+    constants: tuple[str, ...] = ()
+    """Attributes of the root for tensors that its forward makes, and the graph holds."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a network is to be traced.
+
+    `around` knows the values that are given as nodes; `open` names the modules that are traced through, all of them where it is None; `eval_faces` draws what branches on
+    its mode as it is in evaluation; `guarded` is for a graph that stands in for the forward.
+    """
+
+    open: Collection[str] | None = None
+    eval_faces: bool = False
+    guarded: bool = False
+    around: Sizes | None = None
 
 
 def trace(model: nn.Module, shape: Shape) -> Trace:
@@ -58,43 +97,84 @@ def trace(model: nn.Module, shape: Shape) -> Trace:
 
     Raises SE403 where its own forward cannot be traced even with every part of it a leaf.
     """
-    leaves: dict[str, str] = {}
-    training_graph = None
-    if isinstance(model, TwoFaced):
-        graph, training_graph = (_graph(face, leaves, None, shape) for face in model.faces)
-    else:
-        try:
-            graph = _graph(model, leaves, None, shape)
-        except _BranchesOnMode:
-            graph, training_graph = _graph(model, leaves, False, shape), _graph(model, leaves, True, shape)
-    return Trace(model, graph, tuple(Leaf(path, why) for path, why in leaves.items()), training_graph)
+    return trace_call(model, image_inputs(model, shape), Way())
 
 
-class _BranchesOnMode(Exception):  # noqa: N818  (a signal between two functions of this module)
-    """The root's forward uses `self.training` as something that a graph cannot hold."""
+def trace_call(model: nn.Module, inputs: Inputs, way: Way) -> Trace:
+    """Trace one call of a module; raises SE403 where its own forward cannot be traced."""
+    attempt = _Attempt(model, inputs, way)
+    evaluating = attempt.until_it_works(training=False)
+    if not attempt.branching or (way.eval_faces and not way.guarded):
+        return evaluating
+    known = set(attempt.branching)
+    training = attempt.until_it_works(training=True)
+    if attempt.branching != known:
+        evaluating = attempt.until_it_works(training=False)
+    return replace(evaluating, training_graph=training.graph)
 
 
-def _graph(model: nn.Module, leaves: dict[str, str], mode: bool | None, shape: Shape) -> fx.Graph:
-    """Trace until it works, adding leaves; `mode` is what `self.training` is to the root's own forward."""
-    while True:
-        tracer = _Tracer(leaves, mode, Sizes(model, shape))
-        try:
-            with _training_as_attribute(tracer):
-                graph = tracer.trace(model)
-        except Exception as error:
-            culprit, why = tracer.culprit, _reason(error)
-            if not culprit and tracer.root_read_mode and mode is None:
-                raise _BranchesOnMode from error
-            if not culprit or culprit in leaves:
-                name = type(model).__name__
-                text = f"{name}.forward cannot be traced: {why}"
-                raise fail("SE403", text, "move what depends on the data into a module of its own") from error
-            leaves[culprit] = why
-        else:
+def forget(model: nn.Module, names: Iterable[str]) -> None:
+    """Take away what tracing left on the module."""
+    for name in names:
+        model.__dict__.pop(name, None)
+
+
+def _as_buffers(model: nn.Module, names: Iterable[str]) -> None:
+    """Tensors that a forward makes move with its network once they are the graph's, and are no keys."""
+    for name in names:
+        if isinstance(value := model.__dict__.get(name), torch.Tensor):
+            del model.__dict__[name]
+            model.register_buffer(name, value, persistent=False)
+
+
+@dataclass
+class _Attempt:
+    """What is known of a module after some failures to trace it."""
+
+    model: nn.Module
+    inputs: Inputs
+    way: Way
+    leaves: dict[str, str] = field(default_factory=dict)
+    branching: set[str] = field(default_factory=set)
+
+    def until_it_works(self, *, training: bool) -> Trace:
+        """Trace, adding leaves; modules that branch on their mode see the one given."""
+        model = self.model
+        while True:
+            before = {*vars(model)}
+            sizes = Sizes(model, self.way.around)
+            tracer = _Tracer(self, dict.fromkeys(self.branching, training), sizes)
+            try:
+                with _tracing(tracer, model):
+                    graph = tracer.trace(model)
+            except Exception as error:
+                forget(model, {*vars(model)} - before)
+                self._learn(tracer, error)
+                continue
+            constants = tuple({*vars(model)} - before)
+            if self.way.guarded:
+                _as_buffers(model, constants)
             if isinstance(model, fx.GraphModule):
                 _restore_scopes(model.graph, graph)
             settle(model, graph)
-            return graph
+            leaves = tuple(Leaf(path, why) for path, why in self.leaves.items())
+            branching = frozenset(self.branching)
+            return Trace(model, graph, leaves, None, tuple(tracer.calls), sizes, branching, constants)
+
+    def _learn(self, tracer: _Tracer, error: Exception) -> None:
+        """Note what stood in the way, or give up."""
+        culprit = tracer.culprit or ""
+        at_root = not culprit
+        if culprit in tracer.read_modes - self.branching and (at_root or self.way.eval_faces or self.way.guarded):
+            self.branching.add(culprit)
+        elif at_root or culprit in self.leaves:
+            name = type(self.model).__name__
+            if isinstance(error, SesurgeryError):
+                raise error
+            raise fail("SE403", f"{name}.forward cannot be traced: {_reason(error)}", _what_to_do(error)) from error
+        else:
+            self.branching.discard(culprit)
+            self.leaves[culprit] = _reason(error)
 
 
 def _restore_scopes(before: fx.Graph, after: fx.Graph) -> None:
@@ -112,17 +192,34 @@ def _own_operations(graph: fx.Graph) -> list[fx.Node]:
 class _Tracer(fx.Tracer):
     """Knows which module's forward it is in, and takes some modules as leaves."""
 
-    def __init__(self, leaves: Mapping[str, str], mode: bool | None, sizes: Sizes) -> None:
+    def __init__(self, attempt: _Attempt, modes: dict[str, bool], sizes: Sizes) -> None:
         super().__init__()
-        self.leaves = leaves
-        self.mode = mode
+        self.leaves = attempt.leaves
+        self.way = attempt.way
+        self.inputs = attempt.inputs
+        self.modes = modes
         self.sizes = sizes
-        self.root_read_mode = False
+        self.faithful = attempt.way.guarded
+        self.read_modes: set[str] = set()
         self.stack: list[tuple[str, nn.Module]] = []
+        self.calls: list[Call] = []
         self.culprit: str | None = None
+        self.regions: Regions | None = None
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return Writable(node, self)
+        return Symbol(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        # A symbol says it is a tensor, and is no constant.
+        return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
+
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        if self.regions is not None and kind not in ("placeholder", "get_attr"):
+            self.regions.before_a_node()
+        node = super().create_node(kind, target, *args, **kwargs)
+        if self.faithful and len(self.modes):
+            node.meta["sesurgery_line"] = _line()
+        return node
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """A decision that follows from the input's size is taken for this size; any other cannot be traced."""
@@ -132,41 +229,82 @@ class _Tracer(fx.Tracer):
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Any, list[Any]]:
-        """The root's arguments as symbols, but those that decide by default."""
-        forward, args = super().create_args_for_root(root_fn, is_module, concrete_args)
-        return forward, [_decided(arg) if isinstance(arg, fx.Proxy) else arg for arg in args]
+        """The root's arguments as symbols, but those that decide."""
+        root: Any = self.root
+        self.regions = Regions(self)
+        forward = _replaying(self, root) if isinstance(root, Changed) else root.forward
+        return call_for(self, forward, self.inputs, self.sizes, guarded=self.way.guarded), []
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if self.way.open is not None:
+            return module_qualified_name not in self.way.open
         return (
             module_qualified_name in self.leaves
-            or isinstance(m, _PRIMITIVES)
+            or isinstance(m, PRIMITIVES)
             or type(m).__module__ in _ACTIVATION_MODULES
-            or super().is_leaf_module(m, module_qualified_name)
+            or (super().is_leaf_module(m, module_qualified_name) and not isinstance(m, Changed))
         )
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         path = self.path_of_module(m)
+        key = f"{path}@{count}" if (count := self.num_calls.get(path, 0)) else path
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
         self.stack.append((path, m))
         try:
-            return super().call_module(m, forward, args, kwargs)
+            # Not by `__call__`: hooks are for values, not for symbols.
+            own = _replaying(self, m) if isinstance(m, Changed) else m.forward
+            result = super().call_module(m, own, args, kwargs)
+            self.calls.append(Call(key, path, *map(self._nodes, (args, kwargs, result))))
+            return result
         except Exception:
             self.culprit = self.culprit or path
             raise
         finally:
             self.stack.pop()
 
+    def _nodes(self, value: Any) -> Any:
+        return map_aggregate(value, lambda item: item.node if issubclass(type(item), fx.Proxy) else item)
 
-def _decided(argument: fx.Proxy) -> Any:
-    """The default of an argument that is a switch; its place in the graph goes."""
-    node = argument.node
-    if node.op != "placeholder" or not node.args or not isinstance(node.args[0], bool | None):
-        return argument
-    node.graph.erase_node(node)
-    return node.args[0]
+
+def _replaying(tracer: _Tracer, module: Any) -> Callable[..., Any]:
+    """A changed module's forward, whose operations keep the scopes that they had."""
+
+    def scoped(inner: dict[str, Any], run: Callable[[], Any]) -> Any:
+        before = list(tracer.module_stack.items())
+        outer = f"{tracer.stack[-1][0]}." if tracer.stack else ""
+        for key, (path, kind, *_) in inner.items():
+            tracer.module_stack[f"{outer}{key}"] = (f"{outer}{path}", kind)
+        try:
+            return run()
+        finally:
+            tracer.module_stack.clear()
+            tracer.module_stack.update(before)
+
+    path = tracer.stack[-1][0] if tracer.stack else ""
+    if len(module.graphs) == 1:
+        return replayed(module, module.graphs[0], scoped)
+    tracer.read_modes.add(path)
+    if path not in tracer.modes:
+        return _refuse
+    return replayed(module, module.graphs[tracer.modes[path]], scoped)
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise fx.proxy.TraceError("it runs another graph in training than in evaluation")
+
+
+@contextlib.contextmanager
+def _tracing(tracer: _Tracer, model: nn.Module) -> Iterator[None]:
+    """What torch.fx has to see differently while it traces."""
+
+    def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return tracer.create_proxy("call_function", function, args, kwargs)
+
+    with builtins_that_see_symbols(model.modules()), draws.recorded(record), _training_as_attribute(tracer):
+        yield
 
 
 @contextlib.contextmanager
@@ -174,14 +312,14 @@ def _training_as_attribute(tracer: _Tracer) -> Iterator[None]:
     """While tracing, `self.training` of the module being traced is a proxy that reads the attribute when it runs."""
 
     def read(module: nn.Module) -> Any:
-        current, path = (tracer.stack[-1][1], tracer.stack[-1][0] + ".") if tracer.stack else (None, "")
+        current, path = (tracer.stack[-1][1], tracer.stack[-1][0]) if tracer.stack else (None, "")
         at_root = current is None and module is getattr(tracer, "root", None)
-        tracer.root_read_mode |= at_root
-        if at_root and tracer.mode is not None:
-            return tracer.mode
-        if module is current or at_root:
-            return tracer.create_proxy("get_attr", f"{path}training", (), {})
-        return module.__dict__["training"]
+        if module is not current and not at_root:
+            return module.__dict__["training"]
+        tracer.read_modes.add(path)
+        if path in tracer.modes:
+            return tracer.modes[path]
+        return tracer.create_proxy("get_attr", f"{path}.training" if path else "training", (), {})
 
     def write(module: nn.Module, value: bool) -> None:
         module.__dict__["training"] = value
@@ -195,6 +333,23 @@ def _training_as_attribute(tracer: _Tracer) -> Iterator[None]:
             del nn.Module.training
         else:
             nn.Module.training = before
+
+
+def _line() -> tuple[str, int] | None:
+    """The line of the user's code that is being traced."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if not name.startswith(("torch.", "sesurgery.surgeons")):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def _what_to_do(error: Exception) -> str:
+    if isinstance(error, fx.proxy.TraceError):
+        return "move what depends on the data into a module of its own"
+    return "name a part of the network as 'submodule', whose own forward can be traced"
 
 
 def _reason(error: Exception) -> str:

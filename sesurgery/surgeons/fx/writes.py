@@ -26,20 +26,32 @@ class Writable(fx.Proxy):
     """
 
     def __iadd__(self, other: Any) -> Any:
-        return _marked(operator.add(self, other))
+        return _marked(_written_to(self, operator.add, operator.iadd)(self, other))
 
     def __isub__(self, other: Any) -> Any:
-        return _marked(operator.sub(self, other))
+        return _marked(_written_to(self, operator.sub, operator.isub)(self, other))
 
     def __imul__(self, other: Any) -> Any:
-        return _marked(operator.mul(self, other))
+        return _marked(_written_to(self, operator.mul, operator.imul)(self, other))
 
     def __itruediv__(self, other: Any) -> Any:
-        return _marked(operator.truediv(self, other))
+        return _marked(_written_to(self, operator.truediv, operator.itruediv)(self, other))
+
+
+def _written_to(symbol: fx.Proxy, plain: Any, in_place: Any) -> Any:
+    """How to write: really in place where the tensor is the caller's, who reads it afterwards."""
+    callers = getattr(symbol.tracer, "faithful", False) and symbol.node.op == "placeholder"
+
+    def write(one: Any, other: Any) -> Any:
+        if callers:
+            return symbol.tracer.create_proxy("call_function", in_place, (one, other), {})
+        return plain(one, other)
+
+    return write
 
 
 def _marked(result: Any) -> Any:
-    if isinstance(result, fx.Proxy):
+    if issubclass(type(result), fx.Proxy):
         result.node.meta[_MARK] = True
     return result
 

@@ -1,0 +1,83 @@
+"""A traced forward's parameters: what is an input of the graph, and what is decided by the call that is traced.
+
+A tensor, and a number that has a default, is an input. A switch (`mask=None`, `return_dict=True`) is decided as the call
+has it: a graph holds one of the two ways. Where the graph will stand in for the forward, it says so when another call
+decides otherwise.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, fx
+from torch.fx.node import map_aggregate
+
+from sesurgery.surgeons.fx.sizes import Sizes
+from sesurgery.surgeons.inputs import Inputs, tensors
+
+_STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+
+def as_traced(value: object, decided: object, name: str) -> None:
+    """Raise where a forward is called otherwise than the graph in its place was made for."""
+    if value is not decided and (isinstance(value, Tensor) or isinstance(decided, Tensor) or value != decided):
+        shown = "a tensor" if isinstance(value, Tensor) else repr(value)
+        raise TypeError(f"blocks were inserted for {name}={decided!r}, found {shown}: insert them for this call")
+
+
+def call_for(
+    tracer: fx.Tracer, forward: Callable[..., Any], inputs: Inputs, sizes: Sizes, *, guarded: bool
+) -> Callable[[], Any]:
+    """The forward called on symbols, with their placeholders recorded."""
+    given = zip(inputs.two.bound(forward).items(), inputs.three.bound(forward).values(), strict=True)
+    values = {name: (two, three) for (name, two), three in given}
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    for name, parameter in inspect.signature(forward).parameters.items():
+        argument = _argument(tracer, parameter, values.get(name), sizes, guarded)
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            positional += list(argument)
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            keywords |= {key: argument[key] for key in values.get(name, ({}, {}))[0]}
+        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            keywords[name] = argument
+        else:
+            positional.append(argument)
+    return lambda: forward(*positional, **keywords)
+
+
+def _argument(
+    tracer: fx.Tracer, parameter: inspect.Parameter, values: tuple[Any, Any] | None, sizes: Sizes, guarded: bool
+) -> Any:
+    star = _STARS.get(parameter.kind, "")
+    default: Any = () if star == "*" else {} if star else parameter.default
+    decided = values[0] if values else default
+    optional = () if star or default is inspect.Parameter.empty else (default,)
+    is_number = not isinstance(decided, bool) and isinstance(decided, int | float)
+    if (values and _has_values(decided)) or (values is None and is_number):
+        symbol = tracer.create_proxy("placeholder", f"{star}{parameter.name}", optional, {})
+        sizes.give(symbol.node, *(values or (decided, decided)))
+        return symbol
+    if guarded:
+        node = tracer.create_node("placeholder", f"{star}{parameter.name}", optional, {})
+        sizes.give(node, decided, decided)
+        if _is_plain(decided):
+            tracer.create_node("call_function", as_traced, (node, decided, parameter.name), {})
+    return decided
+
+
+def _has_values(value: object) -> bool:
+    """Whether there is a tensor in it, or a node of the graph around."""
+    found: list[object] = []
+    map_aggregate(value, lambda item: found.append(item) if isinstance(item, Tensor | fx.Node) else None)  # type: ignore[arg-type, func-returns-value]
+    return bool(found) or any(True for _ in tensors(value))
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, bool | int | float | str)

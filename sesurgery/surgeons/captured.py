@@ -1,0 +1,78 @@
+"""What the parts of a network are called with while the whole of it runs on an example."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sesurgery.diagnostics import fail
+from sesurgery.surgeons.fx.copying import twin
+from sesurgery.surgeons.inputs import Given, Inputs, mapped
+
+CallsSeen = dict[str, list[Given]]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A part's first call, for either batch, and how often it is called in one run."""
+
+    inputs: Inputs
+    times: int
+
+
+def capture(network: nn.Module, inputs: Inputs) -> dict[str, Captured]:
+    """Every part that is called, in the order of the first calls; raises SE304 where the network does not run."""
+    two, three = (_seen(network, given) for given in (inputs.two, inputs.three))
+    return {
+        path: Captured(Inputs(calls[0], three[path][0]), len(calls)) for path, calls in two.items() if path in three
+    }
+
+
+def _seen(network: nn.Module, given: Given) -> CallsSeen:
+    copied = twin(network)
+    found: CallsSeen = {}
+    hooks = [
+        module.register_forward_pre_hook(_note(found, path), with_kwargs=True, prepend=True)
+        for path, module in copied.named_modules()
+        if path
+    ]
+    copied.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(), _quiet():
+            copied(*mapped(given.args, _filled), **mapped(dict(given.kwargs or {}), _filled))
+    except Exception as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise fail("SE304", f"the network does not run on this input: {why}", "change 'input: shape'") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _note(found: CallsSeen, path: str) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.setdefault(path, []).append(Given(mapped(args, _shell), mapped(kwargs, _shell)))
+
+    return hook
+
+
+def _shell(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor like it, without its values."""
+    return torch.empty_like(tensor)
+
+
+def _filled(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.randn_like(tensor) if tensor.is_floating_point() else tensor.clone()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,194 @@
+"""A traced forward is compared with the original one before anything is put into it.
+
+Tracing runs a forward once with symbols, and what a forward asks of them may have another answer than for values. So
+the network runs on a small random batch, in evaluation and in seeded training, and wherever a module is called whose
+forward a graph will stand in for, the graph gets the same arguments, random numbers and buffers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
+from sesurgery.surgeons.fx.copying import buffers_kept
+from sesurgery.surgeons.inputs import Given, mapped, tensors
+
+_SMALL = 32
+_TOLERANCE = 1e-4
+"""Of the largest value: the same operations in the same order agree to the last bit on most machines."""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A module of the network and what will run in its place, a function a mode (eval, train)."""
+
+    path: str
+    module: nn.Module
+    runs: tuple[Callable[..., Any], ...]
+
+
+def compare(network: nn.Module, twins: Sequence[Twin], given: Given) -> None:
+    """Raise SE403 naming every twin that is another function; the network is as before afterwards.
+
+    A small image comes first. What differs there may be the fault of its size, so only the real one can convict.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        for training in (False, True):
+            _compare(network, twins, given, training)
+    finally:
+        for module, mode in modes:
+            module.__dict__["training"] = mode
+
+
+def _compare(network: nn.Module, twins: Sequence[Twin], given: Given, training: bool) -> None:
+    for module in network.modules():
+        module.__dict__["training"] = training
+    for size in dict.fromkeys((_SMALL, 0)):
+        sample = Given(*(mapped(part, _sample(size)) for part in (given.args, dict(given.kwargs or {}))))
+        last = size == 0
+        try:
+            with buffers_kept(network), _randomness_kept():
+                mistakes = _run(network, twins, sample, training)
+        except Exception as error:
+            if not last:
+                continue
+            if training:
+                # It wants more than an image to train on: what it does then is its own.
+                return
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise fail("SE304", f"the network does not run on this input: {why}", "change 'input: shape'") from error
+        if not mistakes:
+            return
+    raise SesurgeryError(mistakes)
+
+
+def _run(network: nn.Module, twins: Sequence[Twin], sample: Given, training: bool) -> list[Diagnostic]:
+    mistakes: list[Diagnostic] = []
+    hooks = []
+    for twin in twins:
+        watch = _Watch(twin, training, mistakes)
+        hooks.append(twin.module.register_forward_pre_hook(watch.before, with_kwargs=True))
+        hooks.append(twin.module.register_forward_hook(watch.after, with_kwargs=True, prepend=True))
+    try:
+        torch.manual_seed(0)
+        with torch.set_grad_enabled(training), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network(*sample.args, **(sample.kwargs or {}))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return mistakes
+
+
+class _Watch:
+    """Runs a twin beside its module."""
+
+    def __init__(self, twin: Twin, training: bool, mistakes: list[Diagnostic]) -> None:
+        self.twin = twin
+        self.training = training
+        self.mistakes = mistakes
+
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.given = Given(mapped(args, _copy), mapped(kwargs, _copy))
+        self.buffers = [(tensor, tensor.clone()) for tensor in module.buffers()]
+        self.state = _random_state()
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+        state, buffers = _random_state(), [(tensor, tensor.clone()) for tensor in module.buffers()]
+        _set_random_state(self.state)
+        _restore(self.buffers)
+        run = self.twin.runs[self.training if len(self.twin.runs) > 1 else 0]
+        try:
+            with torch.set_grad_enabled(torch.is_grad_enabled()):
+                other = run(module, *self.given.args, **(self.given.kwargs or {}))
+            problem = _difference(output, other)
+        except Exception as error:
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            problem = f"it fails: {why}"
+        finally:
+            _set_random_state(state)
+            _restore(buffers)
+        if problem:
+            self.mistakes.append(self._diagnostic(module, problem))
+
+    def _diagnostic(self, module: nn.Module, problem: str) -> Diagnostic:
+        name, mode = type(module).__name__, "training" if self.training else "evaluation"
+        text = f"{name}.forward ({self.twin.path or 'the network itself'}) is another function when traced: "
+        hint = "leave it out with 'except', or write what its forward decides by without a look at the value"
+        return Diagnostic("SE403", f"{text}in {mode} {problem}", hint=hint)
+
+
+def _difference(output: object, other: object) -> str | None:
+    """What parts two outputs, or None."""
+    if type(output) is not type(other):
+        return f"it gives {type(other).__name__}, not {type(output).__name__}"
+    ours, theirs = [*tensors(output)], [*tensors(other)]
+    if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
+        return "its outputs have other shapes"
+    for one, two in zip(ours, theirs, strict=True):
+        if one.dtype != two.dtype:
+            return f"its output is {two.dtype}, not {one.dtype}"
+        if one.requires_grad != two.requires_grad:
+            return f"its output has {'a' if two.requires_grad else 'no'} gradient"
+        if torch.equal(one, two):
+            continue
+        first, second = (tensor.detach().to(torch.float64) for tensor in (one, two))
+        gap, scale = (first - second).abs().nan_to_num(), first.abs().nan_to_num()
+        if (first.isnan() != second.isnan()).any() or gap.max() > _TOLERANCE * scale.max():
+            return f"its output is off by {float(gap.max()):.3g} where the largest value is {float(scale.max()):.3g}"
+    return None
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    copied = tensor.detach().clone()
+    # Not a leaf of the gradient: a forward may write into what it is given.
+    return copied.requires_grad_().clone() if tensor.requires_grad else copied
+
+
+def _sample(size: int) -> Callable[[Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(tensor: Tensor) -> Tensor:
+        shape = [*tensor.shape]
+        if size and len(shape) > 3:
+            shape = [*shape[:2], *(min(size, side) for side in shape[2:])]
+        if not tensor.is_floating_point():
+            return torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
+        return torch.randn(shape, generator=generator).to(tensor)
+
+    return draw
+
+
+def _restore(values: list[tuple[Tensor, Tensor]]) -> None:
+    with torch.no_grad():
+        for tensor, value in values:
+            tensor.copy_(value)
+
+
+def _random_state() -> tuple[Any, ...]:
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+
+
+def _set_random_state(state: tuple[Any, ...]) -> None:
+    torch.set_rng_state(state[0])
+    random.setstate(state[1])
+    np.random.set_state(state[2])
+
+
+@contextlib.contextmanager
+def _randomness_kept() -> Iterator[None]:
+    state = _random_state()
+    try:
+        yield
+    finally:
+        _set_random_state(state)

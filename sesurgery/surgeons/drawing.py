@@ -1,0 +1,165 @@
+"""The picture of a network: its own forward's graph, or, where that cannot be traced, the graphs of its parts.
+
+A part that cannot be traced is a leaf in the graph around it, and its own children are drawn each by itself, from what
+they are called with while the whole runs on an example. So surgery goes on inside a network whose forward decides by
+data, and what stays out of sight is said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import fx, nn
+from torch.fx.node import map_arg
+
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.graph import GraphView, NodeFacts
+from sesurgery.surgeons.captured import Captured, capture
+from sesurgery.surgeons.fx import ops as fx_ops
+from sesurgery.surgeons.fx.shapes import shapes_in_call
+from sesurgery.surgeons.fx.tracing import PRIMITIVES, Leaf, Trace, Way, trace_call
+from sesurgery.surgeons.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One traced call: of the network itself (path "") or of a part, with the arguments it was traced for."""
+
+    path: str
+    traced: Trace
+    inputs: Inputs
+
+    def name(self, node: fx.Node) -> str:
+        """What the node is called in the view."""
+        return f"{self.path}/{node.name}" if self.path else node.name
+
+    def absolute(self, path: str) -> str:
+        """A module path of the frame as one of the network."""
+        return f"{self.path}.{path}" if self.path and path else self.path or path
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The frames of a network and their common view."""
+
+    frames: tuple[Frame, ...]
+    leaves: tuple[Leaf, ...]
+    view: GraphView
+
+
+def draw(network: nn.Module, inputs: Inputs) -> Drawing:
+    """Draw one call of a network; raises SE403 where neither its forward nor any part of it can be traced."""
+    artist = _Artist(network, inputs)
+    artist.frame("", network, inputs)
+    if not artist.frames:
+        raise artist.errors[0]
+    hidden = [
+        dataclasses.replace(leaf, hidden=_hidden(network.get_submodule(leaf.path), leaf.path, artist.frames))
+        for leaf in artist.leaves
+    ]
+    return Drawing(tuple(artist.frames), tuple(hidden), GraphView(artist.facts()))
+
+
+class _Artist:
+    """Draws a network frame by frame."""
+
+    def __init__(self, network: nn.Module, inputs: Inputs) -> None:
+        self.network = network
+        self.inputs = inputs
+        self.frames: list[Frame] = []
+        self.leaves: list[Leaf] = []
+        self.errors: list[SesurgeryError] = []
+        self._captured: dict[str, Captured] | None = None
+
+    def frame(self, path: str, module: nn.Module, inputs: Inputs) -> None:
+        """Draw a module's call, or that of its children where it cannot be traced."""
+        try:
+            traced = trace_call(module, inputs, Way(eval_faces=True))
+        except SesurgeryError as error:
+            self.errors.append(error)
+            self.leaves.append(Leaf(path, error.diagnostics[0].message))
+            self._children(path, module)
+            return
+        frame = Frame(path, traced, inputs)
+        self.frames.append(frame)
+        for leaf in traced.leaves:
+            where = frame.absolute(leaf.path)
+            self.leaves.append(Leaf(where, leaf.why))
+            self._children(where, module.get_submodule(leaf.path))
+
+    def _children(self, path: str, module: nn.Module) -> None:
+        if not any(isinstance(part, PRIMITIVES) for part in module.modules()):
+            return
+        for name, child in module.named_children():
+            where = f"{path}.{name}" if path else name
+            if isinstance(child, PRIMITIVES) or not any(map(_convolves, child.modules())):
+                continue
+            seen = self.captured.get(where)
+            if seen is None:
+                self._children(where, child)
+            elif seen.times == 1:
+                self.frame(where, child, seen.inputs)
+
+    @property
+    def captured(self) -> dict[str, Captured]:
+        if self._captured is None:
+            self._captured = capture(self.network, self.inputs)
+        return self._captured
+
+    def facts(self) -> Iterator[NodeFacts]:
+        """Every frame's nodes, those of a leaf's children before the leaf, in the order of the calls."""
+        order = {path: number for number, path in enumerate(self._captured or ())}
+        inner = sorted((frame for frame in self.frames if frame.path), key=lambda frame: order[frame.path])
+        told: set[str] = set()
+        for outer in self.frames if not inner or not self.frames[0].path else inner:
+            if outer.path not in told:
+                yield from _facts(outer, inner, told)
+
+
+def _facts(frame: Frame, inner: list[Frame], told: set[str]) -> Iterator[NodeFacts]:
+    told.add(frame.path)
+    shapes = shapes_in_call(frame.traced, frame.inputs.two)
+    forced = {leaf.path for leaf in frame.traced.leaves}
+    for node in frame.traced.graph.nodes:
+        if node.op == "call_module" and node.target in forced:
+            within = frame.absolute(str(node.target)) + "."
+            for part in inner:
+                if part.path.startswith(within) and part.path not in told:
+                    yield from _facts(part, inner, told)
+        op, conv = fx_ops.kind(node, frame.traced.root)
+        inputs = tuple(frame.name(value) for value in readings(node))
+        scope = frame.absolute(scope_of(node))
+        yield NodeFacts(frame.name(node), op, inputs, scope, shapes.get(node.name), conv)
+
+
+def scope_of(node: fx.Node) -> str:
+    """The path of the module that owns a node, seen from the frame."""
+    if node.op == "call_module":
+        return str(node.target)
+    stack = node.meta.get("nn_module_stack") or {}
+    path = ""
+    for entry in stack.values():
+        path = entry[0]
+    return path
+
+
+def readings(node: fx.Node) -> list[fx.Node]:
+    """Every value that a node reads, in order; one that is read twice stands twice."""
+    found: list[fx.Node] = []
+    map_arg((node.args, node.kwargs), found.append)
+    return found
+
+
+def _hidden(module: nn.Module, path: str, frames: list[Frame]) -> int:
+    """How many convolutions of a leaf lie in no frame."""
+    seen = tuple(f"{frame.path}." for frame in frames if frame.path)
+    prefix = f"{path}." if path else ""
+    return sum(
+        _convolves(part) and not f"{prefix}{name}".startswith(seen) for name, part in module.named_modules() if name
+    )
+
+
+def _convolves(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.conv._ConvNd)

@@ -1,0 +1,67 @@
+"""What a forward is called with: a network's image, or what a part of it was seen to be given, for two batches."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sesurgery.graph import Shape
+
+BATCHES = (2, 3)
+
+
+@dataclass(frozen=True)
+class Given:
+    """The arguments of one call."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+
+    def bound(self, forward: Callable[..., Any]) -> dict[str, Any]:
+        """The arguments by the names of the forward's parameters; its defaults are left out."""
+        return dict(inspect.signature(forward).bind(*self.args, **(self.kwargs or {})).arguments)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Two calls that differ in their batch alone: what differs between them follows from the batch."""
+
+    two: Given
+    three: Given
+
+
+def image_inputs(network: nn.Module, shape: Shape) -> Inputs:
+    """Images of `shape` (channels, height, width) for the forward's first parameter, in the network's dtype."""
+    like = next((part for part in network.parameters() if part.is_floating_point()), torch.empty(0))
+    two, three = (Given((torch.empty(batch, *shape, dtype=like.dtype, device=like.device),)) for batch in BATCHES)
+    return Inputs(two, three)
+
+
+def tensors(value: object) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors(item)
+
+
+def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """The nested value with every tensor changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(mapped(item, change) for item in value))
+    if isinstance(value, tuple | list):
+        return type(value)([mapped(item, change) for item in value])
+    if type(value) is dict:
+        return {key: mapped(item, change) for key, item in value.items()}
+    return value

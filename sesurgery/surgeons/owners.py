@@ -1,0 +1,236 @@
+"""Which module's forward has to become a graph for a site, and which of its parts it has to be seen through.
+
+A block stands between an operation that makes a value and those that read it. The smallest module whose forward
+contains that place is changed; everything else stays the user's own code, hooks and all. Modules that lie between the
+owner and the place are open (their operations become the owner's), all others are called as they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from torch import fx, nn
+
+from sesurgery.diagnostics import fail
+from sesurgery.planner import Removal, Site
+from sesurgery.surgeons.drawing import Frame, readings
+from sesurgery.surgeons.fx.tracing import Call
+
+Chain = tuple[str, ...]
+
+
+@dataclass(eq=False)
+class Item:
+    """A site or a removal: the value it stands on, the nodes that must be seen, and the module it must lie in."""
+
+    what: Site | Removal
+    value: fx.Node
+    seen: tuple[fx.Node, ...]
+    whole: bool
+    """Whether every reading of the value is rerouted, by whatever way it is reached."""
+    home: str
+
+
+@dataclass(eq=False)
+class Owner:
+    """A module by the chain of calls that leads to it, and the calls below it that are open."""
+
+    base: Chain
+    items: list[Item]
+    open: set[str] = field(default_factory=set)
+
+    def within(self, chain: Chain) -> bool:
+        return chain[: len(self.base)] == self.base
+
+
+class Calls:
+    """The calls of one frame, and where each node stands among them."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.by_key = {call.key: call for call in frame.traced.calls}
+        self.times = Counter(call.path for call in frame.traced.calls)
+
+    def chain(self, node: fx.Node) -> Chain:
+        """The keys of the calls in whose forward the node was made, outermost first."""
+        keys = tuple(node.meta.get("nn_module_stack") or ())
+        return keys[:-1] if node.op == "call_module" else keys
+
+    def path(self, chain: Chain) -> str:
+        return chain[-1].partition("@")[0] if chain else ""
+
+    def resolve(self, owner: Owner, item: Item) -> fx.Node | Call | str | None:
+        """How the owner knows the item's value: as a node, as what a call gives, or as its own argument's name."""
+        chain = self.chain(item.value)
+        if not owner.within(chain):
+            return self._argument(owner, item.value)
+        for depth in range(len(owner.base), len(chain)):
+            if chain[depth] not in owner.open:
+                call = self.by_key[chain[depth]]
+                inside = any(call.key in self.chain(reader) for reader in item.seen if reader is not item.value)
+                if item.whole:
+                    inside = any(call.key in self.chain(reader) for reader in item.value.users)
+                return call if call.result is item.value and not inside else None
+        return item.value
+
+    def _argument(self, owner: Owner, value: fx.Node) -> str | None:
+        if not owner.base:
+            return None
+        call = self.by_key[owner.base[-1]]
+        module = self.frame.traced.root.get_submodule(call.path)
+        names = [name for name, given in _bound(module, call) if given is value]
+        return names[0] if len(names) == 1 else None
+
+
+def _bound(module: nn.Module, call: Call) -> Iterator[tuple[str, object]]:
+    yield from inspect.signature(module.forward).bind(*call.args, **call.kwargs).arguments.items()
+
+
+def find(frame: Frame, sites: Iterable[Site], removals: Iterable[Removal]) -> list[Owner]:
+    """The owners of all sites and removals of one frame; no two of them see one operation."""
+    calls = Calls(frame)
+    nodes = {frame.name(node): node for node in frame.traced.graph.nodes}
+    items = [*_removals(calls, nodes, removals), *_sites(calls, nodes, sites, list(removals))]
+    owners = [_fitted(calls, Owner(_smallest(calls, item), [item])) for item in items]
+    while (pair := _overlap(owners)) is not None:
+        outer, inner = pair
+        owners = [owner for owner in owners if owner not in pair]
+        joined = Owner(outer.base, [*outer.items, *inner.items], outer.open | inner.open)
+        joined.open |= set(inner.base[len(outer.base) :])
+        owners.append(_fitted(calls, joined))
+    for owner in owners:
+        _no_hooks(calls, owner)
+    return owners
+
+
+def _overlap(owners: list[Owner]) -> tuple[Owner, Owner] | None:
+    for outer in owners:
+        for inner in owners:
+            rest = inner.base[len(outer.base) :]
+            if inner is not outer and outer.within(inner.base) and all(key in outer.open for key in rest):
+                return outer, inner
+    return None
+
+
+def _smallest(calls: Calls, item: Item) -> Chain:
+    """The deepest chain of calls that may own the item."""
+    chain = calls.chain(item.value)
+    if item.whole:
+        for depth, key in enumerate(chain):
+            call = calls.by_key[key]
+            if call.result is item.value and not any(key in calls.chain(reader) for reader in item.value.users):
+                return chain[:depth]
+        return chain
+    common = _common([calls.chain(node) for node in item.seen] or [chain])
+    for depth in range(len(common), 0, -1):
+        trial = Owner(common[:depth], [item])
+        if not trial.within(chain) and calls.resolve(trial, item) is not None:
+            return trial.base
+    return _common([common, chain]) if item.value.op != "placeholder" else ()
+
+
+def _common(chains: list[Chain]) -> Chain:
+    first, *others = chains
+    length = 0
+    while length < len(first) and all(len(other) > length and other[length] == first[length] for other in others):
+        length += 1
+    return first[:length]
+
+
+def _fitted(calls: Calls, owner: Owner) -> Owner:
+    """The owner made as large and as open as its items need."""
+    while not _fits(calls, owner):
+        if not owner.base:
+            raise AssertionError("the network's own forward sees every operation")
+        owner.open.add(owner.base[-1])
+        owner.base = owner.base[:-1]
+    return owner
+
+
+def _fits(calls: Calls, owner: Owner) -> bool:
+    path = calls.path(owner.base)
+    if owner.base and calls.times[path] != 1:
+        return False
+    for item in owner.items:
+        if path and not f"{calls.frame.absolute(item.home)}.".startswith(f"{calls.frame.absolute(path)}."):
+            return False
+        for node in item.seen:
+            chain = calls.chain(node)
+            if node.op != "output" and not owner.within(chain):
+                return False
+            owner.open |= set(chain[len(owner.base) :])
+    for item in owner.items:
+        if calls.resolve(owner, item) is None:
+            chain = calls.chain(item.value)
+            if not owner.within(chain) or item.value.op == "placeholder":
+                return not owner.base
+            owner.open |= set(chain[len(owner.base) :])
+    return True
+
+
+def _sites(calls: Calls, nodes: dict[str, fx.Node], sites: Iterable[Site], removals: list[Removal]) -> Iterator[Item]:
+    involved = {nodes[name] for gone in removals for name in (gone.output, gone.value) if name in nodes}
+    called: dict[str, list[fx.Node]] = {}
+    for node in nodes.values():
+        if node.op == "call_module":
+            called.setdefault(calls.frame.absolute(str(node.target)), []).append(node)
+    for site in sites:
+        value, users = nodes[site.value], [nodes[use.user] for use in site.uses]
+        planned = sorted((use.user, use.slot) for use in site.uses)
+        every = sorted(
+            (calls.frame.name(user), slot)
+            for user in value.users
+            for slot, read in enumerate(readings(user))
+            if read is value
+        )
+        mixed = value in involved or any(read in involved for user in users for read in readings(user))
+        whole = planned == every and not mixed
+        # timm calls an identity where a block could be: who calls it must be a graph that does so no more.
+        stand_ins = called.get(site.module, [])
+        gates = [node for node in involved if mixed and _meets(node, value, users)]
+        seen = [*stand_ins, *gates, *(() if whole else users)]
+        yield Item(site, value, tuple(dict.fromkeys(seen)), whole, _relative(calls.frame, site.scope))
+
+
+def _meets(node: fx.Node, value: fx.Node, users: list[fx.Node]) -> bool:
+    return node is value or any(node in readings(user) for user in users)
+
+
+def _removals(calls: Calls, nodes: dict[str, fx.Node], removals: Iterable[Removal]) -> Iterator[Item]:
+    for gone in removals:
+        output, value = nodes[gone.output], nodes[gone.value]
+        seen = tuple(dying(output, value))
+        home = _relative(calls.frame, gone.scope)
+        chain = _common([calls.chain(node) for node in seen])
+        if chain and calls.path(chain) == home:
+            # A gate's own module goes whole: who calls it must see that.
+            home = calls.path(chain[:-1])
+        yield Item(gone, value, seen, False, home)
+
+
+def dying(output: fx.Node, value: fx.Node) -> list[fx.Node]:
+    """What nobody reads any more once readers of `output` read `value`."""
+    dead, queue = {output}, [output]
+    while queue:
+        for source in queue.pop().all_input_nodes:
+            if source is not value and source.op != "placeholder" and source not in dead and dead >= set(source.users):
+                dead.add(source)
+                queue.append(source)
+    return [node for node in output.graph.nodes if node in dead]
+
+
+def _relative(frame: Frame, path: str) -> str:
+    return path.removeprefix(f"{frame.path}.") if frame.path and path != frame.path else "" if frame.path else path
+
+
+def _no_hooks(calls: Calls, owner: Owner) -> None:
+    for key in owner.open:
+        path = key.partition("@")[0]
+        module = calls.frame.traced.root.get_submodule(path)
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            where = calls.frame.absolute(path)
+            text = f"{where!r} has hooks, and a block inside it is read outside it: they would never run"
+            raise fail("SE403", text, "remove the hooks, insert the blocks, and register the hooks again")

@@ -1,0 +1,155 @@
+"""The symbol that stands for a value while a forward is traced: it answers what can be known of the value.
+
+Type tests, lengths, iteration and whole numbers are answered from the sizes of the input, as the value itself would
+answer them; what depends on the batch or on data is not answered, and raises.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import dis
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+
+from sesurgery.surgeons.fx.writes import Writable
+
+if TYPE_CHECKING:
+    from sesurgery.surgeons.fx.sizes import Sizes
+
+_UNPACK = dis.opmap["UNPACK_SEQUENCE"]
+
+
+class Symbol(Writable):
+    """A proxy whose tracer has `sizes`, which know the value as far as it can be known."""
+
+    _is_param = False
+
+    @property
+    def __class__(self) -> Any:
+        """What `isinstance` looks at where the proxy's own class is not asked for."""
+        return _sizes(self).kind(self.node) or type(self)
+
+    def __getattr__(self, name: str) -> Any:
+        return SymbolAttribute(self, name)
+
+    def __len__(self) -> int:
+        length = _sizes(self).length(self.node)
+        if length is None:
+            raise fx.proxy.TraceError("the length of a value depends on the batch or on data")
+        return length
+
+    def __iter__(self) -> Iterator[Any]:
+        frame = sys._getframe(1)
+        if frame.f_code.co_code[frame.f_lasti] == _UNPACK:
+            # `a, b = x` says itself how many there are.
+            return (self[index] for index in range(frame.f_code.co_code[frame.f_lasti + 1]))
+        kind = _sizes(self).kind(self.node)
+        if kind is not None and issubclass(kind, dict):
+            pair = _sizes(self).pair(self.node)
+            return iter(list(pair[0]))  # type: ignore[index,call-overload]
+        return (self[index] for index in range(len(self)))
+
+    def __contains__(self, item: object) -> bool:
+        pair = _sizes(self).pair(self.node)
+        found = {item in value for value in pair or () if isinstance(value, dict | str | range)}
+        if len(found) != 1:
+            raise fx.proxy.TraceError("whether a value holds another depends on data")
+        return found.pop()
+
+    def __int__(self) -> int:
+        return int(_number(self))
+
+    def __index__(self) -> int:
+        number = _number(self)
+        if not isinstance(number, int):
+            raise TypeError("not a whole number")
+        return number
+
+    def __float__(self) -> float:
+        return float(_number(self))
+
+
+class SymbolAttribute(Symbol, fx.proxy.Attribute):
+    """An attribute of a value, in the graph only once it is read as a value of its own."""
+
+    def __init__(self, root: fx.Proxy, name: str) -> None:
+        fx.proxy.Attribute.__init__(self, root, name)
+
+    node = fx.proxy.Attribute.node  # type: ignore[assignment]
+    __call__ = fx.proxy.Attribute.__call__
+
+
+def _sizes(symbol: fx.Proxy) -> Sizes:
+    found: Sizes = symbol.tracer.sizes  # type: ignore[attr-defined]
+    return found
+
+
+def _number(symbol: fx.Proxy) -> bool | int | float:
+    number = _sizes(symbol).number(symbol.node)
+    if number is None:
+        raise fx.proxy.TraceError("a number depends on the batch or on data")
+    return number
+
+
+class _Stand(type):
+    """Makes a class that is called in a builtin's place and is that builtin to every test."""
+
+    real: type
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, cls.real)
+
+    def __subclasscheck__(cls, value: type) -> bool:
+        return issubclass(value, cls.real)
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls.real or cls is other
+
+    def __hash__(cls) -> int:
+        return hash(cls.real)
+
+
+class _Int(metaclass=_Stand):
+    """`int(x.shape[2])` stays the symbol that it is: another input has another size."""
+
+    real = builtins.int
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and issubclass(builtins.type(args[0]), Symbol) and _sizes(args[0]).kind(args[0].node) is int:
+            return args[0]
+        return builtins.int(*args, **kwargs)
+
+
+class _Type(metaclass=_Stand):
+    """`type(x) is Tensor` is answered for the value, not for its symbol."""
+
+    real = builtins.type
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        one = len(args) == 1 and not kwargs
+        return args[0].__class__ if one and issubclass(builtins.type(args[0]), Symbol) else builtins.type(*args)
+
+
+@contextlib.contextmanager
+def builtins_that_see_symbols(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """While tracing, `int` and `type` in the files of these modules' forwards see values, not symbols."""
+    spaces: dict[int, dict[str, Any]] = {}
+    for kind in {builtins.type(module) for module in modules}:
+        for base in kind.__mro__:
+            forward = vars(base).get("forward")
+            space = getattr(forward, "__globals__", None)
+            if space is not None and not str(space.get("__name__", "")).startswith("torch."):
+                spaces[id(space)] = space
+    own = {"int": _Int, "type": _Type}
+    changed = [(space, name) for space in spaces.values() for name in own if name not in space]
+    for space, name in changed:
+        space[name] = own[name]
+    try:
+        yield
+    finally:
+        for space, name in changed:
+            space.pop(name, None)
