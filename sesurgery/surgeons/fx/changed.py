@@ -9,7 +9,9 @@ would be read once and dropout frozen, and what the first tracing decided would 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import inspect
 import itertools
 import linecache
 from collections.abc import Callable, Iterable, Iterator
@@ -170,6 +172,7 @@ def _forward(graphs: tuple[fx.Graph, ...], original: type) -> Callable[..., Any]
         return runs[0]
     evaluating, training = runs
 
+    @functools.wraps(evaluating)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return (training if self.training else evaluating)(self, *args, **kwargs)
 
@@ -192,6 +195,7 @@ def compiled(graph: fx.Graph, name: str) -> Callable[..., Any]:
 def _mode_kept(run: Callable[..., Any]) -> Callable[..., Any]:
     """The function, after which gradients are on or off as before even where it raises."""
 
+    @functools.wraps(run)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         before = torch.is_grad_enabled()
         try:
@@ -214,20 +218,16 @@ def replayed(
             inner = n.meta.get("nn_module_stack") or {}
             return scoped(inner if n.op in ("call_function", "call_method") else {}, lambda: run(n))
 
+    signature = inspect.signature(module.forward)
+
     def forward(*args: Any, **kwargs: Any) -> Any:
-        values = [*args]
-        for node in [node for node in graph.nodes if node.op == "placeholder"][len(args) :]:
-            name = str(node.target)
-            values.append(kwargs[name] if name in kwargs else () if name[:2] == "*a" else _default(node))
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = bound.arguments.values()
         return Replay(module, graph=graph, garbage_collect_values=False).run(*values, enable_io_processing=False)
 
+    forward.__signature__ = signature  # type: ignore[attr-defined]
     return forward
-
-
-def _default(node: fx.Node) -> Any:
-    if not node.args:
-        raise TypeError(f"the argument {node.target!r} is missing")
-    return node.args[0]
 
 
 def _written(graph: fx.Graph) -> list[_Line]:

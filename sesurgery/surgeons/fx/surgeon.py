@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
@@ -20,9 +20,9 @@ from sesurgery.surgeons.base import Sight, Surgeon, Weights
 from sesurgery.surgeons.comparing import Twin, compare
 from sesurgery.surgeons.drawing import Drawing, Frame, draw, scope_of
 from sesurgery.surgeons.fx.changed import change, compiled, hold
-from sesurgery.surgeons.fx.copying import buffers_kept, duplicate, twin
+from sesurgery.surgeons.fx.copying import duplicate, twin
 from sesurgery.surgeons.fx.proof import prove
-from sesurgery.surgeons.fx.tracing import Trace, Way, forget, trace_call
+from sesurgery.surgeons.fx.tracing import Trace, Way, trace_call
 from sesurgery.surgeons.grafting import graft
 from sesurgery.surgeons.inputs import Given, Inputs, image_inputs
 from sesurgery.surgeons.owners import Calls, Owner, find
@@ -105,23 +105,17 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         whole = duplicate(model)
         part = self.part(whole)
         inputs = self._inputs(part)
-        # A buffer is no symbol: what a forward counts in it is counted while tracing.
-        with buffers_kept(part):
-            drawing = draw(part, inputs)
-        return _Opened(whole, part, inputs, drawing)
+        return _Opened(whole, part, inputs, draw(twin(part), inputs))
 
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:
         part = opened.part
-        with buffers_kept(part):
-            operations = [made for frame in opened.drawing.frames for made in _operations(part, frame, plan)]
+        operations = [made for frame in opened.drawing.frames for made in _operations(part, frame, plan)]
         _compare(part, operations, opened.inputs.two)
-        for frame in opened.drawing.frames:
-            forget(frame.traced.root, frame.traced.constants)
         for operation in operations:
             for face in operation.faces:
                 for gone in operation.removals:
                     _remove(face.graph, face.nodes, gone)
-        _uninstall_from_frames(opened.drawing.frames, plan.removals)
+        _uninstall_from_frames(part, opened.drawing.frames, plan.removals)
         for operation in operations:
             _vacate(part, operation)
         blocks = _build(part, plan, weights)
@@ -163,11 +157,20 @@ def _traced(calls: Calls, owner: Owner, module: nn.Module) -> Trace:
     frame, path = calls.frame, calls.path(owner.base)
     prefix = f"{path}." if path else ""
     opened = frozenset(key.partition("@")[0].removeprefix(prefix) for key in owner.open)
-    if not owner.base:
-        return trace_call(module, frame.inputs, Way(open=opened, guarded=True))
-    call = calls.by_key[owner.base[-1]]
-    given = Given(call.args, call.kwargs)
-    return trace_call(module, Inputs(given, given), Way(open=opened, guarded=True, around=frame.traced.sizes))
+    # Another object: a forward may keep what it computed, and that is a symbol while it is traced.
+    shadow = twin(module)
+    if owner.base:
+        call = calls.by_key[owner.base[-1]]
+        given = Given(call.args, call.kwargs)
+        way = Way(open=opened, guarded=True, around=frame.traced.sizes)
+        traced = trace_call(shadow, Inputs(given, given), way)
+    else:
+        traced = trace_call(shadow, frame.inputs, Way(open=opened, guarded=True))
+    for name in traced.constants:
+        # A tensor that a forward makes moves with its network once it is the graph's, and is no key.
+        if isinstance(value := vars(shadow)[name], Tensor):
+            module.register_buffer(name, value, persistent=False)
+    return traced
 
 
 def _compare(part: nn.Module, operations: Iterable[_Operation], given: Given) -> None:
@@ -295,7 +298,7 @@ def _remove(graph: fx.Graph, nodes: dict[str, fx.Node], gone: Removal) -> set[st
     return targets
 
 
-def _uninstall_from_frames(frames: Iterable[Frame], removals: Iterable[Removal]) -> None:
+def _uninstall_from_frames(part: nn.Module, frames: Iterable[Frame], removals: Iterable[Removal]) -> None:
     """Delete the modules of the gates that went."""
     for frame in frames:
         graph = frame.traced.graph
@@ -304,7 +307,7 @@ def _uninstall_from_frames(frames: Iterable[Frame], removals: Iterable[Removal])
         prefix = f"{frame.path}." if frame.path else ""
         erased = [(gone.scope.removeprefix(prefix), _remove(graph, names, gone)) for gone in own]
         if erased:
-            _uninstall(frame.traced.root, [graph], erased)
+            _uninstall(part.get_submodule(frame.path), [graph], erased)
 
 
 def _uninstall(root: nn.Module, graphs: list[fx.Graph], erased: list[tuple[str, set[str]]]) -> None:

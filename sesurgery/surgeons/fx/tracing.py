@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 import torchvision
 from torch import fx, nn
 from torch.fx.node import map_aggregate
@@ -110,21 +109,14 @@ def trace_call(model: nn.Module, inputs: Inputs, way: Way) -> Trace:
     training = attempt.until_it_works(training=True)
     if attempt.branching != known:
         evaluating = attempt.until_it_works(training=False)
-    return replace(evaluating, training_graph=training.graph)
+    constants = (*evaluating.constants, *training.constants)
+    return replace(evaluating, training_graph=training.graph, constants=constants)
 
 
-def forget(model: nn.Module, names: Iterable[str]) -> None:
+def _forget(model: nn.Module, names: Iterable[str]) -> None:
     """Take away what tracing left on the module."""
     for name in names:
         model.__dict__.pop(name, None)
-
-
-def _as_buffers(model: nn.Module, names: Iterable[str]) -> None:
-    """Tensors that a forward makes move with its network once they are the graph's, and are no keys."""
-    for name in names:
-        if isinstance(value := model.__dict__.get(name), torch.Tensor):
-            del model.__dict__[name]
-            model.register_buffer(name, value, persistent=False)
 
 
 @dataclass
@@ -148,12 +140,10 @@ class _Attempt:
                 with _tracing(tracer, model):
                     graph = tracer.trace(model)
             except Exception as error:
-                forget(model, {*vars(model)} - before)
+                _forget(model, {*vars(model)} - before)
                 self._learn(tracer, error)
                 continue
             constants = tuple({*vars(model)} - before)
-            if self.way.guarded:
-                _as_buffers(model, constants)
             if isinstance(model, fx.GraphModule):
                 _restore_scopes(model.graph, graph)
             settle(model, graph)

@@ -1,4 +1,4 @@
-"""Containers of a changed network: their parts are found as before, and they do not pretend to run without blocks."""
+"""Containers of a changed network: they are found, walked through and run as before."""
 
 import copy
 
@@ -6,8 +6,6 @@ import pytest
 import timm
 import torch
 from torch import nn
-
-from sesurgery.surgeons.fx.containers import Parts
 
 SHAPE = (3, 32, 32)
 
@@ -30,14 +28,17 @@ def test_a_part_of_a_container_is_found_by_its_number(original, changed):
     assert torch.equal(changed.layer2[-1].bn2.weight, original.layer2[-1].bn2.weight)
 
 
-def test_a_container_says_why_it_does_not_run_alone(changed):
-    with pytest.raises(NotImplementedError, match="runs as a whole"):
-        changed.layer2(torch.zeros(1, 64, 8, 8))
+def test_a_container_runs_alone_with_its_blocks(changed):
+    calls = []
+    hook = changed.layer2[0].se.register_forward_hook(lambda *_: calls.append(1))
+    assert changed.layer2(torch.zeros(1, 64, 8, 8)).shape == (1, 128, 4, 4)
+    hook.remove()
+    assert calls == [1]
 
 
 def test_a_copy_has_the_same_containers_keys_and_function(changed):
     other, image = copy.deepcopy(changed), torch.randn(2, *SHAPE)
-    assert type(other.layer2) is Parts
+    assert type(other.layer2) is nn.Sequential
     assert [*other.state_dict()] == [*changed.state_dict()]
     with torch.no_grad():
         assert torch.equal(other(image), changed(image))
@@ -45,7 +46,7 @@ def test_a_copy_has_the_same_containers_keys_and_function(changed):
 
 def test_surgery_on_a_changed_network_keeps_its_containers(changed, operate):
     twice = operate(changed, SHAPE, insert="se", at="post", name="late")
-    assert type(twice.layer2) is Parts
+    assert isinstance(twice.layer2, nn.Sequential)
     assert {"se", "late"} <= {name for name, _ in twice.layer2[0].named_children()}
 
 
@@ -74,7 +75,17 @@ def test_lists_and_dictionaries_of_modules_stay_what_they_are(operate):
     assert [*changed.named.keys()] == ["last"]
 
 
-def test_a_container_that_holds_a_block_is_no_list_of_parts(operate):
-    changed = operate(timm.create_model("resnet18"), SHAPE, at={"placement": "module", "names": "layer2"})
-    assert type(changed.layer2) is nn.Module
-    assert type(changed.layer3) is Parts
+def test_a_container_that_holds_a_block_walks_through_its_own_parts(operate):
+    model = timm.create_model("resnet18", num_classes=10).eval()
+    changed = operate(
+        model, SHAPE, insert={"block": "se", "init": "identity"}, at={"placement": "module", "names": "layer2"}
+    )
+    assert isinstance(changed.layer2.se, nn.Module)
+    assert len(changed.layer2) == 2
+    assert [*changed.layer2] == [changed.layer2[0], changed.layer2[1]]
+    assert [name for name, _ in changed.layer2.named_children()] == ["0", "1", "se"]
+    for network in (changed, copy.deepcopy(changed)):
+        image = torch.randn(2, *SHAPE)
+        with torch.no_grad():
+            assert torch.equal(network(image), model(image))
+            assert len(network.layer2) == 2

@@ -13,6 +13,7 @@ from torch import nn
 from sesurgery.blocks.se import SE
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.surgeons.fx.proof import prove
+from sesurgery.surgeons.inputs import image_inputs
 
 SHAPE = (8, 6, 6)
 
@@ -119,7 +120,7 @@ def test_what_does_not_run_is_caught_and_named(wrong):
         torch.manual_seed(0)
         network = wrong.network()
     with pytest.raises(SesurgeryError) as caught:
-        prove(network, {"se/unit[0]": "se"}, SHAPE)
+        prove(network, {"se/unit[0]": "se"}, image_inputs(network, SHAPE).two)
     assert [(item.code, item.message) for item in caught.value.diagnostics] == [
         (wrong.code, f"se/unit[0]: {wrong.message}")
     ]
@@ -140,21 +141,21 @@ def test_what_runs_is_proved_whatever_its_values(block, seed):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Network(called, block.build(8))
-    prove(network, {"se/unit[0]": "se"}, SHAPE)
+    prove(network, {"se/unit[0]": "se"}, image_inputs(network, SHAPE).two)
 
 
 def test_a_last_norm_that_starts_at_zero_hides_nothing():
     network = Network(lambda net, x: net.bn(net.se(x)))
     network.bn = nn.BatchNorm2d(8)
     nn.init.zeros_(network.bn.weight)
-    prove(network, {"se/unit[0]": "se"}, SHAPE)
+    prove(network, {"se/unit[0]": "se"}, image_inputs(network, SHAPE).two)
 
 
 def test_every_block_that_does_not_run_is_named_at_once():
     network = Network(lambda net, x: x)
     network.other = SE(reduction=2).build(8)
     with pytest.raises(SesurgeryError) as caught:
-        prove(network, {"a": "se", "b": "other"}, SHAPE)
+        prove(network, {"a": "se", "b": "other"}, image_inputs(network, SHAPE).two)
     assert [item.message for item in caught.value.diagnostics] == [
         "a: the block is never executed",
         "b: the block is never executed",
@@ -164,7 +165,7 @@ def test_every_block_that_does_not_run_is_named_at_once():
 def test_the_proof_leaves_no_trace_on_the_network(untouched):
     network = Network(called).train()
     before = untouched(network)
-    prove(network, {"se/unit[0]": "se"}, SHAPE)
+    prove(network, {"se/unit[0]": "se"}, image_inputs(network, SHAPE).two)
     assert untouched(network) == before
 
 
@@ -172,7 +173,7 @@ def test_an_error_that_is_not_the_blocks_is_not_blamed_on_it():
     network = Network(called)
     network.fc = nn.Linear(5, 4)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        prove(network, {"se/unit[0]": "se"}, SHAPE)
+        prove(network, {"se/unit[0]": "se"}, image_inputs(network, SHAPE).two)
 
 
 class Strided(nn.Module):
@@ -189,6 +190,6 @@ class Strided(nn.Module):
 
 
 def test_what_only_a_small_image_hides_is_no_fault():
-    prove(Strided(), {"se/unit[0]": "se"}, (3, 96, 96))
+    prove(Strided(), {"se/unit[0]": "se"}, image_inputs(Strided(), (3, 96, 96)).two)
     with pytest.raises(SesurgeryError, match="does not reach the network's output"):
-        prove(Strided(), {"se/unit[0]": "se"}, (3, 16, 16))
+        prove(Strided(), {"se/unit[0]": "se"}, image_inputs(Strided(), (3, 16, 16)).two)

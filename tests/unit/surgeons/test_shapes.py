@@ -116,8 +116,8 @@ class Keeping(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.kept:
             self.kept["bias"] = self.conv.weight.detach().sum((1, 2, 3))
-        # A symbol cannot be counted up to, so this is taken as a whole.
-        steps = len(range(x.dim()))
+        # The batch is open and cannot be counted up to, so this is taken as a whole.
+        steps = len(x)
         return self.conv(x) + steps * self.kept["bias"][:, None, None]
 
 
