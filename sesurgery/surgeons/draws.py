@@ -35,6 +35,11 @@ def is_plain_draw(function: object) -> bool:
         return False
 
 
+def are_paused() -> bool:
+    """Whether `paused` is in force."""
+    return bool(_recording) and not _recording[-1]
+
+
 @contextlib.contextmanager
 def paused() -> Iterator[None]:
     """Within it new tensors are made and not recorded."""

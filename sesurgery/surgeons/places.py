@@ -30,11 +30,9 @@ def known(calls: Calls, owner: Owner, traced: Trace) -> dict[str, fx.Node]:
     own = [node for node in traced.graph.nodes if node.op not in _BESIDE]
     there = dict(_places(own, "", None))
     found = {calls.frame.name(node): there[place] for place, node in _places(flat, path, calls) if place in there}
-    ends = {node.op: node for node in traced.graph.nodes if node.op == "output"}
     if not owner.base:
-        found |= {
-            calls.frame.name(node): ends["output"] for node in calls.frame.traced.graph.nodes if node.op == "output"
-        }
+        outputs = [node for node in calls.frame.traced.graph.nodes if node.op == "output"]
+        found |= {calls.frame.name(node): _end(traced.graph) for node in outputs}
         inputs = {node.target: node for node in traced.graph.nodes if node.op == "placeholder"}
         outer = [node for node in calls.frame.traced.graph.nodes if node.op == "placeholder"]
         found |= {calls.frame.name(node): inputs[node.target] for node in outer if node.target in inputs}
@@ -43,6 +41,13 @@ def known(calls: Calls, owner: Owner, traced: Trace) -> dict[str, fx.Node]:
         if node is not None:
             found[calls.frame.name(item.value)] = node
     return found
+
+
+def _end(graph: fx.Graph) -> fx.Node:
+    """What reads the results: the output, or what makes an object of a class of its own of them."""
+    output = graph.output_node()
+    result = output.args[0]
+    return result if isinstance(result, fx.Node) and isinstance(result.target, type) else output
 
 
 def _value(calls: Calls, owner: Owner, traced: Trace, how: fx.Node | Call | str | None) -> fx.Node | None:

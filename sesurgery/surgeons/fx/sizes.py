@@ -8,8 +8,10 @@ and another mode; what they do not agree on is no answer.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -39,7 +41,8 @@ class Sizes:
     def __init__(self, root: nn.Module, outer: Sizes | None = None) -> None:
         self.root = root
         self._outer = outer
-        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        # Tensors of two fake modes do not mix.
+        self._mode: FakeTensorMode = outer._mode if outer else FakeTensorMode(allow_non_fake_inputs=True)
         self._worlds = (_World(training=False), _World(training=True))
         self._memo: dict[int, object] = {}
         self._given: dict[fx.Node, tuple[object, object]] = {}
@@ -55,7 +58,7 @@ class Sizes:
             return None
         try:
             # While a network is traced, torch.fx has every module call record a node: not these.
-            with _maybe_revert_all_patches(), draws.paused(), torch.no_grad(), self._mode, warnings.catch_warnings():
+            with _as_untraced(), torch.no_grad(), self._mode, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 for world in self._worlds:
                     for source in _needed(node, world):
@@ -130,6 +133,16 @@ class Sizes:
         with unset_fake_temporarily():
             copied: nn.Module = copy.deepcopy(module, self._memo)
         return copied
+
+
+@contextlib.contextmanager
+def _as_untraced() -> Iterator[None]:
+    """torch as it is where nothing is traced; put back once, at the end of the outermost of several."""
+    if draws.are_paused():
+        yield
+        return
+    with _maybe_revert_all_patches(), draws.paused():
+        yield
 
 
 def _needed(node: fx.Node, world: _World) -> list[fx.Node]:

@@ -14,7 +14,9 @@ holds one of the two ways, and `None` as a symbol would be taken for a value tha
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -161,7 +163,9 @@ class _Attempt:
             name = type(self.model).__name__
             if isinstance(error, SesurgeryError):
                 raise error
-            raise fail("SE403", f"{name}.forward cannot be traced: {_reason(error)}", _what_to_do(error)) from error
+            mode = " in training" if tracer.modes.get("") else ""
+            text = f"{name}.forward cannot be traced{mode}: {_reason(error)}"
+            raise fail("SE403", text, _what_to_do(error)) from error
         else:
             self.branching.discard(culprit)
             self.leaves[culprit] = _reason(error)
@@ -201,7 +205,16 @@ class _Tracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         # A symbol says it is a tensor, and is no constant.
-        return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
+        if issubclass(type(a), fx.Proxy):
+            return a.node
+        if self.faithful and isinstance(a, OrderedDict):
+            # An output of a class of its own (an ordered dictionary, a ModelOutput) is made anew, not a plain one.
+            if dataclasses.is_dataclass(a):
+                names = (item.name for item in dataclasses.fields(a))
+                given = {name: value for name in names if (value := getattr(a, name)) is not None}
+                return self.create_node("call_function", type(a), (), self.create_arg(given))
+            return self.create_node("call_function", type(a), (self.create_arg([*a.items()]),), {})
+        return super().create_arg(a)
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         if self.regions is not None and kind not in ("placeholder", "get_attr"):
