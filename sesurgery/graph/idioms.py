@@ -90,8 +90,13 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
     if depths[0] == depths[1]:
         deep = "no convolution" if depths[0] == 0 else f"{depths[0]} convolution{'s' if depths[0] > 1 else ''} deep"
         return NotResidual(add, "same_depth", f"both inputs lie {deep}: branch and shortcut look alike", deep)
+    if all(_is_scaled(value, fork) for value in (first, second)):
+        return NotResidual(add, "two_gates", "it joins two gates of one value")
     branch = 0 if depths[0] > depths[1] else 1
-    low = _lowest(sides[branch])
+    if any(_mixes(node) for node in sides[1 - branch]):
+        why = "its shallower input is attention over the map, and the deeper one its position code"
+        return NotResidual(add, "position_code", why)
+    low = _lowest(sides[branch], add.inputs[branch])
     if low is not None and add.shape is not None and (low[0] < add.shape[1] or low[1] < add.shape[2]):
         why = f"its deeper input goes down to {low[0]}x{low[1]} and comes back: a skip connection, not a residual unit"
         return NotResidual(add, "skip_connection", why, f"{low[0]}x{low[1]}")
@@ -133,9 +138,46 @@ def _depth(end: Node, fork: Node, nodes: tuple[Node, ...]) -> int:
     return depths.get(end.name, 0)
 
 
-def _lowest(nodes: tuple[Node, ...]) -> tuple[int, int] | None:
-    """The lowest resolution at which a convolution works, those on single values (a gate's) left out."""
-    sizes = [node.shape[1:] for node in nodes if node.op is Op.CONV and node.shape and node.shape[1:] != (1, 1)]
+def _is_scaled(value: Node, fork: Node) -> bool:
+    """Whether a value is the fork times something."""
+    return (
+        value.op is Op.MUL
+        and fork in value.inputs
+        and len(value.inputs) == 2
+        and not any(source.constant for source in value.inputs)
+    )
+
+
+def _mixes(node: Node) -> bool:
+    """Whether a node computes a third thing of two values, as the product of matrices in attention does."""
+    data = {source.name for source in node.inputs if not source.constant and source.shape is None}
+    return node.op is Op.OTHER and len(data) > 1
+
+
+def _lowest(nodes: tuple[Node, ...], end: Node) -> tuple[int, int] | None:
+    """The lowest resolution at which the branch works: that of its convolutions, those on single values left out.
+
+    What only scales another value (an attention that goes down and comes back) is not the branch: of a product's two
+    sides the one that stays higher counts.
+    """
+    lows: dict[str, tuple[int, int] | None] = {}
+    for node in nodes:
+        below = [lows[source.name] for source in node.inputs if source.name in lows]
+        outside = any(source.name not in lows and not source.constant for source in node.inputs)
+        known = [low for low in below if low is not None]
+        low: tuple[int, int] | None
+        if node.op is Op.MUL and len(node.inputs) == 2:
+            high = outside or len(known) < len(below)
+            low = None if high or not known else max(known)
+        else:
+            low = _least(known)
+        if node.op is Op.CONV and node.shape and node.shape[1:] != (1, 1):
+            low = _least([*([low] if low else []), node.shape[1:]])
+        lows[node.name] = low
+    return lows.get(end.name)
+
+
+def _least(sizes: list[tuple[int, int]]) -> tuple[int, int] | None:
     return (min(size[0] for size in sizes), min(size[1] for size in sizes)) if sizes else None
 
 
@@ -183,6 +225,40 @@ def _only_reader(graph: GraphView, node: Node, op: Op) -> Node | None:
         if node.op is not Op.PASS:
             return None
     return None
+
+
+def squeezed(graph: GraphView) -> frozenset[str]:
+    """The names of all values of one pixel that were pooled from a map, and of what is computed from them alone."""
+    found: set[str] = set()
+    for node in graph:
+        flat = node.shape is None or node.shape[1:] == (1, 1)
+        pooled = node.op is Op.GLOBAL_POOL or (
+            node.shape is not None
+            and node.op not in (Op.CONV, Op.INPUT)
+            and any(source.shape is not None and source.shape[1:] != (1, 1) for source in node.inputs)
+        )
+        if flat and (pooled or any(source.name in found for source in node.inputs)):
+            found.add(node.name)
+    return frozenset(found)
+
+
+def gives_the_output(graph: GraphView, node: Node) -> bool:
+    """Whether nothing with weights and no sum lies between a value and the network's output."""
+    queue, seen = [node], {node.name}
+    reached = False
+    while queue:
+        for use in queue.pop().uses:
+            user = graph[use.user]
+            reached |= user.op is Op.OUTPUT
+            if user.op not in _FREE:
+                return False
+            if user.name not in seen:
+                seen.add(user.name)
+                queue.append(user)
+    return reached
+
+
+_FREE = (Op.OUTPUT, Op.PASS, Op.RESHAPE, Op.POOL, Op.GLOBAL_POOL, Op.OTHER)
 
 
 def activated(graph: GraphView, node: Node) -> Node:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sesurgery.graph import GraphView
-from sesurgery.graph.idioms import conv_units
+from sesurgery.graph.idioms import conv_units, gives_the_output
 from sesurgery.placements import _units
 from sesurgery.placements.base import Example, Match, Miss, Placement
 
@@ -25,6 +25,10 @@ class Conv(Placement):
                 yield Miss("one_position", where, "its map is 1x1: there is nothing to squeeze")
             elif self.spatial_only and unit.conv.conv and max(unit.conv.conv.kernel) == 1:
                 yield Miss("pointwise", where, "it is a 1 x 1 convolution")
+            elif unit.end is unit.conv and gives_the_output(graph, unit.conv):
+                yield Miss(
+                    "network_output", where, "it gives the network's output: its channels are answers, not features"
+                )
             elif not unit.end.uses:
                 yield Miss("unread", where, "nothing reads it")
             else:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from sesurgery.catalog import Ref
 from sesurgery.graph import GraphView, Node, Op, Shape, Use
 from sesurgery.graph.gates import ChannelGate, channel_gates
-from sesurgery.graph.idioms import stages
+from sesurgery.graph.idioms import squeezed, stages
 from sesurgery.placements.base import Match, Miss
 from sesurgery.planner.model import Rejection, Removal, Site, key_of
 from sesurgery.reasons import Reason
@@ -28,6 +28,7 @@ class Surroundings:
         self.sizes = stages(graph)
         self.gates = {gate.mul.name: gate for gate in channel_gates(graph)}
         self.gated = {value.name: gate for gate in self.gates.values() for value in _seen_through_passes(gate.value)}
+        self.squeezed = squeezed(graph)
         self.gone: dict[str, str] = {}
         """Outputs of gates that a rule takes out, with that rule's name."""
 
@@ -76,7 +77,8 @@ def resolve(name: str, rule: Rule, around: Surroundings) -> Resolved:
         )
     else:
         found = _existing(rule, around)
-    listed = list(_candidates(name, found, around))
+    asked = isinstance(rule, InsertRule) and rule.at.name in _BY_NAME
+    listed = list(_candidates(name, found, around, asked))
     whys = _filtered(rule, [item for item in listed if isinstance(item, _Candidate)])
     for item in listed:
         if isinstance(item, Rejection):
@@ -91,7 +93,7 @@ def resolve(name: str, rule: Rule, around: Surroundings) -> Resolved:
 
 
 def _candidates(
-    name: str, found: Iterable[Match | Miss | ChannelGate], around: Surroundings
+    name: str, found: Iterable[Match | Miss | ChannelGate], around: Surroundings, asked: bool
 ) -> Iterator[_Candidate | Rejection]:
     ordinals: Counter[str] = Counter()
     for item in found:
@@ -102,10 +104,29 @@ def _candidates(
         if shape is None:
             yield Rejection(name, Reason("no_map", item.scope or item.value.name, "it is not a feature map"))
             continue
+        why = _without_sense(item, shape, around) if isinstance(item, Match) and not asked else None
+        if why is not None:
+            yield Rejection(name, item.scope or item.value.name, why)
+            continue
         # Counted before the filters, so that a key means the same site under any filter.
         key = key_of(name, item.scope, ordinals[item.scope])
         ordinals[item.scope] += 1
         yield _Candidate(key, item.scope, shape, around.stage(shape), item)
+
+
+_BY_NAME = ("tensor", "module")
+"""Placements that name their values: whoever names one gets it."""
+
+
+def _without_sense(match: Match, shape: Shape, around: Surroundings) -> str | None:
+    """Why nobody would put channel attention there, or None."""
+    if shape[0] == 1:
+        return "its map has one channel: there is nothing to weigh it against; name it by 'at: tensor' to have it"
+    if shape[1:] == (1, 1) and match.value.name in around.squeezed:
+        return (
+            "it is a vector that was pooled from a map: there is nothing to squeeze; name it by 'at: tensor' to have it"
+        )
+    return None
 
 
 def _existing(rule: RemoveRule | ReplaceRule, around: Surroundings) -> Iterator[ChannelGate | Miss]:

@@ -20,7 +20,7 @@ from sesurgery.surgeons.base import Sight, Surgeon, Weights
 from sesurgery.surgeons.comparing import Twin, compare
 from sesurgery.surgeons.drawing import Drawing, Frame, draw, scope_of
 from sesurgery.surgeons.fx.changed import change, compiled, hold
-from sesurgery.surgeons.fx.copying import duplicate, twin
+from sesurgery.surgeons.fx.copying import duplicate
 from sesurgery.surgeons.fx.proof import prove
 from sesurgery.surgeons.fx.tracing import Trace, Way, trace_call
 from sesurgery.surgeons.grafting import graft
@@ -98,14 +98,14 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
     def look(self, model: nn.Module) -> Sight:
         part = self.part(model)
         inputs = self._inputs(part)
-        drawing = draw(twin(part), inputs)
+        drawing = draw(part, inputs)
         return Sight(drawing.view, drawing.leaves)
 
     def _open(self, model: nn.Module) -> _Opened:
         whole = duplicate(model)
         part = self.part(whole)
         inputs = self._inputs(part)
-        return _Opened(whole, part, inputs, draw(twin(part), inputs))
+        return _Opened(whole, part, inputs, draw(part, inputs))
 
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:
         part = opened.part
@@ -157,18 +157,16 @@ def _traced(calls: Calls, owner: Owner, module: nn.Module) -> Trace:
     frame, path = calls.frame, calls.path(owner.base)
     prefix = f"{path}." if path else ""
     opened = frozenset(key.partition("@")[0].removeprefix(prefix) for key in owner.open)
-    # Another object: a forward may keep what it computed, and that is a symbol while it is traced.
-    shadow = twin(module)
     if owner.base:
         call = calls.by_key[owner.base[-1]]
         given = Given(call.args, call.kwargs)
         way = Way(open=opened, guarded=True, around=frame.traced.sizes)
-        traced = trace_call(shadow, Inputs(given, given), way)
+        traced = trace_call(module, Inputs(given, given), way)
     else:
-        traced = trace_call(shadow, frame.inputs, Way(open=opened, guarded=True))
+        traced = trace_call(module, frame.inputs, Way(open=opened, guarded=True))
     for name in traced.constants:
         # A tensor that a forward makes moves with its network once it is the graph's, and is no key.
-        if isinstance(value := vars(shadow)[name], Tensor):
+        if isinstance(value := vars(traced.root)[name], Tensor):
             module.register_buffer(name, value, persistent=False)
     return traced
 

@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from sesurgery.surgeons.base import Leaf
 from sesurgery.surgeons import draws
 from sesurgery.surgeons.arguments import call_for
 from sesurgery.surgeons.fx.changed import Changed, replayed
+from sesurgery.surgeons.fx.copying import twin
 from sesurgery.surgeons.fx.sizes import Sizes
 from sesurgery.surgeons.fx.writes import settle
 from sesurgery.surgeons.inputs import Inputs, image_inputs
@@ -98,11 +99,14 @@ def trace(model: nn.Module, shape: Shape) -> Trace:
 
     Raises SE403 where its own forward cannot be traced even with every part of it a leaf.
     """
-    return trace_call(model, image_inputs(model, shape), Way())
+    traced = trace_call(model, image_inputs(model, shape), Way())
+    for name in traced.constants:
+        setattr(model, name, vars(traced.root)[name])
+    return replace(traced, root=model)
 
 
 def trace_call(model: nn.Module, inputs: Inputs, way: Way) -> Trace:
-    """Trace one call of a module; raises SE403 where its own forward cannot be traced."""
+    """Trace one call of a module, which stays untouched; raises SE403 where its own forward cannot be traced."""
     attempt = _Attempt(model, inputs, way)
     evaluating = attempt.until_it_works(training=False)
     if not attempt.branching or (way.eval_faces and not way.guarded):
@@ -111,14 +115,15 @@ def trace_call(model: nn.Module, inputs: Inputs, way: Way) -> Trace:
     training = attempt.until_it_works(training=True)
     if attempt.branching != known:
         evaluating = attempt.until_it_works(training=False)
-    constants = (*evaluating.constants, *training.constants)
+    # Two copies of one module: what either forward makes gets a name of its own.
+    for name in training.constants:
+        own = f"{name}_in_training"
+        evaluating.root.__dict__[own] = vars(training.root)[name]
+        for node in training.graph.nodes:
+            if node.op == "get_attr" and node.target == name:
+                node.target = own
+    constants = (*evaluating.constants, *(f"{name}_in_training" for name in training.constants))
     return replace(evaluating, training_graph=training.graph, constants=constants)
-
-
-def _forget(model: nn.Module, names: Iterable[str]) -> None:
-    """Take away what tracing left on the module."""
-    for name in names:
-        model.__dict__.pop(name, None)
 
 
 @dataclass
@@ -133,8 +138,9 @@ class _Attempt:
 
     def until_it_works(self, *, training: bool) -> Trace:
         """Trace, adding leaves; modules that branch on their mode see the one given."""
-        model = self.model
         while True:
+            # Another object every time: a forward may keep what it computed, and that is a symbol while it is traced.
+            model = twin(self.model)
             before = {*vars(model)}
             sizes = Sizes(model, self.way.around)
             tracer = _Tracer(self, dict.fromkeys(self.branching, training), sizes)
@@ -142,7 +148,6 @@ class _Attempt:
                 with _tracing(tracer, model):
                     graph = tracer.trace(model)
             except Exception as error:
-                _forget(model, {*vars(model)} - before)
                 self._learn(tracer, error)
                 continue
             constants = tuple({*vars(model)} - before)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from sesurgery.graph import Shape
+from sesurgery.graph import Op, Shape
 from sesurgery.graph.gates import channel_gates
 from sesurgery.surgeons.fx.modes import counterparts
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
@@ -47,7 +47,10 @@ def fuse(network: nn.Module, shape: Shape) -> Fused:
     places, left = [], []
     for gate in channel_gates(view):
         node = nodes.get(gate.mul.name)
-        found = "it does not run in training" if node is None else _fuse(node, graph, network, gate.slot)
+        if gate.mul.op is not Op.MUL:
+            found = "it is two gates side by side"
+        else:
+            found = "it does not run in training" if node is None else _fuse(node, graph, network, gate.slot)
         where = gate.scope or gate.mul.name
         if found is None:
             places.append(where)
