@@ -16,6 +16,9 @@ from sesurgery.pipeline.plan import costs_or_mistakes
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
 from sesurgery.spec.model import Filters
+from sesurgery.surgeons.captured import example_inputs, part_inputs, run_whole
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
+from sesurgery.surgeons.inputs import tensors
 
 _RULE_KEYS = set(Filters.model_fields)
 _MODEL = {"source": "python", "name": "given:model"}
@@ -49,26 +52,41 @@ def insert(
     *,
     block: str = "se",
     at: str | Mapping[str, object] = "residual",
-    example_input: torch.Tensor,
+    example_input: torch.Tensor | tuple[object, ...] | Mapping[str, object],
+    submodule: str = "",
     **options: object,
 ) -> nn.Module:
     """A changed copy of `model` with a block at every site of a placement; `model` stays untouched.
 
-    `example_input` is an image batch [N, C, H, W], of which only the shape is used. Options are the block's own
-    (`reduction=16`) or a rule's filters (`stages`, `within`, `except_`, `every`, `expect`, `name` ...).
+    `example_input` is an image batch [N, C, H, W], of which only the shape is used, or whatever the model is called
+    with: a tuple of arguments, or a mapping of named ones, each tensor with the batch first. With `submodule` only that
+    part is changed, and is looked at as the model calls it on the example. Options are the block's own (`reduction=16`)
+    or a rule's filters (`stages`, `within`, `except_`, `every`, `expect`, `name` ...).
     Raises SpecError where nothing matches or an option is not known.
     """
     rule = {key.rstrip("_"): value for key, value in options.items() if key in _RULE_KEYS}
     own = {key: value for key, value in options.items() if key not in _RULE_KEYS}
-    if example_input.dim() != 4:
+    if isinstance(example_input, torch.Tensor) and example_input.dim() != 4:
         raise ValueError(f"example_input must be [N, C, H, W], found {list(example_input.shape)}")
+    whole = example_inputs(example_input)
+    inputs = part_inputs(model, whole, submodule) if submodule else whole
+    image = next((tensor for tensor in tensors((inputs.two.args, inputs.two.kwargs or {})) if tensor.dim() == 4), None)
+    if image is None:
+        raise ValueError("example_input must hold an image batch [N, C, H, W]")
+    shape = (int(image.shape[1]), int(image.shape[2]), int(image.shape[3]))
     given = {
         "version": 1,
         "model": _MODEL,
-        "input": {"shape": list(example_input.shape[1:])},
+        "input": {"shape": list(shape)},
         "surgery": [{"insert": {"block": block, **own}, "at": at, **rule}],
     }
-    return apply(load_spec(given), model)
+    spec = load_spec(given)
+    plain = isinstance(example_input, torch.Tensor) and not submodule
+    surgeon = FxSurgeon(shape, submodule, None if plain else inputs)
+    changed = surgeon.apply(model, planner.plan(spec, surgeon.view(model)))
+    if submodule:
+        run_whole(changed, whole)
+    return changed
 
 
 def _spec(given: SpecLike) -> Spec:

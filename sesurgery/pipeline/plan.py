@@ -42,7 +42,7 @@ class Planned:
         removed = f"{len(self.plan.removals)} gates removed, " if self.plan.removals else ""
         return (
             f"{len(self.sites)} sites, {removed}{_change(self.before.params, self.after.params)} parameters, "
-            f"{_change(self.before.macs, self.after.macs)} MACs"
+            f"{_change(self.before.macs, self.after.macs)} MACs{unseen(self.leaves)}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -81,6 +81,16 @@ class Planned:
             "warnings": list(self.plan.warnings),
             "leaves": [asdict(leaf) for leaf in self.leaves],
         }
+
+
+def unseen(leaves: tuple[Leaf, ...]) -> str:
+    """What a summary adds where convolutions lie in parts that tracing could not look into."""
+    blind = [leaf for leaf in leaves if leaf.hidden]
+    if not blind:
+        return ""
+    count, first = sum(leaf.hidden for leaf in blind), blind[0]
+    parts = f"{len(blind)} parts" if len(blind) > 1 else "a part"
+    return f"; not seen: {count} convolutions in {parts} that cannot be traced ({first.path or 'the network'}: {first.why})"
 
 
 def plan(spec: Spec) -> Planned:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import SesurgeryError, fail, suggest
 from sesurgery.surgeons.fx.copying import twin
-from sesurgery.surgeons.inputs import Given, Inputs, mapped
+from sesurgery.surgeons.inputs import BATCHES, Given, Inputs, mapped
 
 CallsSeen = dict[str, list[Given]]
 
@@ -32,6 +32,42 @@ def capture(network: nn.Module, inputs: Inputs) -> dict[str, Captured]:
     return {
         path: Captured(Inputs(calls[0], three[path][0]), len(calls)) for path, calls in two.items() if path in three
     }
+
+
+def example_inputs(example: object) -> Inputs:
+    """Two calls like the example's, a tensor, a tuple of arguments or a mapping of named ones; the batch comes first."""
+
+    def batch(size: int) -> Given:
+        def sized(tensor: Tensor) -> Tensor:
+            return tensor[:1].expand(size, *tensor.shape[1:]).clone() if tensor.dim() else tensor
+
+        if isinstance(example, Tensor):
+            return Given((sized(example),))
+        if isinstance(example, Mapping):
+            return Given((), {str(name): mapped(value, sized) for name, value in example.items()})
+        return Given(tuple(mapped(example, sized)))
+
+    return Inputs(*map(batch, BATCHES))
+
+
+def part_inputs(network: nn.Module, inputs: Inputs, path: str) -> Inputs:
+    """What the network calls a part with; raises SE306 where it does not, or more than once."""
+    seen = capture(network, inputs)
+    if path not in seen:
+        text = f"the model does not call a part {path!r} on this example"
+        raise fail("SE306", text, suggest(path, seen))
+    if seen[path].times > 1:
+        raise fail("SE306", f"the model calls {path!r} {seen[path].times} times", "name a part that is called once")
+    return seen[path].inputs
+
+
+def run_whole(network: nn.Module, inputs: Inputs) -> None:
+    """Raise SE404 where a network with a changed part does not run as a whole."""
+    try:
+        _seen(network, inputs.two)
+    except SesurgeryError as error:
+        text = f"with its part changed the whole does not run: {error.diagnostics[0].message}"
+        raise fail("SE404", text, "insert the blocks into another part") from error
 
 
 def _seen(network: nn.Module, given: Given) -> CallsSeen:
@@ -62,12 +98,12 @@ def _note(found: CallsSeen, path: str) -> Any:
     return hook
 
 
-def _shell(tensor: torch.Tensor) -> torch.Tensor:
+def _shell(tensor: Tensor) -> Tensor:
     """A tensor like it, without its values."""
     return torch.empty_like(tensor)
 
 
-def _filled(tensor: torch.Tensor) -> torch.Tensor:
+def _filled(tensor: Tensor) -> Tensor:
     return torch.randn_like(tensor) if tensor.is_floating_point() else tensor.clone()
 
 

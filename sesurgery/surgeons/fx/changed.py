@@ -14,7 +14,7 @@ import importlib
 import inspect
 import itertools
 import linecache
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -134,9 +134,10 @@ def _undressed(kind: type[nn.Module]) -> nn.Module:
     return made
 
 
-def change(module: nn.Module, graphs: Iterable[fx.Graph]) -> None:
-    """Let these graphs be the module's forward, from now on."""
+def change(module: nn.Module, graphs: Iterable[fx.Graph], read: Mapping[str, Any]) -> None:
+    """Let these graphs be the module's forward, from now on; `read` are the attributes that they hold as values."""
     module.__dict__.pop("forward", None)
+    module.__dict__["read_while_tracing"] = {**module.__dict__.get("read_while_tracing", {}), **read}
     module.__dict__["graphs"] = tuple(graphs)
     _dress(module)
 

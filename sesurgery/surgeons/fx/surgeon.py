@@ -6,8 +6,9 @@ the places: each of them runs a graph instead of its code, everything around the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
@@ -16,6 +17,7 @@ from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.graph import GraphView, Shape
 from sesurgery.planner import Plan, Removal, Site
 from sesurgery.surgeons import places
+from sesurgery.surgeons.admission import admit, with_parts
 from sesurgery.surgeons.base import Sight, Surgeon, Weights
 from sesurgery.surgeons.comparing import Twin, compare
 from sesurgery.surgeons.drawing import Drawing, Frame, draw, scope_of
@@ -59,6 +61,7 @@ class _Operation:
     path: str
     module: nn.Module
     faces: tuple[_Face, ...]
+    read: Mapping[str, Any]
 
     @property
     def sites(self) -> tuple[tuple[Site, bool], ...]:
@@ -97,11 +100,18 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
 
     def look(self, model: nn.Module) -> Sight:
         part = self.part(model)
+        admit(part)
         inputs = self._inputs(part)
-        drawing = draw(part, inputs)
+        try:
+            drawing = draw(part, inputs)
+        except SesurgeryError as error:
+            if self.submodule or self.inputs:
+                raise
+            raise with_parts(error, part, self.shape) from error
         return Sight(drawing.view, drawing.leaves)
 
     def _open(self, model: nn.Module) -> _Opened:
+        admit(self.part(model))
         whole = duplicate(model)
         part = self.part(whole)
         inputs = self._inputs(part)
@@ -125,12 +135,19 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         for path, block in blocks.items():
             _install(part, path, block)
         for operation in operations:
-            change(operation.module, [face.graph for face in operation.faces])
+            change(operation.module, [face.graph for face in operation.faces], operation.read)
         return opened.whole
 
     def _prove(self, changed: nn.Module, plan: Plan) -> None:
         part = self.part(changed)
-        prove(part, {site.key: site.module for site in plan.sites}, self._inputs(part).two)
+        try:
+            prove(part, {site.key: site.module for site in plan.sites}, self._inputs(part).two)
+        except SesurgeryError:
+            raise
+        except Exception as error:
+            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            text = f"the network with its blocks cannot be differentiated: {type(error).__name__}: {why}"
+            raise fail("SE404", text, "name a part of it as 'submodule', or leave parts out with 'except'") from error
 
 
 def _operations(part: nn.Module, frame: Frame, plan: Plan) -> Iterator[_Operation]:
@@ -149,7 +166,7 @@ def _operations(part: nn.Module, frame: Frame, plan: Plan) -> Iterator[_Operatio
         faces = [_Face(traced.graph, nodes)]
         if traced.training_graph is not None:
             faces.append(_Face(traced.training_graph, places.in_training(traced.graph, traced.training_graph, nodes)))
-        yield _Operation(owner, frame, path, module, tuple(faces))
+        yield _Operation(owner, frame, path, module, tuple(faces), traced.read)
 
 
 def _traced(calls: Calls, owner: Owner, module: nn.Module) -> Trace:

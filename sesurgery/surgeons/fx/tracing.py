@@ -76,6 +76,8 @@ class Trace:
     sizes: Sizes | None = None
     branching: frozenset[str] = frozenset()
     """Modules that branch on their mode and are drawn as they are in evaluation."""
+    read: dict[str, Any] = field(default_factory=dict)
+    """The root's plain attributes that its forward reads, with their values."""
     constants: tuple[str, ...] = ()
     """Attributes of the root for tensors that its forward makes, and the graph holds."""
 
@@ -156,7 +158,9 @@ class _Attempt:
             settle(model, graph)
             leaves = tuple(Leaf(path, why) for path, why in self.leaves.items())
             branching = frozenset(self.branching)
-            return Trace(model, graph, leaves, None, tuple(tracer.calls), sizes, branching, constants)
+            return Trace(
+                model, graph, leaves, None, tuple(tracer.calls), sizes, branching, tracer.read_values, constants
+            )
 
     def _learn(self, tracer: _Tracer, error: Exception) -> None:
         """Note what stood in the way, or give up."""
@@ -200,6 +204,7 @@ class _Tracer(fx.Tracer):
         self.sizes = sizes
         self.faithful = attempt.way.guarded
         self.read_modes: set[str] = set()
+        self.read_values: dict[str, Any] = {}
         self.stack: list[tuple[str, nn.Module]] = []
         self.calls: list[Call] = []
         self.culprit: str | None = None
@@ -312,7 +317,26 @@ def _tracing(tracer: _Tracer, model: nn.Module) -> Iterator[None]:
         return tracer.create_proxy("call_function", function, args, kwargs)
 
     with builtins_that_see_symbols(model.modules()), draws.recorded(record), _training_as_attribute(tracer):
+        with _root_watched(tracer) if tracer.faithful else contextlib.nullcontext():
+            yield
+
+
+@contextlib.contextmanager
+def _root_watched(tracer: _Tracer) -> Iterator[None]:
+    """Within it the root's own plain attributes are noted as its forward reads them: the graph holds their values."""
+
+    def read(module: nn.Module, name: str) -> Any:
+        value = object.__getattribute__(module, name)
+        if type(value) in (bool, int, float, str) and not tracer.stack and module is getattr(tracer, "root", None):
+            if name in object.__getattribute__(module, "__dict__") and name != "training":
+                tracer.read_values[name] = value
+        return value
+
+    nn.Module.__getattribute__ = read  # type: ignore[method-assign]
+    try:
         yield
+    finally:
+        del nn.Module.__getattribute__
 
 
 @contextlib.contextmanager

@@ -1,0 +1,60 @@
+"""What no surgery can be done on, said before anything is tried, and what of a network could be named instead."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.graph import Shape
+from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
+from sesurgery.surgeons.drawing import draw
+from sesurgery.surgeons.inputs import image_inputs
+
+_MOST = 4
+
+
+def admit(network: nn.Module) -> None:
+    """Raise SE403 for a network whose forward cannot be looked into, or that has no values."""
+    kind = type(network).__name__
+    if isinstance(network, torch.jit.ScriptModule):
+        text = f"{kind} is a scripted network: its forward is no Python any more"
+        raise fail("SE403", text, "insert the blocks first, then call torch.jit.script on the result")
+    if hasattr(network, "_orig_mod"):
+        text = f"{kind} is a compiled network"
+        raise fail(
+            "SE403",
+            text,
+            "insert the blocks into the network that was compiled, `model._orig_mod`, and compile the result",
+        )
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise fail(
+            "SE403", f"{kind} only wraps a network", "insert the blocks into `model.module`, and wrap the result"
+        )
+    for name, parameter in network.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise fail("SE403", f"the parameter {name!r} has no shape yet", "run the network once on an example first")
+        if parameter.is_meta:
+            text = f"the parameter {name!r} is on the meta device: it has no values to keep"
+            raise fail("SE403", text, "give the network values first: `model.to_empty(device='cpu')`, then load them")
+
+
+def with_parts(error: SesurgeryError, network: nn.Module, shape: Shape) -> SesurgeryError:
+    """The error with a hint that names the parts which could be drawn by themselves, and what each offers."""
+    found = []
+    for name, child in network.named_children():
+        if not any(isinstance(part, nn.Conv2d) for part in child.modules()):
+            continue
+        try:
+            view = draw(child, image_inputs(child, shape)).view
+        except SesurgeryError:
+            continue
+        units = sum(isinstance(item, ResidualAdd) for item in residual_adds(view))
+        found.append(f"{name!r} ({units} sites at residual, {len(conv_units(view))} at conv)")
+    if not found:
+        return error
+    hint = "name a part of it as 'submodule': " + ", ".join(found[:_MOST])
+    first, *others = error.diagnostics
+    return SesurgeryError([dataclasses.replace(first, hint=hint), *others])
