@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,14 +38,17 @@ def example_inputs(example: object) -> Inputs:
     """Two calls like the example's, a tensor, a tuple of arguments or a mapping of named ones; the batch comes first."""
 
     def batch(size: int) -> Given:
-        def sized(tensor: Tensor) -> Tensor:
-            return tensor[:1].expand(size, *tensor.shape[1:]).clone() if tensor.dim() else tensor
+        def sized(value: Any) -> Any:
+            """A tensor with that batch; images in a list are no batches, and stay."""
+            if isinstance(value, Tensor) and value.dim():
+                return value[:1].expand(size, *value.shape[1:]).clone()
+            return value
 
         if isinstance(example, Tensor):
             return Given((sized(example),))
         if isinstance(example, Mapping):
-            return Given((), {str(name): mapped(value, sized) for name, value in example.items()})
-        return Given(tuple(mapped(example, sized)))
+            return Given((), {str(name): sized(value) for name, value in example.items()})
+        return Given(tuple(map(sized, cast("tuple[object, ...]", example))))
 
     return Inputs(*map(batch, BATCHES))
 

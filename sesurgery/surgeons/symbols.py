@@ -10,9 +10,11 @@ import builtins
 import contextlib
 import dis
 import sys
+import types
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx, nn
 
 from sesurgery.surgeons.fx.writes import Writable
@@ -25,13 +27,6 @@ _UNPACK = dis.opmap["UNPACK_SEQUENCE"]
 
 class Symbol(Writable):
     """A proxy whose tracer has `sizes`, which know the value as far as it can be known."""
-
-    _is_param = False
-
-    @property
-    def __class__(self) -> Any:
-        """What `isinstance` looks at where the proxy's own class is not asked for."""
-        return _sizes(self).kind(self.node) or type(self)
 
     def __getattr__(self, name: str) -> Any:
         return SymbolAttribute(self, name)
@@ -130,26 +125,66 @@ class _Type(metaclass=_Stand):
     real = builtins.type
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        one = len(args) == 1 and not kwargs
-        return args[0].__class__ if one and issubclass(builtins.type(args[0]), Symbol) else builtins.type(*args)
+        if len(args) == 1 and issubclass(builtins.type(args[0]), Symbol):
+            return _sizes(args[0]).kind(args[0].node) or builtins.type(args[0])
+        return builtins.type(*args, **kwargs)
+
+
+def _isinstance(value: Any, kinds: Any) -> bool:
+    """`isinstance` for the value that a symbol stands for."""
+    if issubclass(builtins.type(value), Symbol) and (kind := _sizes(value).kind(value.node)) is not None:
+        return issubclass(kind, kinds)
+    return builtins.isinstance(value, kinds)
+
+
+def _is_tensor(value: Any) -> bool:
+    return _isinstance(value, torch.Tensor)
+
+
+def _jit_isinstance(value: Any, kinds: Any) -> bool:
+    simple = builtins.isinstance(kinds, builtins.type) and issubclass(builtins.type(value), Symbol)
+    return _isinstance(value, kinds) if simple else _of_torch_jit(value, kinds)
+
+
+_of_torch_jit = torch.jit.isinstance
 
 
 @contextlib.contextmanager
 def builtins_that_see_symbols(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """While tracing, `int` and `type` in the files of these modules' forwards see values, not symbols."""
-    spaces: dict[int, dict[str, Any]] = {}
-    for kind in {builtins.type(module) for module in modules}:
-        for base in kind.__mro__:
-            forward = vars(base).get("forward")
-            space = getattr(forward, "__globals__", None)
-            if space is not None and not str(space.get("__name__", "")).startswith("torch."):
-                spaces[id(space)] = space
-    own = {"int": _Int, "type": _Type}
-    changed = [(space, name) for space in spaces.values() for name in own if name not in space]
+    """While tracing, `int`, `type` and `isinstance` in the packages of these modules see values, not symbols.
+
+    By their names in those files, and not by a symbol that says it is a tensor: torch's own C++ would believe it.
+    """
+    packages = {builtins.type(module).__module__.partition(".")[0] for module in modules} - {"torch", "sesurgery"}
+    packages |= {
+        builtins.type(module).__module__ for module in modules if "sesurgery" in builtins.type(module).__module__
+    }
+    spaces = [
+        vars(module)
+        for name, module in list(sys.modules.items())
+        if (name in packages or name.partition(".")[0] in packages) and builtins.isinstance(module, types.ModuleType)
+    ]
+    own = {"int": _Int, "type": _Type, "isinstance": _isinstance}
+    changed = [(space, name) for space in spaces for name in own if name not in space]
     for space, name in changed:
         space[name] = own[name]
+    torch.is_tensor, torch.jit.isinstance = _is_tensor, _jit_isinstance
+    torch.autograd.Function.apply = classmethod(_apply)  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
+        torch.autograd.Function.apply = _of_torch_apply  # type: ignore[method-assign]
+        torch.is_tensor, torch.jit.isinstance = _of_torch, _of_torch_jit
         for space, name in changed:
             space.pop(name, None)
+
+
+_of_torch = torch.is_tensor
+_of_torch_apply = vars(torch.autograd.Function)["apply"]
+
+
+def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    """An operation with a gradient of its own must be called on values: run on symbols, it would lose it."""
+    if any(issubclass(builtins.type(value), fx.Proxy) for value in (*args, *kwargs.values())):
+        raise fx.proxy.TraceError(f"it calls {cls.__name__}, an operation with a gradient of its own")
+    return _of_torch_apply.__func__(cls, *args, **kwargs)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sesurgery.diagnostics import Diagnostic, SesurgeryError
+from sesurgery.surgeons.fx.copying import buffers_kept
 from sesurgery.surgeons.inputs import Given, mapped, tensors
 
 _DRAWS = 32
@@ -51,27 +52,42 @@ def prove(network: nn.Module, blocks: Mapping[str, str], given: Given) -> None:
         return
     generator = torch.Generator().manual_seed(0)
     with _awake(network, generator):
-        for side in (*_SIDES, 0):
-            try:
-                mistakes = _mistakes(network, blocks, _sample(given, side, generator))
-            except Exception:
-                if side == 0:
-                    raise
-                continue
-            if not mistakes:
+        mistakes = _at_some_size(network, blocks, given, generator)
+        if not mistakes:
+            return
+        # A fresh deep network may fade to nothing in evaluation, where its norms do not normalise yet.
+        with buffers_kept(network), torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
+            network.train()
+            if not _at_some_size(network, blocks, given, generator):
                 return
     raise SesurgeryError(mistakes)
 
 
-def _sample(given: Given, side: int, generator: torch.Generator) -> _Sample:
-    """One random sample of what the network is called with, small at first, of the real size where `side` is 0.
+def _at_some_size(
+    network: nn.Module, blocks: Mapping[str, str], given: Given, generator: torch.Generator
+) -> list[Diagnostic]:
+    """What there is to say against the blocks at the size where there is least, small ones first."""
+    for side in (*_SIDES, 0):
+        try:
+            mistakes = _mistakes(network, blocks, _sample(given, side, generator, 2 if network.training else 1))
+        except Exception:
+            if side == 0:
+                raise
+            continue
+        if not mistakes:
+            return []
+    return mistakes
+
+
+def _sample(given: Given, side: int, generator: torch.Generator, batch: int) -> _Sample:
+    """A few random samples of what the network is called with, small at first, of the real size where `side` is 0.
 
     Who reads whom does not depend on the resolution, and a small image costs a tenth. What fails on one may be the
     fault of its size (a norm over a map of one pixel), so only the real size can convict.
     """
 
     def draw(tensor: Tensor) -> Tensor:
-        shape = [1, *tensor.shape[1:]] if tensor.dim() else []
+        shape = [batch, *tensor.shape[1:]] if tensor.dim() else []
         if side and len(shape) > 3:
             shape[2:] = [min(side, size) for size in shape[2:]]
         if not tensor.is_floating_point():

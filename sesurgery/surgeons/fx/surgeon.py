@@ -22,7 +22,7 @@ from sesurgery.surgeons.base import Sight, Surgeon, Weights
 from sesurgery.surgeons.comparing import Twin, compare
 from sesurgery.surgeons.drawing import Drawing, Frame, draw, scope_of
 from sesurgery.surgeons.fx.changed import change, compiled, hold
-from sesurgery.surgeons.fx.copying import duplicate
+from sesurgery.surgeons.fx.copying import duplicate, twin
 from sesurgery.surgeons.fx.proof import prove
 from sesurgery.surgeons.fx.tracing import Trace, Way, trace_call
 from sesurgery.surgeons.grafting import graft
@@ -99,8 +99,8 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         return self.inputs or image_inputs(part, self.shape)
 
     def look(self, model: nn.Module) -> Sight:
+        admit(model)
         part = self.part(model)
-        admit(part)
         inputs = self._inputs(part)
         try:
             drawing = draw(part, inputs)
@@ -111,7 +111,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         return Sight(drawing.view, drawing.leaves)
 
     def _open(self, model: nn.Module) -> _Opened:
-        admit(self.part(model))
+        admit(model)
         whole = duplicate(model)
         part = self.part(whole)
         inputs = self._inputs(part)
@@ -139,7 +139,8 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         return opened.whole
 
     def _prove(self, changed: nn.Module, plan: Plan) -> None:
-        part = self.part(changed)
+        # Another object, with the same parameters: what a forward keeps of a run must not stay.
+        part = twin(self.part(changed))
         try:
             prove(part, {site.key: site.module for site in plan.sites}, self._inputs(part).two)
         except SesurgeryError:
@@ -190,12 +191,14 @@ def _traced(calls: Calls, owner: Owner, module: nn.Module) -> Trace:
 
 def _compare(part: nn.Module, operations: Iterable[_Operation], given: Given) -> None:
     """Raise SE403 where a forward's graph is another function than the forward."""
+    # On another object: what a forward keeps of a run (timm's and LeViT's attention biases) must not stay.
+    shadow = twin(part)
     twins = []
     for made in operations:
         runs = tuple(compiled(face.graph, type(made.module).__name__) for face in made.faces)
-        twins.append(Twin(made.path, made.module, runs))
+        twins.append(Twin(made.path, shadow.get_submodule(made.path), runs))
     if twins:
-        compare(part, twins, given)
+        compare(shadow, twins, given)
 
 
 def _reroute(user: fx.Node, slot: int, new: fx.Node) -> None:

@@ -1,0 +1,100 @@
+"""Sites that no expert would choose are turned down with the reason; units that look like skip connections are units."""
+
+from __future__ import annotations
+
+import pytest
+
+from sesurgery import pipeline, planner
+from sesurgery.diagnostics import SpecError
+from sesurgery.graph import GraphView
+from sesurgery.graph.idioms import NotResidual, ResidualAdd, residual_adds
+
+NETWORK = """
+x = input() : 3x8x8
+conv1 = conv(x) [3x3 s1 p1 3->16] @conv1 : 16x8x8
+act1 = act(conv1) @act1 : 16x8x8
+one = conv(act1) [1x1 s1 p0 16->1] @one : 1x8x8
+mask = act(one) @mask : 1x8x8
+masked = mul(act1, mask) : 16x8x8
+pool = global_pool(masked) @pool : 16x1x1
+a = reshape(pool) : 16x1x1
+b = reshape(pool) : 16x1x1
+joined = concat(a, b) : 32x1x1
+scaled = other(joined, masked) : 16x8x8
+head = conv(scaled) [1x1 s1 p0 16->4] @head : 4x8x8
+up = other(head) : 4x16x16
+out = output(up)
+"""
+
+
+def planned(at: object) -> planner.Plan:
+    spec = {"version": 1, "model": {"source": "python", "name": "at:hand"}, "input": {"shape": [3, 8, 8]}}
+    rule = {"insert": {"block": "se", "min_width": 1}, "at": at}
+    return planner.plan(pipeline.load_spec({**spec, "surgery": [rule]}), GraphView.parse(NETWORK))
+
+
+def test_one_channel_and_the_networks_output_are_turned_down():
+    plan = planned("conv")
+    assert [site.scope for site in plan.sites] == ["conv1"]
+    assert {item.where: item.why.partition(":")[0] for item in plan.rejected} == {
+        "one": "its map has one channel",
+        "head": "it gives the network's output",
+    }
+
+
+def test_a_vector_that_was_pooled_from_a_map_is_turned_down():
+    with pytest.raises(SpecError, match="pooled from a map: there is nothing to squeeze"):
+        planned("concat")
+
+
+@pytest.mark.parametrize("name", ["one", "joined", "head"])
+def test_whoever_names_a_value_gets_it(name):
+    assert [site.value for site in planned({"placement": "tensor", "name": name}).sites] == [name]
+
+
+ATTENTION_IN_THE_BRANCH = """
+x = input() : 16x8x8
+conv1 = conv(x) [1x1 s1 p0 16->16] @conv1 : 16x8x8
+conv2 = conv(conv1) [3x3 s1 p1 16->16] @conv2 : 16x8x8
+down = pool(conv1) : 16x4x4
+low = conv(down) [3x3 s1 p1 16->16] @low : 16x4x4
+up = other(low) : 16x8x8
+gate = act(up) : 16x8x8
+scaled = mul(conv2, gate) : 16x8x8
+conv3 = conv(scaled) [1x1 s1 p0 16->16] @conv3 : 16x8x8
+add = add(conv3, x) : 16x8x8
+"""
+
+
+def test_attention_that_goes_down_and_comes_back_does_not_make_a_skip_connection_of_a_unit():
+    (found,) = residual_adds(GraphView.parse(ATTENTION_IN_THE_BRANCH))
+    assert isinstance(found, ResidualAdd)
+    assert found.branch[0].name == "conv3"
+
+
+def test_a_branch_that_goes_down_itself_is_a_skip_connection():
+    text = ATTENTION_IN_THE_BRANCH.replace("scaled = mul(conv2, gate)", "scaled = add(conv2, gate)")
+    assert "a skip connection" in next(
+        item.why
+        for item in residual_adds(GraphView.parse(text))
+        if isinstance(item, NotResidual) and item.add.name == "add"
+    )
+
+
+def test_attention_and_its_position_code_are_no_residual_unit():
+    view = GraphView.parse("""
+    x = input() : 16x8x8
+    qkv = conv(x) [1x1 s1 p0 16->48] @qkv : 48x8x8
+    v = other(qkv) : 16x8x8
+    q = reshape(qkv)
+    k = reshape(qkv)
+    w = other(q, k)
+    vs = reshape(v)
+    mixed = other(vs, w)
+    map = reshape(mixed) : 16x8x8
+    pe = conv(v) [3x3 s1 p1 g16 16->16] @pe : 16x8x8
+    add = add(map, pe) : 16x8x8
+    """)
+    (found,) = residual_adds(view)
+    assert isinstance(found, NotResidual)
+    assert found.why == "its shallower input is attention over the map, and the deeper one its position code"
