@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
@@ -17,7 +17,7 @@ from torch.fx.node import map_aggregate
 from sesurgery.surgeons.fx.sizes import Sizes
 from sesurgery.surgeons.inputs import Inputs, tensors
 
-_STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+_STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
 def as_traced(value: object, decided: object, name: str) -> None:
@@ -51,7 +51,7 @@ def call_for(
 def _argument(
     tracer: fx.Tracer, parameter: inspect.Parameter, values: tuple[Any, Any] | None, sizes: Sizes, guarded: bool
 ) -> Any:
-    star = _STARS.get(parameter.kind, "")
+    star = _STARS.get(parameter.kind) or ""
     default: Any = () if star == "*" else {} if star else parameter.default
     decided = values[0] if values else default
     optional = () if star or default is inspect.Parameter.empty else (default,)
@@ -71,7 +71,13 @@ def _argument(
 def _has_values(value: object) -> bool:
     """Whether there is a tensor in it, or a node of the graph around."""
     found: list[object] = []
-    map_aggregate(value, lambda item: found.append(item) if isinstance(item, Tensor | fx.Node) else None)  # type: ignore[arg-type, func-returns-value]
+
+    def note(item: Any) -> Any:
+        if isinstance(item, Tensor | fx.Node):
+            found.append(item)
+        return item
+
+    map_aggregate(cast("Any", value), note)
     return bool(found) or any(True for _ in tensors(value))
 
 

@@ -45,7 +45,7 @@ def known(calls: Calls, owner: Owner, traced: Trace) -> dict[str, fx.Node]:
 
 def _end(graph: fx.Graph) -> fx.Node:
     """What reads the results: the output, or what makes an object of a class of its own of them."""
-    output = graph.output_node()
+    output: fx.Node = graph.output_node()
     result = output.args[0]
     return result if isinstance(result, fx.Node) and isinstance(result.target, type) else output
 
@@ -57,7 +57,9 @@ def _value(calls: Calls, owner: Owner, traced: Trace, how: fx.Node | Call | str 
         same = [call for call in calls.by_key.values() if call.path == how.path]
         same.sort(key=lambda call: int(call.key.partition("@")[2] or 0))
         target = _within(how.path, calls.path(owner.base))
-        made = [node for node in traced.graph.nodes if node.op == "call_module" and node.target == target]
+        made: list[fx.Node] = [
+            node for node in traced.graph.nodes if node.op == "call_module" and node.target == target
+        ]
         return made[same.index(how)]
     return None
 

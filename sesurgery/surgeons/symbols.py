@@ -168,12 +168,12 @@ def builtins_that_see_symbols(modules: Iterable[nn.Module]) -> Iterator[None]:
     changed = [(space, name) for space in spaces for name in own if name not in space]
     for space, name in changed:
         space[name] = own[name]
-    torch.is_tensor, torch.jit.isinstance = _is_tensor, _jit_isinstance
-    torch.autograd.Function.apply = classmethod(_apply)  # type: ignore[assignment, method-assign]
+    torch.is_tensor, torch.jit.isinstance = _is_tensor, _jit_isinstance  # type: ignore[assignment]
+    torch.autograd.Function.apply = classmethod(_apply)
     try:
         yield
     finally:
-        torch.autograd.Function.apply = _of_torch_apply  # type: ignore[method-assign]
+        torch.autograd.Function.apply = _of_torch_apply
         torch.is_tensor, torch.jit.isinstance = _of_torch, _of_torch_jit
         for space, name in changed:
             space.pop(name, None)

@@ -281,7 +281,7 @@ def _wire(face: _Face, operation: _Operation) -> None:
         with face.graph.inserting_after(_behind(value)):
             scaled = face.graph.create_node("call_module", target, (value,), name=target.replace(".", "_"))
         if whole:
-            value.replace_all_uses_with(scaled, delete_user_cb=lambda user, made=scaled: user is not made)
+            value.replace_all_uses_with(scaled, delete_user_cb=scaled.__ne__)
             continue
         # `out += identity` mutates: readings are rerouted, never a name.
         for use in site.uses:

@@ -279,7 +279,10 @@ class _Tracer(fx.Tracer):
             self.stack.pop()
 
     def _nodes(self, value: Any) -> Any:
-        return map_aggregate(value, lambda item: item.node if issubclass(type(item), fx.Proxy) else item)
+        def node(item: Any) -> Any:
+            return item.node if issubclass(type(item), fx.Proxy) else item
+
+        return map_aggregate(value, node)
 
 
 def _replaying(tracer: _Tracer, module: Any) -> Callable[..., Any]:
@@ -332,7 +335,7 @@ def _root_watched(tracer: _Tracer) -> Iterator[None]:
                 tracer.read_values[name] = value
         return value
 
-    nn.Module.__getattribute__ = read  # type: ignore[method-assign]
+    nn.Module.__getattribute__ = read  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

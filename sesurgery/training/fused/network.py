@@ -44,9 +44,11 @@ def fuse(network: nn.Module, shape: Shape) -> Fused:
     traced = trace(network, shape)
     graph = traced.training_graph or traced.graph
     nodes = counterparts(traced.graph, graph)
-    places, left = [], []
+    places: list[str] = []
+    left: list[str] = []
     for gate in channel_gates(view):
         node = nodes.get(gate.mul.name)
+        found: str | None
         if gate.mul.op is not Op.MUL:
             found = "it is two gates side by side"
         else:

@@ -93,7 +93,7 @@ def test_a_refusal_says_what_is_in_the_way_and_what_to_do(name):
 
 
 def test_an_operation_with_a_gradient_of_its_own_is_named():
-    with pytest.raises(SesurgeryError, match="SE403.*it calls Again, an operation with a gradient of its own"):
+    with pytest.raises(SesurgeryError, match=r"SE403.*it calls Again, an operation with a gradient of its own"):
         sesurgery.insert(Reversible(), example_input=EXAMPLE)
 
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_differentiated_behind_the_blocks_is_no_raw_error():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.last(self.unit(x))
 
-    with pytest.raises(SesurgeryError, match="SE404.*cannot be differentiated: RuntimeError: the output was changed"):
+    with pytest.raises(SesurgeryError, match=r"SE404.*cannot be differentiated: RuntimeError: the output was changed"):
         sesurgery.insert(Behind(), example_input=EXAMPLE)
 
 

@@ -1,4 +1,4 @@
-"""Forwards as people write them: the changed network is the same function, or the refusal says what stands in the way."""
+"""Forwards as people write them: the changed network is the same function, or the refusal says why."""
 
 from __future__ import annotations
 
@@ -176,7 +176,8 @@ def test_an_identity_start_is_the_same_function_in_either_mode_and_at_another_si
     model = make()
     keys = list(model.state_dict())
     changed = sesurgery.insert(model, example_input=EXAMPLE, init="identity")
-    assert type(changed).__name__ == type(model).__name__ and isinstance(changed, type(model))
+    assert type(changed).__name__ == type(model).__name__
+    assert isinstance(changed, type(model))
     assert [key for key in changed.state_dict() if key in keys] == keys
     for training in (False, True):
         model.train(training), changed.train(training)
@@ -412,7 +413,7 @@ def test_a_network_of_two_named_inputs_is_called_as_it_is():
 
 
 def test_a_part_that_the_whole_does_not_call_is_named():
-    with pytest.raises(SesurgeryError, match="SE306.*does not call a part 'pert'.*\n.*did you mean 'part'"):
+    with pytest.raises(SesurgeryError, match=r"SE306.*does not call a part 'pert'.*\n.*did you mean 'part'"):
         sesurgery.insert(Whole(), example_input=(EXAMPLE, torch.rand(1, 8, 1, 1)), submodule="pert")
 
 

@@ -1,4 +1,4 @@
-"""One definition of a gate: however its squeeze is written, it is found, taken out, and no second one goes behind it."""
+"""One definition of a gate: however its squeeze is written, it is found, goes, and takes no second one."""
 
 from __future__ import annotations
 
