@@ -90,7 +90,8 @@ def unseen(leaves: tuple[Leaf, ...]) -> str:
         return ""
     count, first = sum(leaf.hidden for leaf in blind), blind[0]
     parts = f"{len(blind)} parts" if len(blind) > 1 else "a part"
-    return f"; not seen: {count} convolutions in {parts} that cannot be traced ({first.path or 'the network'}: {first.why})"
+    where = first.path or "the network"
+    return f"; not seen: {count} convolutions in {parts} that cannot be traced ({where}: {first.why})"
 
 
 def plan(spec: Spec) -> Planned:

@@ -1,8 +1,8 @@
 """A traced forward's parameters: what is an input of the graph, and what is decided by the call that is traced.
 
-A tensor, and a number that has a default, is an input. A switch (`mask=None`, `return_dict=True`) is decided as the call
-has it: a graph holds one of the two ways. Where the graph will stand in for the forward, it says so when another call
-decides otherwise.
+A tensor, and a number that has a default, is an input. A switch (`mask=None`, `return_dict=True`) is decided as the
+call has it: a graph holds one of the two ways. Where the graph will stand in for the forward, it says so when another
+call decides otherwise.
 """
 
 from __future__ import annotations

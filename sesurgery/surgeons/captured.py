@@ -35,7 +35,7 @@ def capture(network: nn.Module, inputs: Inputs) -> dict[str, Captured]:
 
 
 def example_inputs(example: object) -> Inputs:
-    """Two calls like the example's, a tensor, a tuple of arguments or a mapping of named ones; the batch comes first."""
+    """Two calls like the example's, a tensor, a tuple of arguments or a mapping of names; the batch comes first."""
 
     def batch(size: int) -> Given:
         def sized(value: Any) -> Any:

@@ -52,7 +52,8 @@ def _end(graph: fx.Graph) -> fx.Node:
 
 def _value(calls: Calls, owner: Owner, traced: Trace, how: fx.Node | Call | str | None) -> fx.Node | None:
     if isinstance(how, str):
-        return next(node for node in traced.graph.nodes if node.op == "placeholder" and node.target == how)
+        found: fx.Node = next(node for node in traced.graph.nodes if node.op == "placeholder" and node.target == how)
+        return found
     if isinstance(how, Call):
         same = [call for call in calls.by_key.values() if call.path == how.path]
         same.sort(key=lambda call: int(call.key.partition("@")[2] or 0))

@@ -1,4 +1,4 @@
-"""`with torch.no_grad():` and autocast inside a forward: a graph holds operations, so each region becomes two of them."""
+"""`with torch.no_grad():` and autocast inside a forward: a graph holds operations, so a region becomes two of them."""
 
 from __future__ import annotations
 

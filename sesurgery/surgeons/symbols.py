@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import dis
+import operator
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -38,15 +39,16 @@ class Symbol(Writable):
         return length
 
     def __iter__(self) -> Iterator[Any]:
+        value: Any = self
         frame = sys._getframe(1)
         if frame.f_code.co_code[frame.f_lasti] == _UNPACK:
             # `a, b = x` says itself how many there are.
-            return (self[index] for index in range(frame.f_code.co_code[frame.f_lasti + 1]))
+            return (operator.getitem(value, index) for index in range(frame.f_code.co_code[frame.f_lasti + 1]))
         kind = _sizes(self).kind(self.node)
         if kind is not None and issubclass(kind, dict):
-            pair = _sizes(self).pair(self.node)
-            return iter(list(pair[0]))  # type: ignore[index,call-overload]
-        return (self[index] for index in range(len(self)))
+            pair: Any = _sizes(self).pair(self.node)
+            return iter(list(pair[0]))
+        return (operator.getitem(value, index) for index in range(len(self)))
 
     def __contains__(self, item: object) -> bool:
         pair = _sizes(self).pair(self.node)
@@ -74,7 +76,7 @@ class SymbolAttribute(Symbol, fx.proxy.Attribute):
     def __init__(self, root: fx.Proxy, name: str) -> None:
         fx.proxy.Attribute.__init__(self, root, name)
 
-    node = fx.proxy.Attribute.node  # type: ignore[assignment]
+    node = fx.proxy.Attribute.node
     __call__ = fx.proxy.Attribute.__call__
 
 
@@ -143,7 +145,7 @@ def _is_tensor(value: Any) -> bool:
 
 def _jit_isinstance(value: Any, kinds: Any) -> bool:
     simple = builtins.isinstance(kinds, builtins.type) and issubclass(builtins.type(value), Symbol)
-    return _isinstance(value, kinds) if simple else _of_torch_jit(value, kinds)
+    return _isinstance(value, kinds) if simple else _of_torch_jit(value, kinds)  # type: ignore[no-untyped-call]
 
 
 _of_torch_jit = torch.jit.isinstance

@@ -122,7 +122,7 @@ class _Undressed(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__class__ = self.__dict__.pop("becomes")
-        nn.Module.__setstate__(self, state["own"])
+        nn.Module.__setstate__(self, state["own"])  # type: ignore[no-untyped-call]
         if state["graphs"]:
             self.__dict__["graphs"] = tuple(map(_read, state["graphs"]))
         _dress(self)

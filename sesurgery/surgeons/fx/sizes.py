@@ -13,6 +13,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -102,7 +103,8 @@ class Sizes:
         args, kwargs = map_arg((node.args, node.kwargs), world.values.__getitem__)  # type: ignore[arg-type]
         if node.op == "placeholder":
             number = self._worlds.index(world)
-            return map_aggregate(self._given[node][number], lambda item: self._around(item, number))  # type: ignore[arg-type]
+            given: Any = self._given[node][number]
+            return map_aggregate(given, lambda item: cast("Any", self._around(item, number)))
         if node.op == "get_attr":
             owner, _, name = str(node.target).rpartition(".")
             return world.training if name == "training" else getattr(self.root.get_submodule(owner), name)

@@ -86,8 +86,9 @@ class Trace:
 class Way:
     """How a network is to be traced.
 
-    `around` knows the values that are given as nodes; `open` names the modules that are traced through, all of them where it is None; `eval_faces` draws what branches on
-    its mode as it is in evaluation; `guarded` is for a graph that stands in for the forward.
+    `around` knows the values that are given as nodes. `open` names the modules that are traced through, all of them
+    where it is None. `eval_faces` draws what branches on its mode as it is in evaluation. `guarded` is for a graph that
+    stands in for the forward.
     """
 
     open: Collection[str] | None = None
@@ -319,9 +320,10 @@ def _tracing(tracer: _Tracer, model: nn.Module) -> Iterator[None]:
     def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return tracer.create_proxy("call_function", function, args, kwargs)
 
-    with builtins_that_see_symbols(model.modules()), draws.recorded(record), _training_as_attribute(tracer):
-        with _root_watched(tracer) if tracer.faithful else contextlib.nullcontext():
-            yield
+    watched = _root_watched(tracer) if tracer.faithful else contextlib.nullcontext()
+    seeing = builtins_that_see_symbols(model.modules())
+    with seeing, draws.recorded(record), _training_as_attribute(tracer), watched:
+        yield
 
 
 @contextlib.contextmanager
@@ -330,9 +332,10 @@ def _root_watched(tracer: _Tracer) -> Iterator[None]:
 
     def read(module: nn.Module, name: str) -> Any:
         value = object.__getattribute__(module, name)
-        if type(value) in (bool, int, float, str) and not tracer.stack and module is getattr(tracer, "root", None):
-            if name in object.__getattribute__(module, "__dict__") and name != "training":
-                tracer.read_values[name] = value
+        at_root = not tracer.stack and module is getattr(tracer, "root", None)
+        plain = at_root and type(value) in (bool, int, float, str) and name != "training"
+        if plain and name in object.__getattribute__(module, "__dict__"):
+            tracer.read_values[name] = value
         return value
 
     nn.Module.__getattribute__ = read  # type: ignore[assignment, method-assign]

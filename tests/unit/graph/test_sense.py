@@ -1,4 +1,4 @@
-"""Sites that no expert would choose are turned down with the reason; units that look like skip connections are units."""
+"""Sites that no expert would choose are turned down with the reason; down-and-up attention is a unit."""
 
 from __future__ import annotations
 
