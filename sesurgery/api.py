@@ -16,9 +16,9 @@ from sesurgery.pipeline.plan import costs_or_mistakes
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
 from sesurgery.spec.model import Filters
-from sesurgery.surgeons.captured import example_inputs, part_inputs, run_whole
+from sesurgery.surgeons.fx.captured import example_inputs, part_inputs, run_whole
+from sesurgery.surgeons.fx.inputs import tensors
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
-from sesurgery.surgeons.inputs import tensors
 
 _RULE_KEYS = set(Filters.model_fields)
 _MODEL = {"source": "python", "name": "given:model"}

@@ -15,7 +15,6 @@ from sesurgery.diagnostics import fail, first_line
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.spec.model import Export
 from sesurgery.surgeons.exporting import exportable_attention, quiet_exporter
-from sesurgery.surgeons.fx.modes import TwoFaced
 
 INPUT, OUTPUT = "input", "logits"
 
@@ -56,9 +55,7 @@ def convert(network: nn.Module, shape: tuple[int, int, int], options: Export) ->
 
 def _evaluating(network: nn.Module) -> nn.Module:
     network.eval()
-    network = network.cpu()
-    # Only evaluation is exported; torch.export does not look into modules that are not registered.
-    return network.faces[0].eval() if isinstance(network, TwoFaced) else network
+    return network.cpu()
 
 
 def _program(network: nn.Module, shape: tuple[int, int, int], options: Export) -> torch.onnx.ONNXProgram:

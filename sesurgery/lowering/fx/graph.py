@@ -15,7 +15,6 @@ from torch import Tensor, fx, nn
 
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.surgeons.exporting import quiet_exporter
-from sesurgery.surgeons.fx.modes import TwoFaced
 
 Shape = tuple[int, int, int]
 aten = torch.ops.aten
@@ -28,7 +27,6 @@ def capture(network: nn.Module, shape: Shape, batch: tuple[int, int]) -> fx.Grap
 
     Raises SE601 where torch cannot export it, or only for one size of batch.
     """
-    network = network.faces[0] if isinstance(network, TwoFaced) else network
     program = export(copy.deepcopy(network).cpu().eval(), shape, batch, dtype=_dtype(network))
     # Functional form: in-place operations become ordinary ones, norms the one operation of evaluation.
     module: fx.GraphModule = program.run_decompositions({}).module(check_guards=False)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sesurgery.diagnostics import Diagnostic, SesurgeryError
 from sesurgery.surgeons.fx.copying import buffers_kept
-from sesurgery.surgeons.inputs import Given, mapped, tensors
+from sesurgery.surgeons.fx.inputs import Given, mapped, tensors
 
 _DRAWS = 32
 _SIDES = (16, 64)

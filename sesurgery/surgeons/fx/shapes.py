@@ -16,8 +16,8 @@ from sesurgery.diagnostics import fail, first_line
 from sesurgery.graph import ConvFacts, Op, Shape
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.copying import duplicate
+from sesurgery.surgeons.fx.inputs import Given, image_inputs, mapped, tensors
 from sesurgery.surgeons.fx.tracing import Trace
-from sesurgery.surgeons.inputs import Given, image_inputs, mapped, tensors
 
 
 def map_shapes(traced: Trace, shape: Shape) -> dict[str, Shape]:

@@ -22,7 +22,7 @@ from torch.fx._symbolic_trace import _maybe_revert_all_patches
 from torch.fx.node import map_aggregate, map_arg
 
 from sesurgery.graph import Op
-from sesurgery.surgeons import draws
+from sesurgery.surgeons.fx import draws
 from sesurgery.surgeons.fx import ops as fx_ops
 
 

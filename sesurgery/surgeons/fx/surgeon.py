@@ -13,21 +13,21 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, first_line, suggest
 from sesurgery.graph import GraphView, Shape
 from sesurgery.planner import Plan, Removal, Site
-from sesurgery.surgeons import places
-from sesurgery.surgeons.admission import admit, with_parts
 from sesurgery.surgeons.base import Sight, Surgeon, Weights
-from sesurgery.surgeons.comparing import Twin, compare
-from sesurgery.surgeons.drawing import Drawing, Frame, draw, scope_of
+from sesurgery.surgeons.fx import places
+from sesurgery.surgeons.fx.admission import admit, with_parts
 from sesurgery.surgeons.fx.changed import change, compiled, hold
+from sesurgery.surgeons.fx.comparing import Twin, compare
 from sesurgery.surgeons.fx.copying import duplicate, twin
+from sesurgery.surgeons.fx.drawing import Drawing, Frame, draw, scope_of
+from sesurgery.surgeons.fx.inputs import Given, Inputs, image_inputs
+from sesurgery.surgeons.fx.owners import Calls, Owner, find
 from sesurgery.surgeons.fx.proof import prove
 from sesurgery.surgeons.fx.tracing import Trace, Way, trace_call
 from sesurgery.surgeons.grafting import graft
-from sesurgery.surgeons.inputs import Given, Inputs, image_inputs
-from sesurgery.surgeons.owners import Calls, Owner, find
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         except SesurgeryError:
             raise
         except Exception as error:
-            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            text = f"the network with its blocks cannot be differentiated: {type(error).__name__}: {why}"
+            text = f"the network with its blocks cannot be differentiated: {type(error).__name__}: {first_line(error)}"
             raise fail("SE404", text, "name a part of it as 'submodule', or leave parts out with 'except'") from error
 
 

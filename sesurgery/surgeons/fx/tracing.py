@@ -25,18 +25,20 @@ import torchvision
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
-from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.diagnostics import SesurgeryError, fail, first_line
 from sesurgery.graph import Shape
 from sesurgery.surgeons.base import Leaf
 from sesurgery.surgeons import draws
 from sesurgery.surgeons.arguments import call_for
+from sesurgery.surgeons.fx import draws
+from sesurgery.surgeons.fx.arguments import call_for
 from sesurgery.surgeons.fx.changed import Changed, replayed
 from sesurgery.surgeons.fx.copying import twin
+from sesurgery.surgeons.fx.inputs import Inputs, image_inputs
+from sesurgery.surgeons.fx.regions import Regions
 from sesurgery.surgeons.fx.sizes import Sizes
+from sesurgery.surgeons.fx.symbols import Symbol, builtins_that_see_symbols
 from sesurgery.surgeons.fx.writes import settle
-from sesurgery.surgeons.inputs import Inputs, image_inputs
-from sesurgery.surgeons.regions import Regions
-from sesurgery.surgeons.symbols import Symbol, builtins_that_see_symbols
 
 # Whatever derives from these is one operation to planning, however its forward is written.
 PRIMITIVES: tuple[type[nn.Module], ...] = (
@@ -174,11 +176,11 @@ class _Attempt:
             if isinstance(error, SesurgeryError):
                 raise error
             mode = " in training" if tracer.modes.get("") else ""
-            text = f"{name}.forward cannot be traced{mode}: {_reason(error)}"
+            text = f"{name}.forward cannot be traced{mode}: {first_line(error)}"
             raise fail("SE403", text, _what_to_do(error)) from error
         else:
             self.branching.discard(culprit)
-            self.leaves[culprit] = _reason(error)
+            self.leaves[culprit] = first_line(error)
 
 
 def _restore_scopes(before: fx.Graph, after: fx.Graph) -> None:
@@ -388,8 +390,3 @@ def _what_to_do(error: Exception) -> str:
     if isinstance(error, fx.proxy.TraceError):
         return "move what depends on the data into a module of its own"
     return "name a part of the network as 'submodule', whose own forward can be traced"
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__

@@ -12,8 +12,8 @@ from torch import nn
 
 from sesurgery.blocks.se import SE
 from sesurgery.diagnostics import SesurgeryError
+from sesurgery.surgeons.fx.inputs import image_inputs
 from sesurgery.surgeons.fx.proof import prove
-from sesurgery.surgeons.inputs import image_inputs
 
 SHAPE = (8, 6, 6)
 

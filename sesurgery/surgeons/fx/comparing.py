@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, first_line
 from sesurgery.surgeons.fx.copying import buffers_kept
-from sesurgery.surgeons.inputs import Given, mapped, tensors
+from sesurgery.surgeons.fx.inputs import Given, mapped, tensors
 
 _SMALL = 32
 _TOLERANCE = 1e-4
@@ -65,8 +65,9 @@ def _compare(network: nn.Module, twins: Sequence[Twin], given: Given, training: 
             if training:
                 # It wants more than an image to train on: what it does then is its own.
                 return
-            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise fail("SE304", f"the network does not run on this input: {why}", "change 'input: shape'") from error
+            raise fail(
+                "SE304", f"the network does not run on this input: {first_line(error)}", "change 'input: shape'"
+            ) from error
         if not mistakes:
             return
     raise SesurgeryError(mistakes)
@@ -113,8 +114,7 @@ class _Watch:
                 other = run(module, *self.given.args, **(self.given.kwargs or {}))
             problem = _difference(output, other)
         except Exception as error:
-            why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            problem = f"it fails: {why}"
+            problem = f"it fails: {first_line(error)}"
         finally:
             _set_random_state(state)
             _restore(buffers)

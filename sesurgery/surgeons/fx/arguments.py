@@ -14,8 +14,8 @@ from typing import Any, cast
 from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
+from sesurgery.surgeons.fx.inputs import Inputs, tensors
 from sesurgery.surgeons.fx.sizes import Sizes
-from sesurgery.surgeons.inputs import Inputs, tensors
 
 _STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 

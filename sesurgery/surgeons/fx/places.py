@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from torch import fx
 
 from sesurgery.diagnostics import fail
+from sesurgery.surgeons.fx.owners import Calls, Owner
 from sesurgery.surgeons.fx.tracing import Call, Trace
-from sesurgery.surgeons.owners import Calls, Owner
 
 Place = tuple[object, ...]
 # Where a graph stands in for a forward, `x += y` on its argument is written in place, as the caller sees it.

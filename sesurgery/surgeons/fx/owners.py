@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from sesurgery.diagnostics import fail
 from sesurgery.planner import Removal, Site
-from sesurgery.surgeons.drawing import Frame, readings
+from sesurgery.surgeons.fx.drawing import Frame, readings
 from sesurgery.surgeons.fx.tracing import Call
 
 Chain = tuple[str, ...]

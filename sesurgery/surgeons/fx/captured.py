@@ -11,9 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from sesurgery.diagnostics import SesurgeryError, fail, suggest
+from sesurgery.diagnostics import SesurgeryError, fail, first_line, suggest
 from sesurgery.surgeons.fx.copying import twin
-from sesurgery.surgeons.inputs import BATCHES, Given, Inputs, mapped
+from sesurgery.surgeons.fx.inputs import BATCHES, Given, Inputs, mapped
 
 CallsSeen = dict[str, list[Given]]
 
@@ -86,8 +86,9 @@ def _seen(network: nn.Module, given: Given) -> CallsSeen:
         with torch.no_grad(), torch.random.fork_rng(), _quiet():
             copied(*mapped(given.args, _filled), **mapped(dict(given.kwargs or {}), _filled))
     except Exception as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise fail("SE304", f"the network does not run on this input: {why}", "change 'input: shape'") from error
+        raise fail(
+            "SE304", f"the network does not run on this input: {first_line(error)}", "change 'input: shape'"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
