@@ -26,6 +26,7 @@ from sesurgery.surgeons.fx.drawing import Drawing, Frame, draw, scope_of
 from sesurgery.surgeons.fx.inputs import Given, Inputs, image_inputs
 from sesurgery.surgeons.fx.owners import Calls, Owner, find
 from sesurgery.surgeons.fx.proof import prove
+from sesurgery.surgeons.fx.symbols import builtins_that_see_symbols
 from sesurgery.surgeons.fx.tracing import Trace, Way, trace_call
 from sesurgery.surgeons.grafting import graft
 
@@ -119,7 +120,8 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
 
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:
         part = opened.part
-        operations = [made for frame in opened.drawing.frames for made in _operations(part, frame, plan)]
+        with builtins_that_see_symbols(part.modules()):
+            operations = [made for frame in opened.drawing.frames for made in _operations(part, frame, plan)]
         _compare(part, operations, opened.inputs.two)
         for operation in operations:
             for face in operation.faces:

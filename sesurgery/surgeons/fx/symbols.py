@@ -156,31 +156,40 @@ def builtins_that_see_symbols(modules: Iterable[nn.Module]) -> Iterator[None]:
     """While tracing, `int`, `type` and `isinstance` in the packages of these modules see values, not symbols.
 
     By their names in those files, and not by a symbol that says it is a tensor: torch's own C++ would believe it.
+    Within another such context for all of these modules it costs nothing.
     """
-    packages = {builtins.type(module).__module__.partition(".")[0] for module in modules} - {"torch", "sesurgery"}
-    packages |= {
-        builtins.type(module).__module__ for module in modules if "sesurgery" in builtins.type(module).__module__
-    }
+    files = {builtins.type(module).__module__ for module in modules}
+    if files <= _watched:
+        yield
+        return
+    packages = {name.partition(".")[0] for name in files} - {"torch", "sesurgery"}
     spaces = [
         vars(module)
         for name, module in list(sys.modules.items())
-        if (name in packages or name.partition(".")[0] in packages) and builtins.isinstance(module, types.ModuleType)
+        if (name.partition(".")[0] in packages or (name in files and name.startswith("sesurgery.")))
+        and builtins.isinstance(module, types.ModuleType)
     ]
     own = {"int": _Int, "type": _Type, "isinstance": _isinstance}
     changed = [(space, name) for space in spaces for name in own if name not in space]
+    added = files - _watched
     for space, name in changed:
         space[name] = own[name]
     torch.is_tensor, torch.jit.isinstance = _is_tensor, _jit_isinstance  # type: ignore[assignment]
     torch.autograd.Function.apply = classmethod(_apply)
+    _watched.update(added)
     try:
         yield
     finally:
-        torch.autograd.Function.apply = _of_torch_apply
-        torch.is_tensor, torch.jit.isinstance = _of_torch, _of_torch_jit
+        _watched.difference_update(added)
+        if not _watched:
+            torch.autograd.Function.apply = _of_torch_apply
+            torch.is_tensor, torch.jit.isinstance = _of_torch, _of_torch_jit
         for space, name in changed:
             space.pop(name, None)
 
 
+_watched: set[str] = set()
+"""The files of the modules that are being traced, in the outermost of several contexts."""
 _of_torch = torch.is_tensor
 _of_torch_apply = vars(torch.autograd.Function)["apply"]
 

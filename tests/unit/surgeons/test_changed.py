@@ -118,7 +118,7 @@ def test_a_network_of_two_graphs_keeps_one_set_of_modules(through, operate):
         assert torch.equal(other.eval()(image), changed.eval()(image))
         nn.init.zeros_(other.get_submodule("fc").weight)
         assert not torch.equal(other(image), changed(image))
-        large = torch.randn(2, 3, 128, 128)
+        large = torch.randn(2, 3, 299, 299)
         assert type(other.train()(large)).__name__ == "InceptionOutputs"
 
 
