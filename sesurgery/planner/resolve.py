@@ -104,9 +104,9 @@ def _candidates(
         if shape is None:
             yield Rejection(name, Reason("no_map", item.scope or item.value.name, "it is not a feature map"))
             continue
-        why = _without_sense(item, shape, around) if isinstance(item, Match) and not asked else None
-        if why is not None:
-            yield Rejection(name, item.scope or item.value.name, why)
+        senseless = _without_sense(item, shape, around) if isinstance(item, Match) and not asked else None
+        if senseless is not None:
+            yield Rejection(name, senseless)
             continue
         # Counted before the filters, so that a key means the same site under any filter.
         key = key_of(name, item.scope, ordinals[item.scope])
@@ -118,14 +118,14 @@ _BY_NAME = ("tensor", "module")
 """Placements that name their values: whoever names one gets it."""
 
 
-def _without_sense(match: Match, shape: Shape, around: Surroundings) -> str | None:
+def _without_sense(match: Match, shape: Shape, around: Surroundings) -> Reason | None:
     """Why nobody would put channel attention there, or None."""
+    where, ask = match.scope or match.value.name, "name it by 'at: tensor' to have it"
     if shape[0] == 1:
-        return "its map has one channel: there is nothing to weigh it against; name it by 'at: tensor' to have it"
+        return Reason("one_channel", where, f"its map has one channel: there is nothing to weigh it against; {ask}")
     if shape[1:] == (1, 1) and match.value.name in around.squeezed:
-        return (
-            "it is a vector that was pooled from a map: there is nothing to squeeze; name it by 'at: tensor' to have it"
-        )
+        text = f"it is a vector that was pooled from a map: there is nothing to squeeze; {ask}"
+        return Reason("pooled", where, text)
     return None
 
 

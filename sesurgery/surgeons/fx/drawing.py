@@ -16,11 +16,12 @@ from torch.fx.node import map_arg
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.graph import GraphView, NodeFacts
+from sesurgery.surgeons.base import Leaf
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.captured import Captured, capture
 from sesurgery.surgeons.fx.inputs import Inputs
 from sesurgery.surgeons.fx.shapes import shapes_in_call
-from sesurgery.surgeons.fx.tracing import PRIMITIVES, Leaf, Trace, Way, trace_call
+from sesurgery.surgeons.fx.tracing import PRIMITIVES, Trace, Way, trace_call
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,6 @@ from torch.fx.node import map_aggregate
 from sesurgery.diagnostics import SesurgeryError, fail, first_line
 from sesurgery.graph import Shape
 from sesurgery.surgeons.base import Leaf
-from sesurgery.surgeons import draws
-from sesurgery.surgeons.arguments import call_for
 from sesurgery.surgeons.fx import draws
 from sesurgery.surgeons.fx.arguments import call_for
 from sesurgery.surgeons.fx.changed import Changed, replayed
