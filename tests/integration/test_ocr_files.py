@@ -1,0 +1,69 @@
+"""The three networks of PP-OCRv4 as they are deployed: every gate is found, explained and kept.
+
+They are those of PyPI's rapidocr-onnxruntime 1.4.4, installed, or unpacked where SESURGERY_OCR_FILES points to.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sesurgery import pipeline
+from sesurgery.graph.gates import channel_gates
+from sesurgery.onnxgraph import io, numerics
+from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
+
+
+def folder() -> Path | None:
+    if given := os.environ.get("SESURGERY_OCR_FILES"):
+        return Path(given)
+    package = importlib.util.find_spec("rapidocr_onnxruntime")
+    return Path(package.submodule_search_locations[0]) / "models" if package else None  # type: ignore[index]
+
+
+WHERE = folder()
+
+
+@dataclass(frozen=True)
+class File:
+    name: str
+    shape: tuple[int, int, int]
+    gates: int
+
+
+FILES = (
+    File("ch_PP-OCRv4_det_infer", (3, 320, 320), 10),
+    File("ch_PP-OCRv4_rec_infer", (3, 48, 320), 2),
+    File("ch_ppocr_mobile_v2.0_cls_infer", (3, 48, 192), 9),
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(WHERE is None, reason="rapidocr_onnxruntime is not there and SESURGERY_OCR_FILES is not set"),
+    pytest.mark.parametrize("file", FILES, ids=lambda file: file.name),
+]
+
+
+def path(file: File) -> Path:
+    assert WHERE is not None
+    return WHERE / f"{file.name}.onnx"
+
+
+def test_the_surgeon_sees_every_gate(file: File) -> None:
+    view = OnnxSurgeon(file.shape).look(io.load(path(file))).view
+    assert len(channel_gates(view)) == file.gates
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "tensorrt-rtx"])
+def test_every_pass_says_of_every_gate_what_it_did(file: File, backend: str, tmp_path: Path) -> None:
+    target = tmp_path / "lowered.onnx"
+    done = pipeline.lower(path(file), target, backend)
+    assert done.gates == file.gates
+    assert all(len(edits) >= file.gates for edits in done.edits.values())
+    assert all(edit.where and edit.why for edits in done.edits.values() for edit in edits)
+    given, lowered = io.load(path(file)), io.load(target)
+    fed = numerics.feeds(given, seed=1)
+    assert numerics.difference(numerics.outputs(given, fed), numerics.outputs(lowered, fed)) < 1e-4
