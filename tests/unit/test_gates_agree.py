@@ -1,10 +1,10 @@
-"""A gate is one thing in every form of a network: the neutral graph, the ONNX graph, the graph of ATen operations."""
+"""A gate is one thing in every form of a network: in the neutral graph, in ONNX and in ATen operations."""
 
 from __future__ import annotations
 
 import functools
 import io
-import os
+import itertools
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -155,5 +155,5 @@ def of_aten(network: nn.Module) -> list[str]:
 
 def common(paths: Iterable[str]) -> str:
     """The module that all are in; of one alone its own."""
-    listed = [path.split(".") for path in paths if path]
-    return ".".join(os.path.commonprefix(listed))  # noqa: RUF071  (of lists, item by item)
+    levels = zip(*(path.split(".") for path in paths if path), strict=False)
+    return ".".join(parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, levels))

@@ -21,7 +21,8 @@ from sesurgery.onnxgraph.simplify import simplified
 from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
 # Paddle's idioms: weights in Constant nodes, the bias reshaped and added, an Identity between, a hard sigmoid.
-PADDLE = """(float[N,4,H,W] x) => (float[N,8,H,W] y) <float[8,4,1,1] k, float[8] b, float[3,8,1,1] d, float[8,3,1,1] e> {
+PADDLE = """(float[N,4,H,W] x) => (float[N,8,H,W] y)
+    <float[8,4,1,1] k, float[8] b, float[3,8,1,1] d, float[8,3,1,1] e> {
     shape = Constant<value = int64[4] {1, 8, 1, 1}>()
     w = Identity(k) flat = Reshape(b, shape)
     u = Conv(x, w) t = Add(u, flat) i = Identity(t)
