@@ -45,9 +45,9 @@ class Conv(OpRun):
         strides, dilations = list(strides or [1] * rank), list(dilations or [1] * rank)
         kernel = [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], dilations, strict=True)]
         wide = np.pad(x, [(0, 0), (0, 0), *_borders(x.shape[2:], kernel, strides, pads, auto_pad)])
-        run: Any = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
-        tensors = (None if part is None else _tensor(part) for part in (weight, bias))
-        made = run(_tensor(wide), *tensors, stride=strides, dilation=dilations, groups=group or 1)
+        run = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
+        offset = None if bias is None else _tensor(bias)
+        made = run(_tensor(wide), _tensor(weight), offset, stride=strides, dilation=dilations, groups=group or 1)
         return (made.numpy(),)
 
 
