@@ -5,8 +5,8 @@
     python benchmarks/ocr.py FOLDER --check          that the outputs are equal, without times
 
 FOLDER holds the files of PyPI's rapidocr-onnxruntime 1.4.4 (`pip download rapidocr-onnxruntime==1.4.4 --no-deps`,
-unpack the wheel, rapidocr_onnxruntime/models). Forms: `plain`, all gates taken out by the surgeon; `as deployed`; `lowered`,
-by the passes of the engine and by what its backend does to gates. All forms of a file run in alternating rounds of one
+unpack the wheel, rapidocr_onnxruntime/models). Forms: `plain`, all gates taken out by the surgeon; `as deployed`;
+`lowered`, by the passes of the engine and by what its backend does to gates. All forms run in alternating rounds of one
 process; a figure is the median over rounds of a form's time over the plain form's time on the same engine in the same
 round, with the 95 % interval of a bootstrap. Batch 1, fp32, two threads, at the size that each network is used at.
 """
@@ -30,7 +30,7 @@ REPEATS = 2
 """Timed runs of each in a round, after one that is not counted; the fastest counts."""
 CONFIDENCE = 0.95
 CLOSE = 1e-3
-"""How far probabilities may be apart. The detector amplifies rounding: ONNX Runtime's own optimisation moves its map."""
+"""How far probabilities may be apart. The detector amplifies rounding: ONNX Runtime's optimisation moves its map."""
 
 
 @dataclass(frozen=True)

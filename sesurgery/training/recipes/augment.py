@@ -7,6 +7,7 @@ on the process that reads it. So a resumed run sees the images that an uninterru
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,14 +29,14 @@ class Augmentation:
     size: tuple[int, int]
     seed: int
 
-    def crop(self, image: Any, index: int) -> Any | None:
-        """A random part of a PIL image in the network's size, or None where none is asked for."""
+    @functools.cached_property
+    def _crop(self) -> Any | None:
         if self.wanted.resized_crop is None:
             return None
-        return self._drawn(v2.RandomResizedCrop(self.size, self.wanted.resized_crop, antialias=True), image, index, 0)
+        return v2.RandomResizedCrop(self.size, self.wanted.resized_crop, antialias=True)
 
-    def pixels(self, image: torch.Tensor, index: int) -> torch.Tensor:
-        """The image [C, H, W] from 0 to 1, shifted, mirrored and put through RandAugment."""
+    @functools.cached_property
+    def _pixels(self) -> Any | None:
         wanted = self.wanted
         steps: list[Any] = []
         if wanted.shift:
@@ -44,13 +45,23 @@ class Augmentation:
             steps.append(v2.RandomHorizontalFlip())
         if wanted.randaugment:
             steps.append(v2.RandAugment(wanted.randaugment, wanted.magnitude, BINS))
-        return self._drawn(v2.Compose(steps), image, index, 1).clamp(0, 1) if steps else image
+        return v2.Compose(steps) if steps else None
+
+    @functools.cached_property
+    def _values(self) -> Any | None:
+        return v2.RandomErasing(self.wanted.erasing) if self.wanted.erasing else None
+
+    def crop(self, image: Any, index: int) -> Any | None:
+        """A random part of a PIL image in the network's size, or None where none is asked for."""
+        return None if self._crop is None else self._drawn(self._crop, image, index, 0)
+
+    def pixels(self, image: torch.Tensor, index: int) -> torch.Tensor:
+        """The image [C, H, W] from 0 to 1, shifted, mirrored and put through RandAugment."""
+        return image if self._pixels is None else self._drawn(self._pixels, image, index, 1).clamp(0, 1)
 
     def values(self, image: torch.Tensor, index: int) -> torch.Tensor:
         """The normalised image with a rectangle set to zero, the mean."""
-        if not self.wanted.erasing:
-            return image
-        return self._drawn(v2.RandomErasing(self.wanted.erasing), image, index, 2)  # type: ignore[no-any-return]
+        return image if self._values is None else self._drawn(self._values, image, index, 2)
 
     def _drawn(self, transform: Callable[[Any], Any], image: Any, index: int, stage: int) -> Any:
         with _seeded(mixed(self.seed, index, stage)):

@@ -42,7 +42,7 @@ class _OfTimm(LRScheduler):
         self.inner = inner
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         self.inner.step_update(self.last_epoch)
         return [group["lr"] for group in self.optimizer.param_groups]
 
