@@ -44,4 +44,7 @@ class FashionMnist(SmallImages):
         datasets.FashionMNIST(self.folder, download=True)
 
 
-EXAMPLES = (FashionMnist(train_samples=600, held_out_samples=300), FashionMnist(fit="pad", train_samples=500, held_out_samples=300))
+EXAMPLES = (
+    FashionMnist(train_samples=600, held_out_samples=300),
+    FashionMnist(fit="pad", train_samples=500, held_out_samples=300),
+)
