@@ -60,7 +60,7 @@ def test_an_output_that_is_no_file_is_refused(target, sesurgery, empty):
     os.mkfifo("pipe")
     ended = sesurgery("schema", "-o", target)
     assert ended.code == 1
-    assert ended.err.startswith(f"error[SE801]: {target}: ")
+    assert ended.err.startswith(f"error[SE405]: {target} is ")
 
 
 @pytest.mark.parametrize(

@@ -214,4 +214,4 @@ def test_a_pass_keeps_every_function_that_it_rewrites(case: Case) -> None:
 def test_every_exact_pass_has_its_random_blocks() -> None:
     from sesurgery.lowering import PASSES
 
-    assert {case.name for case in CASES} == set(PASSES.names()) - {"constant_gates"}
+    assert {case.name for case in CASES} == set(PASSES.names()) - {"constant_gates", "fold_norms"}
