@@ -8,6 +8,7 @@ call decides otherwise.
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -45,7 +46,25 @@ def call_for(
             keywords[name] = argument
         else:
             positional.append(argument)
-    return lambda: forward(*positional, **keywords)
+    lists = [(value, list(value)) for value in (*positional, *keywords.values()) if type(value) is list]
+
+    def call() -> Any:
+        result = forward(*positional, **keywords)
+        for value, before in lists:
+            _write_back(tracer, value, before)
+        return result
+
+    return call
+
+
+def _write_back(tracer: fx.Tracer, value: list[Any], before: list[Any]) -> None:
+    """Record what a forward wrote into a list that it was given: its caller may read it there."""
+    if len(value) != len(before):
+        raise fx.proxy.TraceError("it changes the length of a list that it was given")
+    for index, (new, old) in enumerate(zip(value, before, strict=True)):
+        if new is not old:
+            target = old.node.args[0]
+            tracer.create_node("call_function", operator.setitem, (target, index, tracer.create_arg(new)), {})
 
 
 def _argument(
@@ -59,7 +78,8 @@ def _argument(
     if (values and _has_values(decided)) or (values is None and is_number):
         symbol = tracer.create_proxy("placeholder", f"{star}{parameter.name}", optional, {})
         sizes.give(symbol.node, *(values or (decided, decided)))
-        return symbol
+        # A list may be written to, which no symbol can be.
+        return [*symbol] if isinstance(decided, list) and not star else symbol
     if guarded:
         node = tracer.create_node("placeholder", f"{star}{parameter.name}", optional, {})
         sizes.give(node, decided, decided)
