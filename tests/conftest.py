@@ -9,8 +9,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The key that seals what is made here, and the list of folders that are trusted, are not those of whoever runs this.
-for _name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
-    os.environ[_name] = tempfile.mkdtemp(prefix="sesurgery-tests-")
+# They are those of the whole run: its workers inherit them, and use what the others have made.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    for _name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        os.environ[_name] = tempfile.mkdtemp(prefix="sesurgery-tests-")
 
 
 pytest_plugins = ["fixtures.processor_time", "fixtures.sharing", "fixtures.small_se", "fixtures.tiny"]

@@ -79,7 +79,7 @@ def _in_a_process(
         if ended.returncode or not (Path(folder) / PLACEMENTS).is_file():
             text = f"the process that was to time the engines ended with {ended.returncode}"
             raise fail("SE603", text, ended.stderr.strip()[-LAST_WORDS:] or "it said nothing; try --processes 1")
-        with np.load(Path(folder) / PLACEMENTS) as found:
+        with np.load(Path(folder) / PLACEMENTS, allow_pickle=False) as found:
             parts = zip(found["orders"].tolist(), found["kept"], found["first"], strict=True)
             return [Placement(tuple(order), kept, first, number) for order, kept, first in parts]
 
@@ -87,7 +87,7 @@ def _in_a_process(
 def main(folder: Path) -> None:
     """Do the job that lies in a folder."""
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    with np.load(folder / FEEDS) as stored:
+    with np.load(folder / FEEDS, allow_pickle=False) as stored:
         feeds = dict(stored)
     plan = Latency.model_validate_json(json.dumps(job["plan"]))
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import onnxruntime.quantization
 import onnxsim
 import onnxslim
 import pytest

@@ -215,7 +215,7 @@ def test_packaging_writes_no_weights_outside_the_repository(place, sesurgery, he
     victim.write_text("mine")
     from sesurgery.artifacts import digest_file
 
-    rewrite(engine, parents=[{"path": "export/tiny.onnx", "sha256": digest_file(parent)}])
+    rewrite(engine, parents=[{"path": "../export/tiny.onnx", "sha256": digest_file(parent)}])
     ended = sesurgery("package", str(engine), "--triton", "repository")
     assert (ended.code, "error[SE408]" in ended.err) == (1, True), ended.err
     assert victim.read_text() == "mine"

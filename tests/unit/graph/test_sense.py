@@ -36,7 +36,7 @@ def planned(at: object) -> planner.Plan:
 def test_one_channel_and_the_networks_output_are_turned_down():
     plan = planned("conv")
     assert [site.scope for site in plan.sites] == ["conv1"]
-    assert {item.where: item.why.partition(":")[0] for item in plan.rejected} == {
+    assert {item.reason.where: item.reason.text.partition(":")[0] for item in plan.rejected} == {
         "one": "its map has one channel",
         "head": "it gives the network's output",
     }

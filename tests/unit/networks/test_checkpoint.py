@@ -83,7 +83,9 @@ def test_no_file_of_a_run_can_hold_code(run):
         "weights.safetensors.manifest.json",
         "reports/plan.cost.json",
     }
-    assert not any(zipfile.is_zipfile(path) or path.read_bytes()[:1] == b"\x80" for path in run.rglob("*") if path.is_file())
+    assert not any(
+        zipfile.is_zipfile(path) or path.read_bytes()[:1] == b"\x80" for path in run.rglob("*") if path.is_file()
+    )
 
 
 def flip(path: Path) -> None:

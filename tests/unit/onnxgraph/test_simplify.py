@@ -185,7 +185,7 @@ def test_rounding_that_the_network_amplifies_is_no_alarm() -> None:
     after = step.apply(model).model
     plain = same(model, after)
     assert plain > step.tolerance
-    found = judge(step, model, after, [numerics.feeds(model)])
+    found = judge(step, model, after, [numerics.feeds(model)], step.tolerance)
     assert found.exact
     assert found.difference < 1e-9
 
@@ -193,7 +193,7 @@ def test_rounding_that_the_network_amplifies_is_no_alarm() -> None:
 def test_a_small_error_is_one_where_rounding_is_amplified_too() -> None:
     model = examples.model(AMPLIFIED)
     step = Shifted(1.001)
-    found = judge(step, model, step.apply(model).model, [numerics.feeds(model)])
+    found = judge(step, model, step.apply(model).model, [numerics.feeds(model)], step.tolerance)
     assert not found.difference <= step.tolerance
 
 
@@ -204,7 +204,7 @@ def test_an_error_in_front_of_a_saturated_sigmoid_is_seen() -> None:
     step = Shifted(1.1)
     after = step.apply(model).model
     assert same(model, after) == 0.0
-    assert judge(step, model, after, [numerics.feeds(model)]).difference > 1e-5
+    assert judge(step, model, after, [numerics.feeds(model)], step.tolerance).difference > 1e-5
 
 
 def test_images_are_smooth_and_of_variance_one() -> None:

@@ -99,7 +99,7 @@ def test_8_bits_are_written_where_they_are_asked_for_beside_the_file_of_7(empty)
 )
 def test_files_whose_weights_differ_in_bits_have_names_of_their_own(backend, kind):
     wanted = pipeline.engine({"backend": backend, "precision": "int8"})
-    assert lowered._kind(wanted, changed=False, single=False) == kind
+    assert lowered._kind(wanted, changed=False, single=False, label=None) == kind
 
 
 def test_kernels_that_add_in_32_bits_are_not_compared(empty):

@@ -50,7 +50,7 @@ def test_what_was_measured_of_other_files_is_not_told(of: Of, tmp_path: Path) ->
 def test_a_file_of_another_form_is_se401_and_names_the_command(tmp_path: Path) -> None:
     WIDTH.write(tmp_path, ENGINE.name, Width(NOW, 0.1))
     WIDTH.file(tmp_path, ENGINE.name).write_text("{}")
-    with pytest.raises(SesurgeryError, match=r"SE401.*is not what was measured: Field required") as caught:
+    with pytest.raises(SesurgeryError, match=r"SE401.*is not what was measured: of: Field required") as caught:
         WIDTH.read(tmp_path, ENGINE.name, NOW)
     assert caught.value.diagnostics[0].hint == "measure again, with `sesurgery measure`"
 
