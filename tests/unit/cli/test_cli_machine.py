@@ -131,7 +131,7 @@ def test_a_signal_in_training_leaves_a_checkpoint_and_says_how_to_go_on(number, 
     assert Path("runs/tiny/train/last.ckpt").is_file()
     refused = sesurgery("train")
     assert refused.code == 1
-    assert "error[SE405]: runs/tiny holds a training that was stopped after 0 of 1 epochs" in refused.err
+    assert "error[SE405]: runs/tiny holds a training that was stopped after 0 of 4 epochs" in refused.err
     monkeypatch.undo()
     os.chdir(empty)
     assert sesurgery("train", "--resume").code == 0

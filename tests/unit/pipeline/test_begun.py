@@ -42,7 +42,7 @@ def killed(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
 
 def test_training_a_trained_run_is_refused_and_changes_nothing(here):
     before = digest_file(WEIGHTS), digest_file(CHECKPOINT)
-    with pytest.raises(SesurgeryError, match=r"SE405.*runs/tiny is trained already: 1 epochs(.|\n)*--restart"):
+    with pytest.raises(SesurgeryError, match=r"SE405.*runs/tiny is trained already: 4 epochs(.|\n)*--restart"):
         pipeline.train(RUN)
     assert (digest_file(WEIGHTS), digest_file(CHECKPOINT)) == before
 
@@ -65,7 +65,7 @@ def test_a_training_that_was_stopped_is_kept(empty, monkeypatch):
     applied()
     killed(monkeypatch, Recorder, "on_train_batch_end")
     before = digest_file(CHECKPOINT)
-    with pytest.raises(SesurgeryError, match=r"SE405.*stopped after 0 of 1 epochs(.|\n)*--resume(.|\n)*--restart"):
+    with pytest.raises(SesurgeryError, match=r"SE405.*stopped after 0 of 4 epochs(.|\n)*--resume(.|\n)*--restart"):
         pipeline.train(RUN)
     assert digest_file(CHECKPOINT) == before
     assert pipeline.train(RUN, restart=True).result.top1 is not None
@@ -100,7 +100,7 @@ def test_one_killed_between_weights_and_manifest_is_whole(here, monkeypatch):
             pipeline.train(RUN)
     assert digest_file(WEIGHTS) == before
     assert pipeline.evaluate(RUN).samples == 180
-    assert read_manifest(WEIGHTS).details.epochs == 1
+    assert read_manifest(WEIGHTS).details.epochs == 4
 
 
 def test_going_on_needs_no_weights_but_the_checkpoints(here):

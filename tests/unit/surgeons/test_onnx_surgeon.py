@@ -656,7 +656,7 @@ def test_a_hostile_file_is_se602_and_nothing_is_written(damage: Any, tmp_path: P
     (folder / "link.data").symlink_to(tmp_path / "weights.data")
     path = folder / "net.onnx"
     path.write_bytes(damage(unit()))
-    with pytest.raises(SesurgeryError, match="SE602|SE408"):
+    with pytest.raises(SesurgeryError, match=r"SE602|SE408"):
         apply_file(path, out / "changed.onnx")
     assert not out.exists()
 
