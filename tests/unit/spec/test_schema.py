@@ -1,3 +1,5 @@
+import json
+
 from sesurgery.pipeline import catalogs
 from sesurgery.spec.model import Spec
 from sesurgery.spec.schema import json_schema
