@@ -28,7 +28,7 @@ from sesurgery.pipeline.train import data_of
 from sesurgery.reports import verdict
 from sesurgery.spec import Spec
 from sesurgery.training.data.base import Split
-from sesurgery.training.evaluation import logits
+from sesurgery.training.evaluation import BATCH, logits
 from sesurgery.training.loop import fit
 from sesurgery.verification.paired import gain
 
@@ -37,8 +37,9 @@ Right = NDArray[np.bool_]
 
 def right(network: nn.Module, samples: Split) -> Right:
     """Which of the samples a network answers right."""
-    answers: Right = (logits(network, samples.images).argmax(1) == samples.labels).numpy()
-    return answers
+    answers = logits(network, (images for images, _ in samples.batches(BATCH)))
+    correct: Right = (answers.argmax(1) == samples.labels).numpy()
+    return correct
 
 
 def train_both(spec: Spec, origin: str, talk: Talk) -> tuple[Path, Right, Right]:

@@ -11,7 +11,7 @@ import pytest
 from fixtures.tiny import SPEC
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
-SHORT = SPEC.replace("epochs: 4", "epochs: 1").replace("{batches: [128]}", "{batches: [128], fp32: {max_abs: 1.0e-12}}")
+SHORT = SPEC.replace("epochs: 4", "epochs: 1").replace("{batches: [64]}", "{batches: [64], fp32: {max_abs: 1.0e-12}}")
 
 
 @pytest.mark.slow
