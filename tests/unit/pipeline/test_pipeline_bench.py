@@ -79,7 +79,7 @@ def test_fresh_processes_repeat_the_race(here):
 def test_what_goes_wrong_in_a_fresh_process_is_said_as_it_was_there(here):
     # The engine takes 256 samples at most; so many are held out, but the batch is more than the engine's.
     with pytest.raises(SesurgeryError, match="SE606"):
-        pipeline.bench(FP32, Workspace(), processes=2, batches=(100_000,), as_exported=False)
+        pipeline.bench(FP32, Workspace(), processes=2, batches=(60_000,), as_exported=False)
 
 
 @pytest.mark.parametrize(
