@@ -86,7 +86,10 @@ def test_the_verbs_work_one_after_the_other_with_nothing_named(folder):
     benched = sesurgery(folder, "bench")
     assert "SE tax" in benched.stdout
     assert files(folder / "export") == ["tiny.fp16.onnx", "tiny.onnx", "tiny.plain.fp16.onnx", "tiny.plain.onnx"]
-    assert [name for name in files(folder / "engines") if "as-exported" not in name] == ["tiny.onnxruntime.fp16.onnx", "tiny.plain.onnxruntime.fp16.onnx"]
+    assert [name for name in files(folder / "engines") if "as-exported" not in name] == [
+        "tiny.onnxruntime.fp16.onnx",
+        "tiny.plain.onnxruntime.fp16.onnx",
+    ]
     assert files(folder / "runs" / "tiny") == [
         "applied.safetensors",
         "interface.json",
