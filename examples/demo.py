@@ -22,9 +22,9 @@ from sesurgery.cli.console import talking
 from sesurgery.cli.exits import guarded
 from sesurgery.diagnostics import CheckFailed, Diagnostic
 from sesurgery.networks import checkpoint
+from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import backend_of
 from sesurgery.pipeline.talk import Talk
-from sesurgery.pipeline.train import data_of
 from sesurgery.reports import verdict
 from sesurgery.spec import Spec
 from sesurgery.training.data.base import Split

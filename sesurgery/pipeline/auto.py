@@ -17,10 +17,10 @@ from sesurgery.backends.base import Array, Backend, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.bench import engine_file
+from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.engines import Built, build_engine, kept, made_of, target_of
 from sesurgery.pipeline.specs import backend_of, catalogs, engine
 from sesurgery.pipeline.talk import Talk
-from sesurgery.pipeline.train import data_of
 from sesurgery.pipeline.verify import verify
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.profiles import parse_profile

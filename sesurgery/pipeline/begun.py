@@ -11,9 +11,8 @@ from sesurgery.artifacts import digest_file, settle
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.networks.checkpoint import Run
 from sesurgery.networks.run_files import WEIGHTS
-from sesurgery.training import checkpoint
+from sesurgery.training.history import CHECKPOINT
 from sesurgery.training.recipes.stopping import finished
-from sesurgery.training.record import CHECKPOINT
 from sesurgery.workspace import require_intact
 
 TRAIN = "train"
@@ -44,6 +43,7 @@ def start(run: Run, *, restart: bool) -> str:
 
 
 def _require_untrained(run: Run) -> None:
+    from sesurgery.training import checkpoint
 
     folder = run.folder.as_posix()
     saved = run.folder / TRAIN / CHECKPOINT

@@ -12,9 +12,9 @@ from sesurgery.backends.base import Array, Backend
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint, run_files
 from sesurgery.pipeline import results
+from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import backend_of, catalogs, engine_of
 from sesurgery.pipeline.talk import Silent, Talk
-from sesurgery.pipeline.train import data_of
 from sesurgery.pipeline.verify import run_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.reports.model import LatencySection

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
+from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.pipeline.train import data_of
 from sesurgery.spec.model import Calibration
 from sesurgery.workspace.origin import Origin
 

@@ -15,11 +15,11 @@ from sesurgery.backends.auto import AUTO
 from sesurgery.backends.base import Backend, BatchRange, BuildOptions, BuildReport
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
+from sesurgery.pipeline.data import write_interface
 from sesurgery.pipeline.export import export
 from sesurgery.pipeline.lowered import lowered, require_possible
 from sesurgery.pipeline.specs import catalogs, engine
 from sesurgery.pipeline.talk import Silent, Talk
-from sesurgery.pipeline.train import write_interface
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.profiles import parse_profile
 from sesurgery.serving import interface

@@ -10,12 +10,9 @@ from sesurgery.artifacts import alone
 from sesurgery.networks import checkpoint, run_files
 from sesurgery.pipeline import begun
 from sesurgery.pipeline.begun import TRAIN
+from sesurgery.pipeline.data import data_of, write_interface
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Silent, Talk
-from sesurgery.serving import interface
-from sesurgery.serving.interface import Interface
-from sesurgery.spec import Spec
-from sesurgery.training.data.base import Data
 from sesurgery.training.history import Epoch
 from sesurgery.training.recipes.stopping import finished
 from sesurgery.workspace import relative
@@ -32,18 +29,6 @@ class Trained:
     folder: Path
     result: FitResult
     epochs: int
-
-
-def data_of(spec: Spec) -> Data:
-    """The spec's data, shaped for its network."""
-    return spec.train.data.options.load(spec.input.shape)  # type: ignore[no-any-return]
-
-
-def write_interface(folder: Path, spec: Spec, data: Data | None = None) -> None:
-    """Say beside a run what its network takes and answers, for those who only have an engine."""
-    chosen = spec.train.data
-    classes = (data or data_of(spec)).classes
-    interface.write(folder, Interface(chosen.name, classes, chosen.options.preprocessing(spec.input.shape)))
 
 
 def train(folder: Path, *, resume: bool = False, restart: bool = False, talk: Talk | None = None) -> Trained:

@@ -9,8 +9,8 @@ from sesurgery.backends.base import Runner
 from sesurgery.diagnostics import Diagnostic, fail
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline import results
+from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import backend_of, catalogs
-from sesurgery.pipeline.train import data_of
 from sesurgery.reports.model import EngineSection
 from sesurgery.serving.home import require_at_home
 from sesurgery.spec.model import Parity

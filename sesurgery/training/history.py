@@ -8,6 +8,9 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+CHECKPOINT = "last.ckpt"
+"""The state between two epochs, in the folder of a training."""
+
 
 @dataclass(frozen=True)
 class Epoch:

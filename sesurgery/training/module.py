@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from timm.utils import ModelEmaV3
 from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -23,6 +23,9 @@ from sesurgery.training.recipes.optimizer import make_optimizer
 from sesurgery.training.recipes.schedule import make_schedule
 
 HELD_OUT_BATCH = 256
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
 
 
 class Classifier(pl.LightningModule):  # type: ignore[misc]
@@ -47,6 +50,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.frozen = frozen_of(model, recipe.freeze, self.blocks, len(data.classes)) if recipe.freeze else None
         self.ema: ModelEmaV3 | None = None
         if recipe.ema is not None:
+            from timm.utils import ModelEmaV3
+
             self.ema = ModelEmaV3(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup).requires_grad_(False)
         # Without its checks a MeanMetric keeps NaN, which has to be seen, and waits for no device.
         self.train_loss = MeanMetric(nan_strategy="disable")

@@ -17,14 +17,13 @@ from sesurgery.diagnostics import fail
 from sesurgery.spec.train import Train
 from sesurgery.training.batches import Batch
 from sesurgery.training.checkpoint import OWN, own_part
-from sesurgery.training.history import Epoch, to_csv
+from sesurgery.training.history import CHECKPOINT, Epoch, to_csv
 from sesurgery.training.module import Classifier
 from sesurgery.training.recipes.stopping import finished
 
 Progress = Callable[[Epoch], None]
 Heartbeat = Callable[[str, int, int], None]
 
-CHECKPOINT = "last.ckpt"
 STEPS_BETWEEN_POINTS = 10
 
 

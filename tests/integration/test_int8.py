@@ -26,7 +26,7 @@ from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
-from sesurgery.pipeline.train import data_of
+from sesurgery.pipeline.data import data_of
 from sesurgery.workspace import read_manifest
 
 pytestmark = pytest.mark.slow

@@ -31,7 +31,7 @@ import json, sys
 import numpy as np, onnx
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.lowering.base import run
-from sesurgery.lowering.quantize import Quantize, ranges_of
+from sesurgery.lowering.precision.int8 import Quantize, ranges_of
 from sesurgery.verification.integer_kernels import compare_kernels
 
 model = onnx.load("planted.onnx")

@@ -9,7 +9,7 @@ from torch import nn
 
 import sesurgery
 from sesurgery import pipeline
-from sesurgery.pipeline.train import data_of
+from sesurgery.pipeline.data import data_of
 from sesurgery.training.evaluation import evaluate
 
 SHAPE = (3, 32, 32)

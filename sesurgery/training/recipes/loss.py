@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from timm.loss import BinaryCrossEntropy
 
 from sesurgery.spec.train import Train
 
@@ -20,5 +19,7 @@ def make_loss(recipe: Train) -> Loss:
     """
     smoothing = recipe.label_smoothing
     if recipe.loss == "bce":
+        from timm.loss import BinaryCrossEntropy
+
         return BinaryCrossEntropy(smoothing=smoothing)  # type: ignore[no-any-return]
     return lambda outputs, labels: F.cross_entropy(outputs, labels, label_smoothing=smoothing)

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_info
 from torch import nn
 
 from sesurgery.diagnostics import fail
@@ -35,6 +34,8 @@ def make_optimizer(
         # torch has no Nesterov step without momentum, and the two are the same then.
         nesterov = options.nesterov and options.momentum > 0
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov)
+    from timm.optim import create_optimizer_v2
+
     made: torch.optim.Optimizer = create_optimizer_v2(
         groups, opt=options.name, lr=options.lr, weight_decay=options.weight_decay, momentum=options.momentum, **given
     )
@@ -43,6 +44,10 @@ def make_optimizer(
 
 def _require(name: str, given: Collection[str]) -> None:
     """Raise SE502 for an option that the optimiser does not have: timm would leave it out without a word."""
+    if not given:
+        return
+    from timm.optim import get_optimizer_info
+
     info = get_optimizer_info(name)
     has = {"betas": info.has_betas and info.num_betas == 2, "eps": info.has_eps}
     for option in given:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.scheduler import create_scheduler_v2
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from sesurgery.spec.train import Train
@@ -18,6 +17,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Train, steps: int) -
     warmup = recipe.optimizer.warmup_epochs
     if recipe.schedule is None:
         return LambdaLR(optimizer, warmup_cosine(round(warmup * steps), recipe.epochs * steps))
+    from timm.scheduler import create_scheduler_v2
+
     wanted = recipe.schedule
     made, _ = create_scheduler_v2(
         optimizer,

@@ -19,7 +19,7 @@ RAN = Path("ran")
 MODULE = """\
 import pathlib
 pathlib.Path({ran!r}).touch()
-from sesurgery.models.cifar_resnet import CifarResNet as make_net
+from sesurgery.networks.cifar_resnet import CifarResNet as make_net
 from torch.nn import BatchNorm2d as make_block
 """
 SPEC = """\

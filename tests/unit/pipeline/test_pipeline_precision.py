@@ -13,9 +13,9 @@ from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.precision import autocast as _autocast
 from sesurgery.pipeline import Workspace, calibration
+from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.engines import command
 from sesurgery.pipeline.lowered import passes_for
-from sesurgery.pipeline.train import data_of
 from sesurgery.spec.model import Calibration
 from sesurgery.workspace import OnnxDetails, OnnxManifest, read_manifest
 from sesurgery.workspace.origin import Origin
