@@ -135,7 +135,7 @@ def examine(model_id: str) -> dict[str, object]:
 def _steps(model_id, row, pipeline, torch) -> None:
     planned, spec = _plan(model_id, row, pipeline)
     row["plan"] = True
-    original = planned.network.eval()
+    original = planned.network.module.eval()
     from sesurgery.networks import checkpoint
     from sesurgery.networks.export import export
     from sesurgery.networks.sources import surgeon_for
@@ -194,7 +194,12 @@ def _plan(model_id: str, row, pipeline):
                 if error.diagnostics[0].code == "SE201":
                     continue
                 break
-            row |= {"placement": placement, "size": size, "sites": len(planned.sites), "leaves": len(planned.leaves)}
+            row |= {
+                "placement": placement,
+                "size": size,
+                "sites": len(planned.sites),
+                "leaves": len(planned.network.leaves),
+            }
             return planned, spec
         if last is not None and last.diagnostics[0].code not in ("SE304",):
             break

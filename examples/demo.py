@@ -47,7 +47,7 @@ def train_both(spec: Spec, origin: str, talk: Talk) -> tuple[Path, Right, Right]
     applied = pipeline.apply(spec, pipeline.Workspace(), origin)
     talk.say(f"{applied.planned.summary()} -> {applied.folder.as_posix()}")
     trained = pipeline.train(applied.folder, talk=talk).result
-    plain, data = applied.planned.network, data_of(spec)
+    plain, data = applied.planned.network.module, data_of(spec)
     assert isinstance(plain, nn.Module)
     twin = fit(plain, data, spec.train, applied.folder / "plain", heartbeat=talk.progress)
     if trained.interrupted or twin.interrupted:

@@ -10,9 +10,9 @@ from torch import nn
 
 from sesurgery import pipeline, planner
 from sesurgery.networks import sources
+from sesurgery.networks.block_costs import costs_or_mistakes
 from sesurgery.networks.sources import surgeon_for
 from sesurgery.pipeline import load_spec as load_spec
-from sesurgery.pipeline.plan import costs_or_mistakes
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
 from sesurgery.spec.model import Filters

@@ -87,8 +87,8 @@ def spec_with(**keys: Any) -> dict[str, Any]:
 def operate(spec: dict[str, Any]) -> tuple[list[str], nn.Module, nn.Module]:
     """The sites' keys, and the network before and after surgery."""
     planned = pipeline.plan(pipeline.load_spec(spec))
-    changed = FxSurgeon((3, 32, 32)).apply(planned.network, planned.plan)
-    return [site.key for site in planned.plan.sites], planned.network.eval(), changed.eval()
+    changed = FxSurgeon((3, 32, 32)).apply(planned.network.module, planned.plan)
+    return [site.key for site in planned.plan.sites], planned.network.module.eval(), changed.eval()
 
 
 def test_there_is_one_recipe_of_each_kind() -> None:

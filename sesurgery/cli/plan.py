@@ -12,7 +12,7 @@ from sesurgery.cli.inspect_ import account_choices, account_options
 
 if TYPE_CHECKING:
     from sesurgery.counting import Convention
-    from sesurgery.pipeline.plan import Planned
+    from sesurgery.pipeline.plan import NetworkPlan
 
 
 @click.command("plan")
@@ -59,14 +59,14 @@ def command(
     click.echo(planned.summary())
 
 
-def _tell_rejections(planned: Planned, explain: bool) -> None:
+def _tell_rejections(planned: NetworkPlan, explain: bool) -> None:
     rejected = planned.plan.rejected
     if explain:
         click.echo(f"\nturned down: {len(rejected)}")
         for item in rejected:
             click.echo(f"  {item.rule}: {item.reason}")
-        click.echo(f"taken as a whole when tracing: {len(planned.leaves)}")
-        for leaf in planned.leaves:
+        click.echo(f"taken as a whole when tracing: {len(planned.network.leaves)}")
+        for leaf in planned.network.leaves:
             click.echo(f"  {leaf.reason}")
     elif rejected:
         click.echo(f"{len(rejected)} candidates turned down (--explain says why)", err=True)

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from sesurgery.catalog import import_object
 from sesurgery.diagnostics import SesurgeryError, Span, fail, suggest
-from sesurgery.spec.model import Model, OnnxModel, PythonModel, Spec, TimmModel
+from sesurgery.spec import NamesModel, Spec
+from sesurgery.spec.model import Model, OnnxModel, PythonModel, TimmModel
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
-def build(spec: Spec, *, weights: bool = True, beside: Path | None = None) -> nn.Module:
-    """The network that the spec names, in training mode; `weights=False` leaves pretrained values and files out.
+def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None) -> nn.Module:
+    """The network that `spec` names, in training mode; `weights=False` leaves pretrained values and files out.
 
     A python factory is looked for in `beside` first, by default the spec's own folder.
 
@@ -104,7 +105,7 @@ def _named(what: str, keys: list[str]) -> Iterable[str]:
         yield f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
 
 
-def _factory(model: Model, spec: Spec, beside: Path) -> Callable[..., nn.Module]:
+def _factory(model: Model, spec: NamesModel, beside: Path) -> Callable[..., nn.Module]:
     if isinstance(model, PythonModel):
         return _import(model.name, spec, beside)
     if isinstance(model, TimmModel):
@@ -123,7 +124,7 @@ def _factory(model: Model, spec: Spec, beside: Path) -> Callable[..., nn.Module]
     return lambda **kwargs: create(model.name, **kwargs)
 
 
-def _import(name: str, spec: Spec, beside: Path) -> Callable[..., nn.Module]:
+def _import(name: str, spec: NamesModel, beside: Path) -> Callable[..., nn.Module]:
     try:
         # A factory beside the spec or in the current folder is found, as `python -m` would.
         found = import_object(name, (beside, Path.cwd()))

@@ -11,7 +11,7 @@ from sesurgery import deferred
 
 if TYPE_CHECKING:
     from sesurgery.pipeline.account import account_of_model, account_of_plan
-    from sesurgery.pipeline.apply import apply
+    from sesurgery.pipeline.apply import apply, apply_onnx
     from sesurgery.pipeline.bench import bench
     from sesurgery.pipeline.data import fetch
     from sesurgery.pipeline.engines import build_engine, build_engines
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.init import init
     from sesurgery.pipeline.inspect import draw, inspect
     from sesurgery.pipeline.lower import lower
-    from sesurgery.pipeline.onnx import apply_onnx, plan_onnx
     from sesurgery.pipeline.plan import plan
     from sesurgery.pipeline.refit import refit
     from sesurgery.pipeline.report import write_report
@@ -52,7 +51,6 @@ __all__ = [
     "lower",
     "package",
     "plan",
-    "plan_onnx",
     "predict",
     "refit",
     "run",
@@ -66,7 +64,7 @@ _PLACES = {
     "account_of_model": "sesurgery.pipeline.account",
     "account_of_plan": "sesurgery.pipeline.account",
     "apply": "sesurgery.pipeline.apply",
-    "apply_onnx": "sesurgery.pipeline.onnx",
+    "apply_onnx": "sesurgery.pipeline.apply",
     "bench": "sesurgery.pipeline.bench",
     "build_engine": "sesurgery.pipeline.engines",
     "build_engines": "sesurgery.pipeline.engines",
@@ -82,7 +80,6 @@ _PLACES = {
     "lower": "sesurgery.pipeline.lower",
     "package": "sesurgery.serving.package",
     "plan": "sesurgery.pipeline.plan",
-    "plan_onnx": "sesurgery.pipeline.onnx",
     "predict": "sesurgery.serving.predict",
     "refit": "sesurgery.pipeline.refit",
     "run": "sesurgery.pipeline.run",

@@ -1,46 +1,61 @@
-"""The verb `apply`: carry the plan out and write a run."""
+"""The verb `apply`: carry the plan out, and write a run, or a changed ONNX file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 from torch import nn
 
 from sesurgery.artifacts import locked
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.networks import checkpoint, run_files
-from sesurgery.networks.sources import surgeon_for
+from sesurgery.networks.opening import open_file, source_file
 from sesurgery.pipeline import results
-from sesurgery.pipeline.plan import Planned, plan
+from sesurgery.pipeline.plan import NetworkPlan, plan, plan_on
+from sesurgery.pipeline.specs import files_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
-from sesurgery.workspace import RunDetails, relative
+from sesurgery.workspace import OnnxDetails, OnnxManifest, RunDetails, describe, relative, require_intact
+from sesurgery.workspace.targets import claim
 
 
 @dataclass(frozen=True)
-class Applied:
-    """A new run: its folder, its changed network in training mode, and the plan that was carried out."""
+class NewRun:
+    """A run as it was made: its folder, its changed network in training mode, and the plan that was carried out."""
 
     folder: Path
     network: nn.Module
-    planned: Planned
+    planned: NetworkPlan
 
 
-def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
+@dataclass(frozen=True)
+class ChangedFile:
+    """A changed ONNX file, the plan that was carried out, and what else had to be done to the file."""
+
+    path: Path
+    planned: NetworkPlan
+    notes: tuple[str, ...]
+
+
+def apply(spec: Spec, workspace: Workspace, origin: str) -> NewRun:
     """Insert the blocks, prove that they run, and write a run; `origin` is the spec as the user named it."""
     planned = plan(spec)
-    if not isinstance(planned.network, nn.Module):
+    if planned.network.module is None:
         text = "a network in an ONNX file has no run: it cannot be trained"
         raise fail("SE302", text, "write a changed file with `sesurgery apply SPEC -o OUT.onnx`")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         try:
-            network = surgeon_for(spec).apply(planned.network, planned.plan)
+            network = planned.network.apply(planned.plan).module
         except SesurgeryError as error:
             raise _at_its_rule(error, spec, planned.plan) from error
+    assert network is not None
     # Two processes at once must not choose one folder.
     with locked(workspace.runs):
         folder = workspace.fresh_run(spec.name, spec.digest)
@@ -60,7 +75,71 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> Applied:
             ),
         )
         results.write_network(folder, planned)
-    return Applied(folder, network, planned)
+    return NewRun(folder, network, planned)
+
+
+def apply_onnx(
+    spec: Spec,
+    workspace: Workspace,
+    origin: str,
+    *,
+    file: Path | None = None,
+    out: Path | None = None,
+    weights: Path | None = None,
+    force: bool = False,
+) -> ChangedFile:
+    """Change an ONNX file (default: the spec's own) and write the result, by default as export/NAME.onnx.
+
+    The blocks' values come from the spec's seed, or from the run in the folder `weights`, by module path. Raises SE405
+    where the result would lie on a file that it is made from, or, without `force`, on somebody else's.
+    """
+    from sesurgery.onnxgraph import io as onnx_io
+
+    source = file or source_file(spec)
+    target = out or workspace.exports / f"{spec.name}.onnx"
+    parents = (source, *((weights / run_files.WEIGHTS,) if weights else ()))
+    if source.is_file():
+        needs = (*onnx_io.files(source), *files_of(spec), *parents[1:])
+        claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=force)
+    network = open_file(spec, spec.input.shape, file)
+    planned = plan_on(spec, network)
+    values = _values(weights) if weights is not None else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.train.seed)
+        changed = network.apply(planned.plan, values)
+    notes = network.notes(changed)
+    command = f"sesurgery apply {origin}" + (f" --onnx {file.as_posix()}" if file else "")
+    command += f" -o {out.as_posix()}" if out else ""
+    command += f" --weights {weights.as_posix()}" if weights else ""
+    with locked(target.parent):
+        onnx_io.save(changed.model, target)
+        describe(
+            target,
+            OnnxManifest,
+            target.stem,
+            command,
+            parents=parents,
+            beside=onnx_io.beside(target),
+            spec_digest=spec.digest,
+            plan_digest=planned.plan.digest,
+            details=OnnxDetails(
+                spec=relative(origin, target),
+                sites=len(planned.plan.sites),
+                removals=len(planned.plan.removals),
+                nodes=len(changed.model.graph.node),
+                notes=notes,
+            ),
+        )
+    return ChangedFile(target, planned, notes)
+
+
+def _values(run: Path) -> dict[str, np.ndarray]:
+    require_intact(run / run_files.WEIGHTS)
+    try:
+        values: dict[str, np.ndarray] = load_file(run / run_files.WEIGHTS)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise fail("SE401", f"{run / run_files.WEIGHTS} holds no weights: {error}", "make the run again") from error
+    return values
 
 
 def _at_its_rule(error: SesurgeryError, spec: Spec, plan: Plan) -> SesurgeryError:

@@ -17,7 +17,7 @@ from sesurgery import planner
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import fail
 from sesurgery.graph import Shape
-from sesurgery.pipeline.inspect import Seen, inspected, look, offer, structural
+from sesurgery.pipeline.inspect import NamedNetwork, inspection_of, offer, open_named, structural
 from sesurgery.pipeline.specs import load_spec
 from sesurgery.placements import PLACEMENTS
 from sesurgery.planner import Plan
@@ -65,11 +65,11 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
         # A spec is edited once it is written: none is ours to replace.
         needs = _files(Path(model))
         claim(path, needs=needs, ours=lambda _: False, force=force)
-    seen = look(model, shape)
-    inspection = inspected(seen, structural())
-    choice = _choose(seen, inspection)
-    text = _text(seen, inspection, choice, path)
-    made = planner.plan(load_spec(yaml.safe_load(text)), seen.view)
+    named = open_named(model, shape)
+    inspection = inspection_of(named, structural())
+    choice = _choose(named, inspection)
+    text = _text(named, inspection, choice, path)
+    made = planner.plan(load_spec(yaml.safe_load(text)), named.network.view)
     told = f"at: {choice.at}" if choice.at else choice.written
     if str(path) == "-":
         return Started(text, None, made, told)
@@ -82,7 +82,7 @@ def _stem(model: str) -> str:
     return re.sub(r"^[^A-Za-z0-9]+", "", re.sub(r"[^\w.-]", "_", name)) or "spec"
 
 
-def _choose(seen: Seen, inspection: Inspection) -> _Choice:
+def _choose(named: NamedNetwork, inspection: Inspection) -> _Choice:
     """Residual units before multi-branch modules before convolutions; the network's own gates where they take all."""
     offers = {item.placement: item for item in inspection.offers}
     for at in ("residual", "concat", "conv"):
@@ -91,8 +91,10 @@ def _choose(seen: Seen, inspection: Inspection) -> _Choice:
             break
         written = at
         # Among convolutions of both kinds, those that look at more than a point are the ones that make features.
-        if at == "conv" and 0 < len((spatial := offer(seen.view, at, spatial_only=True)).sites) < len(found.sites):
-            found, written = spatial, "{placement: conv, spatial_only: true}"
+        if at == "conv":
+            spatial = offer(named.network.view, at, spatial_only=True)
+            if 0 < len(spatial.sites) < len(found.sites):
+                found, written = spatial, "{placement: conv, spatial_only: true}"
         if found.sites:
             return _Choice(at, f"at: {written}", tuple((x.scope, x.stage, x.channels) for x in found.sites))
     if inspection.gates:
@@ -117,23 +119,23 @@ def _kind(inspection: Inspection) -> str:
     return Counter(gate.kind for gate in inspection.gates).most_common(1)[0][0]
 
 
-def _text(seen: Seen, inspection: Inspection, choice: _Choice, path: Path) -> str:
-    model, shape = seen.spec.model, inspection.shape
+def _text(named: NamedNetwork, inspection: Inspection, choice: _Choice, path: Path) -> str:
+    model, shape = named.model, inspection.shape
     stages = [f"{number} = {high}x{wide}" for number, (high, wide) in enumerate(inspection.stages, start=1)]
     lines: list[tuple[str, str]] = []
     if (path.parent / "schema.json").is_file():
         lines.append(("# yaml-language-server: $schema=schema.json", ""))
     lines += [
-        (f"# Squeeze-and-Excitation in {model.name}, begun with `sesurgery init {seen.name}`.", ""),
+        (f"# Squeeze-and-Excitation in {model.name}, begun with `sesurgery init {named.name}`.", ""),
         ("# It works as it is. What is commented out shows what else there is; docs/spec.md has all of it.", ""),
         ("version: 1", ""),
-        *_name(seen, path),
+        *_name(named, path),
         ("model:", ""),
         (f"  source: {model.source}", ""),
-        (f"  name: {_scalar(_model_name(seen, path))}", ""),
+        (f"  name: {_scalar(_model_name(named, path))}", ""),
         *_about_values(str(model.source)),
         ("input:", ""),
-        (f"  shape: [{', '.join(map(str, shape))}]", f"channels, height, width{_guess(seen)}; the batch is dynamic"),
+        (f"  shape: [{', '.join(map(str, shape))}]", f"channels, height, width{_guess(named)}; the batch is dynamic"),
         (f"# The stages of this network: {', '.join(stages)}.", ""),
         ("surgery:", ""),
         *_rule(choice),
@@ -144,18 +146,18 @@ def _text(seen: Seen, inspection: Inspection, choice: _Choice, path: Path) -> st
     return "\n".join(f"{code:<{wide}}# {note}" if note else code for code, note in lines) + "\n"
 
 
-def _name(seen: Seen, path: Path) -> list[tuple[str, str]]:
+def _name(named: NamedNetwork, path: Path) -> list[tuple[str, str]]:
     """A name of its own for a spec whose file has none that could name artefacts."""
     if str(path) == "-" or re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem):
         return []
-    return [(f"name: {_stem(seen.name)}", "names the artefacts")]
+    return [(f"name: {_stem(named.name)}", "names the artefacts")]
 
 
-def _model_name(seen: Seen, path: Path) -> str:
+def _model_name(named: NamedNetwork, path: Path) -> str:
     """The network's name; a file's path as it is from the folder of the spec."""
-    if seen.spec.model.source != "onnx" or str(path) == "-":
-        return seen.spec.model.name
-    return Path(os.path.relpath(seen.spec.model.name, path.parent)).as_posix()
+    if named.model.source != "onnx" or str(path) == "-":
+        return named.model.name
+    return Path(os.path.relpath(named.model.name, path.parent)).as_posix()
 
 
 def _what_follows(source: str, path: Path) -> list[tuple[str, str]]:
@@ -181,8 +183,8 @@ def _about_values(source: str) -> list[tuple[str, str]]:
     return [*lines, ("  # kwargs: {num_classes: 10}", "passed to what makes the network")]
 
 
-def _guess(seen: Seen) -> str:
-    return " (assumed: the network does not tell)" if seen.assumed else ""
+def _guess(named: NamedNetwork) -> str:
+    return " (assumed: the network does not tell)" if named.network.assumed else ""
 
 
 def _rule(choice: _Choice, indent: str = "  ") -> list[tuple[str, str]]:

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from sesurgery import planner
-from sesurgery.accounting import CONVENTION, Cost, cost, output_of
-from sesurgery.diagnostics import Diagnostic, SesurgeryError, SpecError, located
-from sesurgery.graph import GraphView
-from sesurgery.networks import sources
-from sesurgery.networks.sources import surgeon_for
-from sesurgery.planner import Plan, Site
+from sesurgery.accounting import CONVENTION, Cost
+from sesurgery.diagnostics import SesurgeryError, located
+from sesurgery.networks.block_costs import added, costs_or_mistakes
+from sesurgery.networks.opened import OpenNetwork
+from sesurgery.networks.opening import open_own
+from sesurgery.planner import Plan
 from sesurgery.spec import Spec
-from sesurgery.spec.model import OnnxModel
 from sesurgery.spec.plugins import options_to_dict
 from sesurgery.surgeons.base import Leaf
 
-if TYPE_CHECKING:
-    import onnx
-
 
 @dataclass(frozen=True)
-class Planned:
-    """A plan with the untouched network it is for and its graph, and what the network costs before and after."""
+class NetworkPlan:
+    """A plan with the untouched network it is for, and what the network costs before and after."""
 
     spec: Spec
-    network: nn.Module | onnx.ModelProto
-    view: GraphView
-    leaves: tuple[Leaf, ...]
+    network: OpenNetwork
     plan: Plan
     before: Cost
     sites: tuple[Cost, ...]
@@ -42,7 +31,7 @@ class Planned:
         removed = f"{len(self.plan.removals)} gates removed, " if self.plan.removals else ""
         return (
             f"{len(self.sites)} sites, {removed}{_change(self.before.params, self.after.params)} parameters, "
-            f"{_change(self.before.macs, self.after.macs)} MACs{unseen(self.leaves)}"
+            f"{_change(self.before.macs, self.after.macs)} MACs{unseen(self.network.leaves)}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -79,7 +68,7 @@ class Planned:
             },
             "stages": [list(size) for size in self.plan.stages],
             "warnings": list(self.plan.warnings),
-            "leaves": [asdict(leaf) for leaf in self.leaves],
+            "leaves": [asdict(leaf) for leaf in self.network.leaves],
         }
 
 
@@ -94,94 +83,22 @@ def unseen(leaves: tuple[Leaf, ...]) -> str:
     return f"; not seen: {count} convolutions in {parts} that cannot be traced ({where}: {first.why})"
 
 
-def plan(spec: Spec) -> Planned:
+def plan(spec: Spec) -> NetworkPlan:
     """Plan a spec on its own network, built from its seed; raises SpecError holding every mistake."""
-    if isinstance(spec.model, OnnxModel):
-        from sesurgery.pipeline.onnx import plan_onnx
+    return plan_on(spec, open_own(spec))
 
-        return plan_onnx(spec)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.train.seed)
-        network = sources.build(spec)
-    surgeon = surgeon_for(spec)
+
+def plan_on(spec: Spec, network: OpenNetwork) -> NetworkPlan:
+    """Plan a spec on a network; what cannot be drawn or counted is told at the keys of the spec that it is about."""
     try:
-        sight = surgeon.look(network)
+        _, before = network.view, network.cost
     except SesurgeryError as error:
-        # The surgeon knows the network and not the file: these are the two keys its complaints are about.
-        places = {"SE306": spec.span("model", "submodule")}
-        raise located(
-            error, {**places, "SE304": spec.span("input", "shape"), "SE403": spec.span("model", "name")}
-        ) from error
-    made = planner.plan(spec, sight.view)
-    before, sites = cost(surgeon.part(network), spec.input.shape), costs_or_mistakes(spec, made)
-    if made.removals:
-        # What goes is part of the network: only the changed one tells what is left.
-        after = cost(surgeon.part(surgeon.apply(network, made)), spec.input.shape)
-    else:
-        after = added(before, sites)
-    return Planned(spec, network, sight.view, sight.leaves, made, before, sites, after)
-
-
-def added(before: Cost, sites: tuple[Cost, ...]) -> Cost:
-    """The cost with blocks: every block is a module of its own, called once, so costs add up."""
-    return Cost(
-        before.params + sum(site.params for site in sites),
-        before.macs + sum(site.macs for site in sites),
-    )
-
-
-def costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
-    """The sites' costs; raises SE305 pointing at every rule whose block cannot be built, fails or changes its map."""
-    mistakes: dict[str, Diagnostic] = {}
-    good: set[tuple[str, int, int, int]] = set()
-    for site in made.sites:
-        kind = (site.rule, site.channels, site.height, site.width)
-        if site.rule in mistakes or kind in good:
-            continue
-        if (found := _obstacle(site)) is not None:
-            text, hint = found
-            mistakes[site.rule] = Diagnostic(
-                "SE305", text, spec.span("surgery", made.rules.index(site.rule), "insert"), hint
-            )
-        good.add(kind)
-    if mistakes:
-        raise SpecError(list(mistakes.values()))
-    return site_costs(made)
-
-
-def _obstacle(site: Site) -> tuple[str, str] | None:
-    """What is wrong with the block at this site and what to do, or None; nothing is computed where that is possible."""
-    where, shape = f"for {site.key} ({site.channels} channels)", (site.channels, site.height, site.width)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            block = site.block.options.build(site.channels)
-    except Exception as error:
-        return f"the block cannot be built {where}: {error}", "change the block's options"
-    try:
-        output = output_of(block, shape)
-    except Exception as error:
-        return f"the block cannot be run {where}: {error}", "change the block's options"
-    hint = "a block maps [N, C, H, W] to the same shape"
-    if not isinstance(output, torch.Tensor):
-        return f"the block returns {type(output).__name__}, not a tensor, at {site.key}", hint
-    if tuple(output.shape) != (1, *shape):
-        was, found = ("x".join(map(str, size)) for size in (shape, output.shape[1:]))
-        return f"the block changes the map at {site.key} from {was} to {found or 'a single value'}", hint
-    return None
-
-
-def site_costs(made: Plan) -> tuple[Cost, ...]:
-    """What each site's block costs, in the plan's order."""
-    known: dict[object, Cost] = {}
-    costs = []
-    with torch.random.fork_rng(devices=[]):
-        for site in made.sites:
-            shape = (site.channels, site.height, site.width)
-            key = (repr(site.block), shape)
-            if key not in known:
-                known[key] = cost(site.block.options.build(site.channels), shape)
-            costs.append(known[key])
-    return tuple(costs)
+        raise located(error, {code: spec.span(*place) for code, place in network.keys.items()}) from error
+    made = network.plan(spec)
+    sites = costs_or_mistakes(spec, made)
+    # What goes is part of the network: only the changed one tells what is left.
+    after = network.apply(made).cost if made.removals else added(before, sites)
+    return NetworkPlan(spec, network, made, before, sites, after)
 
 
 def _change(before: int, after: int) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 from sesurgery.accounting import Cost
 from sesurgery.artifacts import digest_file, read_small, to_json, write_text
 from sesurgery.diagnostics import fail
+from sesurgery.networks.block_costs import site_costs
 from sesurgery.networks.checkpoint import read_plan, read_spec
 from sesurgery.networks.run_files import PLAN, SPEC, WEIGHTS
 from sesurgery.pipeline import results
 from sesurgery.pipeline.begun import TRAIN
-from sesurgery.pipeline.plan import site_costs
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.workspace import Workspace, is_yardstick
 from sesurgery.planner import Plan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sesurgery.accounting import CONVENTION, Cost
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline.plan import Planned
+from sesurgery.pipeline.plan import NetworkPlan
 from sesurgery.planner import Plan
 from sesurgery.reports.model import EngineSection, LatencySection, NetworkSection, SiteRow
 from sesurgery.spec import Spec
@@ -38,7 +38,7 @@ PLAN = "plan"
 """The subject of the cost of a run's plan."""
 
 
-def write_network(run: Path, planned: Planned) -> None:
+def write_network(run: Path, planned: NetworkPlan) -> None:
     """Keep what a plan costs beside the run that it was carried out for."""
     section = network_section(planned.spec, planned.plan, planned.sites, planned.before, planned.after)
     NETWORK.write(run, PLAN, NetworkCost(OfPlan(planned.plan.digest), section))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sesurgery.diagnostics import Diagnostic
-from sesurgery.pipeline.apply import Applied, apply
+from sesurgery.pipeline.apply import NewRun, apply
 from sesurgery.pipeline.bench import Benched, bench, can_run
 from sesurgery.pipeline.engines import Built, build_engines
 from sesurgery.pipeline.report import Reported, write_report
@@ -22,7 +22,7 @@ from sesurgery.workspace.measurements import write_reason
 class Finished:
     """All that a run made. After ^C in training, only what came before it."""
 
-    applied: Applied
+    applied: NewRun
     trained: Trained
     built: tuple[Built, ...] = ()
     verified: tuple[Verified, ...] = ()

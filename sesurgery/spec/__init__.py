@@ -1,7 +1,18 @@
 """YAML to a typed spec."""
 
-from sesurgery.spec.load import load, load_engine
+from sesurgery.spec.given import GivenModel, NamesModel
+from sesurgery.spec.load import load, load_engine, load_model, load_rule, load_shape
 from sesurgery.spec.model import Spec
 from sesurgery.spec.plugins import Catalogs
 
-__all__ = ["Catalogs", "Spec", "load", "load_engine"]
+__all__ = [
+    "Catalogs",
+    "GivenModel",
+    "NamesModel",
+    "Spec",
+    "load",
+    "load_engine",
+    "load_model",
+    "load_rule",
+    "load_shape",
+]

@@ -8,14 +8,17 @@ import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sesurgery.diagnostics import Diagnostic, SpecError, clipped, suggest
-from sesurgery.spec.model import Engine, Spec
+from sesurgery.spec.given import GivenModel
+from sesurgery.spec.model import Engine, Input, Model, Rule, RuleField, Spec
 from sesurgery.spec.plugins import Catalogs
 from sesurgery.spec.source import Place, Source, read_source, write
+
+T = TypeVar("T")
 
 
 def load(given: Path | str | Mapping[str, object], catalogs: Catalogs, *, name: str | None = None) -> Spec:
@@ -50,11 +53,32 @@ def _validate(data: dict[str, Any], source: Source | None, name: str, catalogs: 
 
 def load_engine(data: dict[str, Any], catalogs: Catalogs) -> Engine:
     """One entry of `engines:`; raises SpecError with every mistake."""
+    return _part(TypeAdapter(Engine), data, ("engines", 0), {"engines": [data]}, catalogs)
+
+
+def load_rule(data: dict[str, Any], catalogs: Catalogs) -> Rule:
+    """One entry of `surgery:`; raises SpecError with every mistake."""
+    return _part(TypeAdapter[Rule](RuleField), data, ("surgery", 0), {"surgery": [data]}, catalogs)
+
+
+def load_model(data: dict[str, Any], catalogs: Catalogs) -> GivenModel:
+    """What stands under `model:`, without a spec around it; raises SpecError with every mistake."""
+    return GivenModel(_part(TypeAdapter[Model](Model), data, ("model",), {"model": data}, catalogs))
+
+
+def load_shape(shape: Sequence[int], catalogs: Catalogs) -> tuple[int, int, int]:
+    """What stands under `input: shape:`; raises SpecError with every mistake."""
+    data = {"shape": list(shape)}
+    return _part(TypeAdapter(Input), data, ("input",), {"input": data}, catalogs).shape
+
+
+def _part(kind: TypeAdapter[T], data: dict[str, Any], place: Place, around: dict[str, Any], catalogs: Catalogs) -> T:
+    """A part of a spec that is in no file; `around` is the data that has it at `place`."""
     try:
-        return Engine.model_validate_json(json.dumps(data), context=catalogs, strict=True)
+        return kind.validate_json(json.dumps(data), context=catalogs, strict=True)
     except ValidationError as error:
-        mistakes = [{**mistake, "loc": ("engines", 0, *mistake["loc"])} for mistake in error.errors(include_url=False)]
-        raise SpecError(_diagnostics(mistakes, (), {"engines": [data]}, None, None)) from None
+        mistakes = [{**mistake, "loc": (*place, *mistake["loc"])} for mistake in error.errors(include_url=False)]
+        raise SpecError(_diagnostics(mistakes, (), around, None, None)) from None
 
 
 def _diagnostics(

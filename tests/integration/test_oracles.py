@@ -10,14 +10,14 @@ import timm
 import torch
 
 from sesurgery import pipeline
-from sesurgery.pipeline.plan import Planned
+from sesurgery.pipeline.plan import NetworkPlan
 from sesurgery.planner import plan as resolve
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
 def planned(
     name: str, rule: dict[str, Any] | None = None, source: str = "timm", size: int = 224, **block: Any
-) -> Planned:
+) -> NetworkPlan:
     return pipeline.plan(
         pipeline.load_spec(
             {
@@ -122,7 +122,7 @@ def test_resnet50_has_the_macs_that_torchvision_states():
 @pytest.mark.slow
 def test_an_identity_start_changes_no_answer_and_no_key_of_resnet50():
     made = planned("resnet50", init="identity")
-    model = made.network.eval()
+    model = made.network.module.eval()
     changed = FxSurgeon((3, 224, 224)).apply(model, made.plan)
     image = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -163,7 +163,7 @@ def test_surgery_makes_the_network_that_timm_makes(twin):
                 torch.nn.init.normal_(module.running_mean, std=0.1)
     made = planned(twin.plain, reduction=16, divisor=8)
     assert made.after.params == twin.params == sum(part.numel() for part in expected.parameters())
-    changed = FxSurgeon((3, 224, 224)).apply(made.network.eval(), made.plan)
+    changed = FxSurgeon((3, 224, 224)).apply(made.network.module.eval(), made.plan)
     changed.load_state_dict(expected.state_dict(), strict=True)
     image = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

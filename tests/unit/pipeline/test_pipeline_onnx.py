@@ -41,7 +41,7 @@ def spec(folder: Path, source: str) -> Spec:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The untouched network of the spec, exported."""
     folder = tmp_path_factory.mktemp("plain")
-    network = pipeline.plan(spec(folder, PYTHON)).network
+    network = pipeline.plan(spec(folder, PYTHON)).network.module
     export(network, SHAPE, folder / "net.onnx", Export(check_batches=(1,)))
     return folder / "net.onnx"
 

@@ -34,7 +34,7 @@ def planned(*rules: dict[str, Any]) -> Any:
 
 def test_what_is_after_is_what_the_changed_network_has():
     made = planned({"insert": {"block": "se", "reduction": 4}})
-    changed = FxSurgeon((3, 16, 16)).apply(made.network, made.plan)
+    changed = FxSurgeon((3, 16, 16)).apply(made.network.module, made.plan)
     assert made.after == cost(changed, (3, 16, 16))
 
 
@@ -51,7 +51,7 @@ def test_the_summary_is_one_line_with_both_currencies():
 
 def test_planning_builds_one_network_for_one_seed_and_leaves_the_callers_generator():
     before = torch.random.get_rng_state()
-    networks = [planned({"insert": "se"}).network.state_dict() for _ in range(2)]
+    networks = [planned({"insert": "se"}).network.module.state_dict() for _ in range(2)]
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(networks[0][key], value) for key, value in networks[1].items())
 
@@ -121,5 +121,5 @@ def test_a_picture_an_account_and_the_figures_draw_the_network_once(tmp_path, mo
     monkeypatch.setattr(FxSurgeon, "look", lambda self, model: looks.append(model) or look(self, model))
     made = planned({"insert": "se"})
     pipeline.draw(made, tmp_path / "plan.svg")
-    assert looks == [made.network]
-    assert made.view.digest == made.plan.view_digest
+    assert looks == [made.network.module]
+    assert made.network.view.digest == made.plan.view_digest

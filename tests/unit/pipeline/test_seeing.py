@@ -237,3 +237,8 @@ def test_the_pictures_in_the_docs_are_small_and_whole():
     for name in shown:
         assert (docs / name).stat().st_size < 200_000
         assert ElementTree.parse(docs / name).getroot().get("role") == "img"
+
+
+def test_an_input_that_no_spec_may_have_is_told_as_there():
+    with pytest.raises(SesurgeryError, match=r"SE104.*input.shape.1: must be less than or equal to 65536"):
+        pipeline.inspect(TINY, (3, 100_000, 32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import onnx
 import pytest
 
 from sesurgery import pipeline
@@ -100,10 +101,11 @@ def test_the_account_of_a_network_without_a_plan_is_its_own():
 
 
 def test_a_file_has_no_modules(tmp_path):
-    from sesurgery.pipeline.account import _module
-
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[N,4,8,8] x) => (float[N,4,8,8] y) { y = Relu(x) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
     with pytest.raises(SesurgeryError, match=r"SE302.*no modules to account for"):
-        _module(object())
+        pipeline.account_of_model(str(tmp_path / "net.onnx"))
 
 
 def test_both_verbs_give_the_account_as_data(planned):

@@ -1,0 +1,66 @@
+"""What can be asked of a network that is at hand, and done to it, whatever it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, Self
+
+from torch import nn
+
+from sesurgery.accounting import Account, Cost
+from sesurgery.counting import Convention
+from sesurgery.graph import GraphView, Shape
+from sesurgery.planner import Plan
+from sesurgery.spec import Spec
+from sesurgery.surgeons.base import Leaf, Weights
+
+
+class OpenNetwork(Protocol):
+    """A network and the shape of its input. It is drawn and counted when that is first asked, once, and never changed.
+
+    Whatever needs the drawing raises SE304 where the shape does not fit and SE403 where nothing can be drawn, SE306 or
+    SE602 by what it is made of.
+    """
+
+    @property
+    def shape(self) -> Shape:
+        """Channels, height and width of the input, or of the part's that is operated on."""
+        ...
+
+    @property
+    def assumed(self) -> bool:
+        """Whether the shape is a guess."""
+        ...
+
+    @property
+    def keys(self) -> Mapping[str, tuple[str, ...]]:
+        """The keys of a spec that its complaints are about, by their codes: it knows itself and no file."""
+        ...
+
+    @property
+    def view(self) -> GraphView: ...
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The parts that are taken as a whole, and why."""
+        ...
+
+    @property
+    def cost(self) -> Cost: ...
+
+    def account(self, convention: Convention = "torch") -> Account:
+        """What every module costs; raises SE302 where there are no modules."""
+        ...
+
+    @property
+    def module(self) -> nn.Module | None:
+        """What can be trained, None of a file."""
+        ...
+
+    def plan(self, spec: Spec) -> Plan:
+        """Where the spec's blocks go; raises SpecError with every mistake."""
+        ...
+
+    def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
+        """A changed copy, as its surgeon makes it. Fresh values come from torch's global generator."""
+        ...

@@ -1,0 +1,84 @@
+"""An open network that is a torch module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Self
+
+from torch import nn
+
+from sesurgery import planner
+from sesurgery.accounting import Account, Cost, account, cost
+from sesurgery.counting import Convention
+from sesurgery.graph import GraphView, Shape
+from sesurgery.planner import Plan
+from sesurgery.spec import NamesModel, Spec
+from sesurgery.surgeons.base import Leaf, Sight, Weights
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
+
+
+@dataclass(frozen=True, eq=False)
+class TorchNetwork:
+    """A module, or with `submodule` the part of it that is operated on, whose input then is of `shape`."""
+
+    module: nn.Module
+    shape: Shape
+    submodule: str = ""
+    assumed: bool = False
+
+    keys: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "SE304": ("input", "shape"),
+        "SE306": ("model", "submodule"),
+        "SE403": ("model", "name"),
+    }
+
+    @cached_property
+    def view(self) -> GraphView:
+        return self._sight.view
+
+    @cached_property
+    def leaves(self) -> tuple[Leaf, ...]:
+        return self._sight.leaves
+
+    @cached_property
+    def cost(self) -> Cost:
+        return cost(self._surgeon.part(self.module), self.shape)
+
+    def account(self, convention: Convention = "torch") -> Account:
+        return account(self._surgeon.part(self.module), self.shape, convention)
+
+    def plan(self, spec: Spec) -> Plan:
+        return planner.plan(spec, self.view)
+
+    def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
+        return replace(self, module=self._surgeon.apply(self.module, plan, weights))
+
+    @cached_property
+    def _sight(self) -> Sight:
+        return self._surgeon.look(self.module)
+
+    @property
+    def _surgeon(self) -> FxSurgeon:
+        return FxSurgeon(self.shape, self.submodule)
+
+
+def usual_shape(given: NamesModel, module: nn.Module) -> Shape | None:
+    """The input that a network was made for, by its own account or by that of its published weights."""
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
+    if (size := config.get("input_size")) is not None:
+        return int(size[0]), int(size[1]), int(size[2])
+    if given.model.source != "torchvision":
+        return None
+    from torchvision.models import get_model_weights
+
+    published = next(iter(get_model_weights(given.model.name)), None)
+    side = getattr(published and published.transforms, "keywords", {}).get("crop_size")
+    return (3, side, side) if isinstance(side, int) else None
+
+
+def assumed_shape(module: nn.Module) -> Shape:
+    """What most networks take, with as many channels as the first convolution."""
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    return (first.in_channels if first else 3), 224, 224
