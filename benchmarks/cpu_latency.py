@@ -60,7 +60,7 @@ def build(plain: str, engines: tuple[str, ...], batch: int, folder: Path) -> Non
     import onnx
 
     from sesurgery.backends import BACKENDS
-    from sesurgery.backends.base import BatchRange, BuildOptions
+    from sesurgery.backends.base import BatchRange, BuildOptions, BuildsFromNetwork
     from sesurgery.lowering import load
     from sesurgery.lowering.base import run
     from sesurgery.lowering.fx import lower
@@ -79,7 +79,7 @@ def build(plain: str, engines: tuple[str, ...], batch: int, folder: Path) -> Non
         for form in FORMS:
             target = folder / f"{engine}.{form}{backend.suffix}"
             given = "plain" if form == "plain" else "as exported"
-            if backend.source == "network":
+            if isinstance(backend, BuildsFromNetwork):
                 passes = backend.passes if form == "lowered" else ()
                 module = lower(networks[given], SHAPE, (1, LARGEST), passes).module
                 backend.build_network(module, SHAPE, target, options)

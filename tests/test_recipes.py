@@ -219,7 +219,9 @@ def test_the_backend_builds_an_engine_that_answers_like_the_network(follow: Any,
         network, (image,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
     )
     onnx.save(program.model_proto, tmp_path / "net.onnx")
-    built = pipeline.build_engine(tmp_path / "net.onnx", pipeline.engine({"backend": recipe.name}), Workspace(tmp_path))
+    built = pipeline.build_engine(
+        pipeline.BuildRequest(tmp_path / "net.onnx", pipeline.engine({"backend": recipe.name}), Workspace(tmp_path))
+    )
     assert built.path.name == "net.reference.fp32.onnx"
     assert set(built.report.convolutions) == {"fp32"}
     with recipe.catalog.load(recipe.name)().load(built.path) as runner:

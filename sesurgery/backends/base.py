@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,7 @@ from sesurgery.reasons import Reason
 if TYPE_CHECKING:
     from torch import nn
 
-    from sesurgery.backends.nvidia.timings import Timings
-
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Source = Literal["onnx", "network"]
-"""What an engine is built from."""
 Array = NDArray[np.generic]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all (0 where that is unknown)."""
@@ -111,10 +107,6 @@ class Runner(AbstractContextManager["Runner"], ABC):
     def time(self, feeds: Mapping[str, Array], repeats: int) -> NDArray[np.float64]:
         """Seconds of each of `repeats` runs on the same feeds, in the order they ran, without conversions."""
 
-    def timings(self, feeds: Mapping[str, Array], repeats: int) -> Timings | None:
-        """Each of `repeats` runs in parts, its copies included; None where an engine runs in the host's memory."""
-        return None
-
     @abstractmethod
     def close(self) -> None:
         """Give the engine back; calling it twice does nothing."""
@@ -130,9 +122,11 @@ class Runner(AbstractContextManager["Runner"], ABC):
 
 @dataclass(frozen=True)
 class Backend(ABC):
-    """Builds and runs engines of one kind. The file name is the backend's name in specs and on the command line.
+    """Runs engines of one kind. The file name is the backend's name in specs and on the command line.
 
-    A backend is a frozen dataclass; its fields are its options in specs, all of them with defaults.
+    A backend is a frozen dataclass; its fields are its options in specs, all of them with defaults. It builds its
+    engines too, and what from is told by what it has: `build` (`BuildsFromOnnx`) or `build_network`
+    (`BuildsFromNetwork`).
     """
 
     suffix: ClassVar[str]
@@ -144,8 +138,6 @@ class Backend(ABC):
     """Why no processor that its engines are for adds pairs of 8-bit products in 16 bits; None where one may."""
     uniform: ClassVar[tuple[Precision, ...]] = ()
     """Precisions in which it computes the whole network, also what the file keeps in fp32."""
-    source: ClassVar[Source] = "onnx"
-    """`network`: it builds from the trained network itself, by `build_network`, and needs a run."""
     native: ClassVar[bool] = False
     """Whether its engines are machine code, which does whatever their maker wanted."""
     passes: ClassVar[tuple[str, ...]] = ()
@@ -172,12 +164,30 @@ class Backend(ABC):
         return {}
 
     @abstractmethod
+    def load(self, engine: Path, threads: int | None = None) -> Runner:
+        """Load an engine that this backend built; raises SE603 with the reason where it cannot run here."""
+
+
+@runtime_checkable
+class BuildsFromOnnx(Protocol):
+    """A backend that builds from an ONNX file."""
+
+    suffix: ClassVar[str]
+
     def build(self, onnx: Path, out: Path, options: BuildOptions, progress: Progress | None = None) -> BuildReport:
         """Build `out` from an ONNX file that is already lowered to `options.precision`.
 
         Raises SE603 where it cannot build here, SE604 with the builder's own words where the build fails, and SE605
         where the built network does not have the precision asked for. On any error `out` is not written.
         """
+        ...
+
+    def load(self, engine: Path, threads: int | None = None) -> Runner: ...
+
+
+@runtime_checkable
+class BuildsFromNetwork(Protocol):
+    """A backend that builds from the trained network itself, and so needs a run."""
 
     def build_network(
         self,
@@ -187,12 +197,23 @@ class Backend(ABC):
         options: BuildOptions,
         progress: Progress | None = None,
     ) -> BuildReport:
-        """Build `out` from a network (already lowered) for images of `shape`, where `source` is `network`.
+        """Build `out` from a network (already lowered) for images of `shape`; raises as `BuildsFromOnnx.build` does."""
+        ...
 
-        Raises as `build` does.
-        """
-        raise NotImplementedError(f"{type(self).__name__} builds from ONNX")
 
-    @abstractmethod
-    def load(self, engine: Path, threads: int | None = None) -> Runner:
-        """Load an engine that this backend built; raises SE603 with the reason where it cannot run here."""
+class RunTimes(Protocol):
+    """What runs took, part by part; its text is a table."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the numbers doubtful."""
+        ...
+
+
+@runtime_checkable
+class TimesParts(Protocol):
+    """A runner whose engine has a memory of its own, so that copies are a part of a run."""
+
+    def timings(self, feeds: Mapping[str, Array], repeats: int) -> RunTimes:
+        """Each of `repeats` runs in parts, its copies included."""
+        ...

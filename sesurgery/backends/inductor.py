@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sesurgery.artifacts import cpu_name
-from sesurgery.backends.base import Backend, BuildOptions, BuildReport, Capability, Precision, Progress, Runner, Source
+from sesurgery.backends.base import Backend, BuildOptions, BuildReport, Capability, Precision, Progress, Runner
 from sesurgery.diagnostics import fail
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ class Inductor(Backend):
     """`target: auto` is the GPU where there is one; `autotune` times kernels against one another while it builds."""
 
     suffix: ClassVar[str] = ".pt2"
-    source: ClassVar[Source] = "network"
     # A package holds a shared library, which is loaded into this process.
     native: ClassVar[bool] = True
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
@@ -57,10 +56,6 @@ class Inductor(Backend):
         import torch
 
         return torch.cuda.get_device_name() if self._kind() == "cuda" else cpu_name()
-
-    def build(self, onnx: Path, out: Path, options: BuildOptions, progress: Progress | None = None) -> BuildReport:
-        text = f"inductor builds from a trained network, and {onnx} is only a file"
-        raise fail("SE603", text, "name a run, or an ONNX file that was exported from one; or take another backend")
 
     def build_network(
         self,

@@ -11,7 +11,7 @@ import click
 from sesurgery.cli.console import newest, talking, trust
 
 if TYPE_CHECKING:
-    from sesurgery.pipeline.auto import Tried
+    from sesurgery.pipeline.building import Attempt
     from sesurgery.spec.model import Engine
 
 
@@ -79,7 +79,7 @@ def command(
         click.echo(f"convolutions: {counts}; built in {item.report.seconds:.1f} s -> {item.path.as_posix()}")
 
 
-def _table(tried: tuple[Tried, ...]) -> str:
+def _table(tried: tuple[Attempt, ...]) -> str:
     """What `auto` found: each backend with its median, its largest error, and why it was left."""
     rows = [("backend", "median ms", "max error", "")]
     for each in tried:

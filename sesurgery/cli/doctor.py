@@ -15,9 +15,8 @@ def command(as_json: bool) -> None:
 
     from sesurgery.artifacts import cpu_name, versions
     from sesurgery.backends import BACKENDS
-    from sesurgery.backends.auto import AUTO
 
-    found = {name: BACKENDS.load(name)().probe() for name in BACKENDS.names() if name != AUTO}
+    found = {name: BACKENDS.load(name)().probe() for name in BACKENDS.names()}
     gpu = _gpu()
     if as_json:
         backends = {name: dataclasses.asdict(capability) for name, capability in found.items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from sesurgery.catalog import Catalog
+    from sesurgery.spec.plugins import Named
 
 
 @click.command("list")
@@ -18,13 +18,14 @@ def command(what: str) -> None:
     from sesurgery.blocks import BLOCKS
     from sesurgery.lowering import PASSES
     from sesurgery.placements import PLACEMENTS
+    from sesurgery.spec.plugins import engine_makers
     from sesurgery.training.data import DATASETS
 
-    catalogs: dict[str, Catalog[Any]] = {
+    catalogs: dict[str, Named] = {
         "blocks": BLOCKS,
         "placements": PLACEMENTS,
         "passes": PASSES,
-        "backends": BACKENDS,
+        "backends": engine_makers(BACKENDS),
         "datasets": DATASETS,
     }
     catalog = catalogs[what]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.account import account_of_model, account_of_plan
     from sesurgery.pipeline.apply import apply, apply_onnx
     from sesurgery.pipeline.bench import bench
+    from sesurgery.pipeline.build_request import BuildRequest
     from sesurgery.pipeline.data import fetch
     from sesurgery.pipeline.engines import build_engine, build_engines
     from sesurgery.pipeline.export import export
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sesurgery.serving.predict import predict
 
 __all__ = [
+    "BuildRequest",
     "Workspace",
     "account_of_model",
     "account_of_plan",
@@ -60,6 +62,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "BuildRequest": "sesurgery.pipeline.build_request",
     "Workspace": "sesurgery.pipeline.workspace",
     "account_of_model": "sesurgery.pipeline.account",
     "account_of_plan": "sesurgery.pipeline.account",

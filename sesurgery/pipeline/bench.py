@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sesurgery.artifacts import digest_file
-from sesurgery.backends.base import Array, Backend
+from sesurgery.backends.base import Array, Backend, TimesParts
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint, run_files
 from sesurgery.pipeline import results
+from sesurgery.pipeline.contestants import engine_file
 from sesurgery.pipeline.data import data_of
+from sesurgery.pipeline.engines import build_engines
 from sesurgery.pipeline.specs import backend_of, catalogs, engine_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.verify import run_of
@@ -100,11 +102,6 @@ def bench(
     return Benched(engine, against, folder, tuple(sections), before)
 
 
-def engine_file(name: str, path: Path, manifest: EngineManifest, threads: int) -> EngineFile:
-    """An engine as a race takes it, under a name for the report."""
-    return EngineFile(name, path.as_posix(), manifest.details.engine.backend.model_dump(mode="json"), threads)
-
-
 def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -> tuple[str, ...]:
     """What copies, compute and start took of each engine, where an engine does not run in the host's memory."""
     lines: list[str] = []
@@ -112,11 +109,11 @@ def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -
     for file in files:
         with file.load() as runner:
             own = {info.name: images.astype(info.dtype) for info in runner.inputs} or feeds
-            part = runner.timings(own, plan.repeats * plan.rounds)
-        if part is None:
-            # What does not hold for the engine in question is not worth loading the others for.
-            break
-        lines += [f"{file.name}, in parts:", str(part)]
+            if not isinstance(runner, TimesParts):
+                # What does not hold for the engine in question is not worth loading the others for.
+                break
+            times = runner.timings(own, plan.repeats * plan.rounds)
+        lines += [f"{file.name}, in parts:", str(times)]
     return tuple(lines)
 
 
@@ -133,8 +130,6 @@ def _plain(folder: Path, workspace: Workspace, engine: EngineManifest, talk: Tal
         ):
             return path
 
-    from sesurgery.pipeline.engines import build_engines
-
     (built,) = build_engines(folder, workspace, (engine_of(engine),), plain=True, talk=talk)
     return built.path
 
@@ -143,8 +138,6 @@ def _as_exported(engine: Path, folder: Path, workspace: Workspace, manifest: Eng
     """The engine of the same network without any lowering; None where that is the engine itself."""
     if not (_was_lowered(engine, manifest) or manifest.details.precision in backend_of(manifest).rewrites):
         return None
-    from sesurgery.pipeline.engines import build_engines
-
     try:
         (built,) = build_engines(folder, workspace, (engine_of(manifest),), as_exported=True, talk=talk)
     except SesurgeryError as error:

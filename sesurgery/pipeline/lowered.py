@@ -25,8 +25,9 @@ from sesurgery.lowering.preparing import prepared
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.batch import for_one_sample
 from sesurgery.pipeline import calibration, weight_bits
+from sesurgery.pipeline.build_request import AS_EXPORTED, BuildRequest
 from sesurgery.pipeline.talk import Talk
-from sesurgery.pipeline.workspace import Workspace
+from sesurgery.spec.choice import AUTO
 from sesurgery.spec.model import Calibration, Engine
 from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, relative
 from sesurgery.workspace.manifests import Int8Weights
@@ -42,24 +43,14 @@ JUDGED = 16
 Feeds = list[Mapping[str, NDArray[np.generic]]]
 
 
-def lowered(
-    source: Origin,
-    wanted: Engine,
-    workspace: Workspace,
-    talk: Talk,
-    lowering: tuple[str, ...] | None,
-    command: str,
-    *,
-    label: str | None = None,
-) -> Path:
+def lowered(request: BuildRequest, source: Origin) -> Path:
     """The file as the engine is built from it: itself where nothing changes, else a file of its own in export/.
-
-    A `label` is part of that file's name.
 
     Raises SE402 where int8 has no samples, SE602 where a pass cannot start, SE607 where one breaks its promise, and
     SE605 where integer kernels here do not compute what an int8 file says.
     """
-    backend: Backend = wanted.backend.options
+    wanted, workspace, talk, lowering = request.wanted, request.workspace, request.talk, request.lowering
+    backend = request.backend
     names = passes_for(backend, wanted, lowering)
     chosen = passes(names)
     alone = wanted.batch.min == wanted.batch.max == 1 and not wanted.shapes
@@ -103,6 +94,8 @@ def lowered(
     elif wanted.precision == "fp32" and single is None:
         return source.path
     precise, details = _precise(shaped.model, source, wanted, talk)
+    # A file of its own, beside that of the engine that it is measured against.
+    label = AS_EXPORTED if request.as_exported else None
     target = workspace.exports / f"{source.path.stem}.{_kind(wanted, bool(changed), single is not None, label)}.onnx"
     # It is ours to make again, but not on what it is made from.
     needs = (*onnx_io.files(source.path), *((Path(wanted.calibration.file),) if wanted.calibration.file else ()))
@@ -117,7 +110,7 @@ def lowered(
         target,
         OnnxManifest,
         target.stem,
-        command,
+        request.command,
         parents=(source.path, *((Path(samples),) if samples and Path(samples).is_file() else ())),
         beside=onnx_io.beside(target),
         spec_digest=origin.spec_digest if origin else None,
@@ -153,7 +146,7 @@ def require_possible(wanted: Engine, origin: Origin) -> None:
     """
     backend: Backend = wanted.backend.options
     if wanted.precision not in backend.precisions:
-        able = [name for name in BACKENDS.names() if wanted.precision in BACKENDS.load(name).precisions]
+        able = [AUTO, *(name for name in BACKENDS.names() if wanted.precision in BACKENDS.load(name).precisions)]
         text = (
             f"{wanted.backend.name} has no {wanted.precision} convolutions: it builds {', '.join(backend.precisions)}"
         )

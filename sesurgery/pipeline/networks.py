@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from sesurgery.backends.base import Backend, BuildOptions, BuildReport
+from sesurgery.backends.base import BuildReport, BuildsFromNetwork
 from sesurgery.diagnostics import fail
 from sesurgery.lowering.precision.kept import summary
 from sesurgery.networks import checkpoint
+from sesurgery.pipeline.build_request import BuildRequest
 from sesurgery.pipeline.export import plain_network
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.pipeline.talk import Talk
 from sesurgery.workspace.origin import Origin
 
 
 def build_from_network(
-    backend: Backend,
-    given: Origin,
-    target: Path,
-    options: BuildOptions,
-    talk: Talk,
-    lowering: tuple[str, ...] | None,
+    request: BuildRequest, backend: BuildsFromNetwork, given: Origin
 ) -> tuple[BuildReport, Mapping[str, object]]:
     """Build from the network that an ONNX file was exported from; the report, and details for the manifest.
 
@@ -29,21 +23,24 @@ def build_from_network(
     """
     from sesurgery.lowering.fx import lower
 
+    name, options, talk = request.wanted.backend.name, request.options, request.talk
     onnx, origin, folder = given.path, given.manifest, given.run
     if origin is None or folder is None:
-        # Its own words: it knows what it needs.
-        return backend.build(onnx, target, options, talk.progress), {}
+        text = f"{name} builds from a trained network, and {onnx} is only a file"
+        hint = "name a run, or an ONNX file that was exported from one; or take another backend"
+        raise fail("SE603", text, hint)
     run = checkpoint.read(folder, catalogs())
     if all(parent.sha256 != run.manifest.sha256 for parent in origin.parents):
         text = f"{onnx} was not exported from the weights that {folder} holds now"
         raise fail("SE401", text, f"export it again: `sesurgery export {folder}`")
     network = plain_network(run) if given.plain else run.network
     batch = (options.batch.minimum, options.batch.maximum)
-    names = backend.passes if lowering is None else lowering
-    lowered = lower(network, run.spec.input.shape, batch, names)
+    passes = request.backend.passes if request.lowering is None else request.lowering
+    lowered = lower(network, run.spec.input.shape, batch, passes)
     changed = [edit for edit in lowered.edits if edit.changed]
     if changed:
-        talk.say(f"lowered for {type(backend).__name__.lower()}: {len(changed)} edits")
+        talk.say(f"lowered for {name}: {len(changed)} edits")
+    target = request.target
     report = backend.build_network(lowered.module, run.spec.input.shape, target, options, talk.progress)
     if report.kept_fp32:
         talk.say(f"kept in fp32: {summary(report.kept_fp32)}; each is named in {target.name}.manifest.json")

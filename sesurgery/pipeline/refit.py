@@ -14,7 +14,7 @@ from sesurgery.backends.nvidia.backend import NvidiaBackend
 from sesurgery.catalog import Ref
 from sesurgery.diagnostics import fail
 from sesurgery.onnxgraph import io as onnx_io
-from sesurgery.pipeline.engines import asked, command, made_of
+from sesurgery.pipeline.build_request import BuildRequest, asked, command, ingredients_of
 from sesurgery.pipeline.lowered import lowered
 from sesurgery.pipeline.specs import engine_of
 from sesurgery.pipeline.talk import Silent, Talk
@@ -128,7 +128,7 @@ def _fitting(given: Given, known: weights.Network, wanted: Engine, workspace: Wo
     workspace.exports.mkdir(parents=True, exist_ok=True)
     with temporaries.folder(workspace.exports / ASIDE) as folder:
         aside = replace(workspace, root=folder)
-        source = lowered(given.file, wanted, aside, talk, given.passes, command(path, wanted))
+        source = lowered(BuildRequest(path, wanted, aside, talk, given.passes), given.file)
         if (why := known.difference(weights.read(source))) is not None:
             text = f"{path} is not of the network that the engine was built for: {why}"
             raise fail("SE603", text, "only the values of weights may be others: build an engine of this file")
@@ -163,7 +163,7 @@ def _describe(
         onnx, folder, plain = given.file.path, given.file.run, given.file.plain
         # It is still the version and the device that it was built with and for.
         kept = {what: written[what] for what in (ingredients.VERSION, ingredients.DEVICE) if what in written}
-        written = {**made_of(onnx, full, given.passes), **kept}
+        written = {**ingredients_of(onnx, full, given.passes), **kept}
     written[ingredients.OPTIONS] = ingredients.asked_for(full)
     again = f"sesurgery refit {engine.as_posix()} --onnx {source.as_posix()} -o {target.as_posix()}"
     if engine.resolve() == target.resolve():

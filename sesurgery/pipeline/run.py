@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from sesurgery.diagnostics import Diagnostic
 from sesurgery.pipeline.apply import NewRun, apply
 from sesurgery.pipeline.bench import Benched, bench, can_run
-from sesurgery.pipeline.engines import Built, build_engines
+from sesurgery.pipeline.building import BuildResult
+from sesurgery.pipeline.engines import build_engines, obstacle
 from sesurgery.pipeline.report import Reported, write_report
 from sesurgery.pipeline.specs import backend_of
 from sesurgery.pipeline.talk import Silent, Talk
@@ -24,7 +25,7 @@ class Finished:
 
     applied: NewRun
     trained: Trained
-    built: tuple[Built, ...] = ()
+    built: tuple[BuildResult, ...] = ()
     verified: tuple[Verified, ...] = ()
     benched: tuple[Benched, ...] = ()
     reported: Reported | None = None
@@ -47,10 +48,10 @@ def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None)
     trained = train(applied.folder, talk=talk)
     if trained.result.interrupted:
         return Finished(applied, trained)
-    built: list[Built] = []
+    built: list[BuildResult] = []
     skipped: list[str] = []
     for engine in spec.engines:
-        if (why := engine.backend.options.probe().builds) is not None:
+        if (why := obstacle(engine)) is not None:
             skipped.append(f"{engine.backend.name} {engine.precision} was not built: {why}")
             talk.say(skipped[-1])
             continue

@@ -8,7 +8,7 @@ from typing import Literal
 
 import onnx as onnx_library
 
-from sesurgery.backends.base import Backend
+from sesurgery.backends.base import Backend, BuildsFromOnnx
 from sesurgery.diagnostics import fail
 from sesurgery.lowering.precision.int8 import WeightBits
 from sesurgery.verification.integer_kernels import EXPLAINED, Feeds, IntegerReport, compare_kernels
@@ -49,6 +49,8 @@ def prove_kernels(
         return backend.wide_sums
     if (why := backend.probe().runs) is not None:
         return f"{name} cannot run here: {why}"
+    if not isinstance(backend, BuildsFromOnnx):
+        return f"{name} builds from no ONNX file"
     report = compare_kernels(backend, model, samples)
     layer = report.first_apart
     if layer is None:

@@ -7,6 +7,7 @@ carried out of the validator as data and put back in their place by the loader.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from sesurgery.catalog import Catalog, Ref
 from sesurgery.diagnostics import clipped, suggest
+from sesurgery.spec.choice import AUTO, Auto
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,33 @@ class Catalogs:
     datasets: Catalog[Any]
     backends: Catalog[Any]
     passes: tuple[str, ...] = ()
+
+
+class Choices:
+    """The plugins of a catalog, and what may be named in their place: classes of options, by name."""
+
+    def __init__(self, catalog: Catalog[Any], others: Mapping[str, type]) -> None:
+        self.catalog, self.others, self.kind = catalog, others, catalog.kind
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted({*self.catalog.names(), *self.others}))
+
+    def load(self, name: str) -> type[Any]:
+        return self.others[name] if name in self.others else self.catalog.load(name)
+
+    def summary(self, name: str) -> str:
+        """The first line of what is said of it."""
+        if name in self.others:
+            return (inspect.getdoc(self.others[name]) or "").partition("\n")[0]
+        return self.catalog.summary(name)
+
+
+Named = Catalog[Any] | Choices
+
+
+def engine_makers(backends: Catalog[Any]) -> Choices:
+    """Who may be asked for an engine: each backend, and `auto`."""
+    return Choices(backends, {AUTO: Auto})
 
 
 def options_adapter(plugin: Any) -> TypeAdapter[Any]:
@@ -49,7 +78,7 @@ def options_to_dict(ref: Ref[Any], key: str) -> dict[str, object]:
     return {key: ref.name, **dataclasses.asdict(ref.options)}
 
 
-def ref_from_dict(given: Mapping[str, object], key: str, catalog: Catalog[Any]) -> Ref[Any]:
+def ref_from_dict(given: Mapping[str, object], key: str, catalog: Named) -> Ref[Any]:
     """The inverse of `options_to_dict`; raises pydantic's ValidationError on options that do not fit."""
     options = {option: value for option, value in given.items() if option != key}
     name = str(given[key])
@@ -57,7 +86,7 @@ def ref_from_dict(given: Mapping[str, object], key: str, catalog: Catalog[Any]) 
     return Ref(name, options_adapter(catalog.load(name)).validate_json(json.dumps(options)))
 
 
-def _validator(key: str, pick: Callable[[Catalogs], Catalog[Any]]) -> Callable[[Any, ValidationInfo], Ref[Any]]:
+def _validator(key: str, pick: Callable[[Catalogs], Named]) -> Callable[[Any, ValidationInfo], Ref[Any]]:
     def validate(value: Any, info: ValidationInfo) -> Ref[Any]:
         if isinstance(value, Ref):
             return value
@@ -92,7 +121,7 @@ def _catalogs(info: ValidationInfo) -> Catalogs:
     return info.context
 
 
-def _field(key: str, pick: Callable[[Catalogs], Catalog[Any]]) -> tuple[PlainValidator, PlainSerializer]:
+def _field(key: str, pick: Callable[[Catalogs], Named]) -> tuple[PlainValidator, PlainSerializer]:
     return (
         PlainValidator(_validator(key, pick), json_schema_input_type=str | dict[str, Any]),
         PlainSerializer(lambda ref: options_to_dict(ref, key), return_type=dict[str, object]),
@@ -143,5 +172,5 @@ PassesField = Annotated[
 """Names of lowering passes; `none` is no pass at all, and None leaves the choice to the backend."""
 BlockField = Annotated[Ref[Any], *_field("block", lambda catalogs: catalogs.blocks)]
 PlacementField = Annotated[Ref[Any], *_field("placement", lambda catalogs: catalogs.placements)]
-BackendField = Annotated[Ref[Any], *_field("backend", lambda catalogs: catalogs.backends)]
+BackendField = Annotated[Ref[Any], *_field("backend", lambda catalogs: engine_makers(catalogs.backends))]
 DatasetField = Annotated[Ref[Any], *_field("dataset", lambda catalogs: catalogs.datasets)]

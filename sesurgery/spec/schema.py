@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sesurgery.catalog import Catalog
 from sesurgery.spec.model import Spec
-from sesurgery.spec.plugins import EXISTING, Catalogs, options_adapter
+from sesurgery.spec.plugins import EXISTING, Catalogs, Named, engine_makers, options_adapter
 
 TITLE = "sesurgery spec"
 """By this a file is known to be this program's."""
@@ -20,7 +19,9 @@ def json_schema(catalogs: Catalogs) -> dict[str, Any]:
     for name in ("InsertRule", "RemoveRule", "ReplaceRule"):
         _complete_rule(definitions[name]["properties"], catalogs, definitions)
     definitions["Train"]["properties"]["data"].update(_choice("dataset", catalogs.datasets, definitions))
-    definitions["Engine"]["properties"]["backend"].update(_choice("backend", catalogs.backends, definitions))
+    definitions["Engine"]["properties"]["backend"].update(
+        _choice("backend", engine_makers(catalogs.backends), definitions)
+    )
     return {"$schema": SCHEMA_ID, **schema, "title": TITLE}
 
 
@@ -43,7 +44,7 @@ def _complete_rule(rule: dict[str, Any], catalogs: Catalogs, definitions: dict[s
         rule[key]["anyOf"] = [{"type": "string"}, *rule[key]["anyOf"]]
 
 
-def _choice(key: str, catalog: Catalog[Any], definitions: dict[str, Any]) -> dict[str, Any]:
+def _choice(key: str, catalog: Named, definitions: dict[str, Any]) -> dict[str, Any]:
     names = list(catalog.names())
     plain: list[str] = []
     mappings: list[dict[str, Any]] = []

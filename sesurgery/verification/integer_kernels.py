@@ -34,7 +34,7 @@ from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
 
 if TYPE_CHECKING:
-    from sesurgery.backends.base import Backend
+    from sesurgery.backends.base import BuildsFromOnnx
 
 EXPLAINED = 2.0
 """Steps of 8 bits that rounding explains."""
@@ -106,7 +106,7 @@ class _Layer:
         return gap / step if step else gap
 
 
-def compare_kernels(backend: Backend, model: onnx.ModelProto, samples: Sequence[Feeds]) -> IntegerReport:
+def compare_kernels(backend: BuildsFromOnnx, model: onnx.ModelProto, samples: Sequence[Feeds]) -> IntegerReport:
     """Each quantized layer of a Q/DQ model, by the backend's kernels here and in float, on `samples` of one shape.
 
     Raises as `Backend.build` and `Backend.load` do, and SE602 where ONNX Runtime cannot run the model.

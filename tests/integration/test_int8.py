@@ -58,7 +58,7 @@ def trained(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         yield folder
 
 
-def build(given: Path, **wanted: object) -> pipeline.engines.Built:
+def build(given: Path, **wanted: object) -> pipeline.building.BuildResult:
     (built,) = pipeline.build_engines(given, pipeline.Workspace(), (pipeline.engine(wanted),))
     return built
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sesurgery.backends import BACKENDS
-from sesurgery.backends.base import BatchRange, Capability
+from sesurgery.backends.base import BatchRange, BuildsFromNetwork, BuildsFromOnnx, Capability
 from sesurgery.diagnostics import SesurgeryError
 
 
@@ -16,6 +16,12 @@ def test_every_backend_says_what_it_can_do_here(name: str) -> None:
     assert found.version is not None or found.builds is not None
     # Whatever it cannot do, the user is told how that could change.
     assert found.remedy is not None or (found.builds is None and found.runs is None)
+
+
+@pytest.mark.parametrize("name", BACKENDS.names())
+def test_every_backend_builds_from_a_file_or_from_a_network(name: str) -> None:
+    backend = BACKENDS.load(name)()
+    assert isinstance(backend, BuildsFromOnnx) != isinstance(backend, BuildsFromNetwork)
 
 
 def test_the_backends_are_the_ones_with_a_file() -> None:

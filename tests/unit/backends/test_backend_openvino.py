@@ -277,7 +277,7 @@ def test_an_int8_engine_computes_in_int8_but_for_the_gate(fp32: Path, tmp_path: 
     monkeypatch.chdir(tmp_path)
     np.savez("samples.npz", **images(64))
     asked = {"backend": "openvino", "precision": "int8", "calibration": {"file": "samples.npz"}}
-    built = pipeline.build_engine(fp32, pipeline.engine(asked), pipeline.Workspace())
+    built = pipeline.build_engine(pipeline.BuildRequest(fp32, pipeline.engine(asked), pipeline.Workspace()))
     assert built.report.convolutions == {"int8": 1, "fp32": 2}
     with OpenVINO().load(built.path) as runner:
         found, expected = runner.infer(images(3))["y"], plain(fp32, images(3))

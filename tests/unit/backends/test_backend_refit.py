@@ -112,7 +112,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def built(precision: str = "fp16", **options) -> Path:
     wanted = pipeline.engine({"backend": {"backend": "tensorrt", **options}, "precision": precision})
-    return pipeline.build_engine(Path("net.onnx"), wanted, pipeline.Workspace()).path
+    return pipeline.build_engine(pipeline.BuildRequest(Path("net.onnx"), wanted, pipeline.Workspace())).path
 
 
 def put(engine: Path, onnx_file: str | None = None, target: str = "out.engine"):
@@ -328,7 +328,7 @@ def test_an_engine_gets_new_weights_of_a_file_that_is_lowered_as_its_own_was() -
     require_intact(LOWERED)
     # As good as one that was built of that file, and open to the next weights.
     wanted = pipeline.engine({"backend": {"backend": "tensorrt", "refit": True}, "precision": "fp16"})
-    assert pipeline.build_engine(Path("net.onnx"), wanted, pipeline.Workspace()).why is None
+    assert pipeline.build_engine(pipeline.BuildRequest(Path("net.onnx"), wanted, pipeline.Workspace())).why is None
     onnx.save(network(seed=2), "net.onnx")
     assert put(engine, "net.onnx", str(engine)).changed
 
@@ -377,7 +377,7 @@ def test_a_file_of_another_network_is_refused_and_nothing_is_written(case: str) 
 def test_engines_that_take_no_weights_are_refused_by_the_verb() -> None:
     assert "was not built to take weights" in refused(lambda: put(built()))
     other = pipeline.engine({"backend": "onnxruntime"})
-    engine = pipeline.build_engine(Path("net.onnx"), other, pipeline.Workspace()).path
+    engine = pipeline.build_engine(pipeline.BuildRequest(Path("net.onnx"), other, pipeline.Workspace())).path
     assert "is an engine of onnxruntime, whose weights cannot be replaced" in refused(lambda: put(engine))
     assert "SE402" in refused(lambda: put(built(refit=True), "gone.onnx"))
 

@@ -35,7 +35,9 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(again: bool = False, lowering: tuple[str, ...] | None = None, path: str = "net.onnx", **asked: object):
-    return pipeline.build_engine(Path(path), pipeline.engine(asked), Workspace(), lowering=lowering, again=again)
+    return pipeline.build_engine(
+        pipeline.BuildRequest(Path(path), pipeline.engine(asked), Workspace(), lowering=lowering, again=again)
+    )
 
 
 def test_the_same_again_builds_nothing(net: Path) -> None:
@@ -142,7 +144,7 @@ def test_other_samples_to_calibrate_on_are_another_engine(net: Path) -> None:
     for value in (1, 2):
         np.savez("samples.npz", x=np.full((8, 1, 4, 4), value, np.float32))
         chosen = pipeline.engine({"precision": "int8", "calibration": {"file": "samples.npz"}})
-        found = pipeline.engines.made_of(net, chosen)
+        found = pipeline.build_request.ingredients_of(net, chosen)
         if value == 1:
             before = found
     assert {what for what in found if found[what] != before[what]} == {ingredients.CALIBRATION}

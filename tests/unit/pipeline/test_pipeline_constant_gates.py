@@ -116,7 +116,9 @@ def test_the_samples_of_a_file_are_taken_where_one_is_given(here: Path) -> None:
 def test_a_file_that_came_from_no_run_needs_samples(here: Path) -> None:
     Path("theirs.onnx").write_bytes(Path("export/tiny.onnx").read_bytes())
     with pytest.raises(SesurgeryError, match=r"SE602.*constant_gates cannot start: it needs samples.*--calibration"):
-        pipeline.build_engine(Path("theirs.onnx"), pipeline.engine(), Workspace(), lowering=("constant_gates",))
+        pipeline.build_engine(
+            pipeline.BuildRequest(Path("theirs.onnx"), pipeline.engine(), Workspace(), lowering=("constant_gates",))
+        )
 
 
 def test_the_order_in_a_spec_does_not_matter(here: Path) -> None:

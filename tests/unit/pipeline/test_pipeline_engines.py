@@ -161,7 +161,7 @@ def test_bench_shows_the_parts_of_a_run_where_the_runner_has_them(here, monkeypa
     assert pipeline.bench(FP32, Workspace()).section.parts == ()
     copies, compute = np.full(4, 1e-3), np.full(4, 5e-3)
     timings = Timings(copies, compute, copies, np.full(4, 1e-4), 0.03, graph=True)
-    monkeypatch.setattr(Session, "timings", lambda self, feeds, repeats: timings)
+    monkeypatch.setattr(Session, "timings", lambda self, feeds, repeats: timings, raising=False)
     section = pipeline.bench(FP32, Workspace()).section
     text = to_text(section)
     assert "with blocks, in parts:" in text
@@ -205,7 +205,9 @@ def squeezed(path: str) -> None:
 def test_the_passes_that_are_named_are_run_and_the_file_says_so(empty):
     squeezed("theirs.onnx")
     built = pipeline.build_engine(
-        Path("theirs.onnx"), pipeline.engine(), Workspace(), lowering=("squeeze_layout", "squeeze_hoist")
+        pipeline.BuildRequest(
+            Path("theirs.onnx"), pipeline.engine(), Workspace(), lowering=("squeeze_layout", "squeeze_hoist")
+        )
     )
     lowered = Path("export/theirs.onnxruntime.fp32.onnx")
     assert source_of(built).as_posix() == lowered.as_posix()
@@ -217,7 +219,9 @@ def test_the_passes_that_are_named_are_run_and_the_file_says_so(empty):
 
 def test_no_pass_leaves_the_file_as_it_is(empty):
     squeezed("theirs.onnx")
-    built = pipeline.build_engine(Path("theirs.onnx"), pipeline.engine(), Workspace(), lowering=())
+    built = pipeline.build_engine(
+        pipeline.BuildRequest(Path("theirs.onnx"), pipeline.engine(), Workspace(), lowering=())
+    )
     assert source_of(built).as_posix() == "theirs.onnx"
 
 

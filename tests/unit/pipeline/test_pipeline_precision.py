@@ -13,8 +13,8 @@ from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.precision import autocast as _autocast
 from sesurgery.pipeline import Workspace, calibration
+from sesurgery.pipeline.build_request import command
 from sesurgery.pipeline.data import data_of
-from sesurgery.pipeline.engines import command
 from sesurgery.pipeline.lowered import passes_for
 from sesurgery.spec.model import Calibration
 from sesurgery.workspace import OnnxDetails, OnnxManifest, read_manifest
@@ -34,7 +34,7 @@ def foreign() -> Path:
     return Path("theirs.onnx")
 
 
-def build(given: Path, **wanted: object) -> pipeline.engines.Built:
+def build(given: Path, **wanted: object) -> pipeline.building.BuildResult:
     (built,) = pipeline.build_engines(given, Workspace(), (pipeline.engine(wanted),))
     return built
 
@@ -182,7 +182,7 @@ def test_an_fp16_engine_takes_and_gives_fp16_where_it_is_asked_for(here):
     assert pipeline.verify(built.path).failures == ()
 
 
-def built_runner(built: pipeline.engines.Built):
+def built_runner(built: pipeline.building.BuildResult):
     return pipeline.engine({}).backend.options.load(built.path)
 
 

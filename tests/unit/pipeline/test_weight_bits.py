@@ -12,7 +12,7 @@ from sesurgery import pipeline
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace, lowered, weight_bits
-from sesurgery.pipeline.engines import command
+from sesurgery.pipeline.build_request import command
 from sesurgery.pipeline.talk import Silent
 from sesurgery.verification.integer_kernels import IntegerReport, LayerGap
 from sesurgery.workspace import read_manifest
@@ -52,7 +52,7 @@ class Listening(Silent):
         self.said.append(text)
 
 
-def build(talk: Silent | None = None, **wanted: object) -> pipeline.engines.Built:
+def build(talk: Silent | None = None, **wanted: object) -> pipeline.building.BuildResult:
     onnx.save(onnx.parser.parse_model(NET), "net.onnx")
     np.save("samples.npy", np.random.default_rng(0).uniform(0, 1, size=(8, 2, 4, 4)).astype(np.float32))
     asked = {"precision": "int8", **wanted}

@@ -195,7 +195,9 @@ def test_weights_outside_the_file_come_along(here: Path) -> None:
     # Not the small ones: shape inference reads axes and shapes in the file alone.
     outside = {"save_as_external_data": True, "location": "large.bin", "size_threshold": 1024}
     onnx.save(onnx.load("export/tiny.onnx"), "large.onnx", **outside)
-    built = pipeline.build_engine(Path("large.onnx"), pipeline.engine(), pipeline.Workspace(), lowering=())
+    built = pipeline.build_engine(
+        pipeline.BuildRequest(Path("large.onnx"), pipeline.engine(), pipeline.Workspace(), lowering=())
+    )
     done = pipeline.package(built.path, REPOSITORY)
     assert [path.name for path in done.files] == ["model.onnx", "large.bin"]
     Path("large.bin").unlink()

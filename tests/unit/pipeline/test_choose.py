@@ -15,7 +15,7 @@ from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
-from sesurgery.pipeline import auto as module
+from sesurgery.pipeline import choose as module
 from sesurgery.workspace import read_manifest
 
 pytest.importorskip("openvino")
@@ -69,7 +69,7 @@ def change(monkeypatch: pytest.MonkeyPatch, backend: type, kind: type[Slowed]) -
 
 
 def build(net: Path, **asked: object):
-    return pipeline.build_engine(net, pipeline.engine({"backend": PAIR, **asked}), Workspace())
+    return pipeline.build_engine(pipeline.BuildRequest(net, pipeline.engine({"backend": PAIR, **asked}), Workspace()))
 
 
 def engines() -> list[str]:
@@ -132,7 +132,7 @@ def test_two_that_cannot_be_told_apart_leave_the_first(net: Path, monkeypatch) -
 def test_every_backend_that_is_not_tried_says_why(net: Path) -> None:
     built = build(net, backend="auto")
     left = {each.backend: each.left for each in built.tried}
-    assert set(left) == {name for name in pipeline.specs.BACKENDS.names() if name != "auto"}
+    assert set(left) == set(pipeline.specs.BACKENDS.names())
     assert list(left.values()).count(None) == 1
     for name, why in left.items():
         ability = pipeline.specs.BACKENDS.load(name)().probe()
@@ -158,7 +158,9 @@ def test_the_report_and_the_manifest_tell_of_the_choice(net: Path) -> None:
 
 
 def test_an_engine_that_was_asked_for_by_its_backend_is_left_alone(net: Path, monkeypatch) -> None:
-    mine = pipeline.build_engine(net, pipeline.engine({"backend": "openvino", "batch": {"max": 8}}), Workspace())
+    mine = pipeline.build_engine(
+        pipeline.BuildRequest(net, pipeline.engine({"backend": "openvino", "batch": {"max": 8}}), Workspace())
+    )
     before = mine.path.read_bytes()
     change(monkeypatch, OpenVINO, Slowed)
     build(net)
@@ -195,3 +197,8 @@ def test_a_spec_may_leave_the_choice_to_auto(empty) -> None:
     assert finished.failures == ()
     (section,) = finished.reported.report.engines
     assert (section.backend, section.parity != ()) == ("openvino", True)
+
+
+def test_no_file_is_lowered_for_a_choice(net: Path) -> None:
+    with pytest.raises(SesurgeryError, match=r"SE105.*unknown backend 'auto'"):
+        pipeline.lower(net, Path("lowered.onnx"), "auto")

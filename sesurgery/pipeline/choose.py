@@ -12,18 +12,17 @@ import numpy as np
 
 from sesurgery.artifacts import digest_text, to_json
 from sesurgery.backends import BACKENDS
-from sesurgery.backends.auto import AUTO
 from sesurgery.backends.base import Array, Backend, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline.bench import engine_file
+from sesurgery.pipeline.build_request import BuildRequest
+from sesurgery.pipeline.building import Attempt, BuildResult, build, kept
+from sesurgery.pipeline.contestants import engine_file
 from sesurgery.pipeline.data import data_of
-from sesurgery.pipeline.engines import Built, build_engine, kept, made_of, target_of
-from sesurgery.pipeline.specs import backend_of, catalogs, engine
-from sesurgery.pipeline.talk import Talk
+from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.verify import verify
-from sesurgery.pipeline.workspace import Workspace
 from sesurgery.profiles import parse_profile
+from sesurgery.spec.choice import AUTO, Auto
 from sesurgery.spec.model import Engine, Latency, Parity, Tolerance
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.fresh_process import race
@@ -46,20 +45,10 @@ SEED = 20170905
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One backend: `left` says why it was not kept, None for the one that was; times in milliseconds a run."""
-
-    backend: str
-    median_ms: float | None = None
-    max_abs: float | None = None
-    left: str | None = None
-
-
-@dataclass(frozen=True)
 class _Entrant:
     """An engine that keeps its parity, on its way through the race."""
 
-    built: Built
+    built: BuildResult
     max_abs: float
     median_ms: float | None = None
 
@@ -67,92 +56,84 @@ class _Entrant:
     def name(self) -> str:
         return self.built.manifest.details.backend
 
-    def out(self, left: str | None) -> Tried:
-        return Tried(self.name, self.median_ms, self.max_abs, left)
+    def out(self, left: str | None) -> Attempt:
+        return Attempt(self.name, self.median_ms, self.max_abs, left)
 
 
-def choose(
-    onnx: Path,
-    wanted: Engine,
-    workspace: Workspace,
-    talk: Talk,
-    lowering: tuple[str, ...] | None = None,
-    *,
-    again: bool = False,
-) -> Built:
-    """Build `wanted` with each backend, keep the fastest engine that keeps its parity, and take the others away.
+def choose(request: BuildRequest) -> BuildResult:
+    """Build an engine with each backend, keep the fastest that keeps its parity, and take the others away.
 
     With a run, parity is the run's; without, an engine is compared with ONNX Runtime's fp32 engine of the same file on
     noise, under a spec's default tolerance. Raises SE604 where no backend is left.
     """
-    candidates, tried = _candidates(wanted)
-    targets = {target_of(onnx, each, workspace): made_of(onnx, each, lowering) for each in candidates}
+    candidates, tried = _candidates(request)
+    targets = {each.target: each.ingredients() for each in candidates}
     key = digest_text(to_json([list(targets.values()), [asdict(each) for each in tried]]))
-    if not again and (earlier := _kept(targets, key)) is not None:
+    if not request.again and (earlier := _kept(targets, key)) is not None:
         return earlier
     entrants: list[_Entrant] = []
     for candidate in candidates:
+        name = candidate.wanted.backend.name
         try:
-            built = build_engine(onnx, candidate, workspace, talk, lowering, again=again)
-            worst, failure = _compare(built, onnx, wanted)
+            built = build(candidate)
+            worst, failure = _compare(built, request)
         except SesurgeryError as error:
-            tried.append(Tried(candidate.backend.name, left=error.diagnostics[0].message))
+            tried.append(Attempt(name, left=error.diagnostics[0].message))
             continue
         if failure is None:
             entrants.append(_Entrant(built, worst))
         else:
-            tried.append(Tried(candidate.backend.name, max_abs=worst, left=f"falls short of parity: {failure}"))
+            tried.append(Attempt(name, max_abs=worst, left=f"falls short of parity: {failure}"))
     if not entrants:
         mistakes = [Diagnostic("SE604", f"{each.backend}: {each.left}") for each in tried]
         _remove(targets, None)
-        raise SesurgeryError([Diagnostic("SE604", f"no backend is left to build {onnx}"), *mistakes])
-    best, lost = _race(entrants, wanted, talk)
+        raise SesurgeryError([Diagnostic("SE604", f"no backend is left to build {request.onnx}"), *mistakes])
+    best, lost = _race(entrants, request)
     tried = [best.out(None), *lost, *tried]
     _remove(targets, best.built.path)
     return _written(best.built, tuple(tried), key)
 
 
-def _candidates(wanted: Engine) -> tuple[list[Engine], list[Tried]]:
+def _candidates(request: BuildRequest) -> tuple[list[BuildRequest], list[Attempt]]:
     """The engines to build, and the backends that cannot build and run them here."""
-    among = wanted.backend.options.among
-    known = [name for name in BACKENDS.names() if name != AUTO]
-    for name in among or ():
+    asked: Auto = request.wanted.backend.options
+    known = BACKENDS.names()
+    for name in asked.among or ():
         if name not in known:
             raise fail("SE105", f"unknown backend {name!r}", suggest(name, known))
-    found: list[Engine] = []
-    tried: list[Tried] = []
-    for name in among or known:
+    found: list[BuildRequest] = []
+    tried: list[Attempt] = []
+    for name in asked.among or known:
         backend: Backend = BACKENDS.load(name)()
         ability = backend.probe()
         if (why := ability.builds or ability.runs) is not None:
-            tried.append(Tried(name, left=why))
-        elif wanted.precision not in backend.precisions:
-            tried.append(Tried(name, left=f"it does not build {wanted.precision}"))
+            tried.append(Attempt(name, left=why))
+        elif request.wanted.precision not in backend.precisions:
+            tried.append(Attempt(name, left=f"it does not build {request.wanted.precision}"))
         else:
-            asked = wanted.model_dump(mode="json", by_alias=True)
             # Under a name of their own: engines that were asked for by their backend are left alone.
-            label = f"{wanted.name}-{AUTO}" if wanted.name else AUTO
-            found.append(engine({**asked, "backend": name, "name": label}))
+            found.append(request.of(name, AUTO))
     return found, tried
 
 
-def _kept(targets: Mapping[Path, Mapping[str, str]], key: str) -> Built | None:
+def _kept(targets: Mapping[Path, Mapping[str, str]], key: str) -> BuildResult | None:
     """The engine that an earlier choice among the same candidates came to, if it is still the same."""
     for target, ingredients in targets.items():
         if freshness.stale(target, ingredients) is None:
             built = kept(target)
             choice = built.manifest.details.choice
             if choice is not None and choice.key == key:
-                return replace(built, tried=tuple(Tried(**each.model_dump()) for each in choice.tried))
+                return replace(built, tried=tuple(Attempt(**each.model_dump()) for each in choice.tried))
     return None
 
 
-def _compare(built: Built, onnx: Path, wanted: Engine) -> tuple[float, str | None]:
+def _compare(built: BuildResult, request: BuildRequest) -> tuple[float, str | None]:
     """The largest difference from what the engine should answer, and the first criterion that it does not meet."""
     if _run(built) is not None:
         verified = verify(built.path)
         worst = max((entry.report.max_abs for entry in verified.section.parity), default=math.inf)
         return worst, verified.failures[0].message if verified.failures else None
+    onnx, wanted = request.onnx, request.wanted
     tolerance: Tolerance = getattr(Parity(), wanted.precision)
     backend = backend_of(built.manifest)
     worst = 0.0
@@ -170,9 +151,9 @@ def _compare(built: Built, onnx: Path, wanted: Engine) -> tuple[float, str | Non
     return worst, None
 
 
-def _race(entrants: list[_Entrant], wanted: Engine, talk: Talk) -> tuple[_Entrant, list[Tried]]:
+def _race(entrants: list[_Entrant], request: BuildRequest) -> tuple[_Entrant, list[Attempt]]:
     """Each engine against the best so far; the earlier stays where they cannot be told apart."""
-    best, lost = entrants[0], []
+    best, lost, wanted, talk = entrants[0], [], request.wanted, request.talk
     folder = _run(best.built)
     spec = checkpoint.read_spec(folder, catalogs()) if folder else None
     # Without a spec: its defaults, at the batch that the engine is tuned for.
@@ -206,7 +187,7 @@ def _interval(tax: Tax) -> str:
     return f"{100 * tax.value:+.1f} % ({100 * tax.low:+.1f} to {100 * tax.high:+.1f} %)"
 
 
-def _run(built: Built) -> Path | None:
+def _run(built: BuildResult) -> Path | None:
     """The run that an engine answers for; the plain network's answers are no run's."""
     return None if built.manifest.details.plain else run_folder(built.path, built.manifest)
 
@@ -239,7 +220,7 @@ def _remove(targets: Iterable[Path], best: Path | None) -> None:
                 item.unlink(missing_ok=True)
 
 
-def _written(built: Built, tried: tuple[Tried, ...], key: str) -> Built:
+def _written(built: BuildResult, tried: tuple[Attempt, ...], key: str) -> BuildResult:
     """The engine with the choice in its manifest, so that the report tells of it and it need not be made again."""
     others = "; ".join(f"{each.backend}: {each.left}" for each in tried if each.left is not None)
     note = f"chosen by auto{f' ({others})' if others else ''}"
