@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import json
 import os
 import re
@@ -334,5 +336,70 @@ def test_no_tracked_file_names_a_path_of_somebodys_machine():
         for path in files
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1)
         if MACHINES.search(line)
+    ]
+    assert found == []
+
+
+def imports_of(file: Path) -> set[str]:
+    """What a file imports, in functions too; not what is for type checkers alone. `from a import b` is `a.b`."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.update(f"{node.module}.{name.name}" for name in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(file.read_text(encoding="utf-8")))
+    return found
+
+
+def module_graph(folder: Path) -> dict[str, set[str]]:
+    """Every file of a package as a module, and the files of the package that it imports."""
+    files = {
+        ".".join(file.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in folder.rglob("*.py")
+    }
+    found = {module: imports_of(file) for module, file in files.items()}
+    return {
+        module: {name if name in files else name.rpartition(".")[0] for name in names} & files.keys()
+        for module, names in found.items()
+    }
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import one another in a circle; empty where there is none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_the_check_for_circles_would_notice_one(tmp_path):
+    package = tmp_path / "house"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "a.py").write_text("from house.b import thing\n")
+    (package / "b.py").write_text("def late():\n    from house import a\n")
+    assert set(circle(module_graph(package))) == {"house.a", "house.b"}
+
+
+def test_no_two_files_import_each_other():
+    """Imports within functions count: they put off the circle and do not open it."""
+    assert circle(module_graph(ROOT / "sesurgery")) == []
+
+
+def test_what_begins_with_an_underscore_is_imported_nowhere():
+    found = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for folder in ("sesurgery", "tests", "benchmarks", "examples")
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        for name in imports_of(file)
+        if name.startswith("sesurgery.") and re.search(r"\._[^_]", name)
     ]
     assert found == []

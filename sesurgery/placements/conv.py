@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sesurgery.graph import GraphView
 from sesurgery.graph.idioms import conv_units, gives_the_output
-from sesurgery.placements import _units
 from sesurgery.placements.base import Example, Match, Miss, Placement
+from sesurgery.placements.examples import units
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ EXAMPLES = (
     Example(
         "spatial convolutions alone",
         Conv(spatial_only=True),
-        _units.BOTTLENECK,
+        units.BOTTLENECK,
         {"act2": ("conv3",)},
         ("1 x 1", "1 x 1", "1 x 1"),
     ),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sesurgery.graph import GraphView
 from sesurgery.graph.idioms import ResidualAdd
-from sesurgery.placements import _units
 from sesurgery.placements.base import Example, Match, Miss, Placement, on_units
+from sesurgery.placements.examples import units
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,9 @@ def _on_the_shortcut(unit: ResidualAdd) -> Match:
 
 
 EXAMPLES = (
-    Example(
-        "an identity shortcut is the unit's input, read by the sum", Identity(), _units.BOTTLENECK, {"x": ("add",)}
-    ),
-    Example("a projection shortcut ends in its norm", Identity(), _units.BASIC_WITH_PROJECTION, {"downbn": ("add",)}),
-    Example("a pre-activation unit", Identity(), _units.PREACTIVATION, {"x": ("add",)}),
-    Example("an inverted residual", Identity(), _units.INVERTED_RESIDUAL, {"x": ("add",)}),
-    Example("a skip connection is no unit", Identity(), _units.ENCODER_DECODER, {}, ("a skip connection",)),
+    Example("an identity shortcut is the unit's input, read by the sum", Identity(), units.BOTTLENECK, {"x": ("add",)}),
+    Example("a projection shortcut ends in its norm", Identity(), units.BASIC_WITH_PROJECTION, {"downbn": ("add",)}),
+    Example("a pre-activation unit", Identity(), units.PREACTIVATION, {"x": ("add",)}),
+    Example("an inverted residual", Identity(), units.INVERTED_RESIDUAL, {"x": ("add",)}),
+    Example("a skip connection is no unit", Identity(), units.ENCODER_DECODER, {}, ("a skip connection",)),
 )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sesurgery.graph import GraphView
 from sesurgery.graph.idioms import ResidualAdd, conv_units
-from sesurgery.placements import _units
 from sesurgery.placements.base import Example, Match, Miss, Placement, on_units
+from sesurgery.placements.examples import units
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Inner(Placement):
 
 
 EXAMPLES = (
-    Example("the 3 x 3 of a bottleneck", Inner(), _units.BOTTLENECK, {"act2": ("conv3",)}),
-    Example("the first 3 x 3 of a basic block", Inner(), _units.BASIC_WITH_PROJECTION, {"act1": ("conv2",)}),
-    Example("a pre-activation unit", Inner(), _units.PREACTIVATION, {"act2": ("conv2",)}),
+    Example("the 3 x 3 of a bottleneck", Inner(), units.BOTTLENECK, {"act2": ("conv3",)}),
+    Example("the first 3 x 3 of a basic block", Inner(), units.BASIC_WITH_PROJECTION, {"act1": ("conv2",)}),
+    Example("a pre-activation unit", Inner(), units.PREACTIVATION, {"act2": ("conv2",)}),
     Example(
-        "the depthwise convolution of an inverted residual", Inner(), _units.INVERTED_RESIDUAL, {"act2": ("project",)}
+        "the depthwise convolution of an inverted residual", Inner(), units.INVERTED_RESIDUAL, {"act2": ("project",)}
     ),
     Example(
         "a unit of 1 x 1 convolutions has none",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sesurgery.graph import GraphView
 from sesurgery.graph.idioms import ResidualAdd, activated
-from sesurgery.placements import _units
 from sesurgery.placements.base import Example, Match, Miss, Placement, on_units
+from sesurgery.placements.examples import units
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Post(Placement):
 
 
 EXAMPLES = (
-    Example("after the activation", Post(), _units.BOTTLENECK, {"act3": ("next",)}),
-    Example("a projection shortcut makes no difference", Post(), _units.BASIC_WITH_PROJECTION, {"act2": ("next",)}),
+    Example("after the activation", Post(), units.BOTTLENECK, {"act3": ("next",)}),
+    Example("a projection shortcut makes no difference", Post(), units.BASIC_WITH_PROJECTION, {"act2": ("next",)}),
     Example(
         "a pre-activation unit ends in its sum, and every reader gets the scaled value",
         Post(),
-        _units.PREACTIVATION,
+        units.PREACTIVATION,
         {"add": ("nextbn", "nextadd")},
     ),
     Example(
-        "an inverted residual has no activation after the sum", Post(), _units.INVERTED_RESIDUAL, {"add": ("next",)}
+        "an inverted residual has no activation after the sum", Post(), units.INVERTED_RESIDUAL, {"add": ("next",)}
     ),
-    Example("a scaled residual", Post(), _units.SCALED_RESIDUAL, {"relu": ("next",)}),
-    Example("a skip connection is no unit", Post(), _units.ENCODER_DECODER, {}, ("a skip connection",)),
+    Example("a scaled residual", Post(), units.SCALED_RESIDUAL, {"relu": ("next",)}),
+    Example("a skip connection is no unit", Post(), units.ENCODER_DECODER, {}, ("a skip connection",)),
 )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sesurgery.graph import GraphView
 from sesurgery.graph.idioms import ResidualAdd
-from sesurgery.placements import _units
 from sesurgery.placements.base import Example, Match, Miss, Placement, on_units
+from sesurgery.placements.examples import units
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ def _at_the_branch_entry(unit: ResidualAdd) -> Match:
 
 
 EXAMPLES = (
-    Example("a bottleneck", Pre(), _units.BOTTLENECK, {"x": ("conv1",)}),
-    Example("a projection reads the plain value", Pre(), _units.BASIC_WITH_PROJECTION, {"x": ("conv1",)}),
-    Example("before the first norm of a pre-activation unit", Pre(), _units.PREACTIVATION, {"x": ("bn1",)}),
-    Example("an inverted residual", Pre(), _units.INVERTED_RESIDUAL, {"x": ("expand",)}),
-    Example("every path of a branch", Pre(), _units.SCALED_RESIDUAL, {"x": ("left", "mid")}),
-    Example("a skip connection is no unit", Pre(), _units.ENCODER_DECODER, {}, ("a skip connection",)),
+    Example("a bottleneck", Pre(), units.BOTTLENECK, {"x": ("conv1",)}),
+    Example("a projection reads the plain value", Pre(), units.BASIC_WITH_PROJECTION, {"x": ("conv1",)}),
+    Example("before the first norm of a pre-activation unit", Pre(), units.PREACTIVATION, {"x": ("bn1",)}),
+    Example("an inverted residual", Pre(), units.INVERTED_RESIDUAL, {"x": ("expand",)}),
+    Example("every path of a branch", Pre(), units.SCALED_RESIDUAL, {"x": ("left", "mid")}),
+    Example("a skip connection is no unit", Pre(), units.ENCODER_DECODER, {}, ("a skip connection",)),
 )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sesurgery.graph import GraphView
 from sesurgery.graph.idioms import ResidualAdd
-from sesurgery.placements import _units
 from sesurgery.placements.base import Example, Match, Miss, Placement, on_units
+from sesurgery.placements.examples import units
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ def _before_the_sum(unit: ResidualAdd) -> Match:
 
 
 EXAMPLES = (
-    Example("an identity shortcut", Residual(), _units.BOTTLENECK, {"bn3": ("add",)}),
-    Example("a projection is the shallower side", Residual(), _units.BASIC_WITH_PROJECTION, {"bn2": ("add",)}),
-    Example("a pre-activation unit ends in a convolution", Residual(), _units.PREACTIVATION, {"conv2": ("add",)}),
-    Example("before a drop-path", Residual(), _units.INVERTED_RESIDUAL, {"bn3": ("drop",)}),
-    Example("before a constant scale", Residual(), _units.SCALED_RESIDUAL, {"up": ("scaled",)}),
-    Example("before a layer scale", Residual(), _units.LAYER_SCALE, {"fc2": ("scaled",)}),
-    Example("a unit within a unit", Residual(), _units.NESTED, {"b": ("inner",), "inner": ("outer",)}),
-    Example("a sum of three is two sums", Residual(), _units.THREE_WAY, {"a": ("first",), "b2": ("second",)}),
-    Example("a skip connection is no unit", Residual(), _units.ENCODER_DECODER, {}, ("a skip connection",)),
+    Example("an identity shortcut", Residual(), units.BOTTLENECK, {"bn3": ("add",)}),
+    Example("a projection is the shallower side", Residual(), units.BASIC_WITH_PROJECTION, {"bn2": ("add",)}),
+    Example("a pre-activation unit ends in a convolution", Residual(), units.PREACTIVATION, {"conv2": ("add",)}),
+    Example("before a drop-path", Residual(), units.INVERTED_RESIDUAL, {"bn3": ("drop",)}),
+    Example("before a constant scale", Residual(), units.SCALED_RESIDUAL, {"up": ("scaled",)}),
+    Example("before a layer scale", Residual(), units.LAYER_SCALE, {"fc2": ("scaled",)}),
+    Example("a unit within a unit", Residual(), units.NESTED, {"b": ("inner",), "inner": ("outer",)}),
+    Example("a sum of three is two sums", Residual(), units.THREE_WAY, {"a": ("first",), "b2": ("second",)}),
+    Example("a skip connection is no unit", Residual(), units.ENCODER_DECODER, {}, ("a skip connection",)),
     Example(
         "two paths of one depth cannot be told apart",
         Residual(),

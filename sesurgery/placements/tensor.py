@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sesurgery.graph import GraphView
-from sesurgery.placements import _units
 from sesurgery.placements.base import Example, Match, Miss, Placement
+from sesurgery.placements.examples import units
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Tensor(Placement):
 
 
 EXAMPLES = (
-    Example("a value by its name", Tensor("bn2"), _units.BOTTLENECK, {"bn2": ("act2",)}),
-    Example("every reader is rerouted", Tensor("x"), _units.BOTTLENECK, {"x": ("conv1", "add")}),
-    Example("a name that is not there", Tensor("bn9"), _units.BOTTLENECK, {}, ("no value of that name",)),
+    Example("a value by its name", Tensor("bn2"), units.BOTTLENECK, {"bn2": ("act2",)}),
+    Example("every reader is rerouted", Tensor("x"), units.BOTTLENECK, {"x": ("conv1", "add")}),
+    Example("a name that is not there", Tensor("bn9"), units.BOTTLENECK, {}, ("no value of that name",)),
 )

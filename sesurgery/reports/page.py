@@ -12,8 +12,8 @@ from markupsafe import Markup
 from sesurgery.reports import latency, latency_plots, parity, parity_plot, training_plot, wording
 from sesurgery.reports.canvas import Plot
 from sesurgery.reports.model import EngineSection, LatencySection, RunReport
-from sesurgery.reports.run import convolution_counts, kept_fp32, network_totals
 from sesurgery.reports.summary import summarise
+from sesurgery.reports.tables import convolution_counts, kept_fp32, network_totals
 
 TEMPLATES = Path(__file__).parent / "templates"
 

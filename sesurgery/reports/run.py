@@ -5,10 +5,9 @@ from __future__ import annotations
 from sesurgery.reports import latency, parity
 from sesurgery.reports.model import EngineSection, NetworkSection, RunReport, TrainingSection
 from sesurgery.reports.summary import summarise
+from sesurgery.reports.tables import convolution_counts, kept_fp32, network_totals
 from sesurgery.reports.wording import (
-    count,
     fields,
-    growth,
     markdown,
     markdown_code,
     markdown_table,
@@ -71,31 +70,6 @@ def to_markdown(report: RunReport) -> str:
     for section in report.latency:
         parts += [f"## Latency: {markdown(section.title)}", latency.to_markdown(section).rstrip()]
     return "\n\n".join([*parts, "## Provenance", *_provenance(report)]) + "\n"
-
-
-def network_totals(network: NetworkSection) -> list[list[str]]:
-    """Parameters and MACs before, after, and what was added."""
-    return [
-        [name, count(before), count(after), f"+{count(after - before)}", growth(before, after)]
-        for name, before, after in (
-            ("parameters", network.params_before, network.params_after),
-            ("MACs", network.macs_before, network.macs_after),
-        )
-    ]
-
-
-def convolution_counts(engine: EngineSection) -> str:
-    """The precisions found in the built network: `53 fp16, 1 fp32`."""
-    return ", ".join(f"{number} {name}" for name, number in engine.convolutions.items()) or "not known"
-
-
-def kept_fp32(engine: EngineSection) -> list[tuple[str, list[str]]]:
-    """Why nodes stayed fp32, and which: the most frequent reason first."""
-    nodes: dict[str, list[str]] = {}
-    for reason in engine.kept_fp32:
-        # Not by its kind: a page has room to say which squeeze and which value a reason is about.
-        nodes.setdefault(reason.text, []).append(reason.where)
-    return sorted(nodes.items(), key=lambda entry: -len(entry[1]))
 
 
 def _network(network: NetworkSection) -> list[str]:

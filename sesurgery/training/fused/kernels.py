@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sesurgery.training.fused.operation import layout as layout_of
+from sesurgery.training.fused.layout import layout_of
 
 TILE = 2048
 """Values a program and tensor: 16 to 32 bytes a thread at 4 warps."""

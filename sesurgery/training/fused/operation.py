@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sesurgery.training.fused.layout import layout_of
+
 FORWARD, BACKWARD = "sesurgery::scale_add_relu", "sesurgery::scale_add_relu_backward"
 
 
@@ -31,24 +33,18 @@ def scale_add_relu(x: Tensor, gate: Tensor, identity: Tensor) -> Tensor:
     return result
 
 
-def layout(x: Tensor) -> torch.memory_format:
-    """The layout of the results: x's own, where it is one of the two that maps come in."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
-
-
 def _dtype(x: Tensor, gate: Tensor, identity: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(x.dtype, gate.dtype), identity.dtype)
 
 
 @torch.library.custom_op(FORWARD, mutates_args=())
 def _forward(x: Tensor, gate: Tensor, identity: Tensor) -> Tensor:
-    return torch.relu(x * gate + identity).contiguous(memory_format=layout(x))
+    return torch.relu(x * gate + identity).contiguous(memory_format=layout_of(x))
 
 
 @_forward.register_fake
 def _forward_shape(x: Tensor, gate: Tensor, identity: Tensor) -> Tensor:
-    return torch.empty_like(x, dtype=_dtype(x, gate, identity), memory_format=layout(x))
+    return torch.empty_like(x, dtype=_dtype(x, gate, identity), memory_format=layout_of(x))
 
 
 @torch.library.custom_op(BACKWARD, mutates_args=())
@@ -56,18 +52,18 @@ def _backward(grad: Tensor, x: Tensor, gate: Tensor, y: Tensor, identity_dtype: 
     # As torch's own relu does it: where y is NaN the gradient passes.
     passed = torch.where(y <= 0, 0, grad)
     return [
-        (passed * gate).to(x.dtype).contiguous(memory_format=layout(x)),
+        (passed * gate).to(x.dtype).contiguous(memory_format=layout_of(x)),
         (passed * x).sum((2, 3), keepdim=True).to(gate.dtype),
-        passed.to(identity_dtype).contiguous(memory_format=layout(x)),
+        passed.to(identity_dtype).contiguous(memory_format=layout_of(x)),
     ]
 
 
 @_backward.register_fake
 def _backward_shape(grad: Tensor, x: Tensor, gate: Tensor, y: Tensor, identity_dtype: torch.dtype) -> list[Tensor]:
     return [
-        torch.empty_like(x, memory_format=layout(x)),
+        torch.empty_like(x, memory_format=layout_of(x)),
         torch.empty_like(gate, memory_format=torch.contiguous_format),
-        torch.empty_like(x, dtype=identity_dtype, memory_format=layout(x)),
+        torch.empty_like(x, dtype=identity_dtype, memory_format=layout_of(x)),
     ]
 
 

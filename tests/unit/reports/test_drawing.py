@@ -16,7 +16,8 @@ from sesurgery.drawing.picture import to_svg
 from sesurgery.drawing.units import Parts, units
 from sesurgery.graph import GraphView
 from sesurgery.pipeline import load_spec
-from sesurgery.placements import PLACEMENTS, _units
+from sesurgery.placements import PLACEMENTS
+from sesurgery.placements.examples import units as examples
 from sesurgery.planner import Plan
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -25,7 +26,7 @@ EXAMPLES = [
     for name in PLACEMENTS.names()
     for example in PLACEMENTS.examples(name)
 ]
-STRUCTURES = sorted(name for name, text in vars(_units).items() if isinstance(text, str) and "input()" in text)
+STRUCTURES = sorted(name for name, text in vars(examples).items() if isinstance(text, str) and "input()" in text)
 
 
 def planned(graph: GraphView, *rules: Mapping[str, object]) -> Plan:
@@ -77,12 +78,12 @@ def residual_chain(count: int, *, widen_at: int = -1) -> GraphView:
     ],
 )
 def test_a_block_stands_where_the_placement_puts_it(at, parts):
-    picture = drawn(_units.BOTTLENECK, {"insert": "se", "at": at})
+    picture = drawn(examples.BOTTLENECK, {"insert": "se", "at": at})
     assert sentences(picture)[0] == f"b: residual unit, 64 → 64 channels: {parts}"
 
 
 def test_a_block_on_the_shortcut_stands_beside_the_branch():
-    picture = drawn(_units.BOTTLENECK, {"insert": "se", "at": "identity"})
+    picture = drawn(examples.BOTTLENECK, {"insert": "se", "at": "identity"})
     card = next(group for group in picture.iter(f"{SVG}g") if (group.findtext(f"{SVG}title") or "").startswith("b:"))
     left = {item.text: float(item.get("x", 0)) for item in card.iter(f"{SVG}text")}
     assert left["se"] > left["1×1, 16"] + 30
@@ -90,7 +91,7 @@ def test_a_block_on_the_shortcut_stands_beside_the_branch():
 
 
 def test_a_projection_stands_on_the_shortcut():
-    (first, *_) = sentences(drawn(_units.BASIC_WITH_PROJECTION))
+    (first, *_) = sentences(drawn(examples.BASIC_WITH_PROJECTION))
     assert first.startswith("b: residual unit, 16 → 32 channels: ")
     assert sorted(first.split(": ")[2].split(", then ")) == ["+", "1×1, 32, /2", "3×3, 32", "3×3, 32, /2"]
 
@@ -112,7 +113,7 @@ def _plain(options: Mapping[str, object]) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_every_part_of_a_network_is_in_exactly_one_unit(name):
-    graph = GraphView.parse(getattr(_units, name))
+    graph = GraphView.parse(getattr(examples, name))
     parts = Parts(graph)
     members = [node.name for unit in units(graph, parts) for node in unit.nodes]
     assert len(members) == len(set(members))
@@ -239,11 +240,11 @@ def test_a_picture_needs_nothing_else_and_has_its_own_background():
 
 
 def test_the_same_plan_gives_the_same_picture():
-    graph = GraphView.parse(_units.BASIC_WITH_PROJECTION)
+    graph = GraphView.parse(examples.BASIC_WITH_PROJECTION)
     assert to_svg(graph, empty(graph), "net") == to_svg(graph, empty(graph), "net")
 
 
 def test_bands_carry_the_resolution_and_the_stage_of_the_plan():
-    shown = texts(drawn(_units.BASIC_WITH_PROJECTION))
+    shown = texts(drawn(examples.BASIC_WITH_PROJECTION))
     assert "4 × 4" in shown
     assert any(text.startswith("stage 1 · ") for text in shown)

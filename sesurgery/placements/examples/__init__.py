@@ -1,0 +1,1 @@
+"""Graphs as text, on which placements show what they take."""
