@@ -403,3 +403,45 @@ def test_what_begins_with_an_underscore_is_imported_nowhere():
         if name.startswith("sesurgery.") and re.search(r"\._[^_]", name)
     ]
     assert found == []
+
+
+def calls_of(file: Path) -> set[str]:
+    """The names of everything that a file calls, as they are written."""
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    return {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+
+
+def outside_cli() -> list[Path]:
+    package = ROOT / "sesurgery"
+    return [file for file in sorted(package.rglob("*.py")) if not file.is_relative_to(package / "cli")]
+
+
+def test_the_command_line_alone_prints_and_exits():
+    told = {"print", "sys.exit", "exit", "os._exit", "input"}
+    found = {str(file.relative_to(ROOT)): calls_of(file) & told for file in outside_cli()}
+    assert {file: calls for file, calls in found.items() if calls} == {}
+    assert [
+        str(file) for file in outside_cli() if "click" in {name.partition(".")[0] for name in imports_of(file)}
+    ] == []
+
+
+ENVIRONMENT = {"trust.py", "training/machine.py", "backends/inductor.py"}
+"""Files outside the command line that read it, each for a convention that is not ours."""
+
+
+def test_the_environment_is_read_where_contributing_says():
+    read = re.compile(r"\bos\.(environ|getenv)\b")
+    found = {
+        file.relative_to(ROOT / "sesurgery").as_posix()
+        for file in outside_cli()
+        if read.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == ENVIRONMENT
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert [file for file in ENVIRONMENT if f"`{file}`" not in page] == []
+
+
+def test_the_unit_tests_have_the_folders_of_the_package():
+    unit = ROOT / "tests" / "unit"
+    folders = {file.parent.relative_to(unit) for file in unit.rglob("test_*.py")}
+    assert [str(folder) for folder in sorted(folders) if not (ROOT / "sesurgery" / folder).is_dir()] == []

@@ -193,11 +193,21 @@ def test_the_pass_keeps_the_function(follow: Any) -> None:
         '<ir_version: 10, opset_import: ["": 20]> g (float[N,4] x) => (float[N,4] y)'
         "{ a = Identity(x)\n b = Relu(a)\n c = Identity(b)\n y = Add(c, a) }"
     )
-    lowered = run(model, [recipe.catalog.load(recipe.name)()]).model
+    lowered = run(model, [recipe.catalog.load(recipe.name)()], verify=True).model
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     (before,), (after,) = (onnx.reference.ReferenceEvaluator(each).run(None, {"x": x}) for each in (model, lowered))
     assert np.array_equal(before, after)
     assert [node.op_type for node in lowered.graph.node] == ["Relu", "Add"]
+
+
+def test_the_pass_works_from_the_command_line(follow: Any, tmp_path: Path) -> None:
+    recipe = follow("pass")
+    text = (
+        '<ir_version: 10, opset_import: ["": 20]> g (float[N,4] x) => (float[N,4] y) { a = Identity(x)\n y = Relu(a) }'
+    )
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
+    done = pipeline.lower(tmp_path / "net.onnx", tmp_path / "out.onnx", "onnxruntime", (recipe.name,))
+    assert (done.changed, done.difference) == (1, 0)
 
 
 def test_the_backend_is_one_that_a_spec_may_name(follow: Any) -> None:
