@@ -204,7 +204,9 @@ def test_the_pass_works_from_the_command_line(follow: Any, tmp_path: Path) -> No
     recipe = follow("pass")
     text = '<ir_version: 10, opset_import: ["": 20]> g (float[N,4] x) => (float[N,4] y) { y = Identity(x) }'
     onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
-    done = pipeline.lower(tmp_path / "net.onnx", tmp_path / "out.onnx", "onnxruntime", (recipe.name,))
+    done = pipeline.lower(
+        pipeline.LowerRequest(tmp_path / "net.onnx", tmp_path / "out.onnx", "onnxruntime", (recipe.name,))
+    )
     assert [(edit.why, edit.changed) for edit in done.edits[recipe.name]] == [
         ("it names an output of the network", False)
     ]

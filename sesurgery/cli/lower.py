@@ -47,7 +47,7 @@ def command(
 
     names = None if passes is None else tuple(name.strip() for name in passes.split(",") if name.strip())
     done = pipeline.lower(
-        source, target, backend, names, verify=not no_verify, calibration=calibration, bound=bound, force=force
+        pipeline.LowerRequest(source, target, backend, names, not no_verify, calibration, bound, force)
     )
     if as_json:
         emit_json(_data(done))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.export import export
     from sesurgery.pipeline.init import init
     from sesurgery.pipeline.inspect import draw, inspect
-    from sesurgery.pipeline.lower import lower
+    from sesurgery.pipeline.lower import LowerRequest, lower
     from sesurgery.pipeline.plan import plan
     from sesurgery.pipeline.refit import refit
     from sesurgery.pipeline.report import write_report
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildRequest",
+    "LowerRequest",
     "Workspace",
     "account_of_model",
     "account_of_plan",
@@ -63,6 +64,7 @@ __all__ = [
 
 _PLACES = {
     "BuildRequest": "sesurgery.pipeline.build_request",
+    "LowerRequest": "sesurgery.pipeline.lower",
     "Workspace": "sesurgery.pipeline.workspace",
     "account_of_model": "sesurgery.pipeline.account",
     "account_of_plan": "sesurgery.pipeline.account",

@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from sesurgery.backends import BACKENDS
 from sesurgery.lowering import in_order, load
-from sesurgery.lowering.base import Edit, Pass
+from sesurgery.lowering.base import Edit, Lowered, Pass
 from sesurgery.lowering.base import run as run_passes
 from sesurgery.lowering.passes.constant_gates import ConstantGates
 from sesurgery.lowering.preparing import prepared
@@ -23,6 +23,45 @@ from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.model import Calibration
 from sesurgery.workspace import OnnxDetails, OnnxManifest, describe
 from sesurgery.workspace.targets import claim
+
+
+@dataclass(frozen=True)
+class LowerRequest:
+    """Write `target`: `source` after the passes that pay for a backend, or those named.
+
+    `calibration` holds samples for passes that decide by them (constant_gates, which may be `bound` off). Without
+    `force` only a file of ours is written over.
+    """
+
+    source: Path
+    target: Path
+    backend: str
+    passes: tuple[str, ...] | None = None
+    verify: bool = True
+    calibration: Path | None = None
+    bound: float | None = None
+    force: bool = False
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """What the result is made from beside its source."""
+        return () if self.calibration is None else (self.calibration,)
+
+    @property
+    def command(self) -> str:
+        """The command line that writes the same file again."""
+        return (
+            f"sesurgery lower {self.source.as_posix()} -o {self.target.as_posix()} --for {self.backend}"
+            + (f" --passes {','.join(self.passes)}" if self.passes is not None else "")
+            + (f" --calibration {self.calibration.as_posix()}" if self.calibration is not None else "")
+            + (f" --bound {self.bound:g}" if self.bound is not None else "")
+        )
+
+    def left_out(self, used: tuple[str, ...]) -> tuple[str, ...]:
+        """The passes that the backend does not use; none where passes were named."""
+        if self.passes is not None:
+            return ()
+        return tuple(name for name in catalogs().passes if name not in ("fold_norms", *used))
 
 
 @dataclass(frozen=True)
@@ -51,69 +90,64 @@ class LoweredFile:
         return sum(edit.changed for edits in self.edits.values() for edit in edits)
 
 
-def lower(
-    source: Path,
-    target: Path,
-    backend: str,
-    passes: tuple[str, ...] | None = None,
-    *,
-    verify: bool = True,
-    calibration: Path | None = None,
-    bound: float | None = None,
-    force: bool = False,
-) -> LoweredFile:
-    """Write `target`: `source` after the passes that pay for a backend, or those named; its function is compared.
+def lower(request: LowerRequest) -> LoweredFile:
+    """Lower an ONNX file; its function is compared before and after each pass.
 
-    `calibration` holds samples for passes that decide by them (constant_gates, which may be `bound` off).
-    Raises SE405 where `target` is what `source` needs, itself among it, or, without `force`, somebody else's; SE402 and
-    SE606 where there are no samples or they do not fit, SE602 where a pass cannot start, SE607 where one changes the
-    function.
+    Raises SE405 where the target is what the source needs, itself among it, or, without `force`, somebody else's; SE402
+    and SE606 where there are no samples or they do not fit, SE602 where a pass cannot start, SE607 where one changes
+    the function.
     """
+    source, target = request.source, request.target
     if source.is_file():
-        needs = (*onnx_io.files(source), *(() if calibration is None else (calibration,)))
-        claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=force)
-    names = in_order(BACKENDS.load(backend).passes if passes is None else passes)
+        needs = (*onnx_io.files(source), *request.beside)
+        claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=request.force)
+    names = in_order(BACKENDS.load(request.backend).passes if request.passes is None else request.passes)
     found = onnx_io.load(source)
-    start = prepared(found, verify=verify)
-    model, notes = start.model, list(start.notes)
-    gates = len(squeezes(Dataflow(model))) if obstacle(model) is None else 0
+    start = prepared(found, verify=request.verify)
+    gates = len(squeezes(Dataflow(start.model))) if obstacle(start.model) is None else 0
     before = len(found.graph.node)
-    edits: dict[str, tuple[Edit, ...]] = {}
-    differences: list[float] = []
-    steps = load(names)
-    if calibration is not None or bound is not None:
-        steps = tuple(_given(step, model, calibration, bound) for step in steps)
-    for name, step in zip(names, steps, strict=True):
-        lowered = run_passes(model, [step], verify=verify)
-        scopes = _scopes(model)
-        edits[name] = tuple(edit.placed(scopes) for edit in lowered.edits)
-        model = lowered.model
-        notes.extend(lowered.notes)
-        differences.extend(lowered.differences.values())
-    onnx_io.save(model, target)
+    lowered, edits = _lowered(request, start.model, names)
+    onnx_io.save(lowered.model, target)
     done = LoweredFile(
         target,
         names,
         edits,
-        (before, len(model.graph.node)),
-        max(differences, default=None),
-        tuple(notes),
+        (before, len(lowered.model.graph.node)),
+        max(lowered.differences.values(), default=None),
+        (*start.notes, *lowered.notes),
         gates,
-        () if passes is not None else tuple(name for name in catalogs().passes if name not in ("fold_norms", *names)),
+        request.left_out(names),
     )
     describe(
         target,
         OnnxManifest,
         target.stem,
-        f"sesurgery lower {source.as_posix()} -o {target.as_posix()} --for {backend}"
-        + (f" --passes {','.join(passes)}" if passes is not None else "")
-        + (f" --calibration {calibration.as_posix()}" if calibration is not None else "")
-        + (f" --bound {bound:g}" if bound is not None else ""),
-        parents=(source, *(() if calibration is None else (calibration,))),
+        request.command,
+        parents=(source, *request.beside),
         beside=onnx_io.beside(target),
-        details=OnnxDetails(passes=names, edits=done.changed, difference=done.difference, notes=tuple(notes)),
+        details=OnnxDetails(passes=names, edits=done.changed, difference=done.difference, notes=done.notes),
     )
     return done
+
+
+def _lowered(
+    request: LowerRequest, model: ModelProto, names: tuple[str, ...]
+) -> tuple[Lowered, dict[str, tuple[Edit, ...]]]:
+    """A model after passes, and what each of them did, placed at the modules that its nodes came from."""
+    steps = load(names)
+    if request.calibration is not None or request.bound is not None:
+        steps = tuple(_given(step, model, request.calibration, request.bound) for step in steps)
+    edits: dict[str, tuple[Edit, ...]] = {}
+    differences: dict[str, float] = {}
+    notes: list[str] = []
+    for name, step in zip(names, steps, strict=True):
+        lowered = run_passes(model, [step], verify=request.verify)
+        scopes = _scopes(model)
+        edits[name] = tuple(edit.placed(scopes) for edit in lowered.edits)
+        model = lowered.model
+        notes.extend(lowered.notes)
+        differences |= lowered.differences
+    return Lowered(model, (), differences, tuple(notes)), edits
 
 
 def _scopes(model: ModelProto) -> dict[str, str]:

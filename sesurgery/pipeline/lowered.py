@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,66 +44,91 @@ JUDGED = 16
 Feeds = list[Mapping[str, NDArray[np.generic]]]
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What passes are to work on: the file, with what was done to it first, and whether it is for single samples."""
+
+    model: onnx_library.ModelProto
+    passes: tuple[Pass, ...]
+    notes: tuple[str, ...] = ()
+    single: bool = False
+
+
 def lowered(request: BuildRequest, source: Origin) -> Path:
     """The file as the engine is built from it: itself where nothing changes, else a file of its own in export/.
 
     Raises SE402 where int8 has no samples, SE602 where a pass cannot start, SE607 where one breaks its promise, and
     SE605 where integer kernels here do not compute what an int8 file says.
     """
-    wanted, workspace, talk, lowering = request.wanted, request.workspace, request.talk, request.lowering
-    backend = request.backend
-    names = passes_for(backend, wanted, lowering)
-    chosen = passes(names)
-    alone = wanted.batch.min == wanted.batch.max == 1 and not wanted.shapes
-    if not chosen and not alone and wanted.precision == "fp32":
+    wanted, talk = request.wanted, request.talk
+    chosen = passes(passes_for(request.backend, wanted, request.lowering))
+    if not chosen and not _for_single_samples(wanted) and wanted.precision == "fp32":
         return source.path
-    model = onnx_io.load(source.path)
-    told: tuple[str, ...] = ()
-    if chosen or wanted.precision != "fp32":
+    start = _start(request, source, chosen)
+    chosen, details = _able(request, source, start)
+    shaped = lower(start.model, chosen, verify=True) if chosen else Lowered(start.model, ())
+    changed = sum(edit.changed for edit in shaped.edits)
+    for note in (*shaped.notes, *(start.notes if changed else ())):
+        talk.say(note)
+    if changed:
+        talk.say(f"lowered for {wanted.backend.name}: {changed} edits")
+    elif wanted.precision == "fp32" and not start.single:
+        return source.path
+    precise, of_precision = _precise(shaped.model, source, wanted, talk)
+    label = label_of(request, bool(changed), start.single)
+    return _written(request, source, label, shaped, precise, {**details, **of_precision})
+
+
+def _for_single_samples(wanted: Engine) -> bool:
+    return wanted.batch.min == wanted.batch.max == 1 and not wanted.shapes
+
+
+def _start(request: BuildRequest, source: Origin, chosen: tuple[Pass, ...]) -> _Start:
+    model, notes = onnx_io.load(source.path), tuple[str, ...]()
+    if chosen or request.wanted.precision != "fp32":
         try:
-            start = prepared(model, verify=True)
-            model, told = start.model, start.notes
+            ready = prepared(model, verify=True)
+            model, notes = ready.model, ready.notes
         except SesurgeryError as error:
             # What pays in general must not keep a file from elsewhere from being built.
-            if lowering is not None or wanted.precision != "fp32":
+            if request.lowering is not None or request.wanted.precision != "fp32":
                 raise
-            talk.say(f"not lowered for {wanted.backend.name}: {error.diagnostics[0].message}")
+            request.talk.say(f"not lowered for {request.wanted.backend.name}: {error.diagnostics[0].message}")
             chosen = ()
     # What serves single samples alone gets a file that says so: some passes need to know.
-    single = for_one_sample(model) if alone else None
-    model = single or model
-    decided: dict[str, Any] = {}
+    single = for_one_sample(model) if _for_single_samples(request.wanted) else None
+    return _Start(single or model, chosen, notes, single is not None)
+
+
+def _able(request: BuildRequest, source: Origin, start: _Start) -> tuple[tuple[Pass, ...], dict[str, Any]]:
+    """The passes that can start, with the samples that they decide by; and what the manifest says of those."""
+    chosen, details = start.passes, dict[str, Any]()
     deciding = [name_of(step) for step in chosen if step.needs_samples]
-    if deciding and (found := calibration.samples(model, source, wanted.calibration)):
-        talk.say(f"{', '.join(deciding)} decides by {found[1]}")
+    if deciding and (found := calibration.samples(start.model, source, request.wanted.calibration)):
+        request.talk.say(f"{', '.join(deciding)} decides by {found[1]}")
         chosen = tuple(step.with_samples(found[0]) for step in chosen)
-        decided = {"lowering_samples": found[1]}
-    if lowering is None:
+        details = {"lowering_samples": found[1]}
+    if request.lowering is None:
         # What pays in general must not keep a file from elsewhere from being built.
-        obstacles = {obstacle for step in chosen if (obstacle := step.requires(model)) is not None}
+        obstacles = {obstacle for step in chosen if (obstacle := step.requires(start.model)) is not None}
         for obstacle in sorted(obstacles):
-            talk.say(f"not lowered for {wanted.backend.name}: {obstacle}")
+            request.talk.say(f"not lowered for {request.wanted.backend.name}: {obstacle}")
         chosen = () if obstacles else chosen
-    shaped = lower(model, chosen, verify=True) if chosen else Lowered(model, ())
-    for note in shaped.notes:
-        talk.say(note)
-    changed = [edit.reason for edit in shaped.edits if edit.changed]
-    if changed:
-        for note in told:
-            talk.say(note)
-        talk.say(f"lowered for {wanted.backend.name}: {len(changed)} edits")
-    elif wanted.precision == "fp32" and single is None:
-        return source.path
-    precise, details = _precise(shaped.model, source, wanted, talk)
-    # A file of its own, beside that of the engine that it is measured against.
-    label = AS_EXPORTED if request.as_exported else None
-    target = workspace.exports / f"{source.path.stem}.{_kind(wanted, bool(changed), single is not None, label)}.onnx"
+    return chosen, details
+
+
+def _written(
+    request: BuildRequest, source: Origin, label: str, shaped: Lowered, precise: Lowered, details: dict[str, Any]
+) -> Path:
+    """The file with its manifest, which names what was lowered, what was not, and what stayed fp32."""
+    wanted = request.wanted
+    target = request.workspace.exports / f"{source.path.stem}.{label}.onnx"
     # It is ours to make again, but not on what it is made from.
     needs = (*onnx_io.files(source.path), *((Path(wanted.calibration.file),) if wanted.calibration.file else ()))
     claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=True)
     kept = [edit.reason for edit in precise.edits if not edit.changed]
-    if kept and wanted.precision not in backend.uniform:
-        talk.say(f"kept in fp32: {summary(kept)}; each is named in {target.name}.manifest.json")
+    if kept and wanted.precision not in request.backend.uniform:
+        request.talk.say(f"kept in fp32: {summary(kept)}; each is named in {target.name}.manifest.json")
     onnx_io.save(precise.model, target)
     origin, run = source.manifest, source.run
     samples = wanted.calibration.file
@@ -119,11 +145,10 @@ def lowered(request: BuildRequest, source: Origin) -> Path:
             run=None if run is None else relative(run, target),
             plain=source.plain,
             precision=wanted.precision,
-            lowered=tuple(changed),
+            lowered=tuple(edit.reason for edit in shaped.edits if edit.changed),
             not_lowered=tuple(edit.reason for edit in shaped.edits if not edit.changed),
             lowering_notes=shaped.notes,
             kept_fp32=tuple(kept),
-            **decided,
             **details,
         ),
     )
@@ -196,14 +221,14 @@ def _precise(
     return lower(model, [step]), details
 
 
-def _kind(wanted: Engine, changed: bool, single: bool, label: str | None) -> str:
+def label_of(request: BuildRequest, changed: bool, single: bool) -> str:
     """What tells this file from others of the network: its backend only where that makes a difference."""
+    wanted = request.wanted
     own = (wanted.calibration, wanted.io, wanted.converter) != (Calibration(), "keep", "sesurgery")
-    apart = changed or own or (wanted.precision == "int8" and not _for_any(wanted.backend.options))
+    apart = changed or own or (wanted.precision == "int8" and not _for_any(request.backend))
     parts = [wanted.backend.name if apart else None, wanted.precision, wanted.name if own else None]
-    if single:
-        parts.append("batch1")
-    parts.append(label)
+    # One as exported lies beside the file of the engine that it is measured against.
+    parts += ["batch1" if single else None, AS_EXPORTED if request.as_exported else None]
     return ".".join(part for part in parts if part)
 
 

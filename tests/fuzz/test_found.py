@@ -127,7 +127,9 @@ def written(folder, model):
 
 @pytest.mark.parametrize("batch", [-1, 0])
 def test_a_size_of_minus_one_or_zero_is_an_open_one(batch, tmp_path):
-    done = pipeline.lower(written(tmp_path, network(batch=batch)), tmp_path / "out.onnx", "onnxruntime")
+    done = pipeline.lower(
+        pipeline.LowerRequest(written(tmp_path, network(batch=batch)), tmp_path / "out.onnx", "onnxruntime")
+    )
     assert done.difference is not None
     assert done.changed
 
@@ -135,7 +137,7 @@ def test_a_size_of_minus_one_or_zero_is_an_open_one(batch, tmp_path):
 def test_nothing_is_proved_on_more_values_than_memory_holds(tmp_path):
     source = written(tmp_path, network(batch=2**40))
     with pytest.raises(SesurgeryError, match=r"SE602.*nothing can be proved"):
-        pipeline.lower(source, tmp_path / "out.onnx", "onnxruntime")
+        pipeline.lower(pipeline.LowerRequest(source, tmp_path / "out.onnx", "onnxruntime"))
     assert not (tmp_path / "out.onnx").exists()
 
 
@@ -143,7 +145,7 @@ def test_a_sequence_as_input_is_named(tmp_path):
     kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
     source = written(tmp_path, network(extra_input=helper.make_value_info("many", kind)))
     with pytest.raises(SesurgeryError, match="'many' is a sequence"):
-        pipeline.lower(source, tmp_path / "out.onnx", "onnxruntime")
+        pipeline.lower(pipeline.LowerRequest(source, tmp_path / "out.onnx", "onnxruntime"))
 
 
 def test_data_without_a_length_are_as_long_as_their_shape(tmp_path):
@@ -155,7 +157,7 @@ def test_data_without_a_length_are_as_long_as_their_shape(tmp_path):
         del tensor.external_data[:]
         tensor.external_data.extend(kept)
     source.write_bytes(model.SerializeToString())
-    pipeline.lower(source, tmp_path / "out.onnx", "onnxruntime")
+    pipeline.lower(pipeline.LowerRequest(source, tmp_path / "out.onnx", "onnxruntime"))
     onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), providers=["CPUExecutionProvider"])
     loaded = {tensor.name: len(tensor.raw_data) for tensor in onnx_io.load(source).graph.initializer}
     assert loaded == {tensor.name: len(tensor.raw_data) for tensor in network().graph.initializer}
@@ -165,7 +167,7 @@ def test_the_tolerance_follows_the_type(tmp_path):
     assert _numerics.rounding(network()) == 0
     assert 1e-3 < _numerics.rounding(network(kind=TensorProto.FLOAT16)) < 0.05
     source = written(tmp_path, network(kind=TensorProto.FLOAT16))
-    assert pipeline.lower(source, tmp_path / "out.onnx", "tensorrt").changed
+    assert pipeline.lower(pipeline.LowerRequest(source, tmp_path / "out.onnx", "tensorrt")).changed
 
 
 def test_what_is_not_finite_must_be_the_same():

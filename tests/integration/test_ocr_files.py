@@ -61,7 +61,7 @@ def test_the_surgeon_sees_every_gate(file: File) -> None:
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "tensorrt-rtx"])
 def test_every_pass_says_of_every_gate_what_it_did(file: File, backend: str, tmp_path: Path) -> None:
     target = tmp_path / "lowered.onnx"
-    done = pipeline.lower(path(file), target, backend)
+    done = pipeline.lower(pipeline.LowerRequest(path(file), target, backend))
     assert done.gates == file.gates
     assert all(len(edits) >= file.gates for edits in done.edits.values())
     assert all(edit.where and edit.why for edits in done.edits.values() for edit in edits)

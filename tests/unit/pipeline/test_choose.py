@@ -201,4 +201,4 @@ def test_a_spec_may_leave_the_choice_to_auto(empty) -> None:
 
 def test_no_file_is_lowered_for_a_choice(net: Path) -> None:
     with pytest.raises(SesurgeryError, match=r"SE105.*unknown backend 'auto'"):
-        pipeline.lower(net, Path("lowered.onnx"), "auto")
+        pipeline.lower(pipeline.LowerRequest(net, Path("lowered.onnx"), "auto"))

@@ -227,14 +227,14 @@ def test_no_pass_leaves_the_file_as_it_is(empty):
 
 def test_lower_writes_another_file_and_compares(empty):
     squeezed("theirs.onnx")
-    done = pipeline.lower(Path("theirs.onnx"), Path("out/lowered.onnx"), "tensorrt-rtx")
+    done = pipeline.lower(pipeline.LowerRequest(Path("theirs.onnx"), Path("out/lowered.onnx"), "tensorrt-rtx"))
     assert [name for name, edits in done.edits.items() if any(edit.changed for edit in edits)] == [
         *("squeeze_hoist", "squeeze_layout", "gate_epilogue"),
     ]
     assert done.difference is not None
     assert done.difference < 1e-5
     assert read_manifest(done.path).parents[0].path == "../theirs.onnx"
-    again = pipeline.lower(Path("out/lowered.onnx"), Path("again.onnx"), "tensorrt-rtx")
+    again = pipeline.lower(pipeline.LowerRequest(Path("out/lowered.onnx"), Path("again.onnx"), "tensorrt-rtx"))
     assert again.changed == 0
 
 
@@ -242,7 +242,7 @@ def test_lower_does_not_write_over_what_it_reads(empty):
     squeezed("theirs.onnx")
     before = Path("theirs.onnx").read_bytes()
     with pytest.raises(SesurgeryError, match=r"SE405.*theirs\.onnx is needed to make what would be written there"):
-        pipeline.lower(Path("theirs.onnx"), Path("./theirs.onnx"), "tensorrt-rtx")
+        pipeline.lower(pipeline.LowerRequest(Path("theirs.onnx"), Path("./theirs.onnx"), "tensorrt-rtx"))
     assert Path("theirs.onnx").read_bytes() == before
 
 

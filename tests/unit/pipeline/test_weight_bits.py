@@ -99,7 +99,8 @@ def test_8_bits_are_written_where_they_are_asked_for_beside_the_file_of_7(empty)
 )
 def test_files_whose_weights_differ_in_bits_have_names_of_their_own(backend, kind):
     wanted = pipeline.engine({"backend": backend, "precision": "int8"})
-    assert lowered._kind(wanted, changed=False, single=False, label=None) == kind
+    request = pipeline.BuildRequest(Path("net.onnx"), wanted, pipeline.Workspace())
+    assert lowered.label_of(request, changed=False, single=False) == kind
 
 
 def test_kernels_that_add_in_32_bits_are_not_compared(empty):
