@@ -82,10 +82,10 @@ def command(
 ) -> None:
     """Show a network's parts, and for every placement the sites it offers and why other candidates are none.
 
-    MODEL is timm:NAME, torchvision:NAME, python:package.module:factory, or a spec. With --account it shows what every
-    part costs instead. With --compiled it is an ONNX file or an engine, and NVIDIA's compiler lists the kernels that it
-    makes of it, the activations that they move, and what it fused; an engine of ONNX Runtime lists its own. Of an
-    engine that is always what is shown.
+    MODEL is timm:NAME, torchvision:NAME, python:package.module:factory, an ONNX file or a spec. With --account it shows
+    what every part costs instead. With --compiled MODEL is an ONNX file or an engine: NVIDIA's compiler lists the
+    kernels that it makes, the activations that they move, and what it fused; an engine of ONNX Runtime lists its own
+    kernels. An engine is always shown in this way.
     """
     choices = account_choices(account, depth, convention)
     from sesurgery.workspace import is_engine

@@ -17,7 +17,7 @@ from sesurgery.graph import GraphView, Shape
 from sesurgery.networks.onnx_cost import cost
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
-from sesurgery.surgeons.base import Leaf, Sight, Weights
+from sesurgery.surgeons.base import Leaf, Outline, Weights
 from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
 SHAPE_KEY: Mapping[str, tuple[str, ...]] = {"SE304": ("input", "shape")}
@@ -43,11 +43,11 @@ class OnnxNetwork:
 
     @cached_property
     def view(self) -> GraphView:
-        return self._sight.view
+        return self._outline.view
 
     @cached_property
     def leaves(self) -> tuple[Leaf, ...]:
-        return self._sight.leaves
+        return self._outline.leaves
 
     @cached_property
     def cost(self) -> Cost:
@@ -68,7 +68,7 @@ class OnnxNetwork:
         return self._surgeon.notes(self.model, changed.model)
 
     @cached_property
-    def _sight(self) -> Sight:
+    def _outline(self) -> Outline:
         return self._surgeon.look(self.model)
 
     @cached_property

@@ -15,7 +15,7 @@ from sesurgery.counting import Convention
 from sesurgery.graph import GraphView, Shape
 from sesurgery.planner import Plan
 from sesurgery.spec import NamesModel, Spec
-from sesurgery.surgeons.base import Leaf, Sight, Weights
+from sesurgery.surgeons.base import Leaf, Outline, Weights
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
@@ -36,11 +36,11 @@ class TorchNetwork:
 
     @cached_property
     def view(self) -> GraphView:
-        return self._sight.view
+        return self._outline.view
 
     @cached_property
     def leaves(self) -> tuple[Leaf, ...]:
-        return self._sight.leaves
+        return self._outline.leaves
 
     @cached_property
     def cost(self) -> Cost:
@@ -56,7 +56,7 @@ class TorchNetwork:
         return replace(self, module=self._surgeon.apply(self.module, plan, weights))
 
     @cached_property
-    def _sight(self) -> Sight:
+    def _outline(self) -> Outline:
         return self._surgeon.look(self.module)
 
     @property

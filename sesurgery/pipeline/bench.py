@@ -38,7 +38,7 @@ OURS, PLAIN, AS_EXPORTED = "with blocks", "without", "as exported"
 
 
 @dataclass(frozen=True)
-class Benched:
+class BenchResult:
     """A race an asked batch. `as_exported` is None where there is nothing that lowering did."""
 
     engine: Path
@@ -63,7 +63,7 @@ def bench(
     batches: tuple[int, ...] = (),
     processes: int | None = None,
     as_exported: bool = True,
-) -> Benched:
+) -> BenchResult:
     """Time an engine against another one, by default the plain network's of the same backend and precision.
 
     Beside it runs the engine of the same network as exported, unless another rival was named. Both are built where they
@@ -99,7 +99,7 @@ def bench(
         mode = f"{threads} CPU threads, the run alone, no transfers"
         sections.append(LatencySection(title, mode, report, _parts(files, feeds, plan)))
     results.LATENCY.write(folder, engine.name, results.Latency(Of(manifest.sha256, weights), tuple(sections)))
-    return Benched(engine, against, folder, tuple(sections), before)
+    return BenchResult(engine, against, folder, tuple(sections), before)
 
 
 def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """An ONNX file, and the largest difference from the model that was found (None where it was there already)."""
 
     path: Path
@@ -28,7 +28,7 @@ class Exported:
     nodes: int
 
 
-def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bool = True) -> Exported:
+def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bool = True) -> ExportResult:
     """Export a run; `plain` leaves the blocks out and keeps all other weights, as the floor to measure against.
 
     With `again=False` a file that was made from these very weights is kept.
@@ -36,7 +36,7 @@ def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bo
     name = folder.name + (".plain" if plain else "")
     target = workspace.exports / f"{name}.onnx"
     if not again and (nodes := _nodes_if_current(target, folder)) is not None:
-        return Exported(target, None, nodes)
+        return ExportResult(target, None, nodes)
     from sesurgery.networks.export import export as export_network
     from sesurgery.onnxgraph import io as onnx_io
 
@@ -62,7 +62,7 @@ def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bo
                 max_abs_by_batch={str(batch): found for batch, found in report.differences.items()},
             ),
         )
-    return Exported(target, report.worst, report.nodes)
+    return ExportResult(target, report.worst, report.nodes)
 
 
 def plain_network(run: Run) -> nn.Module:

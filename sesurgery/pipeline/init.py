@@ -30,7 +30,7 @@ WIDE = 128
 
 
 @dataclass(frozen=True)
-class Started:
+class FirstSpec:
     """A first spec, and what it does; `path` is None where it was not written."""
 
     text: str
@@ -53,7 +53,7 @@ class _Choice:
     """Scope, stage and channels of every site."""
 
 
-def init(model: str, out: Path | None = None, *, shape: Shape | None = None, force: bool = False) -> Started:
+def init(model: str, out: Path | None = None, *, shape: Shape | None = None, force: bool = False) -> FirstSpec:
     """Write a first spec for a network to `out`, by default specs/NAME.yaml; `-` writes no file.
 
     Raises SE405 where the file is there already and `force` does not say to replace it, SE201 where no block fits.
@@ -72,9 +72,9 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
     made = planner.plan(load_spec(yaml.safe_load(text)), named.network.view)
     told = f"at: {choice.at}" if choice.at else choice.written
     if str(path) == "-":
-        return Started(text, None, made, told)
+        return FirstSpec(text, None, made, told)
     write_text(path, text)
-    return Started(text, path, made, told)
+    return FirstSpec(text, path, made, told)
 
 
 def _stem(model: str) -> str:

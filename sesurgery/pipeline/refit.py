@@ -23,7 +23,7 @@ from sesurgery.serving import ingredients
 from sesurgery.serving.home import require_at_home
 from sesurgery.spec.model import Engine
 from sesurgery.workspace import EngineManifest, describe, manifest_path, measurements, relative, run_folder
-from sesurgery.workspace.manifests import Refitted as RefittedEngine
+from sesurgery.workspace.manifests import Refitted
 from sesurgery.workspace.origin import Origin
 from sesurgery.workspace.targets import claim
 
@@ -41,7 +41,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Refitted:
+class RefitResult:
     """An engine with weights in it, and the file they came from; `changed` where they are not those it had before."""
 
     path: Path
@@ -59,7 +59,7 @@ def refit(
     *,
     foreign: bool = False,
     force: bool = False,
-) -> Refitted:
+) -> RefitResult:
     """Write `target`: the engine with the weights of `onnx`, by default of the file it was built from.
 
     A file that was not lowered for the engine is, by the same passes. Raises SE603 where the engine takes no weights,
@@ -69,7 +69,7 @@ def refit(
     talk = talk or Silent()
     manifest = require_at_home(engine, foreign=foreign)
     wanted = engine_of(manifest)
-    backend = _able(engine, wanted)
+    backend = _refittable(engine, wanted)
     known = weights.recorded(manifest)
     if known is None:
         text = f"the manifest of {engine} does not say which network it is of"
@@ -84,15 +84,15 @@ def refit(
             raise fail("SE603", text, f"build it to take others: `{manifest.command} -O refit=true`")
         with locked(target.parent):
             backend.put_weights(engine, source, target)
-            source = _settle(source, workspace)
+            source = _moved_into_place(source, workspace)
             made = _describe(engine, target, manifest, _full(wanted), source, given)
     if (folder := run_folder(target, made)) is not None:
         # They are those of the file that lay there before.
         measurements.forget(folder, target)
-    return Refitted(target, source, changed, made)
+    return RefitResult(target, source, changed, made)
 
 
-def _able(engine: Path, wanted: Engine) -> NvidiaBackend:
+def _refittable(engine: Path, wanted: Engine) -> NvidiaBackend:
     """The backend that can put weights in, here; raises SE603 where there is none."""
     backend = wanted.backend.options
     if not isinstance(backend, NvidiaBackend):
@@ -141,7 +141,7 @@ def _full(wanted: Engine) -> Engine:
     return wanted.model_copy(update={"backend": Ref(wanted.backend.name, replace(backend, stripped=False))})
 
 
-def _settle(source: Path, workspace: Workspace) -> Path:
+def _moved_into_place(source: Path, workspace: Workspace) -> Path:
     """What was lowered aside takes the place that a build would give it."""
     if not source.parent.parent.name.startswith(f".{ASIDE}."):
         return source
@@ -178,7 +178,7 @@ def _describe(
         "engine": asked(full),
         "notes": tuple(note for note in before.details.notes if note not in gone),
         "network": weights.read(source).recorded(),
-        "refitted": RefittedEngine(engine=relative(engine, target), sha256=before.sha256),
+        "refitted": Refitted(engine=relative(engine, target), sha256=before.sha256),
         "ingredients": written,
     }
     return describe(

@@ -35,7 +35,7 @@ from sesurgery.workspace.measurements import OfPlan
 
 
 @dataclass(frozen=True)
-class Reported:
+class ReportFiles:
     """The three forms of one report."""
 
     html: Path
@@ -44,10 +44,10 @@ class Reported:
     report: RunReport
 
 
-def write_report(folder: Path, workspace: Workspace) -> Reported:
+def write_report(folder: Path, workspace: Workspace) -> ReportFiles:
     """Write `report.html`, `report.md` and `report.json` into the run's folder."""
     report = assemble(folder, workspace)
-    written = Reported(folder / "report.html", folder / "report.md", folder / "report.json", report)
+    written = ReportFiles(folder / "report.html", folder / "report.md", folder / "report.json", report)
     write_text(written.html, to_html(report))
     write_text(written.markdown, to_markdown(report))
     write_text(written.json, to_json(report_to_json(report)))

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from sesurgery.diagnostics import Diagnostic
 from sesurgery.pipeline.apply import NewRun, apply
-from sesurgery.pipeline.bench import Benched, bench, can_run
+from sesurgery.pipeline.bench import BenchResult, bench, can_run
 from sesurgery.pipeline.building import BuildResult
 from sesurgery.pipeline.engines import build_engines, obstacle
-from sesurgery.pipeline.report import Reported, write_report
+from sesurgery.pipeline.report import ReportFiles, write_report
 from sesurgery.pipeline.specs import backend_of
 from sesurgery.pipeline.talk import Silent, Talk
-from sesurgery.pipeline.train import Trained, train
+from sesurgery.pipeline.train import TrainResult, train
 from sesurgery.pipeline.verify import Verified, verify
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec import Spec
@@ -20,15 +20,15 @@ from sesurgery.workspace.measurements import write_reason
 
 
 @dataclass(frozen=True)
-class Finished:
+class RunResult:
     """All that a run made. After ^C in training, only what came before it."""
 
     applied: NewRun
-    trained: Trained
+    trained: TrainResult
     built: tuple[BuildResult, ...] = ()
     verified: tuple[Verified, ...] = ()
-    benched: tuple[Benched, ...] = ()
-    reported: Reported | None = None
+    benched: tuple[BenchResult, ...] = ()
+    reported: ReportFiles | None = None
     skipped: tuple[str, ...] = ()
 
     @property
@@ -37,7 +37,7 @@ class Finished:
         return tuple(failure for item in self.verified for failure in item.failures)
 
 
-def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None) -> Finished:
+def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None) -> RunResult:
     """Apply, train, export, build every engine of the spec, verify, bench, report.
 
     A backend that is not installed is left out and said so; an engine that cannot run here is built and not verified.
@@ -47,7 +47,7 @@ def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None)
     talk.say(f"{applied.planned.summary()} -> {applied.folder.as_posix()}")
     trained = train(applied.folder, talk=talk)
     if trained.result.interrupted:
-        return Finished(applied, trained)
+        return RunResult(applied, trained)
     built: list[BuildResult] = []
     skipped: list[str] = []
     for engine in spec.engines:
@@ -57,7 +57,7 @@ def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None)
             continue
         built += build_engines(applied.folder, workspace, (engine,), talk=talk)
     verified: list[Verified] = []
-    benched: list[Benched] = []
+    benched: list[BenchResult] = []
     for item in built:
         why = can_run(backend_of(item.manifest))
         if why is not None:
@@ -70,4 +70,4 @@ def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None)
         talk.say(f"timing {item.path.name} against the plain network")
         benched.append(bench(item.path, workspace, talk=talk))
     reported = write_report(applied.folder, workspace)
-    return Finished(applied, trained, tuple(built), tuple(verified), tuple(benched), reported, tuple(skipped))
+    return RunResult(applied, trained, tuple(built), tuple(verified), tuple(benched), reported, tuple(skipped))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """A trained run, or one that was interrupted and can be resumed."""
 
     folder: Path
@@ -31,7 +31,7 @@ class Trained:
     epochs: int
 
 
-def train(folder: Path, *, resume: bool = False, restart: bool = False, talk: Talk | None = None) -> Trained:
+def train(folder: Path, *, resume: bool = False, restart: bool = False, talk: Talk | None = None) -> TrainResult:
     """Train a run's network from the weights that were applied, and write the trained ones back.
 
     ^C and SIGTERM leave a checkpoint for `resume`. `restart` gives up what an earlier training left; without one of the
@@ -47,7 +47,7 @@ def train(folder: Path, *, resume: bool = False, restart: bool = False, talk: Ta
         return _train(folder, resume, restart, talk or Silent())
 
 
-def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> Trained:
+def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> TrainResult:
     from sesurgery.training.loop import fit
 
     run = checkpoint.read_empty(folder, catalogs())
@@ -89,7 +89,7 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> Trained:
         # Of the spec, not of the run: the run is what has to be made again where its files are damaged.
         command = f"sesurgery train {(origin or folder).as_posix()}"
         checkpoint.save(folder, run.network, run.spec, run.plan, command, details)
-    return Trained(folder, result, recipe.epochs)
+    return TrainResult(folder, result, recipe.epochs)
 
 
 def evaluate(folder: Path) -> Evaluation:

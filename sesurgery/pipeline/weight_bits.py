@@ -18,7 +18,7 @@ ON_TRUST = "asked for; right only on processors with VNNI, AMX or Arm's dot prod
 
 
 @dataclass(frozen=True)
-class Choice:
+class WeightBitsChoice:
     """Bits of weights, and the reason."""
 
     bits: WeightBits
@@ -28,14 +28,15 @@ class Choice:
         return f"weights in {self.bits} bits: {self.why}"
 
 
-def choose(backend: Backend, asked: WeightBits | Literal["auto"]) -> Choice:
+def choose(backend: Backend, asked: WeightBits | Literal["auto"]) -> WeightBitsChoice:
     """7 bits unless no processor that the backend's engines are for adds pairs in 16 bits; or what was asked for.
 
     It does not depend on the processor at hand: a file, and an engine with `--foreign`, goes to others.
     """
     if asked == "auto":
-        return Choice(7, ANY_PROCESSOR) if backend.wide_sums is None else Choice(8, backend.wide_sums)
-    return Choice(asked, ON_TRUST if asked == 8 and backend.wide_sums is None else "asked for")
+        wide = backend.wide_sums
+        return WeightBitsChoice(7, ANY_PROCESSOR) if wide is None else WeightBitsChoice(8, wide)
+    return WeightBitsChoice(asked, ON_TRUST if asked == 8 and backend.wide_sums is None else "asked for")
 
 
 def prove_kernels(

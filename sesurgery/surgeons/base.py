@@ -38,7 +38,7 @@ class Leaf:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Outline:
     """What one look at a network tells: its neutral graph, and what of it was taken as a whole, and why."""
 
     view: GraphView
@@ -60,7 +60,7 @@ class Surgeon(ABC, Generic[M, O]):
     """View and apply for one representation of networks."""
 
     @abstractmethod
-    def look(self, model: M) -> Sight:
+    def look(self, model: M) -> Outline:
         """The view and the leaves of the model, which stays untouched."""
 
     @final

@@ -25,7 +25,7 @@ ONNX_NAMES = {"HALF": "FLOAT16", "BF16": "BFLOAT16"}
 
 
 @dataclass(frozen=True)
-class Built:
+class BuilderFindings:
     """What was built: the convolution types of the parsed network, and what the builder and its tools warned of."""
 
     convolutions: dict[str, int]
@@ -47,7 +47,7 @@ class EngineBuilder:
 
     def build(
         self, source: _source.Source, options: BuildOptions, progress: Progress | None, out: Path | None = None
-    ) -> Built:
+    ) -> BuilderFindings:
         """Build, and write the plan to `out` where there is one. An interruption ends the build and is raised then."""
         # The parser holds on to nothing of the network, but the network holds weights that the parser read.
         network, parser = self._parse(source)
@@ -64,7 +64,7 @@ class EngineBuilder:
         del parser
         if self.cache is not None:
             self.cache.keep(self.trt, config)
-        return Built(convolutions, tuple(dict.fromkeys((*self.log.warnings, *filter(None, [unused])))))
+        return BuilderFindings(convolutions, tuple(dict.fromkeys((*self.log.warnings, *filter(None, [unused])))))
 
     def _serialise(
         self, network: Any, config: Any, source: _source.Source, progress: Progress | None, out: Path | None
@@ -75,11 +75,11 @@ class EngineBuilder:
         writer = serialising.writer(self.trt, out) if out is not None and serialising.can_stream(self.trt) else None
         try:
             if writer is not None:
-                done = serialising.patiently(
+                done = serialising.interruptible(
                     lambda: self.builder.build_serialized_network_to_stream(network, config, writer), reporter.cancel
                 )
             else:
-                plan = serialising.patiently(
+                plan = serialising.interruptible(
                     lambda: self.builder.build_serialized_network(network, config), reporter.cancel
                 )
                 done = plan is not None

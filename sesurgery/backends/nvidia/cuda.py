@@ -37,5 +37,5 @@ def _missing(module: str) -> str | None:
     try:
         importlib.import_module(module)
     except Exception as error:  # not installed, or built for another driver: ImportError, OSError, RuntimeError
-        return f"{module.split('.')[0]} is not to be had ({error})"
+        return f"{module.split('.')[0]} is not available ({error})"
     return None

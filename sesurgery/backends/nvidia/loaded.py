@@ -50,7 +50,7 @@ class Loaded:
             self._runtime.engine_host_code_allowed = True
         self.engine: Any = None
         try:
-            self.engine = self.must(self._runtime.deserialize_cuda_engine(plan), "load the engine")
+            self.engine = self.not_none(self._runtime.deserialize_cuda_engine(plan), "load the engine")
             if weights is not None:
                 refit.put_weights(trt, self, weights)
             self._describe(trt)
@@ -100,7 +100,7 @@ class Loaded:
     def logger(self) -> Any:
         return self._log.logger
 
-    def heard(self) -> tuple[str, ...]:
+    def recent_errors(self) -> tuple[str, ...]:
         """The errors that the library told of since the last call that went well."""
         return tuple(self._log.errors)
 
@@ -108,11 +108,11 @@ class Loaded:
         inspector = self.engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
-    def must(self, made: Any, what: str) -> Any:
-        self.yes(made is not None, what)
+    def not_none(self, made: Any, what: str) -> Any:
+        self.require(made is not None, what)
         return made
 
-    def yes(self, done: bool, what: str) -> None:
+    def require(self, done: bool, what: str) -> None:
         """TensorRT answers False or None and tells the reason to its logger only."""
         if not done:
             words = "; ".join(self._log.errors) or "no reason given"

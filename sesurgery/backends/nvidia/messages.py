@@ -31,7 +31,7 @@ LAYERS = "Layers:"
 
 
 @dataclass(eq=False)
-class Heard:
+class Messages:
     """What the library said since this was made: `errors`, `warnings` and the compiled `layers`.
 
     A call that fails only returns None; the reason is here.
@@ -43,12 +43,12 @@ class Heard:
     layers: list[str] = field(default_factory=list)
 
 
-def listen(trt: ModuleType) -> Heard:
+def listen(trt: ModuleType) -> Messages:
     """Hear what the library says, for as long as what is given is held."""
     logger = _logger(trt.ILogger)
-    heard = Heard(logger)
-    logger.add(heard)
-    return heard
+    messages = Messages(logger)
+    logger.add(messages)
+    return messages
 
 
 @functools.cache
@@ -63,27 +63,27 @@ def _logger(base: Any) -> Any:
     class Logger(base):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self._listening: weakref.WeakSet[Heard] = weakref.WeakSet()
-            # Anew by the same thread, where a collection of garbage ends an engine, and that is told of, too.
+            self._listening: weakref.WeakSet[Messages] = weakref.WeakSet()
+            # Reentrant: the garbage collector may end an engine while this thread holds the lock, and ending one logs.
             self._lock = threading.RLock()
 
-        def add(self, heard: Heard) -> None:
+        def add(self, messages: Messages) -> None:
             with self._lock:
-                self._listening.add(heard)
+                self._listening.add(messages)
 
         def log(self, severity: Any, message: str) -> None:
             # Called from threads, where an exception would end the process.
             with self._lock:
                 listening = tuple(self._listening)
-            for heard in listening:
+            for messages in listening:
                 if severity in (base.ERROR, base.INTERNAL_ERROR):
-                    heard.errors.append(message)
+                    messages.errors.append(message)
                 elif ANOTHER_LOGGER in message:
                     continue
-                elif severity == base.WARNING and len(heard.warnings) < MOST_WARNINGS:
-                    heard.warnings.append(message)
+                elif severity == base.WARNING and len(messages.warnings) < MOST_WARNINGS:
+                    messages.warnings.append(message)
                 elif message.startswith(LAYERS):
-                    heard.layers.append(message)
+                    messages.layers.append(message)
 
     return Logger()
 

@@ -34,7 +34,7 @@ def put_weights(trt: ModuleType, loaded: Loaded, source: Path) -> None:
         try:
             refitter = trt.Refitter(loaded.engine, loaded.logger)
         except TypeError:  # so the bindings say that there is none
-            loaded.yes(False, "refit the engine")
+            loaded.require(False, "refit the engine")
         parser = trt.OnnxParserRefitter(refitter, loaded.logger)
         read = parser.refit_from_file(str(source))
         words = _errors(parser)
@@ -42,10 +42,10 @@ def put_weights(trt: ModuleType, loaded: Loaded, source: Path) -> None:
         if not read or words:
             missing = sorted({*missing, *_absent(refitter.get_all_weights(), source)})
         if not read or words or missing:
-            said = [*words, *loaded.heard(), *([f"missing: {named(missing)}"] if missing else [])]
+            said = [*words, *loaded.recent_errors(), *([f"missing: {named(missing)}"] if missing else [])]
             reason = "; ".join(said) or "no reason given"
             raise fail("SE604", f"{loaded.name} does not take the weights of {source}: {reason}")
-        loaded.yes(refitter.refit_cuda_engine(), f"take the weights of {source}")
+        loaded.require(refitter.refit_cuda_engine(), f"take the weights of {source}")
     finally:
         # An error holds on to this frame, and these to the engine, which must die before the GPU is given back.
         parser = None
@@ -56,11 +56,11 @@ def write(trt: ModuleType, loaded: Loaded, out: Path, *, refittable: bool) -> No
     """Write an engine with its weights; `refittable` keeps it one that takes others, where the library can say so."""
     config: Any = loaded.engine.create_serialization_config()
     config.clear_flag(trt.SerializationFlag.EXCLUDE_WEIGHTS)
-    loaded.yes(not config.get_flag(trt.SerializationFlag.EXCLUDE_WEIGHTS), "write the engine with its weights")
+    loaded.require(not config.get_flag(trt.SerializationFlag.EXCLUDE_WEIGHTS), "write the engine with its weights")
     # Since 10.14, and needed from then on.
     if refittable and hasattr(trt.SerializationFlag, "INCLUDE_REFIT"):
         config.set_flag(trt.SerializationFlag.INCLUDE_REFIT)
-    plan = loaded.must(loaded.engine.serialize_with_config(config), "write the engine")
+    plan = loaded.not_none(loaded.engine.serialize_with_config(config), "write the engine")
     out.write_bytes(plan)
 
 

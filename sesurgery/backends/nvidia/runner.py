@@ -66,7 +66,7 @@ class NvidiaRunner(Runner):
     def _start(self, loaded: Loaded, cuda_graph: bool) -> None:
         self._graphs = cuda_graph
         self._notes: list[str] = []
-        context = loaded.must(loaded.engine.create_execution_context(), "make room for the engine")
+        context = loaded.not_none(loaded.engine.create_execution_context(), "make room for the engine")
         self.inputs, self.outputs = loaded.inputs, loaded.outputs
         self._stream = loaded.device.stream()
         self._room: dict[str, tuple[int, int]] = {}
@@ -209,7 +209,7 @@ class NvidiaRunner(Runner):
         self._choose_profile(loaded, {name: tuple(feed.shape) for name, feed in sources.items()})
         for name, feed in sources.items():
             done = self._context.set_input_shape(name, tuple(feed.shape))
-            loaded.yes(done, f"take shape {list(feed.shape)} for {name!r}")
+            loaded.require(done, f"take shape {list(feed.shape)} for {name!r}")
         if missing := self._context.infer_shapes():
             raise fail("SE606", f"{loaded.name} cannot tell its shapes without {', '.join(missing)}")
         shapes = {}
@@ -223,7 +223,7 @@ class NvidiaRunner(Runner):
             used.append((info.name, shapes[info.name], size))
         for name, _, size in used:
             address = self._reserve(loaded.device, name, size)
-            loaded.yes(self._context.set_tensor_address(name, address), f"take an address for {name!r}")
+            loaded.require(self._context.set_tensor_address(name, address), f"take an address for {name!r}")
         self._key: Key = (self._profile, tuple((name, shape, self._room[name][0]) for name, shape, _ in used))
         for name, feed in sources.items():
             if isinstance(feed, np.ndarray):
@@ -272,7 +272,7 @@ class NvidiaRunner(Runner):
         nearest = min(fitting, key=lambda number: _distance(shapes, loaded.bounds[number]))
         if nearest != self._profile:
             done = self._context.set_optimization_profile_async(nearest, self._stream)
-            loaded.yes(done, f"take profile {nearest + 1}")
+            loaded.require(done, f"take profile {nearest + 1}")
             loaded.device.synchronize(self._stream)
             self._profile = nearest
 
@@ -309,7 +309,7 @@ class NvidiaRunner(Runner):
         self._captured = (self._key, graph)
 
     def _enqueue(self, loaded: Loaded) -> None:
-        loaded.yes(self._context.execute_async_v3(self._stream), "run")
+        loaded.require(self._context.execute_async_v3(self._stream), "run")
 
     def _opened(self) -> tuple[Loaded, Device]:
         if self._loaded is None:

@@ -44,7 +44,7 @@ def writer(trt: ModuleType, path: Path) -> Any:
     return Writer()
 
 
-def patiently(work: Callable[[], T], cancel: Callable[[], None]) -> T:
+def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
     """`work()` in a thread, so that ^C reaches the caller while it is in a library that does not look for it.
 
     An interruption calls `cancel`, waits until the work has ended, and is raised then.

@@ -89,7 +89,7 @@ def recorded(manifest: EngineManifest) -> Network | None:
 
 
 def origin(engine: Path) -> Path:
-    """The ONNX file that an engine was built from, as it was then; raises SE603 where it is not to be had.
+    """The ONNX file that an engine was built from, as it was then; raises SE603 where it is not there any more.
 
     It may also lie beside the engine: where both were brought from another machine.
     """

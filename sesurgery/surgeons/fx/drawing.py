@@ -77,7 +77,7 @@ class _Artist:
     def frame(self, path: str, module: nn.Module, inputs: Inputs) -> None:
         """Draw a module's call, or that of its children where it cannot be traced."""
         try:
-            traced = trace_call(module, inputs, Way(eval_faces=True))
+            traced = trace_call(module, inputs, Way(branches_as_in_eval=True))
         except SesurgeryError as error:
             self.errors.append(error)
             self.leaves.append(Leaf(path, error.diagnostics[0].message))

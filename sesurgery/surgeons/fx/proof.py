@@ -51,7 +51,7 @@ def prove(network: nn.Module, blocks: Mapping[str, str], given: Given) -> None:
     if not blocks:
         return
     generator = torch.Generator().manual_seed(0)
-    with _awake(network, generator):
+    with _without_zeros(network, generator):
         mistakes = _at_some_size(network, blocks, given, generator)
         if not mistakes:
             return
@@ -195,7 +195,7 @@ def _learns(block: nn.Module, like: Tensor, generator: torch.Generator) -> bool:
 
 
 @contextlib.contextmanager
-def _awake(network: nn.Module, generator: torch.Generator) -> Iterator[None]:
+def _without_zeros(network: nn.Module, generator: torch.Generator) -> Iterator[None]:
     """The network in eval mode, with some value in parameters that are zero; afterwards it is as it was.
 
     A residual's last norm or an identity start is zero, and the wiring that is proved here hides behind it.

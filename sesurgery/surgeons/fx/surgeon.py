@@ -16,7 +16,7 @@ from torch.fx.node import map_arg
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, first_line, suggest
 from sesurgery.graph import GraphView, Shape
 from sesurgery.planner import Plan, Removal, Site
-from sesurgery.surgeons.base import Sight, Surgeon, Weights
+from sesurgery.surgeons.base import Outline, Surgeon, Weights
 from sesurgery.surgeons.fx import places
 from sesurgery.surgeons.fx.admission import admit, with_parts
 from sesurgery.surgeons.fx.changed import change, compiled, hold
@@ -46,7 +46,7 @@ class _Opened:
 
 
 @dataclass(frozen=True)
-class _Face:
+class _ModeGraph:
     """One graph of an owner, with the nodes that the plan's names stand for."""
 
     graph: fx.Graph
@@ -61,7 +61,7 @@ class _Operation:
     frame: Frame
     path: str
     module: nn.Module
-    faces: tuple[_Face, ...]
+    graphs: tuple[_ModeGraph, ...]
     read: Mapping[str, Any]
 
     @property
@@ -99,7 +99,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
     def _inputs(self, part: nn.Module) -> Inputs:
         return self.inputs or image_inputs(part, self.shape)
 
-    def look(self, model: nn.Module) -> Sight:
+    def look(self, model: nn.Module) -> Outline:
         admit(model)
         part = self.part(model)
         inputs = self._inputs(part)
@@ -109,7 +109,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
             if self.submodule or self.inputs:
                 raise
             raise with_parts(error, part, self.shape) from error
-        return Sight(drawing.view, drawing.leaves)
+        return Outline(drawing.view, drawing.leaves)
 
     def _open(self, model: nn.Module) -> _Opened:
         admit(model)
@@ -124,20 +124,20 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
             operations = [made for frame in opened.drawing.frames for made in _operations(part, frame, plan)]
         _compare(part, operations, opened.inputs.two)
         for operation in operations:
-            for face in operation.faces:
+            for each in operation.graphs:
                 for gone in operation.removals:
-                    _remove(face.graph, face.nodes, gone)
+                    _remove(each.graph, each.nodes, gone)
         _uninstall_from_frames(part, opened.drawing.frames, plan.removals)
         for operation in operations:
-            _vacate(part, operation)
+            _remove_placeholders(part, operation)
         blocks = _build(part, plan, weights)
         for operation in operations:
-            for face in operation.faces:
-                _wire(face, operation)
+            for each in operation.graphs:
+                _wire(each, operation)
         for path, block in blocks.items():
             _install(part, path, block)
         for operation in operations:
-            change(operation.module, [face.graph for face in operation.faces], operation.read)
+            change(operation.module, [each.graph for each in operation.graphs], operation.read)
         return opened.whole
 
     def _prove(self, changed: nn.Module, plan: Plan) -> None:
@@ -165,10 +165,12 @@ def _operations(part: nn.Module, frame: Frame, plan: Plan) -> Iterator[_Operatio
         module = part.get_submodule(path)
         traced = _traced(calls, owner, module)
         nodes = places.known(calls, owner, traced)
-        faces = [_Face(traced.graph, nodes)]
+        graphs = [_ModeGraph(traced.graph, nodes)]
         if traced.training_graph is not None:
-            faces.append(_Face(traced.training_graph, places.in_training(traced.graph, traced.training_graph, nodes)))
-        yield _Operation(owner, frame, path, module, tuple(faces), traced.read)
+            graphs.append(
+                _ModeGraph(traced.training_graph, places.in_training(traced.graph, traced.training_graph, nodes))
+            )
+        yield _Operation(owner, frame, path, module, tuple(graphs), traced.read)
 
 
 def _traced(calls: Calls, owner: Owner, module: nn.Module) -> Trace:
@@ -196,7 +198,7 @@ def _compare(part: nn.Module, operations: Iterable[_Operation], given: Given) ->
     shadow = twin(part)
     twins = []
     for made in operations:
-        runs = tuple(compiled(face.graph, type(made.module).__name__) for face in made.faces)
+        runs = tuple(compiled(each.graph, type(made.module).__name__) for each in made.graphs)
         twins.append(Twin(made.path, shadow.get_submodule(made.path), runs))
     if twins:
         compare(shadow, twins, given)
@@ -214,7 +216,7 @@ def _reroute(user: fx.Node, slot: int, new: fx.Node) -> None:
     user.args, user.kwargs = map_arg((user.args, user.kwargs), replace)
 
 
-def _vacate(part: nn.Module, operation: _Operation) -> None:
+def _remove_placeholders(part: nn.Module, operation: _Operation) -> None:
     """Clear away the identities of the blocks' names, which timm keeps where a block could be.
 
     They do nothing and hold nothing, but are called, and on another value than the block will be.
@@ -233,10 +235,10 @@ def _vacate(part: nn.Module, operation: _Operation) -> None:
         if type(getattr(part.get_submodule(parent), name, None)) is not nn.Identity:
             continue
         calls = [
-            [node for node in face.graph.nodes if node.op == "call_module" and node.target == path.removeprefix(prefix)]
-            for face in operation.faces
+            [node for node in each.graph.nodes if node.op == "call_module" and node.target == path.removeprefix(prefix)]
+            for each in operation.graphs
         ]
-        kept = {face.nodes[name] for face in operation.faces for name in needed if name in face.nodes}
+        kept = {each.nodes[name] for each in operation.graphs for name in needed if name in each.nodes}
         if not kept.isdisjoint(node for nodes in calls for node in nodes):
             continue
         for nodes in calls:
@@ -271,23 +273,23 @@ def _build(model: nn.Module, plan: Plan, weights: Weights | None) -> dict[str, n
     return blocks
 
 
-def _wire(face: _Face, operation: _Operation) -> None:
+def _wire(mode: _ModeGraph, operation: _Operation) -> None:
     """Call every site's block in the graph, and let exactly the planned readings read it."""
     prefix = f"{operation.path}." if operation.path else ""
     for site, whole in operation.sites:
-        value = face.nodes.get(site.value)
+        value = mode.nodes.get(site.value)
         if value is None:
             raise places.missing(site.key, operation.path)
         target = site.module.removeprefix(prefix)
-        with face.graph.inserting_after(_behind(value)):
-            scaled = face.graph.create_node("call_module", target, (value,), name=target.replace(".", "_"))
+        with mode.graph.inserting_after(_behind(value)):
+            scaled = mode.graph.create_node("call_module", target, (value,), name=target.replace(".", "_"))
         if whole:
             value.replace_all_uses_with(scaled, delete_user_cb=scaled.__ne__)
             continue
         # `out += identity` mutates: readings are rerouted, never a name.
         for use in site.uses:
-            if use.user in face.nodes:
-                _reroute(face.nodes[use.user], use.slot, scaled)
+            if use.user in mode.nodes:
+                _reroute(mode.nodes[use.user], use.slot, scaled)
 
 
 def _behind(value: fx.Node) -> fx.Node:

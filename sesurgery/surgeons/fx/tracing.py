@@ -87,12 +87,12 @@ class Way:
     """How a network is to be traced.
 
     `around` knows the values that are given as nodes. `open` names the modules that are traced through, all of them
-    where it is None. `eval_faces` draws what branches on its mode as it is in evaluation. `guarded` is for a graph that
-    stands in for the forward.
+    where it is None. `branches_as_in_eval` draws what branches on its mode as in evaluation. `guarded` is for a
+    graph that stands in for the forward.
     """
 
     open: Collection[str] | None = None
-    eval_faces: bool = False
+    branches_as_in_eval: bool = False
     guarded: bool = False
     around: Sizes | None = None
 
@@ -112,7 +112,7 @@ def trace_call(model: nn.Module, inputs: Inputs, way: Way) -> Trace:
     """Trace one call of a module, which stays untouched; raises SE403 where its own forward cannot be traced."""
     attempt = _Attempt(model, inputs, way)
     evaluating = attempt.until_it_works(training=False)
-    if not attempt.branching or (way.eval_faces and not way.guarded):
+    if not attempt.branching or (way.branches_as_in_eval and not way.guarded):
         return evaluating
     known = set(attempt.branching)
     training = attempt.until_it_works(training=True)
@@ -167,7 +167,8 @@ class _Attempt:
         """Note what stood in the way, or give up."""
         culprit = tracer.culprit or ""
         at_root = not culprit
-        if culprit in tracer.read_modes - self.branching and (at_root or self.way.eval_faces or self.way.guarded):
+        fixed = at_root or self.way.branches_as_in_eval or self.way.guarded
+        if culprit in tracer.read_modes - self.branching and fixed:
             self.branching.add(culprit)
         elif at_root or culprit in self.leaves:
             name = type(self.model).__name__

@@ -64,22 +64,23 @@ class Edit:
         tensor = node.inputs[place.slot] if node is not None else self.graph.outputs[place.slot]
         return str(tensor.name)
 
-    def remove(self, output: str, value: str, name: str, faces: Iterable[str] = ()) -> None:
+    def remove(self, output: str, value: str, name: str, dequantised: Iterable[str] = ()) -> None:
         """Let all readers of `output` read `value`, and take out what only `output` needed.
 
-        `faces` are values that are `output` once quantised: their readers read `value` too.
+        `dequantised` are values that are `output` once quantised: their readers read `value` too.
         """
         source = self.tensors[value]
-        for one in (output, *faces):
+        for one in (output, *dequantised):
             if one in self._captured:
                 raise _not_rerouted(name, f"{one} is read inside a subgraph, and subgraphs are left alone")
             gone = self.tensors[one]
-            kept = {id(self.tensors[face].inputs[0].inputs[0].inputs[0]) for face in faces} if one == output else set()
+            quantised = dequantised if one == output else ()
+            kept = {id(self.tensors[copy].inputs[0].inputs[0].inputs[0]) for copy in quantised}
             for reader in list(gone.outputs):
                 for slot, tensor in enumerate(reader.inputs):
                     if tensor is gone and id(reader) not in kept:
                         reader.inputs[slot] = source
-        for one in (*faces, output):
+        for one in (*dequantised, output):
             self._retire(self.tensors[one], source, name)
 
     def _retire(self, gone: gs.Tensor, source: gs.Tensor, name: str) -> None:

@@ -15,7 +15,7 @@ from sesurgery.onnxgraph import opset as onnx_opset
 from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, captured, subgraphs
 from sesurgery.onnxgraph.shapes import infer
 from sesurgery.planner import Plan, Removal, Site
-from sesurgery.surgeons.base import Leaf, Sight, Surgeon, Weights
+from sesurgery.surgeons.base import Leaf, Outline, Surgeon, Weights
 from sesurgery.surgeons.grafting import graft
 from sesurgery.surgeons.onnx.blocks import Blocks
 from sesurgery.surgeons.onnx.edit import Edit
@@ -48,9 +48,9 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
         """What of the model this surgeon operates on: all of it."""
         return model
 
-    def look(self, model: onnx.ModelProto) -> Sight:
+    def look(self, model: onnx.ModelProto) -> Outline:
         opened = self._open(model)
-        return Sight(opened.view, tuple(_leaves(model, opened.drawing.unread)))
+        return Outline(opened.view, tuple(_leaves(model, opened.drawing.unread)))
 
     def notes(self, before: onnx.ModelProto, changed: onnx.ModelProto) -> tuple[str, ...]:
         """What surgery did to the file beside inserting and removing, for whoever has to run it."""
@@ -79,11 +79,12 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
                 raise fail("SE602", text, "export the file anew at that opset, or choose another block")
             drawing = again
         edit = Edit(model)
-        faces = _faces(drawing)
+        dequantised = _dequantised(drawing)
         for gone in plan.removals:
             # In a quantised file the gate scales one of the value's dequantised readings: its readers get that one.
-            own = (edit.read_at(at) for at in _scaled(gone, drawing) if edit.read_at(at) in faces.get(gone.value, ()))
-            edit.remove(gone.output, next(own, gone.value), gone.key, faces.get(gone.output, ()))
+            copies = dequantised.get(gone.value, ())
+            own = (edit.read_at(at) for at in _scaled(gone, drawing) if edit.read_at(at) in copies)
+            edit.remove(gone.output, next(own, gone.value), gone.key, dequantised.get(gone.output, ()))
         _require_free(edit, drawing, plan)
         for site, (key, block) in zip(plan.sites, blocks, strict=True):
             if site.value.endswith(FOLDED) and site.value not in edit.tensors:
@@ -178,12 +179,12 @@ def _places(site: Site, drawing: Drawing, user: str, slot: int) -> tuple[Place, 
     return places
 
 
-def _faces(drawing: Drawing) -> dict[str, list[str]]:
+def _dequantised(drawing: Drawing) -> dict[str, list[str]]:
     """The dequantised values that stand for each value of the view."""
-    faces: dict[str, list[str]] = {}
+    dequantised: dict[str, list[str]] = {}
     for name in drawing.quantised:
-        faces.setdefault(drawing.true(name), []).append(name)
-    return faces
+        dequantised.setdefault(drawing.true(name), []).append(name)
+    return dequantised
 
 
 def _scaled(gone: Removal, drawing: Drawing) -> tuple[Place, ...]:

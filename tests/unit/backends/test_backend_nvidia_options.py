@@ -297,7 +297,7 @@ def test_work_that_is_interrupted_is_cancelled_and_waited_for() -> None:
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         with pytest.raises(KeyboardInterrupt):
-            serialising.patiently(work, lambda: steps.append("cancelled"))
+            serialising.interruptible(work, lambda: steps.append("cancelled"))
     finally:
         signal.signal(signal.SIGALRM, before)
     assert steps == ["cancelled", "ended"]
@@ -305,8 +305,8 @@ def test_work_that_is_interrupted_is_cancelled_and_waited_for() -> None:
 
 def test_what_work_raises_is_raised_where_it_was_asked_for() -> None:
     with pytest.raises(ZeroDivisionError):
-        serialising.patiently(lambda: 1 / 0, lambda: None)
-    assert serialising.patiently(lambda: 7, lambda: None) == 7
+        serialising.interruptible(lambda: 1 / 0, lambda: None)
+    assert serialising.interruptible(lambda: 7, lambda: None) == 7
 
 
 # --- words and caches -------------------------------------------------------------------------------------------------
