@@ -155,7 +155,9 @@ def _operate(path: Path, out: Path, answers: multiprocessing.Queue) -> None:
     from sesurgery import pipeline
 
     started = time.perf_counter()
-    applied = pipeline.apply_onnx(rules(str(path), CHANNELS), pipeline.Workspace(out.parent), "net.yaml", out=out)
+    applied = pipeline.apply_onnx(
+        pipeline.FileRequest(rules(str(path), CHANNELS), pipeline.Workspace(out.parent), "net.yaml", out=out)
+    )
     answers.put((_peak(), time.perf_counter() - started, len(applied.planned.plan.sites)))
 
 

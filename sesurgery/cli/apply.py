@@ -31,9 +31,8 @@ def command(spec: Path, file: Path | None, out: Path | None, weights: Path | Non
         applied = pipeline.apply(loaded, workspace, spec.as_posix())
         planned, written = applied.planned, applied.folder
     else:
-        changed = pipeline.apply_onnx(
-            loaded, workspace, spec.as_posix(), file=file, out=out, weights=weights, force=force
-        )
+        request = pipeline.FileRequest(loaded, workspace, spec.as_posix(), file, out, weights, force)
+        changed = pipeline.apply_onnx(request)
         planned, written = changed.planned, changed.path
         for note in changed.notes:
             click.echo(f"note: {note}", err=True)

@@ -26,7 +26,8 @@ def command(engine: Path, onnx: Path | None, target: Path, force: bool, foreign:
     from sesurgery import pipeline
 
     with talking() as talk:
-        done = pipeline.refit(engine, target, pipeline.Workspace(), onnx, talk, foreign=foreign, force=force)
+        request = pipeline.RefitRequest(engine, target, pipeline.Workspace(), onnx, talk, foreign, force)
+        done = pipeline.refit(request)
     size = target.stat().st_size / 1e6
     which = "new weights" if done.changed else "its own weights"
     click.echo(f"{which}, from {done.source.as_posix()}; {size:.1f} MB -> {target.as_posix()}")

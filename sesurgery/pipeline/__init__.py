@@ -11,7 +11,7 @@ from sesurgery import deferred
 
 if TYPE_CHECKING:
     from sesurgery.pipeline.account import account_of_model, account_of_plan
-    from sesurgery.pipeline.apply import apply, apply_onnx
+    from sesurgery.pipeline.apply import FileRequest, apply, apply_onnx
     from sesurgery.pipeline.bench import bench
     from sesurgery.pipeline.build_request import BuildRequest
     from sesurgery.pipeline.data import fetch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.inspect import draw, inspect
     from sesurgery.pipeline.lower import LowerRequest, lower
     from sesurgery.pipeline.plan import plan
-    from sesurgery.pipeline.refit import refit
+    from sesurgery.pipeline.refit import RefitRequest, refit
     from sesurgery.pipeline.report import write_report
     from sesurgery.pipeline.run import run
     from sesurgery.pipeline.specs import catalogs, engine, load_spec
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildRequest",
+    "FileRequest",
     "LowerRequest",
+    "RefitRequest",
     "Workspace",
     "account_of_model",
     "account_of_plan",
@@ -64,7 +66,9 @@ __all__ = [
 
 _PLACES = {
     "BuildRequest": "sesurgery.pipeline.build_request",
+    "FileRequest": "sesurgery.pipeline.apply",
     "LowerRequest": "sesurgery.pipeline.lower",
+    "RefitRequest": "sesurgery.pipeline.refit",
     "Workspace": "sesurgery.pipeline.workspace",
     "account_of_model": "sesurgery.pipeline.account",
     "account_of_plan": "sesurgery.pipeline.account",

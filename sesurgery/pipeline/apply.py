@@ -78,52 +78,72 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> NewRun:
     return NewRun(folder, network, planned)
 
 
-def apply_onnx(
-    spec: Spec,
-    workspace: Workspace,
-    origin: str,
-    *,
-    file: Path | None = None,
-    out: Path | None = None,
-    weights: Path | None = None,
-    force: bool = False,
-) -> ChangedFile:
-    """Change an ONNX file (default: the spec's own) and write the result, by default as export/NAME.onnx.
+@dataclass(frozen=True)
+class FileRequest:
+    """A changed ONNX file that is asked for; `origin` is the spec as the user named it.
 
-    The blocks' values come from the spec's seed, or from the run in the folder `weights`, by module path. Raises SE405
-    where the result would lie on a file that it is made from, or, without `force`, on somebody else's.
+    `file` is changed, by default the spec's own. `weights` is the folder of the run that the blocks' values come from,
+    by module path; without it they come from the spec's seed. Without `force` only a file of ours is written over.
+    """
+
+    spec: Spec
+    workspace: Workspace
+    origin: str
+    file: Path | None = None
+    out: Path | None = None
+    weights: Path | None = None
+    force: bool = False
+
+    @property
+    def target(self) -> Path:
+        """Where the changed file lies, by default export/NAME.onnx."""
+        return self.out or self.workspace.exports / f"{self.spec.name}.onnx"
+
+    @property
+    def parents(self) -> tuple[Path, ...]:
+        """What it is made from; raises SE302 where there is no file to change."""
+        source = self.file or source_file(self.spec)
+        return source, *((self.weights / run_files.WEIGHTS,) if self.weights else ())
+
+    @property
+    def command(self) -> str:
+        """The command line that writes it again."""
+        given = {"--onnx": self.file, "-o": self.out, "--weights": self.weights}
+        options = [f" {name} {path.as_posix()}" for name, path in given.items() if path]
+        return f"sesurgery apply {self.origin}" + "".join(options)
+
+
+def apply_onnx(request: FileRequest) -> ChangedFile:
+    """Change an ONNX file by a plan, prove that the blocks run, and write the result.
+
+    Raises SE405 where the result would lie on a file that it is made from, or, without `force`, on somebody else's.
     """
     from sesurgery.onnxgraph import io as onnx_io
 
-    source = file or source_file(spec)
-    target = out or workspace.exports / f"{spec.name}.onnx"
-    parents = (source, *((weights / run_files.WEIGHTS,) if weights else ()))
+    spec, target, (source, *others) = request.spec, request.target, request.parents
     if source.is_file():
-        needs = (*onnx_io.files(source), *files_of(spec), *parents[1:])
-        claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=force)
-    network = open_file(spec, spec.input.shape, file)
+        needs = (*onnx_io.files(source), *files_of(spec), *others)
+        claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=request.force)
+    network = open_file(spec, spec.input.shape, request.file)
     planned = plan_on(spec, network)
-    values = _values(weights) if weights is not None else None
+    values = _values(request.weights) if request.weights is not None else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         changed = network.apply(planned.plan, values)
     notes = network.notes(changed)
-    command = f"sesurgery apply {origin}" + (f" --onnx {file.as_posix()}" if file else "")
-    command += f" -o {out.as_posix()}" if out else ""
-    command += f" --weights {weights.as_posix()}" if weights else ""
     with locked(target.parent):
         onnx_io.save(changed.model, target)
         describe(
             target,
             OnnxManifest,
             target.stem,
-            command,
-            parents=parents,
+            request.command,
+            parents=request.parents,
             beside=onnx_io.beside(target),
             spec_digest=spec.digest,
             plan_digest=planned.plan.digest,
             details=OnnxDetails(
-                spec=relative(origin, target),
+                spec=relative(request.origin, target),
                 sites=len(planned.plan.sites),
                 removals=len(planned.plan.removals),
                 nodes=len(changed.model.graph.node),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sesurgery import temporaries
@@ -50,34 +50,40 @@ class RefitResult:
     manifest: EngineManifest
 
 
-def refit(
-    engine: Path,
-    target: Path,
-    workspace: Workspace,
-    onnx: Path | None = None,
-    talk: Talk | None = None,
-    *,
-    foreign: bool = False,
-    force: bool = False,
-) -> RefitResult:
-    """Write `target`: the engine with the weights of `onnx`, by default of the file it was built from.
+@dataclass(frozen=True)
+class RefitRequest:
+    """An engine that is to be written to `target` with the weights of `onnx`, by default of the file it was built from.
 
-    A file that was not lowered for the engine is, by the same passes. Raises SE603 where the engine takes no weights,
-    cannot be loaded here, or is of another network than the file, SE405 where `target` is a file that it needs or,
-    without `force`, somebody else's; nothing is written then.
+    With `foreign` an engine of another version or device is taken. Without `force` nobody else's file is written over.
     """
-    talk = talk or Silent()
-    manifest = require_at_home(engine, foreign=foreign)
+
+    engine: Path
+    target: Path
+    workspace: Workspace
+    onnx: Path | None = None
+    talk: Talk = field(default_factory=Silent)
+    foreign: bool = False
+    force: bool = False
+
+
+def refit(request: RefitRequest) -> RefitResult:
+    """Put weights into an engine. A file that was not lowered for the engine is, by the same passes.
+
+    Raises SE603 where the engine takes no weights, cannot be loaded here, or is of another network than the file, SE405
+    where the target is a file that it needs or, without `force`, somebody else's; nothing is written then.
+    """
+    engine, target, workspace = request.engine, request.target, request.workspace
+    manifest = require_at_home(engine, foreign=request.foreign)
     wanted = engine_of(manifest)
     backend = _refittable(engine, wanted)
     known = weights.recorded(manifest)
     if known is None:
         text = f"the manifest of {engine} does not say which network it is of"
         raise fail("SE603", text, f"build it again: `{manifest.command}`")
-    given = _given(onnx, engine, manifest)
+    given = _given(request.onnx, engine, manifest)
     # The engine itself may be written over: what it held is in the file that its weights come from.
-    claim(target, needs=onnx_io.files(given.file.path), force=force or target.resolve() == engine.resolve())
-    with _fitting(given, known, wanted, workspace, talk) as source:
+    claim(target, needs=onnx_io.files(given.file.path), force=request.force or target.resolve() == engine.resolve())
+    with _fitting(request, given, known, wanted) as source:
         changed = weights.read(source).values != known.values
         if changed and not backend.refit:
             text = f"{engine} takes no weights but those it was built of, and {given.file.path} has others"
@@ -85,7 +91,7 @@ def refit(
         with locked(target.parent):
             backend.put_weights(engine, source, target)
             source = _moved_into_place(source, workspace)
-            made = _describe(engine, target, manifest, _full(wanted), source, given)
+            made = _describe(request, manifest, _full(wanted), source, given)
     if (folder := run_folder(target, made)) is not None:
         # They are those of the file that lay there before.
         measurements.forget(folder, target)
@@ -119,16 +125,17 @@ def _given(onnx: Path | None, engine: Path, manifest: EngineManifest) -> Given:
 
 
 @contextmanager
-def _fitting(given: Given, known: weights.Network, wanted: Engine, workspace: Workspace, talk: Talk) -> Iterator[Path]:
+def _fitting(request: RefitRequest, given: Given, known: weights.Network, wanted: Engine) -> Iterator[Path]:
     """The given file where it is of the engine's network, else what lowering makes of it, in a folder of its own."""
     path = given.file.path
     if known.difference(weights.read(path)) is None:
         yield path
         return
-    workspace.exports.mkdir(parents=True, exist_ok=True)
-    with temporaries.folder(workspace.exports / ASIDE) as folder:
-        aside = replace(workspace, root=folder)
-        source = lowered(BuildRequest(path, wanted, aside, talk, given.passes), given.file)
+    exports = request.workspace.exports
+    exports.mkdir(parents=True, exist_ok=True)
+    with temporaries.folder(exports / ASIDE) as folder:
+        aside = replace(request.workspace, root=folder)
+        source = lowered(BuildRequest(path, wanted, aside, request.talk, given.passes), given.file)
         if (why := known.difference(weights.read(source))) is not None:
             text = f"{path} is not of the network that the engine was built for: {why}"
             raise fail("SE603", text, "only the values of weights may be others: build an engine of this file")
@@ -151,9 +158,10 @@ def _moved_into_place(source: Path, workspace: Workspace) -> Path:
 
 
 def _describe(
-    engine: Path, target: Path, before: EngineManifest, full: Engine, source: Path, given: Given
+    request: RefitRequest, before: EngineManifest, full: Engine, source: Path, given: Given
 ) -> EngineManifest:
     """The manifest of the engine with its weights; of a file that was given it is that file's, run and all."""
+    engine, target = request.engine, request.target
     written = dict(before.details.ingredients)
     spec, plan = before.spec_digest, before.plan_digest
     onnx, folder, plain = before.onnx_file(engine), run_folder(engine, before), before.details.plain

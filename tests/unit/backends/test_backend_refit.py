@@ -117,7 +117,7 @@ def built(precision: str = "fp16", **options) -> Path:
 
 def put(engine: Path, onnx_file: str | None = None, target: str = "out.engine"):
     given = Path(onnx_file) if onnx_file else None
-    return pipeline.refit(engine, Path(target), pipeline.Workspace(), given)
+    return pipeline.refit(pipeline.RefitRequest(engine, Path(target), pipeline.Workspace(), given))
 
 
 def held(engine: Path) -> dict[str, list]:

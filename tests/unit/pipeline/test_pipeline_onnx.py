@@ -66,7 +66,7 @@ def test_a_plan_of_a_file_and_of_its_network_are_one(plain: Path) -> None:
 @pytest.mark.slow
 def test_a_file_beside_the_spec_becomes_an_export_with_its_manifest(plain: Path, tmp_path: Path) -> None:
     given = spec(plain.parent, "onnx, name: net.onnx")
-    made = pipeline.apply_onnx(given, pipeline.Workspace(tmp_path), "onnx.yaml")
+    made = pipeline.apply_onnx(pipeline.FileRequest(given, pipeline.Workspace(tmp_path), "onnx.yaml"))
     assert made.path == tmp_path / "export" / "onnx.onnx"
     manifest = require_intact(made.path)
     assert manifest.command == "sesurgery apply onnx.yaml"
@@ -80,8 +80,12 @@ def test_fresh_and_grafted_values_are_those_of_the_run(plain: Path, tmp_path: Pa
     given, workspace = spec(plain.parent, PYTHON), pipeline.Workspace(tmp_path)
     run = pipeline.apply(given, workspace, "python.yaml").folder
     pipeline.export(run, workspace)
-    fresh = pipeline.apply_onnx(given, workspace, "python.yaml", file=plain, out=tmp_path / "fresh.onnx")
-    grafted = pipeline.apply_onnx(given, workspace, "python.yaml", file=plain, out=tmp_path / "g.onnx", weights=run)
+    fresh = pipeline.apply_onnx(
+        pipeline.FileRequest(given, workspace, "python.yaml", file=plain, out=tmp_path / "fresh.onnx")
+    )
+    grafted = pipeline.apply_onnx(
+        pipeline.FileRequest(given, workspace, "python.yaml", file=plain, out=tmp_path / "g.onnx", weights=run)
+    )
     expected = answer(workspace.exports / f"{run.name}.onnx")
     np.testing.assert_allclose(answer(fresh.path), expected, atol=1e-5)
     np.testing.assert_allclose(answer(grafted.path), expected, atol=1e-5)
@@ -94,7 +98,9 @@ def test_a_run_without_weights_for_a_site_is_se401(plain: Path, tmp_path: Path) 
     (plain.parent / "other.yaml").write_text(SPEC.format(source="onnx, name: net.onnx") + "    name: attention\n")
     other = pipeline.load_spec(plain.parent / "other.yaml")
     with pytest.raises(SesurgeryError, match=r"SE401.*there are no weights called 'layer1.0.attention.\*'"):
-        pipeline.apply_onnx(other, workspace, "other.yaml", weights=run, out=tmp_path / "out.onnx")
+        pipeline.apply_onnx(
+            pipeline.FileRequest(other, workspace, "other.yaml", weights=run, out=tmp_path / "out.onnx")
+        )
     assert not (tmp_path / "out.onnx").exists()
 
 
@@ -102,7 +108,9 @@ def test_a_run_without_weights_for_a_site_is_se401(plain: Path, tmp_path: Path) 
 def test_the_file_to_be_changed_is_never_written_over(plain: Path) -> None:
     before = plain.read_bytes()
     with pytest.raises(SesurgeryError, match=r"SE405.*is needed to make what would be written there"):
-        pipeline.apply_onnx(spec(plain.parent, "onnx, name: net.onnx"), pipeline.Workspace(), "x.yaml", out=plain)
+        pipeline.apply_onnx(
+            pipeline.FileRequest(spec(plain.parent, "onnx, name: net.onnx"), pipeline.Workspace(), "x.yaml", out=plain)
+        )
     assert plain.read_bytes() == before
 
 
@@ -128,7 +136,7 @@ def test_a_spec_of_another_source_needs_the_file() -> None:
         }
     )
     with pytest.raises(SesurgeryError, match=r"SE302.*comes from timm"):
-        pipeline.apply_onnx(given, pipeline.Workspace(), "x.yaml")
+        pipeline.apply_onnx(pipeline.FileRequest(given, pipeline.Workspace(), "x.yaml"))
 
 
 def test_weights_above_the_limit_stand_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -596,7 +596,7 @@ def apply_file(path: Path, out: Path) -> None:
             "surgery": [{"insert": IDENTITY, "at": "residual"}],
         }
     )
-    pipeline.apply_onnx(spec, pipeline.Workspace(out.parent), "x.yaml", out=out)
+    pipeline.apply_onnx(pipeline.FileRequest(spec, pipeline.Workspace(out.parent), "x.yaml", out=out))
 
 
 def _truncated(model: onnx.ModelProto) -> bytes:
