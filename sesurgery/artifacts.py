@@ -23,6 +23,7 @@ PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "transformers",
     "onnx",
     "onnxruntime",
     "onnxscript",

@@ -19,7 +19,17 @@ from sesurgery import pipeline
 ROOT = Path(__file__).parent.parent
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
 HEAVY = (
-    *("torch", "torchvision", "timm", "lightning", "torchmetrics", "tensorboard", "sklearn", "matplotlib"),
+    *(
+        "torch",
+        "torchvision",
+        "timm",
+        "transformers",
+        "lightning",
+        "torchmetrics",
+        "tensorboard",
+        "sklearn",
+        "matplotlib",
+    ),
     *("onnx", "onnxruntime", "onnxscript", "onnx_graphsurgeon", "openvino", "tensorrt", "tensorrt_rtx"),
 )
 

@@ -82,10 +82,10 @@ def command(
 ) -> None:
     """Show a network's parts, and for every placement the sites it offers and why other candidates are none.
 
-    MODEL is timm:NAME, torchvision:NAME, python:package.module:factory, an ONNX file or a spec. With --account it shows
-    what every part costs instead. With --compiled MODEL is an ONNX file or an engine: NVIDIA's compiler lists the
-    kernels that it makes, the activations that they move, and what it fused; an engine of ONNX Runtime lists its own
-    kernels. An engine is always shown in this way.
+    MODEL is timm:NAME, torchvision:NAME, huggingface:NAME, python:package.module:factory, an ONNX file or a spec. With
+    --account it shows what every part costs instead. With --compiled MODEL is an ONNX file or an engine: NVIDIA's
+    compiler lists the kernels that it makes, the activations that they move, and what it fused; an engine of ONNX
+    Runtime lists its own kernels. An engine is always shown in this way.
     """
     choices = account_choices(account, depth, convention)
     from sesurgery.workspace import is_engine

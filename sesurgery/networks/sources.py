@@ -1,4 +1,4 @@
-"""Networks by name from timm, torchvision or the user's own function, with a local weights file where one is given."""
+"""Networks by name from timm, torchvision, transformers or the user's own function, with local weights where given."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sesurgery.catalog import import_object
 from sesurgery.diagnostics import SesurgeryError, Span, fail, suggest
 from sesurgery.spec import NamesModel, Spec
-from sesurgery.spec.model import Model, OnnxModel, PythonModel, TimmModel
+from sesurgery.spec.model import HuggingFaceModel, Model, OnnxModel, PythonModel, TimmModel
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
@@ -29,7 +29,14 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
     model = spec.model
     if isinstance(model, OnnxModel):
         text = "a network that is an ONNX file cannot be built as a torch module"
-        raise fail("SE302", text, "name a timm, torchvision or python model", span=spec.span("model", "source"))
+        raise fail(
+            "SE302", text, "name a timm, torchvision, huggingface or python model", span=spec.span("model", "source")
+        )
+    if isinstance(model, HuggingFaceModel):
+        from sesurgery.networks.huggingface import build_huggingface
+
+        folders = (beside or spec.folder, Path.cwd())
+        return _with_values(build_huggingface(model, spec, folders, weights=weights), spec, weights=weights)
     factory = _factory(model, spec, beside or spec.folder)
     kwargs: dict[str, Any] = dict(model.kwargs)
     if not isinstance(model, PythonModel) and model.pretrained and weights:
@@ -55,8 +62,14 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
     if not isinstance(network, nn.Module):
         text = f"{model.name!r} gave {type(network).__name__}, not a torch.nn.Module"
         raise fail("SE302", text, "return the network itself", span=spec.span("model", "name"))
-    if model.checkpoint and weights:
-        load_weights(network, spec.folder / model.checkpoint, spec.span("model", "checkpoint"))
+    return _with_values(network, spec, weights=weights)
+
+
+def _with_values(network: nn.Module, spec: NamesModel, *, weights: bool) -> nn.Module:
+    """The network with the values of its checkpoint, where it names one."""
+    checkpoint = getattr(spec.model, "checkpoint", None)
+    if checkpoint and weights:
+        load_weights(network, spec.folder / checkpoint, spec.span("model", "checkpoint"))
     return network
 
 

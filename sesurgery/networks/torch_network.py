@@ -69,6 +69,9 @@ def usual_shape(given: NamesModel, module: nn.Module) -> Shape | None:
     config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None) or {}
     if (size := config.get("input_size")) is not None:
         return int(size[0]), int(size[1]), int(size[2])
+    if given.model.source == "huggingface":
+        size, channels = (getattr(getattr(module, "config", None), key, None) for key in ("image_size", "num_channels"))
+        return (channels or 3, size, size) if isinstance(size, int) else None
     if given.model.source != "torchvision":
         return None
     from torchvision.models import get_model_weights

@@ -25,7 +25,7 @@ from sesurgery.spec import GivenModel, NamesModel
 from sesurgery.spec.model import Model
 from sesurgery.workspace.targets import claim, marked
 
-SOURCES = ("timm", "torchvision", "python")
+SOURCES = ("timm", "torchvision", "huggingface", "python")
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def offer(view: GraphView, at: str, **options: object) -> Offer:
 
 
 def open_named(model: str, shape: Shape | None = None) -> NamedNetwork:
-    """Build a network and draw its graph; `model` is `timm:NAME`, `torchvision:NAME`, `python:FACTORY`, an ONNX file or
-    a spec file.
+    """Build a network and draw its graph; `model` is `timm:NAME`, `torchvision:NAME`, `huggingface:NAME`,
+    `python:FACTORY`, an ONNX file or a spec file.
 
     Without `shape` the input is the spec's, or what the network was made for where that is known. Values are not
     loaded: what a network offers does not depend on them.
@@ -131,6 +131,7 @@ def _given(model: str) -> GivenModel:
         return specs.load_model({"source": "onnx", "name": model}, catalogs())
     source, colon, name = model.partition(":")
     if not colon or source not in SOURCES:
-        hint = f"write timm:{model}, torchvision:{model}, python:package.module:factory, or name an ONNX file or a spec"
+        sources = ", ".join(f"{known}:{model}" for known in SOURCES if known != "python")
+        hint = f"write {sources}, python:package.module:factory, or name an ONNX file or a spec"
         raise fail("SE301", f"{model!r} does not say where the network comes from", hint)
     return specs.load_model({"source": source, "name": name}, catalogs())

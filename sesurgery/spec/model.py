@@ -90,6 +90,17 @@ class TorchvisionModel(Frozen):
     kwargs: LibraryKwargs = Field(default_factory=dict, description="passed to torchvision.models.get_model")
 
 
+class HuggingFaceModel(Frozen):
+    """A network of transformers by its class, a local folder or a repository of the hub; no code beside it runs."""
+
+    source: Literal["huggingface"]
+    name: str = Field(description="a class of transformers, a folder relative to the spec, or OWNER/NAME on the hub")
+    pretrained: bool = Field(False, description="load the folder's or the repository's values, from safetensors alone")
+    checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
+    kwargs: LibraryKwargs = Field(default_factory=dict, description="keys of the network's config")
+
+
 class PythonModel(Frozen):
     """A network made by the user's own function. The named module is imported: it is code that runs."""
 
@@ -107,7 +118,9 @@ class OnnxModel(Frozen):
     name: str = Field(description="path of the file, relative to the spec")
 
 
-Model = Annotated[TimmModel | TorchvisionModel | PythonModel | OnnxModel, Field(discriminator="source")]
+Model = Annotated[
+    TimmModel | TorchvisionModel | HuggingFaceModel | PythonModel | OnnxModel, Field(discriminator="source")
+]
 
 
 class Input(Frozen):

@@ -1,0 +1,154 @@
+"""Networks of transformers: by class, by folder, and what their configs cannot do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import sesurgery
+from sesurgery import pipeline
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.networks import sources
+from sesurgery.networks.export import export
+from sesurgery.spec.model import Export
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+TINY = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic", "num_labels": 5}
+RESNET = "ResNetForImageClassification"
+
+
+def spec(folder, name=RESNET, kwargs=TINY, **model):
+    path = folder / "spec.yaml"
+    given = {
+        "version": 1,
+        "model": {"source": "huggingface", "name": name, "kwargs": kwargs, **model},
+        "input": {"shape": [3, 32, 32]},
+        "surgery": [{"insert": {"block": "se", "init": "identity", "reduction": 4}, "at": "residual"}],
+    }
+    path.write_text(json.dumps(given))
+    return pipeline.load_spec(path)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A folder as `save_pretrained` leaves it."""
+    network = transformers.ResNetForImageClassification(transformers.ResNetConfig(**TINY))
+    network.save_pretrained(tmp_path / "net")
+    return network.eval()
+
+
+def refused(code, *parts, build):
+    with pytest.raises(SesurgeryError) as caught:
+        build()
+    text = str(caught.value)
+    assert caught.value.diagnostics[0].code == code
+    for part in parts:
+        assert part in text
+    assert caught.value.diagnostics[0].span is not None
+
+
+def test_a_class_is_built_from_its_config_and_gives_logits_or_its_own_output(tmp_path):
+    network = sources.build(spec(tmp_path)).eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert type(network) is transformers.ResNetForImageClassification
+    assert network(images).shape == (2, 5)
+    own = network(pixel_values=images, labels=torch.tensor([1, 2]))
+    assert torch.equal(own.logits, network(images))
+    assert own.loss.isfinite()
+
+
+def test_by_spec_it_is_changed_exported_and_goes_on(tmp_path):
+    given = spec(tmp_path)
+    network = sources.build(given).eval()
+    changed = sesurgery.apply(given, network).eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(changed(images), network(images))
+    report = export(changed, (3, 32, 32), tmp_path / "net.onnx", Export())
+    assert report.worst < 1e-5
+    changed.train()(pixel_values=images, labels=torch.tensor([0, 1])).loss.backward()
+    blocks = [value for key, value in changed.named_parameters() if ".se." in key]
+    assert blocks
+    assert all(value.grad is not None for value in blocks)
+
+
+def test_a_folder_gives_its_class_and_its_values(tmp_path, saved):
+    images = torch.randn(2, 3, 32, 32)
+    network = sources.build(spec(tmp_path, "net", {}, pretrained=True)).eval()
+    assert torch.equal(network(images), saved(images).logits)
+    fresh = sources.build(spec(tmp_path, "net", {})).eval()
+    assert type(fresh) is type(network)
+    assert not torch.equal(fresh(images), network(images))
+    other_head = sources.build(spec(tmp_path, "net", {"num_labels": 3}, pretrained=True)).eval()
+    assert other_head(images).shape == (2, 3)
+    assert torch.equal(next(other_head.parameters()), next(network.parameters()))
+
+
+def test_a_changed_network_is_saved_and_read_by_transformers(tmp_path, saved):
+    images = torch.randn(2, 3, 32, 32)
+
+    def with_blocks(network):
+        return sesurgery.insert(network, at="residual", example_input=images, reduction=4).eval()
+
+    changed = with_blocks(saved)
+    changed.save_pretrained(tmp_path / "changed")
+    again = transformers.ResNetForImageClassification.from_pretrained(tmp_path / "net")
+    rebuilt = with_blocks(again)
+    rebuilt.load_state_dict(load_file(tmp_path / "changed" / "model.safetensors"))
+    assert torch.equal(rebuilt(images).logits, changed(images).logits)
+
+
+def test_a_class_that_is_not_there_is_named_with_its_neighbours(tmp_path):
+    refused("SE301", RESNET, build=lambda: sources.build(spec(tmp_path, "ResNetForImageClasification")))
+
+
+def test_a_key_that_the_config_does_not_have_is_refused(tmp_path):
+    refused(
+        "SE302", "'depth'", "did you mean 'depths'", build=lambda: sources.build(spec(tmp_path, kwargs={"depth": 3}))
+    )
+    refused("SE302", "num_labels", build=lambda: sources.build(spec(tmp_path, kwargs={"num_classes": 3})))
+
+
+def test_a_network_of_text_is_refused(tmp_path):
+    refused("SE302", "'input_ids'", build=lambda: sources.build(spec(tmp_path, "BertModel", {})))
+
+
+def test_a_class_has_no_values_of_its_own(tmp_path):
+    refused("SE302", "no weights of its own", build=lambda: sources.build(spec(tmp_path, pretrained=True)))
+
+
+def test_code_beside_weights_is_not_run(tmp_path, saved):
+    config = json.loads((tmp_path / "net" / "config.json").read_text())
+    config |= {"architectures": ["Evil"], "auto_map": {"AutoModelForImageClassification": "evil.Evil"}}
+    (tmp_path / "net" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "net" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    refused(
+        "SE302", "'Evil'", "source: python", build=lambda: sources.build(spec(tmp_path, "net", {}, pretrained=True))
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("attn_implementation", "somebody/kernel"), ("use_pretrained_backbone", True), ("backbone", "hf-hub:some/net")],
+)
+def test_a_config_that_loads_something_else_is_refused(key, value, tmp_path, saved):
+    refused("SE302", key, build=lambda: sources.build(spec(tmp_path, kwargs={key: value})))
+    config = json.loads((tmp_path / "net" / "config.json").read_text())
+    (tmp_path / "net" / "config.json").write_text(json.dumps(config | {"backbone_config": {key: value}}))
+    refused("SE302", key, build=lambda: sources.build(spec(tmp_path, "net", {})))
+
+
+def test_a_pickle_beside_a_config_is_not_read(tmp_path, saved):
+    (tmp_path / "net" / "model.safetensors").unlink()
+    torch.save(saved.state_dict(), tmp_path / "net" / "pytorch_model.bin")
+    refused("SE302", "safetensors", build=lambda: sources.build(spec(tmp_path, "net", {}, pretrained=True)))
+
+
+def test_a_folder_without_a_config_is_said(tmp_path, saved):
+    shutil.rmtree(tmp_path / "net")
+    refused("SE301", "config.json", build=lambda: sources.build(spec(tmp_path, "net", {})))
