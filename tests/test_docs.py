@@ -301,3 +301,20 @@ def test_no_page_names_a_verb_or_a_make_target_that_is_not_there(page: Path) -> 
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z]+)`", text)) <= targets
     assert set(re.findall(r"`sesurgery ([a-z][\w-]*)", text)) <= set(program.commands)
+
+
+WALKS = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## One block")[2].split("\n### ")[1:]
+
+
+@pytest.mark.parametrize("walk", WALKS, ids=lambda walk: walk.splitlines()[0])
+def test_a_block_is_followed_through_at_most_eight_files_that_are_there(walk: str) -> None:
+    files = re.findall(r"^\| `([\w/]+\.py)` \|", walk, flags=re.MULTILINE)
+    assert 1 <= len(files) <= 8
+    assert [file for file in files if not (ROOT / "sesurgery" / file).is_file()] == []
+
+
+def test_the_block_that_is_followed_is_the_first_of_its_spec() -> None:
+    site = pipeline.plan(pipeline.load_spec(ROOT / "specs" / "digits.yaml")).plan.sites[0]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert (site.stage, site.channels) == (1, 16)
+    assert [name for name in (site.key, site.module, site.value) if f"`{name}`" not in page] == []
