@@ -1,6 +1,7 @@
 """Which networks can be operated on: every step on every model, with the reason where one fails.
 
     python benchmarks/zoo.py                 torchvision's convolutional classifiers and the sample of timm below
+    python benchmarks/zoo.py --from huggingface   the image classes and backbones of transformers that convolve
     python benchmarks/zoo.py timm:resnet18   some models
     python benchmarks/zoo.py --table         docs/support.md from the committed results
 
@@ -82,13 +83,36 @@ def timm_models(per_module: int = 2) -> list[str]:
     return chosen
 
 
+def huggingface_models() -> list[str]:
+    """Image classifiers and backbones of transformers, by their default configs, with two 2-D convolutions or more."""
+    from torch import nn
+    from transformers.models.auto import modeling_auto as known
+
+    chosen = []
+    for names in (known.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, known.MODEL_FOR_BACKBONE_MAPPING_NAMES):
+        for value in names.values():
+            for name in value if isinstance(value, tuple) else (value,):
+                # A transformer's patches are one convolution. Networks of timm are examined as timm's.
+                model = None if name.startswith("Timm") else _built("huggingface", name, "meta")
+                if model is not None and sum(isinstance(part, nn.Conv2d) for part in model.modules()) > 1:
+                    chosen.append(f"huggingface:{name}")
+    return list(dict.fromkeys(chosen))
+
+
 def _built(source: str, name: str, device: str):
     """The network without values; None where it cannot be built so (some look at their values while being built)."""
     import timm
     import torch
     import torchvision
 
-    make = timm.create_model if source == "timm" else torchvision.models.get_model
+    def from_transformers(name: str):
+        import transformers
+
+        kind = getattr(transformers, name)
+        return kind(kind.config_class())
+
+    makers = {"timm": timm.create_model, "torchvision": torchvision.models.get_model, "huggingface": from_transformers}
+    make = makers[source]
     try:
         with torch.device(device), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -325,6 +349,7 @@ def _add(row: dict[str, object]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
+    parser.add_argument("--from", dest="source", choices=("torchvision", "timm", "huggingface"), help="of this alone")
     parser.add_argument("--again", action="store_true", help="examine models that have a result already, too")
     parser.add_argument("--table", action="store_true", help="write docs/support.md from the results")
     parser.add_argument("--per-module", type=int, default=2, help="models of every module of timm")
@@ -335,7 +360,13 @@ def main() -> None:
 
         write_table(RESULTS, TABLE, COLUMNS)
         return
-    models = given.models or by_size([*torchvision_models(), *timm_models(given.per_module)])
+    sources = {
+        "torchvision": torchvision_models,
+        "timm": lambda: timm_models(given.per_module),
+        "huggingface": huggingface_models,
+    }
+    chosen = [given.source] if given.source else ["torchvision", "timm"]
+    models = given.models or by_size([model for source in chosen for model in sources[source]()])
     measure(models, given.again, given.seconds)
 
 

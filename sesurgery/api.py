@@ -16,6 +16,7 @@ from sesurgery.pipeline import load_spec as load_spec
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
 from sesurgery.spec.model import Filters
+from sesurgery.surgeons.fx.admission import admit
 from sesurgery.surgeons.fx.captured import example_inputs, part_inputs, run_whole
 from sesurgery.surgeons.fx.inputs import tensors
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
@@ -64,6 +65,7 @@ def insert(
     or a rule's filters (`stages`, `within`, `except_`, `every`, `expect`, `name` ...).
     Raises SpecError where nothing matches or an option is not known.
     """
+    admit(model)
     rule = {key.rstrip("_"): value for key, value in options.items() if key in _RULE_KEYS}
     own = {key: value for key, value in options.items() if key not in _RULE_KEYS}
     if isinstance(example_input, torch.Tensor) and example_input.dim() != 4:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -130,11 +131,20 @@ def _factory(model: Model, spec: NamesModel, beside: Path) -> Callable[..., nn.M
         import torchvision
 
         known = torchvision.models.list_models
-        exists, create = model.name in known(), torchvision.models.get_model
+        exists, create = model.name in known(), _torchvision
     if not exists:
         text = f"{model.source} has no model {model.name!r}"
         raise fail("SE301", text, suggest(model.name, known()), span=spec.span("model", "name"))
     return lambda **kwargs: create(model.name, **kwargs)
+
+
+def _torchvision(name: str, **kwargs: Any) -> nn.Module:
+    """A network of torchvision; detectors and segmenters load their backbone's values unless they are told not to."""
+    import torchvision
+
+    builder = torchvision.models.get_model_builder(name)
+    backbone = {"weights_backbone": None} if "weights_backbone" in inspect.signature(builder).parameters else {}
+    return torchvision.models.get_model(name, **{**backbone, **kwargs})  # type: ignore[no-any-return]
 
 
 def _import(name: str, spec: NamesModel, beside: Path) -> Callable[..., nn.Module]:

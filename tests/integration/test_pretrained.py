@@ -142,6 +142,30 @@ def test_a_detectors_backbone_is_changed_and_the_detector_goes_on_as_before():
     assert all(key.startswith("backbone.body.") for key in new)
 
 
+def no_download(*_, **__):
+    raise OSError("this would download")
+
+
+@pytest.mark.parametrize(
+    ("submodule", "sites"), [pytest.param("", 10, marks=pytest.mark.slow), ("backbone", 10), ("backbone.body", 10)]
+)
+def test_a_detector_by_spec_downloads_nothing_and_is_seen_whole_or_in_part(submodule, sites, monkeypatch):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_download)
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", no_download)
+    given = {
+        "version": 1,
+        "model": {
+            "source": "torchvision",
+            "name": "fasterrcnn_mobilenet_v3_large_320_fpn",
+            "submodule": submodule,
+            "kwargs": {"num_classes": 5},
+        },
+        "input": {"shape": [3, 64, 64]},
+        "surgery": [{"insert": {"block": "se", "init": "identity"}, "at": "residual"}],
+    }
+    assert len(sesurgery.plan(given).sites) == sites
+
+
 def test_a_segmenters_backbone_gives_its_features_as_before():
     segmenter = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=4).eval()
     given = {

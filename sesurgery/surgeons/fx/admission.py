@@ -33,12 +33,21 @@ def admit(network: nn.Module) -> None:
         raise fail(
             "SE403", f"{kind} only wraps a network", "insert the blocks into `model.module`, and wrap the result"
         )
+    _admit_dimensions(network)
     for name, parameter in network.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise fail("SE403", f"the parameter {name!r} has no shape yet", "run the network once on an example first")
         if parameter.is_meta:
             text = f"the parameter {name!r} is on the meta device: it has no values to keep"
             raise fail("SE403", text, "give the network values first: `model.to_empty(device='cpu')`, then load them")
+
+
+def _admit_dimensions(network: nn.Module) -> None:
+    parts = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.Conv2d | nn.Conv3d)]
+    if parts and all(isinstance(part, nn.Conv3d) for _, part in parts):
+        name = parts[0][0] or type(network).__name__
+        text = f"{type(network).__name__} convolves over three dimensions ({name!r}): maps are [N, C, T, H, W]"
+        raise fail("SE403", text, "blocks go on maps [N, C, H, W]: name a network whose convolutions are 2-d")
 
 
 def with_parts(error: SesurgeryError, network: nn.Module, shape: Shape) -> SesurgeryError:

@@ -76,6 +76,11 @@ REFUSALS = {
         lambda: nn.Sequential(nn.LazyConv2d(4, 1), Unit()),
         "error[SE403]: the parameter '0.weight' has no shape yet\n  hint: run the network once on an example first",
     ),
+    "over three dimensions": (
+        lambda: nn.Sequential(nn.Conv3d(3, 4, 3), nn.ReLU()),
+        "error[SE403]: Sequential convolves over three dimensions ('0'): maps are [N, C, T, H, W]\n"
+        "  hint: blocks go on maps [N, C, H, W]: name a network whose convolutions are 2-d",
+    ),
     "a detector": (
         Detector,
         "error[SE304]: the network does not run on this input: a list of images is expected\n"
