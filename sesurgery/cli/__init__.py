@@ -29,6 +29,7 @@ from sesurgery.cli import (
     refit,
     run,
     schema,
+    study,
     train,
     verify,
 )
@@ -57,7 +58,7 @@ def program(context: click.Context) -> None:
 
 _ORDER = (
     *(run, inspect_, init, check, plan, apply, data, train, evaluate),
-    *(export, lower, build_engine, refit, verify, bench, predict, package, schema, list_, doctor),
+    *(export, lower, build_engine, refit, verify, bench, study, predict, package, schema, list_, doctor),
 )
 
 for _verb in _ORDER:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sesurgery import temporaries
 
-PLACES = ("export", "engines", "engines/.timing", "runs", "runs/*", "runs/*/train", "runs/*/reports")
+_OF_A_WORKSPACE = ("export", "engines", "engines/.timing", "runs", "runs/*", "runs/*/train", "runs/*/reports")
+PLACES = (*_OF_A_WORKSPACE, "studies/*", *(f"studies/*/{place}" for place in _OF_A_WORKSPACE))
 """Where artefacts lie, with or without others below them."""
 
 

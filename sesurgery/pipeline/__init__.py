@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.build_request import BuildRequest
     from sesurgery.pipeline.data import fetch
     from sesurgery.pipeline.engines import build_engine, build_engines
+    from sesurgery.pipeline.estimate import estimate
     from sesurgery.pipeline.export import export
     from sesurgery.pipeline.init import init
     from sesurgery.pipeline.inspect import draw, inspect
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.report import write_report
     from sesurgery.pipeline.run import run
     from sesurgery.pipeline.specs import catalogs, engine, load_spec
+    from sesurgery.pipeline.study import answered, study
     from sesurgery.pipeline.train import evaluate, train
     from sesurgery.pipeline.verify import verify
     from sesurgery.pipeline.workspace import Workspace
@@ -39,6 +41,7 @@ __all__ = [
     "Workspace",
     "account_of_model",
     "account_of_plan",
+    "answered",
     "apply",
     "apply_onnx",
     "bench",
@@ -47,6 +50,7 @@ __all__ = [
     "catalogs",
     "draw",
     "engine",
+    "estimate",
     "evaluate",
     "export",
     "fetch",
@@ -59,6 +63,7 @@ __all__ = [
     "predict",
     "refit",
     "run",
+    "study",
     "train",
     "verify",
     "write_report",
@@ -73,6 +78,7 @@ _PLACES = {
     "account_of_model": "sesurgery.pipeline.account",
     "account_of_plan": "sesurgery.pipeline.account",
     "apply": "sesurgery.pipeline.apply",
+    "answered": "sesurgery.pipeline.study",
     "apply_onnx": "sesurgery.pipeline.apply",
     "bench": "sesurgery.pipeline.bench",
     "build_engine": "sesurgery.pipeline.engines",
@@ -80,6 +86,7 @@ _PLACES = {
     "catalogs": "sesurgery.pipeline.specs",
     "draw": "sesurgery.pipeline.inspect",
     "engine": "sesurgery.pipeline.specs",
+    "estimate": "sesurgery.pipeline.estimate",
     "evaluate": "sesurgery.pipeline.train",
     "export": "sesurgery.pipeline.export",
     "fetch": "sesurgery.pipeline.data",
@@ -92,6 +99,7 @@ _PLACES = {
     "predict": "sesurgery.serving.predict",
     "refit": "sesurgery.pipeline.refit",
     "run": "sesurgery.pipeline.run",
+    "study": "sesurgery.pipeline.study",
     "train": "sesurgery.pipeline.train",
     "verify": "sesurgery.pipeline.verify",
     "write_report": "sesurgery.pipeline.report",

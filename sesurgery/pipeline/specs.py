@@ -14,6 +14,7 @@ from sesurgery.placements import PLACEMENTS
 from sesurgery.serving.home import backend_of
 from sesurgery.spec import Catalogs, Spec
 from sesurgery.spec.model import Engine, OnnxModel
+from sesurgery.studies.cells import require_axes
 from sesurgery.training.data import DATASETS
 from sesurgery.workspace import EngineManifest
 
@@ -28,7 +29,9 @@ def catalogs() -> Catalogs:
 
 def load_spec(given: Path | str | Mapping[str, object]) -> Spec:
     """The typed spec of a YAML file or of a mapping that holds the same; raises SpecError with every mistake."""
-    return specs.load(given, catalogs())
+    spec = specs.load(given, catalogs())
+    require_axes(spec)
+    return spec
 
 
 def files_of(spec: Spec) -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,23 +32,31 @@ class TrainResult:
     epochs: int
 
 
-def train(folder: Path, *, resume: bool = False, restart: bool = False, talk: Talk | None = None) -> TrainResult:
+def train(
+    folder: Path,
+    *,
+    resume: bool = False,
+    restart: bool = False,
+    talk: Talk | None = None,
+    watch: Callable[[Epoch], None] | None = None,
+) -> TrainResult:
     """Train a run's network from the weights that were applied, and write the trained ones back.
 
     ^C and SIGTERM leave a checkpoint for `resume`. `restart` gives up what an earlier training left; without one of the
-    two, raises SE405 where there is any. Raises SE405, too, where another process trains the run.
+    two, raises SE405 where there is any. Raises SE405, too, where another process trains the run. `watch` is called
+    after each epoch, and what it raises ends the training.
     """
     from sesurgery.training.machine import leads
 
     if not leads():
-        return _train(folder, resume, restart, talk or Silent())
+        return _train(folder, resume, restart, talk or Silent(), watch)
     if not (folder / run_files.WEIGHTS).is_file():
         checkpoint.read_spec(folder, catalogs())
     with alone(folder, "training"):
-        return _train(folder, resume, restart, talk or Silent())
+        return _train(folder, resume, restart, talk or Silent(), watch)
 
 
-def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> TrainResult:
+def _train(folder: Path, resume: bool, restart: bool, talk: Talk, watch: Callable[[Epoch], None] | None) -> TrainResult:
     from sesurgery.training.loop import fit
 
     run = checkpoint.read_empty(folder, catalogs())
@@ -58,6 +67,8 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk) -> TrainResult
             f"epoch {epoch.epoch:>{len(str(recipe.epochs))}}/{recipe.epochs}  loss {epoch.train_loss:.4f}  "
             f"held-out top-1 {epoch.held_out_top1:.2%}  {epoch.seconds:.1f} s"
         )
+        if watch is not None:
+            watch(epoch)
 
     def after_batch(phase: str, done: int, total: int) -> None:
         talk.progress("training" if phase == "train" else "evaluating", done, total)

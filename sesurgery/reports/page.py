@@ -40,7 +40,7 @@ class Compared:
 
 def render(report: RunReport) -> str:
     """The report as HTML; every text is escaped, only our own SVG and CSS are taken as they are."""
-    return _environment().get_template("report.html").render(
+    return environment().get_template("report.html").render(
         report=report,
         summary=summarise(report),
         totals=network_totals(report.network),
@@ -73,7 +73,8 @@ def _race(name: str, section: LatencySection) -> Race:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates, and the filters and style sheet that they share."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

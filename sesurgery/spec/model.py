@@ -43,6 +43,8 @@ from sesurgery.spec.code import Factory
 from sesurgery.spec.frozen import Fraction, Frozen, Positive
 from sesurgery.spec.plugins import BackendField, BlockField, ExistingField, PassesField, PlacementField
 from sesurgery.spec.source import Source
+from sesurgery.spec.study import Range as Range
+from sesurgery.spec.study import Study
 from sesurgery.spec.train import Train
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -346,6 +348,7 @@ class Spec(Frozen):
     engines: Annotated[tuple[Engine, ...], Field(min_length=1, max_length=MOST_ENGINES)] = ()
     parity: Parity = Field(default_factory=Parity)
     latency: Latency = Field(default_factory=Latency)
+    study: Study | None = None
 
     _source: Source | None = PrivateAttr(default=None)
     _written: dict[str, Any] | None = PrivateAttr(default=None)

@@ -8,8 +8,9 @@ order of data) is common to all cells. The model of one score is
 fitted by least squares within a group of cells that share one plain network. The noise is taken to be alike in all
 cells of the study, and is estimated from all of them at once: a few seeds then give many degrees of freedom. With two
 cells it is the paired t-test. Differences from the plain network are tested together, by Holm's step-down procedure
-(Scand. J. Statist. 6, 1979): the chance of even one false finding in the study is at most `1 - confidence`. Each interval
-has the level at which Holm's procedure judged its difference, so that it leaves out zero just where that is significant.
+(Scand. J. Statist. 6, 1979): the chance of even one false finding in the study is at most `1 - confidence`. Each
+interval has the level at which Holm's procedure judged its difference: it leaves out zero just where that is
+significant.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Interval:
 class Difference:
     """A cell's score less another's, over the seeds of both; `p` is corrected for the number of comparisons.
 
-    `more_seeds` is how many further seeds would tell a difference of this size in 80 % of studies: None where it is told
-    already, where no noise could be estimated, and where it would take more than `MOST_SEEDS`.
+    `more_seeds` is how many further seeds would tell a difference of this size in 80 % of studies: None where it is
+    told already, where no noise could be estimated, and where it would take more than `MOST_SEEDS`.
     """
 
     difference: float
@@ -66,19 +67,18 @@ class _Fit:
 
 
 def mean_interval(scores: Scores, confidence: float = 0.95) -> Interval:
-    """The mean over seeds, with Student's interval: for other seeds of the same cell."""
+    """The mean over seeds, with Student's interval: for other seeds of the same cell. Scores are shares, 0 to 1."""
     values = np.array(list(scores.values()))
     if values.size == 0:
         raise ValueError("expected at least one score")
     if values.size == 1:
         return Interval(float(values[0]), None, None)
     reach = _quantile((1 + confidence) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-    return Interval(float(values.mean()), float(values.mean() - reach), float(values.mean() + reach))
+    middle = float(values.mean())
+    return Interval(middle, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
-def against(
-    groups: Sequence[Sequence[Scores]], confidence: float = 0.95
-) -> tuple[tuple[Difference | None, ...], ...]:
+def against(groups: Sequence[Sequence[Scores]], confidence: float = 0.95) -> tuple[tuple[Difference | None, ...], ...]:
     """Every cell against the first of its group, the plain network; None where they have no seed in common.
 
     The first of each group is compared with nothing, and its place is left out of the result.
@@ -90,7 +90,9 @@ def against(
     return tuple(tuple(None if fit is None else next(judged) for fit in row) for row in fits)
 
 
-def pairwise(first: Scores, others: Sequence[Scores], noise_of: Sequence[Sequence[Scores]]) -> tuple[Difference | None, ...]:
+def pairwise(
+    first: Scores, others: Sequence[Scores], noise_of: Sequence[Sequence[Scores]]
+) -> tuple[Difference | None, ...]:
     """Every one of `others` less `first`, tested together, with the noise of the whole study."""
     noise, freedom = _noise(noise_of)
     fits = [_fit(first, cell) for cell in others]

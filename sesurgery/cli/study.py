@@ -1,0 +1,79 @@
+"""`sesurgery study`: is it worth it?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sesurgery.cli.console import as_json, emit_json, spec_of, talking
+from sesurgery.cli.signals import Stopped
+
+if TYPE_CHECKING:
+    from sesurgery.pipeline.estimate import StudyEstimate
+
+
+@click.command("study")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="List the trials with an estimate of their time, and run none.")
+@click.option("--table", is_flag=True, help="Only answer from the trials that there are.")
+@click.option("--retry", is_flag=True, help="Trials that failed wait once more.")
+@as_json
+def command(spec: Path, dry_run: bool, table: bool, retry: bool, as_json: bool) -> None:
+    """Run the trials of a spec's `study:`, and say which cells differ from the plain network.
+
+    Started again it goes on where it was; started twice, the processes share the work. What came out is written into
+    studies/NAME/ as study.json, .md and .html.
+    """
+    from sesurgery import pipeline
+
+    loaded = spec_of(spec)
+    if dry_run:
+        _tell(pipeline.estimate(loaded), as_json=as_json)
+        return
+    from sesurgery.reports.study import to_json, to_text
+
+    workspace = pipeline.Workspace()
+    if table:
+        studied = pipeline.answered(loaded, workspace)
+    else:
+        with talking() as talk:
+            studied = pipeline.study(loaded, workspace, spec.as_posix(), talk, retry=retry)
+    if studied.signal is not None:
+        again = f"interrupted; go on with: sesurgery study {spec.as_posix()}"
+        raise Stopped(studied.signal, f"{studied.done} trials done, {again}")
+    if as_json:
+        emit_json(to_json(studied.answer))
+    else:
+        click.echo(to_text(studied.answer))
+    click.echo(f"study -> {(studied.folder / 'study.html').as_posix()}", err=as_json)
+
+
+def _tell(found: StudyEstimate, *, as_json: bool) -> None:
+    if as_json:
+        trials = [
+            {"where": dict(each.cell.where), "plain": each.cell.plain, "seed": each.seed, "seconds": each.seconds}
+            for each in found.trials
+        ]
+        emit_json({"trials": trials, "count": found.count, "seconds": found.seconds})
+        return
+    for each in found.trials:
+        seconds = f"not known: {each.why}" if each.seconds is None else _time(each.seconds)
+        click.echo(f"{each.cell}, seed {each.seed}: {seconds}")
+    total = (
+        "time not known"
+        if found.seconds is None
+        else f"about {_time(found.seconds)} on this machine, one after another"
+    )
+    click.echo(f"{found.count} trials, {total}")
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

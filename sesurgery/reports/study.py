@@ -1,0 +1,124 @@
+"""The answer of a study as text, Markdown, JSON and a page for a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sesurgery.reports.wording import count, markdown, markdown_table, milliseconds, plural, text_table
+from sesurgery.studies.answer import Answer, Row
+from sesurgery.studies.statistics import Difference, Interval
+
+HEADER = ("cell", "trials", "top-1 %", "interval", "against plain", "interval", "", "params", "MACs", "latency ms")
+
+
+def to_text(answer: Answer) -> str:
+    """The table, the front and the advice for a terminal."""
+    lines = text_table([HEADER, *table(answer)])
+    return "\n".join([*lines, "", *(f"note: {note}" for note in notes(answer)), answer.advice])
+
+
+def to_markdown(answer: Answer) -> str:
+    """The same for a page of documentation."""
+    lines = [f"# {markdown(answer.name)}", "", markdown(answer.advice), ""]
+    lines += [*markdown_table(HEADER, table(answer)), ""]
+    lines += [f"- {markdown(note)}" for note in notes(answer)]
+    return "\n".join(lines) + "\n"
+
+
+def to_html(answer: Answer) -> str:
+    """One page that loads nothing, with the plots."""
+    from sesurgery.reports import study_plots
+    from sesurgery.reports.page import environment
+
+    return (
+        environment()
+        .get_template("study.html")
+        .render(answer=answer, header=HEADER, rows=table(answer), notes=notes(answer), plots=study_plots.plots(answer))
+    )
+
+
+def to_json(answer: Answer) -> dict[str, Any]:
+    """What `study --json` promises to other programs."""
+    return {
+        "name": answer.name,
+        "axes": dict(answer.axes),
+        "seeds": list(answer.seeds),
+        "cells": [_cell(row) for row in answer.rows],
+        "pareto": list(answer.pareto),
+        "recommended": answer.taken,
+        "advice": answer.advice,
+        "confidence": answer.confidence,
+        "correction": "Holm",
+    }
+
+
+def table(answer: Answer) -> list[tuple[str, ...]]:
+    """A row a cell, in the columns of `HEADER`."""
+    return [
+        (
+            f"{row.cell}{' *' * (index in answer.pareto)}",
+            str(row.trials) + (f" ({len(row.failures)} failed)" if row.failures else ""),
+            f"{100 * row.top1.mean:.2f}" if row.top1 else "",
+            _interval(row.top1),
+            f"{100 * row.against_plain.difference:+.2f}" if row.against_plain else "",
+            _interval(row.against_plain, sign="+"),
+            verdict(row.against_plain),
+            "" if row.params is None else count(row.params),
+            "" if row.macs is None else count(row.macs),
+            "" if row.latency is None else milliseconds(row.latency.median),
+        )
+        for index, row in enumerate(answer.rows)
+    ]
+
+
+def notes(answer: Answer) -> list[str]:
+    """How to read the table, and why trials are missing from it."""
+    compared = sum(row.against_plain is not None for row in answer.rows)
+    level = f"{100 * answer.confidence:g} %"
+    found = [
+        f"top-1 is of the held-out samples, in percent; differences are in points; intervals are for {level}",
+        f"differences are corrected for {plural(compared, 'comparison')} by Holm's procedure; "
+        "all cells share one estimate of the noise",
+        "* is on the Pareto front of accuracy and cost",
+    ]
+    return found + [f"{row.cell}: {why}" for row in answer.rows for why in row.failures]
+
+
+def verdict(difference: Difference | None) -> str:
+    """What a comparison came to, in words."""
+    if difference is None:
+        return ""
+    if difference.p is None:
+        return "one seed tells nothing"
+    if difference.significant:
+        return f"{'better' if difference.difference > 0 else 'worse'} (p={difference.p:.2g})"
+    more = f"{difference.more_seeds} more seeds" if difference.more_seeds else "no number of seeds is worth it"
+    return f"not told apart; {more}"
+
+
+def _interval(found: Interval | Difference | None, sign: str = "") -> str:
+    if found is None or found.low is None or found.high is None:
+        return ""
+    return f"{100 * found.low:{sign}.2f} to {100 * found.high:{sign}.2f}"
+
+
+def _cell(row: Row) -> dict[str, Any]:
+    return {
+        "where": dict(row.cell.where),
+        "plain": row.cell.plain,
+        "trials": row.trials,
+        "failed": len(row.failures),
+        "failures": list(row.failures),
+        "top1": _numbers(row.top1, ("mean", "low", "high")),
+        "against_plain": _numbers(
+            row.against_plain, ("difference", "low", "high", "p", "significant", "seeds", "more_seeds")
+        ),
+        "params": row.params,
+        "macs": row.macs,
+        "latency": _numbers(row.latency, ("median", "low", "high")),
+    }
+
+
+def _numbers(record: object | None, names: Sequence[str]) -> dict[str, Any] | None:
+    return None if record is None else {name: getattr(record, name) for name in names}

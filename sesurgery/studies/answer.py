@@ -1,0 +1,180 @@
+"""The answer of a study: a row a cell, what is told apart from the plain network, and which point to take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sesurgery.studies.cells import Cell, plain_of
+from sesurgery.studies.statistics import Difference, Interval, against, mean_interval, pairwise
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of a cell's engine, in seconds a run: the median, and the smallest and largest median of a round."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial: its held-out top-1 where it ended well, or the reason why there is none."""
+
+    cell: Cell
+    seed: int
+    run: str | None = None
+    top1: float | None = None
+    params: int | None = None
+    macs: int | None = None
+    seconds: float | None = None
+    latency: Timing | None = None
+    failed: str | None = None
+    curve: tuple[float, ...] = ()
+    """Held-out top-1 after each epoch."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell. `against_plain` is None for a plain network, and where the two have no seed in common."""
+
+    cell: Cell
+    trials: int
+    failures: tuple[str, ...]
+    top1: Interval | None
+    against_plain: Difference | None
+    params: int | None
+    macs: int | None
+    latency: Timing | None
+    curve: tuple[float, ...] = ()
+
+    @property
+    def cost(self) -> float:
+        """By what cells are ranked beside accuracy: latency where it was measured, MACs else."""
+        if self.latency is not None:
+            return self.latency.median
+        return math.inf if self.macs is None else float(self.macs)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All cells, the positions of those on the Pareto front from the cheapest up, and the one to take, with why."""
+
+    name: str
+    axes: Mapping[str, object]
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+    pareto: tuple[int, ...]
+    taken: int | None
+    advice: str
+    confidence: float
+
+
+def answer(
+    name: str, axes: Mapping[str, object], seeds: tuple[int, ...], outcomes: Sequence[Outcome], confidence: float = 0.95
+) -> Answer:
+    """What the trials say; cells stand in the order of their first trial, each group behind its plain network."""
+    groups: dict[str, dict[str, list[Outcome]]] = {}
+    for outcome in outcomes:
+        group = groups.setdefault(outcome.cell.group, {plain_of(outcome.cell).key: []})
+        group.setdefault(outcome.cell.key, []).append(outcome)
+    scores = [[_scores(cell) for cell in group.values()] for group in groups.values()]
+    judged = against(scores, confidence)
+    rows: list[Row] = []
+    for group, differences in zip(groups.values(), judged, strict=True):
+        for cell, difference in zip(group.values(), (None, *differences), strict=True):
+            if cell:
+                rows.append(_row(cell, difference, confidence))
+    # A latency beside MACs compares nothing: cost is latency where all rows have one.
+    front = _front(rows)
+    taken, advice = _advise(rows, front, scores, outcomes)
+    return Answer(name, axes, seeds, tuple(rows), front, taken, advice, confidence)
+
+
+def _scores(outcomes: Sequence[Outcome]) -> dict[int, float]:
+    return {outcome.seed: outcome.top1 for outcome in outcomes if outcome.top1 is not None}
+
+
+def _row(outcomes: Sequence[Outcome], difference: Difference | None, confidence: float) -> Row:
+    scores = _scores(outcomes)
+    done = [outcome for outcome in outcomes if outcome.top1 is not None]
+    # What failed and ended well when it was tried again is no failure of the table.
+    failures = {outcome.seed: outcome.failed for outcome in outcomes if outcome.failed and outcome.seed not in scores}
+    first = done[0] if done else None
+    curves = [outcome.curve for outcome in done if outcome.curve]
+    length = min(map(len, curves), default=0)
+    return Row(
+        outcomes[0].cell,
+        len(scores) + len(failures),
+        tuple(f"seed {seed}: {why}" for seed, why in failures.items()),
+        mean_interval(scores, confidence) if scores else None,
+        difference,
+        None if first is None else first.params,
+        None if first is None else first.macs,
+        next((outcome.latency for outcome in done if outcome.latency is not None), None),
+        tuple(sum(curve[epoch] for curve in curves) / len(curves) for epoch in range(length)),
+    )
+
+
+def _front(rows: Sequence[Row]) -> tuple[int, ...]:
+    """Cells that no other beats in mean accuracy without costing more."""
+    cost = costs(rows)
+    known = [index for index, row in enumerate(rows) if row.top1 is not None and math.isfinite(cost[index])]
+    front: list[int] = []
+    for index in sorted(known, key=lambda each: (cost[each], -_mean(rows[each]))):
+        if not front or _mean(rows[index]) > _mean(rows[front[-1]]):
+            front.append(index)
+    return tuple(front)
+
+
+def costs(rows: Sequence[Row]) -> list[float]:
+    """Of each row in one unit: latency in seconds where every row with a result has one, MACs else."""
+    timed = all(row.latency is not None for row in rows if row.top1 is not None)
+    return [row.cost if timed else math.inf if row.macs is None else float(row.macs) for row in rows]
+
+
+def _mean(row: Row) -> float:
+    return row.top1.mean if row.top1 is not None else -math.inf
+
+
+def _advise(
+    rows: Sequence[Row],
+    front: tuple[int, ...],
+    scores: Sequence[Sequence[Mapping[int, float]]],
+    outcomes: Sequence[Outcome],
+) -> tuple[int | None, str]:
+    """The point to take, and why in words."""
+    compared = [row.against_plain for row in rows if row.against_plain is not None]
+    if not front or not compared:
+        return None, "Nothing can be said yet: no cell has a seed in common with its plain network."
+    if all(each.p is None for each in compared):
+        return None, "One seed tells nothing: differences of single trainings are noise. Add seeds."
+    better = [index for index, row in enumerate(rows) if _better(row.against_plain)]
+    unit = "latency" if all(row.latency is not None for row in rows if row.top1 is not None) else "MACs"
+    if not better:
+        plain = max((index for index, row in enumerate(rows) if row.cell.plain), key=lambda each: _mean(rows[each]))
+        needed = [each.more_seeds for each in compared if each.more_seeds is not None and each.difference > 0]
+        comparisons = f"{len(compared)} comparison{'s' * (len(compared) > 1)}"
+        text = f"Take the plain network: no cell was told apart from it for the better, in {comparisons}."
+        if needed:
+            text += f" The largest gain that was seen would need {min(needed)} more seeds to be told."
+        return plain, text
+    best = max(better, key=lambda each: _mean(rows[each]))
+    of = [_scores([outcome for outcome in outcomes if outcome.cell.key == rows[each].cell.key]) for each in better]
+    beaten = pairwise(of[better.index(best)], of, scores)
+    cost = costs(rows)
+    alike = [each for each, other in zip(better, beaten, strict=True) if other is None or not other.significant]
+    taken = min(alike, key=lambda each: (cost[each], -_mean(rows[each])))
+    gain = rows[taken].against_plain
+    assert gain is not None
+    text = f"Take {rows[taken].cell}: {100 * gain.difference:+.2f} points against the plain network"
+    if gain.low is not None and gain.high is not None:
+        text += f" ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+    text += ". It has the best mean" if taken == best else f". It is not told apart from the best, {rows[best].cell}"
+    return taken, f"{text}, and no cell that is as good costs less {unit}."
+
+
+def _better(difference: Difference | None) -> bool:
+    return difference is not None and difference.significant and difference.difference > 0

@@ -1,0 +1,112 @@
+"""The cells of a study: what each changes in the spec, which plain network it is compared with, and its spec."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from sesurgery.artifacts import digest_text
+from sesurgery.diagnostics import Diagnostic, SpecError
+from sesurgery.spec import Spec
+from sesurgery.spec.study import Range, Study
+
+NO_BLOCKS: dict[str, JsonValue] = {"insert": "se", "at": "residual", "min_channels": 2**31, "expect": 0}
+"""The rule of the plain network: a run like every other, with no site."""
+Where = Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of values by path of the spec; of a plain network, of the paths that are not about surgery."""
+
+    where: Where
+    plain: bool = False
+
+    @property
+    def key(self) -> str:
+        """The same for the same cell, whoever made it."""
+        return json.dumps([self.plain, dict(sorted(self.where.items()))], sort_keys=True)
+
+    @property
+    def group(self) -> str:
+        """The key of the plain network that it is compared with: alike in all but surgery."""
+        return plain_of(self).key
+
+    def __str__(self) -> str:
+        parts = [f"{short(path)}={shown(value)}" for path, value in self.where.items()]
+        return ", ".join((["plain"] if self.plain else []) + parts)
+
+
+def plain_of(cell: Cell) -> Cell:
+    """The cell without blocks that shares everything else with it."""
+    return Cell({path: value for path, value in cell.where.items() if not _of_surgery(path)}, plain=True)
+
+
+def grid(study: Study) -> tuple[Cell, ...]:
+    """Every cell of a grid, each plain network before the cells that are compared with it."""
+    values = {path: axis for path, axis in study.axes.items() if not isinstance(axis, Range)}
+    made = (Cell(dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values()))
+    return tuple(_with_plain(made))
+
+
+def _with_plain(cells: Iterator[Cell]) -> Iterator[Cell]:
+    seen = set()
+    for cell in cells:
+        for each in (plain_of(cell), cell):
+            if each.key not in seen:
+                seen.add(each.key)
+                yield each
+
+
+def trial_spec(spec: Spec, cell: Cell, seed: int) -> Spec:
+    """The spec that a trial runs; raises SpecError where a value does not go at its place."""
+    surgery: dict[str, object] = {"surgery": [NO_BLOCKS]} if cell.plain else {}
+    name = trial_name(cell, seed)
+    return spec.with_({**cell.where, **surgery, "train.seed": seed, "study": None, "name": name})
+
+
+def trial_name(cell: Cell, seed: int) -> str:
+    """The name of a trial's run: to be read, and with a digest because what can be read may be cut short."""
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", str(cell)).strip("-.")[:48].strip("-.")
+    return f"{words}-{digest_text(cell.key)[:6]}-seed{seed}"
+
+
+def require_axes(spec: Spec) -> None:
+    """Raise SpecError with every value of an axis that does not go at its place, where the axis stands in the file."""
+    study = spec.study
+    if study is None:
+        return
+    mistakes: list[Diagnostic] = []
+    for path, axis in study.axes.items():
+        values = (axis.low, axis.high) if isinstance(axis, Range) else axis
+        for number, value in enumerate(values):
+            try:
+                spec.with_({path: value, "study": None})
+            except SpecError as error:
+                place = ("study", "axes", path) if isinstance(axis, Range) else ("study", "axes", path, number)
+                first = error.diagnostics[0]
+                text = f"axis {path!r}, value {shown(value)}: {first.message}"
+                mistakes.append(Diagnostic(first.code, text, spec.span(*place), first.hint))
+                if "leads nowhere" in first.message:
+                    break
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def short(path: str) -> str:
+    """The last key of a path, which is how a table calls an axis."""
+    return re.sub(r"\[\d+\]$", "", path).rpartition(".")[2]
+
+
+def shown(value: JsonValue) -> str:
+    """A value in a table: text as it is, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _of_surgery(path: str) -> bool:
+    return re.match(r"surgery(\W|$)", path) is not None

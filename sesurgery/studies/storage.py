@@ -1,0 +1,246 @@
+"""Trials in Optuna's storage: who takes which, what came of it, and what a process that died has left.
+
+Cells wait in Optuna's queue with their parameters fixed, and one process takes each: a queue, and not
+BruteForceSampler, because two processes that sample at once may draw the same point. What is drawn by a sampler takes
+the queue too: the first seed of a new cell is drawn, its other seeds and its plain network wait behind it. A process
+holds a lock while it runs a trial. One that is free says that the process died: its trial is recorded as failed, and
+waits once more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import JsonValue
+
+from sesurgery.artifacts import locked
+from sesurgery.diagnostics import fail, first_line
+from sesurgery.spec.study import Range, Study
+from sesurgery.studies.cells import Cell, grid, plain_of
+
+LIVE = "live"
+DIED = "the process that ran it ended before it was done"
+REPEATED = "repeated"
+MOST_REPEATS = 50
+"""Draws in a row that were there already: the axes hold no further cell."""
+NETWORK, SEED = "network", "seed"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial that this process has taken: what it is to run, and Optuna's own object."""
+
+    cell: Cell
+    seed: int
+    trial: optuna.Trial
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A study in Optuna's storage; `folder` is its own on this machine."""
+
+    study: optuna.Study
+    asked: Study
+    folder: Path
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, with what came of them."""
+        found: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        return found
+
+    def cell_of(self, trial: FrozenTrial | optuna.Trial) -> Cell:
+        """What a trial is about."""
+        where = {
+            path: _value(trial.params[path], axis) for path, axis in self.asked.axes.items() if path in trial.params
+        }
+        return Cell(where, plain=trial.params[NETWORK] == "plain")
+
+    @contextmanager
+    def take(self) -> Iterator[Task | None]:
+        """The next trial, held while the block runs; None where there is nothing left to begin."""
+        with locked(self.folder):
+            self._revive()
+            task = self._next()
+            lock = None if task is None else self._lock(task.trial.number)
+            if lock is not None:
+                lock.acquire()
+        try:
+            yield task
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def again(self, task: Task) -> None:
+        """Let a trial that was interrupted wait once more."""
+        self.study.tell(task.trial, state=TrialState.FAIL)
+        self._wait(task.cell, task.seed, after=task.trial.number)
+
+    def retry(self) -> int:
+        """Let every trial that failed wait once more, unless it has ended well since; how many these are."""
+        with locked(self.folder):
+            found = {(self.cell_of(each).key, each.params[SEED]): each for each in with_parameters(self)}
+            gone = [each for each in found.values() if each.state == TrialState.FAIL]
+            for trial in gone:
+                self._wait(self.cell_of(trial), int(trial.params[SEED]), after=trial.number)
+        return len(gone)
+
+    def _next(self) -> Task | None:
+        if self.asked.search == "grid":
+            if not any(trial.state == TrialState.WAITING for trial in self.trials()):
+                return None
+            return self._ask()
+        for _ in range(MOST_REPEATS):
+            waiting = any(trial.state == TrialState.WAITING for trial in self.trials())
+            if not waiting:
+                if len({self.cell_of(trial).key for trial in self._drawn()}) >= self.asked.cells:
+                    return None
+                self.study.enqueue_trial({NETWORK: "blocks", SEED: self.asked.seeds[0]})
+            task = self._ask()
+            if waiting or not self._known(task):
+                if not waiting:
+                    for cell in (plain_of(task.cell), task.cell):
+                        self._wait_all(cell)
+                return task
+            task.trial.set_user_attr("reason", REPEATED)
+            self.study.tell(task.trial, state=TrialState.FAIL)
+        return None
+
+    def _ask(self) -> Task:
+        # By the number of trials, so that processes do not draw alike, and the same study draws the same.
+        count = len(self.trials())
+        sampler = {
+            "bayesian": lambda: optuna.samplers.TPESampler(seed=count, n_startup_trials=5),
+            "random": lambda: optuna.samplers.RandomSampler(seed=count),
+            "grid": lambda: optuna.samplers.RandomSampler(seed=count),
+        }
+        self.study.sampler = sampler[self.asked.search]()
+        trial = self.study.ask()
+        network = trial.suggest_categorical(NETWORK, ["blocks", "plain"])
+        # Not a choice among the spec's: a study may get more seeds later, and Optuna's choices cannot.
+        seed = trial.suggest_int(SEED, 0, 2**32 - 1)
+        for path, axis in self.asked.axes.items():
+            if network == "plain" and path not in plain_of(Cell({path: None})).where:
+                continue
+            if isinstance(axis, Range):
+                if isinstance(axis.low, int) and isinstance(axis.high, int):
+                    trial.suggest_int(path, axis.low, axis.high, log=axis.log)
+                else:
+                    trial.suggest_float(path, axis.low, axis.high, log=axis.log)
+            else:
+                trial.suggest_categorical(path, [_choice(value) for value in axis])
+        return Task(self.cell_of(trial), int(seed), trial)
+
+    def _drawn(self) -> list[FrozenTrial]:
+        return [each for each in self.trials() if NETWORK in each.params and not self.cell_of(each).plain]
+
+    def _known(self, task: Task) -> bool:
+        others = (trial for trial in self._drawn() if trial.number != task.trial.number)
+        return any(self.cell_of(trial).key == task.cell.key for trial in others)
+
+    def _wait_all(self, cell: Cell) -> None:
+        for seed in self.asked.seeds:
+            self._wait(cell, seed)
+
+    def _wait(self, cell: Cell, seed: int, after: int | None = None) -> None:
+        values = {path: _choice(value) for path, value in cell.where.items()}
+        fixed = {NETWORK: "plain" if cell.plain else "blocks", SEED: seed, **values}
+        attributes = None if after is None else {"after": after}
+        self.study.enqueue_trial(fixed, attributes, skip_if_exists=after is None)
+
+    def _revive(self) -> None:
+        """What processes of this machine left when they died waits once more."""
+        for trial in self.trials():
+            if trial.state != TrialState.RUNNING or not (path := self._live(trial.number)).exists():
+                continue
+            lock = filelock.FileLock(path, timeout=0)
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                continue
+            # Whoever ran it told its end before it let the lock go, perhaps since the trials were listed.
+            if self._is_running(trial.number):
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                self._wait(self.cell_of(trial), int(trial.params[SEED]), after=trial.number)
+            lock.release()
+
+    def _is_running(self, number: int) -> bool:
+        return any(trial.number == number and trial.state == TrialState.RUNNING for trial in self.trials())
+
+    def _live(self, number: int) -> Path:
+        return self.folder / LIVE / f"{number}.lock"
+
+    def _lock(self, number: int) -> filelock.BaseFileLock:
+        self._live(number).parent.mkdir(exist_ok=True)
+        return filelock.FileLock(self._live(number), timeout=0)
+
+
+def opened(name: str, asked: Study, folder: Path) -> Storage:
+    """The study in its storage, made where it is not there yet, with every cell of a grid waiting.
+
+    Raises SE405 where the storage holds a study of this name over other axes, and SE801 where it cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        try:
+            study = optuna.create_study(
+                storage=_backend(asked, folder),
+                study_name=name,
+                direction="maximize",
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+            )
+        except Exception as error:
+            text = f"the storage of the study cannot be opened: {type(error).__name__}: {first_line(error)}"
+            raise fail("SE801", text, "see `study: storage`; left out, it is a file of the study's folder") from error
+        storage = Storage(study, asked, folder)
+        _require_same(storage)
+        if asked.search == "grid":
+            present = {(storage.cell_of(each).key, each.params[SEED]) for each in with_parameters(storage)}
+            for cell in grid(asked):
+                for seed in asked.seeds:
+                    if (cell.key, seed) not in present:
+                        storage._wait(cell, seed)
+    return storage
+
+
+def with_parameters(storage: Storage) -> list[FrozenTrial]:
+    """The trials that some process has taken, in their order; one that waits has no parameters yet."""
+    return [trial for trial in storage.trials() if NETWORK in trial.params]
+
+
+def _require_same(storage: Storage) -> None:
+    # More seeds, or more cells, go on with the same study; other axes are another one.
+    text = json.dumps({path: str(axis) for path, axis in storage.asked.axes.items()})
+    known = storage.study.user_attrs.get("axes")
+    if known is None:
+        storage.study.set_user_attr("axes", text)
+    elif known != text:
+        message = f"the storage holds a study {storage.study.study_name!r} over other axes"
+        raise fail("SE405", message, f"give the spec another `name`, or take {storage.folder.as_posix()}/ away")
+
+
+def _backend(asked: Study, folder: Path) -> Any:
+    if asked.storage is not None:
+        return asked.storage
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+
+
+def _choice(value: JsonValue) -> Any:
+    """A value as Optuna keeps it: a list or a mapping as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _value(kept: Any, axis: tuple[JsonValue, ...] | Range) -> JsonValue:
+    return kept if isinstance(axis, Range) else next(value for value in axis if _choice(value) == kept)

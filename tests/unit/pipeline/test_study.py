@@ -1,0 +1,233 @@
+"""The verb `study`: who runs which trial, what is left when a process ends, and what the table says."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from sesurgery import pipeline
+from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.pipeline import Workspace
+from sesurgery.reports.study import to_text
+from sesurgery.studies.answer import Outcome, answer
+from sesurgery.studies.cells import Cell
+from sesurgery.studies.storage import opened
+
+SPEC = {
+    "version": 1,
+    "name": "tiny",
+    "model": {
+        "source": "python",
+        "name": "sesurgery.networks.cifar_resnet:CifarResNet",
+        "kwargs": {"depth": 8, "in_channels": 1},
+    },
+    "input": {"shape": [1, 8, 8]},
+    "surgery": [{"insert": {"block": "se", "reduction": 4}, "at": "residual"}],
+    "train": {"data": {"dataset": "digits", "held_out": 0.1}, "epochs": 1, "batch_size": 64, "threads": 1},
+    "study": {"axes": {"surgery[0].insert.reduction": [2, 4]}, "seeds": [0, 1, 2]},
+}
+
+
+def spec_with(**study):
+    return pipeline.load_spec({**SPEC, "study": {**SPEC["study"], **study}})
+
+
+def score(cell, seed):
+    """What a training would come to: better with blocks, the more the smaller the ratio."""
+    return 0.5 + 0.02 * seed + 0.001 * ((seed * 7 + len(str(cell))) % 3) + (0 if cell.plain else 0.1)
+
+
+def outcome(task):
+    return Outcome(task.cell, task.seed, "runs/none", score(task.cell, task.seed), 100, 1000, 1.0)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Trials without training: the list of those that were run, as `(cell, seed)`."""
+    from importlib import import_module
+
+    done = []
+
+    def run(spec, task, workspace, origin, talk):
+        done.append((str(task.cell), task.seed))
+        return outcome(task)
+
+    monkeypatch.setattr(import_module("sesurgery.pipeline.study"), "_run", run)
+    return done
+
+
+def interrupting(monkeypatch, at, raised):
+    from importlib import import_module
+
+    module = import_module("sesurgery.pipeline.study")
+    inner, count = module._run, [0]
+
+    def run(*arguments):
+        count[0] += 1
+        if count[0] == at:
+            raise raised
+        return inner(*arguments)
+
+    monkeypatch.setattr(module, "_run", run)
+
+
+def test_every_cell_is_run_with_every_seed_and_not_again(tmp_path, ran):
+    spec = spec_with()
+    first = pipeline.study(spec, Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == len(set(ran)) == 9
+    again = pipeline.study(spec, Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == 9
+    assert again.answer == first.answer
+
+
+def test_more_seeds_go_on_with_the_same_study(tmp_path, ran):
+    pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    pipeline.study(spec_with(seeds=[0, 1, 2, 3]), Workspace(tmp_path), "tiny.yaml")
+    assert {seed for _, seed in ran[9:]} == {3}
+    assert len(ran) == 12
+
+
+def test_other_axes_are_another_study(tmp_path, ran):
+    pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    with pytest.raises(SesurgeryError, match="over other axes"):
+        pipeline.study(spec_with(axes={"train.epochs": [1]}), Workspace(tmp_path), "tiny.yaml")
+
+
+def test_an_interrupted_trial_is_run_by_the_next_process(tmp_path, ran, monkeypatch):
+    interrupting(monkeypatch, 4, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == 3
+    done = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == len(set(ran)) == 9
+    assert [(row.trials, row.failures) for row in done.answer.rows] == [(3, ())] * 3
+
+
+def test_a_failed_trial_is_recorded_with_its_reason_and_can_be_tried_again(tmp_path, ran, monkeypatch):
+    interrupting(monkeypatch, 2, fail("SE501", "the data is gone"))
+    done = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert [row.failures for row in done.answer.rows] == [("seed 1: the data is gone",), (), ()]
+    assert "3 (1 failed)" in to_text(done.answer)
+    pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == 8
+    healed = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml", retry=True)
+    assert len(ran) == 9
+    assert [row.failures for row in healed.answer.rows] == [()] * 3
+
+
+def _work(folder, storage):
+    """A process that takes trials until none is left, and writes what it took."""
+    spec = spec_with(storage=storage)
+    mine = []
+    store = opened(spec.name, spec.study, Path(folder) / "studies" / spec.name)
+    while True:
+        with store.take() as task:
+            if task is None:
+                break
+            mine.append([str(task.cell), task.seed])
+            store.study.tell(task.trial, score(task.cell, task.seed))
+    (Path(folder) / f"{multiprocessing.current_process().pid}.json").write_text(json.dumps(mine))
+
+
+def _die(folder, storage):
+    """A process that is killed while it runs a trial."""
+    import os
+    import signal
+
+    spec = spec_with(storage=storage)
+    store = opened(spec.name, spec.study, Path(folder) / "studies" / spec.name)
+    with store.take():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_two_processes_share_the_trials_and_one_that_was_killed_loses_none(tmp_path, kind):
+    storage = f"sqlite:///{tmp_path}/study.db" if kind == "sqlite" else None
+    context = multiprocessing.get_context("fork")
+    died = context.Process(target=_die, args=(str(tmp_path), storage))
+    died.start()
+    died.join()
+    workers = [context.Process(target=_work, args=(str(tmp_path), storage)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    taken = [tuple(each) for path in tmp_path.glob("*.json") for each in json.loads(path.read_text())]
+    assert len(taken) == len(set(taken)) == 9
+
+
+@pytest.mark.parametrize("search", ["random", "bayesian"])
+def test_a_search_gives_every_cell_all_seeds_and_a_plain_network(tmp_path, ran, search):
+    axes = {"surgery[0].insert.reduction": [2, 4], "train.optimizer.lr": {"low": 0.01, "high": 0.1, "log": True}}
+    done = pipeline.study(spec_with(axes=axes, search=search, cells=3, seeds=[0, 1]), Workspace(tmp_path), "tiny.yaml")
+    rows = done.answer.rows
+    assert sum(not row.cell.plain for row in rows) == 3
+    assert all(row.trials == 2 for row in rows)
+    assert all(row.against_plain is not None for row in rows if not row.cell.plain)
+
+
+def test_a_search_ends_where_the_axes_hold_no_further_cell(tmp_path, ran):
+    done = pipeline.study(spec_with(search="random", cells=9), Workspace(tmp_path), "tiny.yaml")
+    assert len(done.answer.rows) == 3
+
+
+def test_the_answer_is_written_as_text_markdown_json_and_a_page(tmp_path, ran):
+    done = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    found = json.loads((done.folder / "study.json").read_text())
+    assert found["axes"] == {"surgery[0].insert.reduction": [2, 4]}
+    for cell in found["cells"]:
+        assert {"where", "trials", "failed", "top1", "against_plain", "params", "macs", "latency"} <= cell.keys()
+    ours = found["cells"][1]["against_plain"]
+    assert ours["significant"]
+    assert ours["low"] < ours["difference"] < ours["high"]
+    assert found["advice"].startswith("Take reduction=")
+    page = (done.folder / "study.html").read_text()
+    assert found["advice"].split(":")[0] in page
+    assert page.count("<svg") == 2
+    assert "| reduction=2" in (done.folder / "study.md").read_text()
+
+
+def outcomes(gain, cost):
+    plain = Cell({}, plain=True)
+    cells = [(plain, 0.0, 100), *((Cell({"surgery[0].at": at}), gain[at], cost[at]) for at in gain)]
+    noise = ((0.001, -0.001, 0.0), (0.0, 0.001, -0.001), (-0.001, 0.0, 0.001))
+    return [
+        Outcome(cell, seed, "r", 0.8 + more + noise[place % 3][seed], 1, macs)
+        for place, (cell, more, macs) in enumerate(cells)
+        for seed in range(3)
+    ]
+
+
+def test_of_cells_that_are_as_good_the_cheapest_is_taken():
+    made = answer("x", {}, (0, 1, 2), outcomes({"pre": 0.05, "post": 0.0502}, {"pre": 110, "post": 130}))
+    assert made.taken == 1
+    assert "not told apart from the best, at=post" in made.advice
+
+
+def test_without_a_gain_the_plain_network_is_taken():
+    made = answer("x", {}, (0, 1, 2), outcomes({"pre": 0.0001, "post": -0.05}, {"pre": 110, "post": 130}))
+    assert made.rows[made.taken].cell.plain
+    assert made.advice.startswith("Take the plain network: no cell was told apart from it for the better")
+    assert made.pareto[0] == 0
+
+
+def test_a_dry_run_lists_the_trials_with_their_time_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = pipeline.estimate(spec_with())
+    assert (len(found.trials), found.count) == (9, 9)
+    assert all(trial.seconds > 0 for trial in found.trials)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_trials_are_runs_with_manifests(tmp_path):
+    spec = spec_with(axes={"surgery[0].insert.reduction": [4]}, seeds=[0])
+    done = pipeline.study(spec, Workspace(tmp_path), "tiny.yaml")
+    runs = sorted((done.folder / "runs").glob("*/weights.safetensors.manifest.json"))
+    assert len(runs) == 2
+    assert all(json.loads(path.read_text())["details"]["top1"] is not None for path in runs)
+    assert "One seed tells nothing" in done.answer.advice
+    assert [row.params for row in done.answer.rows] == sorted(row.params for row in done.answer.rows)

@@ -1,0 +1,74 @@
+"""What a study's axes come to, and what is wrong with them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sesurgery import pipeline
+from sesurgery.diagnostics import SpecError
+from sesurgery.studies.cells import grid, trial_spec
+
+BASE = {
+    "version": 1,
+    "name": "tiny",
+    "model": {"source": "python", "name": "sesurgery.networks.cifar_resnet:CifarResNet", "kwargs": {"depth": 8}},
+    "input": {"shape": [3, 8, 8]},
+    "surgery": [{"insert": {"block": "se", "reduction": 4}, "at": "residual"}],
+}
+
+
+def spec_with(**study):
+    return pipeline.load_spec({**BASE, "study": study})
+
+
+def test_a_grid_has_every_combination_and_one_plain_network():
+    spec = spec_with(axes={"surgery[0].insert.reduction": [2, 4], "surgery[0].at": ["residual", "pre"]})
+    cells = grid(spec.study)
+    assert [str(cell) for cell in cells] == [
+        "plain",
+        *(f"reduction={reduction}, at={at}" for reduction in (2, 4) for at in ("residual", "pre")),
+    ]
+
+
+def test_an_axis_beside_surgery_has_a_plain_network_for_each_value():
+    spec = spec_with(axes={"model.kwargs.depth": [8, 14], "surgery[0].insert.reduction": [4]})
+    assert [(str(cell), cell.plain) for cell in grid(spec.study)] == [
+        ("plain, depth=8", True),
+        ("depth=8, reduction=4", False),
+        ("plain, depth=14", True),
+        ("depth=14, reduction=4", False),
+    ]
+
+
+def test_a_trial_is_the_spec_with_its_values_its_seed_and_no_study():
+    spec = spec_with(axes={"surgery[0].insert.reduction": [2]})
+    plain, ours = grid(spec.study)
+    made = trial_spec(spec, ours, 7)
+    assert (made.surgery[0].insert.options.reduction, made.train.seed, made.study) == (2, 7, None)
+    assert pipeline.plan(trial_spec(spec, plain, 7)).plan.sites == ()
+    assert len({trial_spec(spec, cell, seed).name for cell in (plain, ours) for seed in (0, 1)}) == 4
+
+
+def test_every_value_that_does_not_go_at_its_place_is_told_at_once():
+    with pytest.raises(SpecError) as caught:
+        spec_with(axes={"surgery[0].insert.reduction": [2, "four"], "surgery[3].at": ["pre"], "train.epochs": [0]})
+    told = [item.message for item in caught.value.diagnostics]
+    assert len(told) == 3
+    assert "value four" in told[0]
+    assert "leads nowhere" in told[1]
+    assert "must be greater than 0" in told[2]
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        ({"axes": {"train.optimizer.lr": {"low": 0.1, "high": 0.2}}}, "a grid needs a list of values"),
+        ({"axes": {"train.optimizer.lr": {"low": 0.2, "high": 0.1}}, "search": "random"}, "low < high does not hold"),
+        ({"axes": {"train.epochs": [1]}, "seeds": [1, 1]}, "a seed stands twice"),
+        ({"axes": {"train.epochs": [1]}, "prune": True}, "a grid is not pruned"),
+    ],
+    ids=["range in a grid", "ends", "seeds", "prune"],
+)
+def test_what_excludes_each_other_is_refused(study, said):
+    with pytest.raises(SpecError, match=said):
+        spec_with(**study)
