@@ -54,6 +54,31 @@ class Block(nn.Module):
         return x * gate.reshape(-1, 8, 1, 1)
 
 
+class Scaled(nn.Module):
+    """An SE block between a convolution and a head, its activation before it, and its product written in some way."""
+
+    def __init__(self, product: Callable[[Tensor, Tensor], Tensor], activation: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=4, padding=1)
+        self.activation = activation()
+        self.se = Product(product)
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.se(self.activation(self.stem(x)))).mean((2, 3))
+
+
+class Product(nn.Module):
+    def __init__(self, product: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.product = product
+        self.down, self.up = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.up(self.down(x.mean((2, 3), keepdim=True)).relu()))
+        return self.product(gate, x)
+
+
 class ScSE(nn.Module):
     """Concurrent channel and spatial gates (arXiv 1803.02579): their products are added."""
 
@@ -85,6 +110,13 @@ SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "(1 + s) * u": lambda s, u: (1 + s) * u,
+    "u * s + u": lambda s, u: u * s + u,
+    "2 * s * u": lambda s, u: 2 * s * u,
+}
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -102,6 +134,11 @@ CASES = (
     Case("timm regnety_002", functools.partial(timm.create_model, "regnety_002"), 13),
     Case("torchvision mobilenet_v3_small", torchvision.models.mobilenet_v3_small, 9),
     *(Case(name, functools.partial(Spelled, squeeze), 1) for name, squeeze in SPELLINGS.items()),
+    *(Case(name, functools.partial(Scaled, product), 1, scopes=False) for name, product in PRODUCTS.items()),
+    *(
+        Case(f"behind {kind.__name__}", functools.partial(Scaled, PRODUCTS["(1 + s) * u"], kind), 1, scopes=False)
+        for kind in (nn.SiLU, nn.Hardswish)
+    ),
     Case("scSE", ScSE, 1, scopes=False),
     Case("no gate", plain, 0),
 )
