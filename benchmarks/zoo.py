@@ -341,8 +341,12 @@ def _results() -> list[dict[str, object]]:
 def _add(row: dict[str, object]) -> None:
     """Write one row in; another run of this program may be writing others."""
     with locked(RESULTS.parent):
-        rows = {known["model"]: known for known in _results()} | {row["model"]: row}
-        data = {"device": cpu_name(), "versions": versions(), "models": [rows[key] for key in sorted(rows)]}
+        rows = {known["model"]: known for known in _results()}
+        rows[row["model"]] = row | {"device": cpu_name(), "versions": versions()}
+        before = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+        # What rows without a machine of their own were measured on.
+        first = {key: before.get(key, given) for key, given in (("device", cpu_name()), ("versions", versions()))}
+        data = {**first, "models": [rows[key] for key in sorted(rows)]}
         write_text(RESULTS, to_json(data))
 
 

@@ -11,6 +11,7 @@ _HEAD = """# Which networks are supported
 Every network below was taken through every step by
 
     python benchmarks/zoo.py
+    python benchmarks/zoo.py --from huggingface
     python benchmarks/zoo.py --table     # this page, from benchmarks/results/zoo.json
 
 with identity blocks at the first of the placements `residual`, `concat`, `conv` that finds sites in it, at the smallest
@@ -20,17 +21,23 @@ input that it takes. What the columns mean stands at the head of that program. `
 """
 
 
+_SOURCES = ("torchvision", "timm", "huggingface")
+
+
 def write_table(results: Path, target: Path, columns: Sequence[str]) -> None:
     """Write the page; networks that pass every column are listed by source, the others with their reason."""
     data = json.loads(results.read_text(encoding="utf-8"))
     rows = data["models"]
     versions = data["versions"]
     lines = [_HEAD]
-    named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "timm", "onnxruntime"))
-    lines.append(f"Measured on {data['device']} with {named}.\n\n")
+    for source in _SOURCES:
+        own = [row for row in rows if row["model"].startswith(source + ":")]
+        machines = {(row.get("device", data["device"]), _named(row.get("versions", versions), source)) for row in own}
+        lines += [f"Networks of {source}: measured on {device} with {named}.\n" for device, named in sorted(machines)]
+    lines.append("\n")
     lines.append("| source | networks | pass every column | " + " | ".join(columns) + " |\n")
     lines.append("| --- " * (3 + len(columns)) + "|\n")
-    for source in ("torchvision", "timm"):
+    for source in _SOURCES:
         own = [row for row in rows if row["model"].startswith(source + ":")]
         if not own:
             continue
@@ -55,6 +62,11 @@ def write_table(results: Path, target: Path, columns: Sequence[str]) -> None:
         if _passed(row, columns)
     ]
     target.write_text("".join(lines), encoding="utf-8")
+
+
+def _named(versions: dict, source: str) -> str:
+    names = ("torch", "transformers" if source == "huggingface" else source, "onnxruntime")
+    return ", ".join(f"{name} {versions[name]}" for name in names)
 
 
 def _passed(row: dict, columns: Sequence[str]) -> bool:
