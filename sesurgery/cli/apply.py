@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import force, spec_of
+from sesurgery.cli.console import SpecFile, force, spec_of
 
 
 @click.command("apply")
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=SpecFile())
 @click.option("--onnx", "file", type=click.Path(path_type=Path), help="Change this ONNX file, not the spec's network.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="The changed ONNX file.  [default: export/NAME.onnx]"

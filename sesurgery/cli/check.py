@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from sesurgery.cli.console import SpecFile
 from sesurgery.diagnostics import Diagnostic, SesurgeryError
 
 
 @click.command("check")
-@click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SPEC...")
+@click.argument("specs", nargs=-1, required=True, type=SpecFile(), metavar="SPEC...")
 def command(specs: tuple[Path, ...]) -> None:
     """Check specs as far as the files alone tell: YAML, keys, types, names."""
     from sesurgery import pipeline

@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from sesurgery.spec import Spec
 
 
+class SpecFile(click.Path):
+    """A spec's file, or `zoo:NAME` for one that comes with the package."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from sesurgery.spec import zoo
+
+        if str(value).startswith(zoo.PREFIX):
+            return zoo.path_of(str(value).removeprefix(zoo.PREFIX))
+        return super().convert(value, param, ctx)
+
+
 class Lines:
     """Talk for logs and pipes: finished news only, one line each."""
 

@@ -22,7 +22,8 @@ from sesurgery.cli.inspect_ import shape
 def command(model: str, output: Path | None, shape: tuple[int, int, int] | None, force: bool) -> None:
     """Write a commented spec that works as it is, with the placement that suits the network's structure.
 
-    MODEL is timm:NAME, torchvision:NAME, huggingface:NAME, python:package.module:factory or an ONNX file.
+    MODEL is timm:NAME, torchvision:NAME, huggingface:NAME, python:package.module:factory or an ONNX file; zoo:NAME
+    copies the spec of a published network.
     """
     from sesurgery import pipeline
 

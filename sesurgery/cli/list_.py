@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets"]))
+@click.argument("what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets", "zoo"]))
 def command(what: str) -> None:
-    """List blocks, placements, passes, backends or data sets, each with its first line of description."""
+    """List blocks, placements, passes, backends, data sets or specs of published networks, each with a line on it."""
+    if what == "zoo":
+        _list_zoo()
+        return
     from sesurgery.backends import BACKENDS
     from sesurgery.blocks import BLOCKS
     from sesurgery.lowering import PASSES
@@ -32,3 +35,11 @@ def command(what: str) -> None:
     names = catalog.names()
     for name in names:
         click.echo(f"{name:<{max(map(len, names))}}  {catalog.summary(name)}")
+
+
+def _list_zoo() -> None:
+    from sesurgery.spec import zoo
+
+    width = max(map(len, zoo.names()))
+    for name in zoo.names():
+        click.echo(f"{name:<{width}}  {zoo.title(name)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, force, spec_of
+from sesurgery.cli.console import SpecFile, as_json, emit_json, force, spec_of
 from sesurgery.cli.inspect_ import account_choices, account_options
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan")
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=SpecFile())
 @click.option("--explain", is_flag=True, help="List every rejected candidate and every module taken as a whole.")
 @click.option(
     "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the network and its blocks to a file."

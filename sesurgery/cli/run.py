@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import spec_of, talking
+from sesurgery.cli.console import SpecFile, spec_of, talking
 from sesurgery.cli.signals import Stopped
 from sesurgery.diagnostics import CheckFailed
 
 
 @click.command("run")
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=SpecFile())
 def command(spec: Path) -> None:
     """Everything from the spec to the report: apply, train, export, build engines, verify, bench."""
     from sesurgery import pipeline

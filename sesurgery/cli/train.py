@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import newest, spec_of, talking, trust
+from sesurgery.cli.console import SpecFile, newest, spec_of, talking, trust
 from sesurgery.cli.signals import Stopped
 
 
 @click.command("train")
-@click.argument("target", required=False, type=click.Path(path_type=Path), metavar="[RUN|SPEC]")
+@click.argument("target", required=False, type=SpecFile(), metavar="[RUN|SPEC]")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 @click.option("--restart", is_flag=True, help="Begin anew, and give up what an earlier training left.")
 @trust

@@ -62,7 +62,7 @@ def resnext29_8x64d(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
 
 
 def resnet46(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-    """A ResNet of 46 layers: 4 and 6 basic blocks of 64 and 128 channels, then 8 bottlenecks of 1,024, behind ResNet's stem.
+    """ResNet-46: 4 and 6 basic blocks of 64 and 128 channels, 8 bottlenecks of 1,024, behind the stem of ResNet.
 
     Images [N, in_channels, 32, 32] or larger to logits [N, num_classes].
     """

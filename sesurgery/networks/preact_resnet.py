@@ -15,7 +15,7 @@ WIDTHS = (16, 32, 64)
 
 
 class PreactBasicBlock(nn.Module):
-    """Two 3 x 3 convolutions, each behind a norm and a ReLU, and a shortcut from behind the first ReLU where it widens."""
+    """Two 3 x 3 convolutions behind norms and ReLUs; where it widens, the shortcut starts behind the first ReLU."""
 
     expansion = 1
 
@@ -82,7 +82,8 @@ class PreactResNet(nn.Module):
     ) -> None:
         super().__init__()
         if blocks < 1 or width < 1:
-            raise fail("SE302", f"a network of {blocks} blocks a stage, {width} times as wide", "take at least 1 of each")
+            text = f"a network of {blocks} blocks a stage, {width} times as wide"
+            raise fail("SE302", text, "take at least 1 of each")
         self.conv1 = nn.Conv2d(in_channels, WIDTHS[0], 3, padding=1, bias=False)
         channels = WIDTHS[0]
         for number, base in enumerate(WIDTHS, 1):

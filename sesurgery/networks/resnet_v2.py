@@ -1,4 +1,4 @@
-"""ResNet-200 with pre-activation, which timm has the parts of and no name for: He et al., arXiv 1603.05027 section 4.2."""
+"""ResNet-200 with pre-activation, of timm's parts: He et al., arXiv 1603.05027 section 4.2."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from sesurgery.placements import PLACEMENTS
 from sesurgery.planner import Plan
 from sesurgery.planner.resolve import GATED
 from sesurgery.reports.inspection import Inspection
+from sesurgery.spec import zoo
 from sesurgery.workspace.targets import claim
 
 WIDE = 128
@@ -60,11 +61,14 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
     """
     if Path(model).suffix in (".yaml", ".yml"):
         raise fail("SE301", f"{model} is a spec already", "name a network, as in timm:resnet50")
-    path = out or Path("specs") / f"{_stem(model)}.yaml"
+    published = model.startswith(zoo.PREFIX)
+    path = out or Path("specs") / f"{model.removeprefix(zoo.PREFIX) if published else _stem(model)}.yaml"
     if str(path) != "-":
         # A spec is edited once it is written: none is ours to replace.
         needs = _files(Path(model))
         claim(path, needs=needs, ours=lambda _: False, force=force)
+    if published:
+        return _published(zoo.path_of(model.removeprefix(zoo.PREFIX)), path)
     named = open_named(model, shape)
     inspection = inspection_of(named, structural())
     choice = _choose(named, inspection)
@@ -75,6 +79,16 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
         return FirstSpec(text, None, made, told)
     write_text(path, text)
     return FirstSpec(text, path, made, told)
+
+
+def _published(spec: Path, path: Path) -> FirstSpec:
+    """A copy of a spec of the zoo, without the line that says where its schema is."""
+    text = "".join(line for line in spec.read_text().splitlines(True) if "yaml-language-server" not in line)
+    made = planner.plan(load_spec(spec), open_named(spec.as_posix()).network.view)
+    if str(path) == "-":
+        return FirstSpec(text, None, made, "as published")
+    write_text(path, text)
+    return FirstSpec(text, path, made, "as published")
 
 
 def _stem(model: str) -> str:
