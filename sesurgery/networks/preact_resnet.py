@@ -85,13 +85,14 @@ class PreactResNet(nn.Module):
             text = f"a network of {blocks} blocks a stage, {width} times as wide"
             raise fail("SE302", text, "take at least 1 of each")
         self.conv1 = nn.Conv2d(in_channels, WIDTHS[0], 3, padding=1, bias=False)
-        channels = WIDTHS[0]
-        for number, base in enumerate(WIDTHS, 1):
-            layers: list[nn.Module] = []
+        channels, layers = WIDTHS[0], []
+        for base in WIDTHS:
+            units = []
             for index in range(blocks):
-                layers.append(block(channels, base * width, 2 if number > 1 and index == 0 else 1))
+                units.append(block(channels, base * width, 2 if base > WIDTHS[0] and index == 0 else 1))
                 channels = base * width * block.expansion
-            self.add_module(f"layer{number}", nn.Sequential(*layers))
+            layers.append(nn.Sequential(*units))
+        self.layer1, self.layer2, self.layer3 = layers
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
         self.avgpool = nn.AdaptiveAvgPool2d(1)

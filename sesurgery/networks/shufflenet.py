@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -47,17 +49,18 @@ class ShuffleNet(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(3, 2, padding=1),
         )
-        channels = 24
+        channels, stages = 24, OrderedDict[str, nn.Module]()
         for number, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS, strict=True), 2):
             # The first 1 x 1 of all has few input channels and no groups (section 3.2).
             units = [ShuffleUnit(channels, width, 2, GROUPS, 1 if number == 2 else GROUPS)]
             units += [ShuffleUnit(width, width, 1, GROUPS, GROUPS) for _ in range(blocks - 1)]
-            self.add_module(f"stage{number}", nn.Sequential(*units))
+            stages[f"stage{number}"] = nn.Sequential(*units)
             channels = width
+        self.stages = nn.Sequential(stages)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.stage4(self.stage3(self.stage2(self.stem(x))))
+        x = self.stages(self.stem(x))
         logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
         return logits
