@@ -4,7 +4,7 @@ A gate multiplies a map v by something that is computed from v alone and on the 
 Squeeze-and-Excitation in timm, torchvision, keras or an ONNX file, with 1x1 convolutions or linear layers, and its
 relatives. How the squeeze is written does not matter (`mean(3).mean(2)`, `sum / (h * w)`, a pool as large as the map):
 its result has no resolution left. Where the sum of two such products of one value stands for both (scSE), it is one
-gate.
+gate; so is the sum of the product and the value itself, `u * s + u`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sesurgery.graph.view import GraphView, Node, Op, Use
 class ChannelGate:
     """`mul` = `value` times a gate computed from `value` by `nodes`; `projections` counts its layers with weights.
 
-    Of a channel and a spatial gate side by side, `mul` is the sum of both products.
+    Of a channel and a spatial gate side by side, `mul` is the sum of both products; of `u * s + u` it is the sum.
     """
 
     mul: Node
@@ -52,7 +52,7 @@ class ChannelGate:
 def channel_gates(graph: GraphView) -> list[ChannelGate]:
     """Every channel gate of the graph, in topological order."""
     found = [gate for node in graph if node.op is Op.MUL and (gate := _gate(node)) is not None]
-    gates = {gate.mul.name: gate for gate in (_with_spatial(graph, gate) for gate in found)}
+    gates = {gate.mul.name: gate for gate in (_with_value(graph, _with_spatial(graph, gate)) for gate in found)}
     return list(gates.values())
 
 
@@ -89,6 +89,16 @@ def _with_spatial(graph: GraphView, gate: ChannelGate) -> ChannelGate:
         return gate
     both = {node.name: node for node in (*gate.nodes, *nodes, gate.mul, other)}
     return ChannelGate(total, gate.value, gate.slot, tuple(sorted(both.values(), key=lambda node: node.index)))
+
+
+def _with_value(graph: GraphView, gate: ChannelGate) -> ChannelGate:
+    """The gate `1 + s` of `u * s + u`, written without the one: its sum where that is all that reads the product."""
+    if len(gate.mul.uses) != 1 or (total := graph[gate.mul.uses[0].user]).op is not Op.ADD:
+        return gate
+    others = [node for node in total.inputs if node is not gate.mul]
+    if others != [gate.value] or len(total.inputs) != 2:
+        return gate
+    return ChannelGate(total, gate.value, 1 - gate.mul.uses[0].slot, (*gate.nodes, gate.mul))
 
 
 def _between(value: Node, factor: Node) -> tuple[Node, ...] | None:

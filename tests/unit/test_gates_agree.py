@@ -17,6 +17,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+import sesurgery
 from sesurgery.graph.gates import channel_gates
 from sesurgery.lowering.fx import gates as fx_gates
 from sesurgery.lowering.fx import graph as fx_graph
@@ -159,6 +160,23 @@ def test_all_forms_of_a_network_have_the_same_gates(case: Case) -> None:
     if case.scopes:
         (names,) = {tuple(found) for found in forms.values()}
         assert len(set(names)) == case.gates
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_gate_that_is_taken_out_leaves_the_map_as_it_came(name: str) -> None:
+    torch.manual_seed(0)
+    network = Scaled(PRODUCTS[name]).eval()
+    spec = {
+        "version": 1,
+        "model": {"source": "python", "name": "given:model"},
+        "input": {"shape": list(SHAPE)},
+        "surgery": [{"remove": "se"}],
+    }
+    left = sesurgery.apply(spec, network)
+    images = torch.rand(2, *SHAPE)
+    with torch.no_grad():
+        plain = network.head(network.activation(network.stem(images))).mean((2, 3))
+        torch.testing.assert_close(left(images), plain, rtol=0, atol=0)
 
 
 def exported(network: nn.Module) -> onnx.ModelProto:

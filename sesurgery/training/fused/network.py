@@ -50,7 +50,7 @@ def fuse(network: nn.Module, shape: Shape) -> Fused:
         node = nodes.get(gate.mul.name)
         found: str | None
         if gate.mul.op is not Op.MUL:
-            found = "it is two gates side by side"
+            found = "it is a sum of products"
         else:
             found = "it does not run in training" if node is None else _fuse(node, graph, network, gate.slot)
         where = gate.scope or gate.mul.name
