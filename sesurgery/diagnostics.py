@@ -57,6 +57,7 @@ CODES: dict[str, str] = {
     "SE606": "the feed does not fit the engine",
     "SE607": "a lowering pass broke its promise",
     "SE701": "the engine falls short of the parity asked for",
+    "SE702": "a limit that was stated is broken",
     "SE801": "the machine refuses",
 }
 """Every error code with its title; `docs/errors.md` explains each."""

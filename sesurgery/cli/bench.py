@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, foreign, newest, talking, trust
+from sesurgery.cli.console import as_json, emit_json, force, foreign, newest, talking, trust
+from sesurgery.diagnostics import CheckFailed, Diagnostic
+
+if TYPE_CHECKING:
+    from sesurgery.reports.model import LatencySection
+    from sesurgery.verification.limits import Limit
+
+SUITE = "sesurgery bench"
 
 
 def _sizes(context: click.Context, option: click.Parameter, given: str | None) -> tuple[int, ...]:
@@ -16,6 +24,16 @@ def _sizes(context: click.Context, option: click.Parameter, given: str | None) -
     if not all(part.strip().isdecimal() and int(part) for part in given.split(",")):
         raise click.BadParameter(f"{given!r} is no list of batch sizes; write them as 1,8")
     return tuple(dict.fromkeys(int(part) for part in given.split(",")))
+
+
+def _limits(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[Limit, ...]:
+    """`tax > 5 %` as a limit."""
+    from sesurgery.verification.limits import parse
+
+    try:
+        return tuple(parse(text) for text in given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command("bench")
@@ -28,6 +46,16 @@ def _sizes(context: click.Context, option: click.Parameter, given: str | None) -
     "--processes", type=click.IntRange(min=1), help="Repeat it in so many fresh processes; default: the spec's."
 )
 @click.option("--as-exported/--no-as-exported", default=True, help="Race the engine without lowering too, or not.")
+@click.option(
+    "--fail-if",
+    "limits",
+    multiple=True,
+    callback=_limits,
+    metavar="LIMIT",
+    help="Exit with 4 where it holds, as in 'tax > 5 %' or 'median > 2 ms'; may be given several times.",
+)
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the limits as JUnit XML.")
+@force
 @foreign
 @as_json
 @trust
@@ -37,6 +65,9 @@ def command(
     batches: tuple[int, ...],
     processes: int | None,
     as_exported: bool,
+    limits: tuple[Limit, ...],
+    junit: Path | None,
+    force: bool,
     foreign: bool,
     as_json: bool,
 ) -> None:
@@ -46,8 +77,13 @@ def command(
     """
     from sesurgery import pipeline
     from sesurgery.reports.latency import to_json, to_text
+    from sesurgery.workspace.targets import claim, marked
 
+    if junit is not None and not limits:
+        raise click.UsageError("--junit writes what --fail-if finds: give at least one limit")
     workspace = pipeline.Workspace()
+    if junit is not None:
+        claim(junit, ours=marked(f'<testsuite name="{SUITE}"'), force=force)
     chosen = engine or newest("engine", workspace.newest_engine())
     with talking() as talk:
         benched = pipeline.bench(
@@ -73,3 +109,26 @@ def command(
         for section in benched.sections:
             click.echo(to_text(section))
     click.echo(f"report -> {reported.html.as_posix()}", err=as_json)
+    _judge(chosen, benched.sections, limits, junit)
+
+
+def _judge(engine: Path, sections: tuple[LatencySection, ...], limits: tuple[Limit, ...], junit: Path | None) -> None:
+    """Write what the limits say of every batch; raises CheckFailed with SE702 for each that is broken."""
+    from sesurgery.artifacts import write_text
+    from sesurgery.reports.junit import Check, to_junit
+
+    checks = [
+        Check(str(limit), f"{engine.name} at batch {section.report.batch}", limit.broken_by(section.report))
+        for section in sections
+        for limit in limits
+    ]
+    if junit is not None:
+        write_text(junit, to_junit(SUITE, checks))
+        click.echo(f"limits -> {junit.as_posix()}", err=True)
+    failures = [
+        Diagnostic("SE702", f"{check.of}: --fail-if {check.name!r}: {check.failure}")
+        for check in checks
+        if check.failure
+    ]
+    if failures:
+        raise CheckFailed(failures)

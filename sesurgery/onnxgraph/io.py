@@ -9,7 +9,7 @@ import onnx
 from sesurgery.artifacts import writing
 from sesurgery.diagnostics import SesurgeryError, clipped, fail, first_line
 from sesurgery.onnxgraph import external_data as onnx_data
-from sesurgery.onnxgraph.repair import repaired
+from sesurgery.onnxgraph.repair import decode_names, repaired
 from sesurgery.paths import inside
 
 # One protobuf message holds at most 2 GiB; above that the weights stand in a file beside it.
@@ -30,6 +30,7 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
         raise fail("SE402", f"{path} is not there", "export it first: `sesurgery export`")
     try:
         model = onnx.load(path, load_external_data=False)
+        decode_names(model)
         outside(model, path)
         onnx_data.complete(model)
         if weights:

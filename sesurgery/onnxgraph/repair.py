@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import onnx
+from google.protobuf.message import Message
 from onnx import StringStringEntryProto, ValueInfoProto
 
 from sesurgery.onnxgraph.branches import graphs
@@ -25,6 +26,32 @@ def repaired(model: onnx.ModelProto) -> onnx.ModelProto:
     name_open_sizes(copy)
     forget_shapes(copy)
     return copy
+
+
+def decode_names(message: Message) -> None:
+    """Make text of names that are no UTF-8, with marks for what is not: protobuf hands these out as bytes.
+
+    Runtimes written in C++ take names as they come.
+    """
+    for field, value in message.ListFields():
+        single = isinstance(value, (str, bytes, Message)) or not hasattr(value, "__len__")
+        for index, item in enumerate([value] if single else value):
+            if isinstance(item, onnx.TensorProto):
+                # Listing its fields would copy its data.
+                item.name = _text(item.name)
+            elif isinstance(item, Message):
+                decode_names(item)
+            elif field.type == field.TYPE_STRING and isinstance(item, bytes):
+                if single:
+                    setattr(message, field.name, _text(item))
+                else:
+                    value[index] = _text(item)
+            elif field.type != field.TYPE_STRING:
+                break
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else name
 
 
 def merge_metadata(model: onnx.ModelProto) -> None:

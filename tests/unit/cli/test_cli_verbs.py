@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -89,6 +90,20 @@ def test_bench_as_json_has_each_batch_in_trtexecs_words(sesurgery, here):
     for form in ("lowered", "as_exported", "plain"):
         assert one[form]["latency_ms"]["percentile(99%)"] > 0
     assert one["lowered"]["tax"] == one["tax"]
+
+
+def test_bench_ends_with_4_where_a_limit_is_broken_and_writes_it_for_a_build_server(sesurgery, here):
+    ended = sesurgery("bench", "--fail-if", "median > 0 ms", "--fail-if", "p99 < 0 ms", "--junit", "limits.xml")
+    assert ended.code == 4
+    assert "error[SE702]: tiny.onnxruntime.fp32.onnx at batch 1: --fail-if 'median > 0 ms': found " in ended.err
+    suite = ElementTree.parse("limits.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+
+
+def test_bench_says_what_is_no_limit_before_anything_is_timed(sesurgery, here):
+    ended = sesurgery("bench", "--fail-if", "speed > 5")
+    assert ended.code == 2
+    assert "'speed > 5' is no limit: write it as 'tax > 5 %'" in ended.err
 
 
 def test_bench_says_what_is_no_list_of_batches(sesurgery, here):
