@@ -1,4 +1,4 @@
-"""`sesurgery evaluate`: top-1 of runs."""
+"""`sesurgery evaluate`: how good runs are."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from sesurgery.cli.console import as_json, emit_json, newest, trust
 @as_json
 @trust
 def command(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Top-1 and loss on the held-out samples, of each run (default: the newest)."""
-    from sesurgery import pipeline
+    """Top-1, 3 and 5, loss, calibration and (--json) each class on the held-out samples, of each run.
 
-    found = {}
-    for folder in runs or (newest("run", pipeline.Workspace().newest_run()),):
-        result = pipeline.evaluate(folder)
-        found[folder.as_posix()] = {"top1": result.top1, "samples": result.samples, "loss": result.loss}
-        if not as_json:
-            right = f"{result.correct} of {result.samples}"
-            click.echo(f"{folder.as_posix()}: top-1 {result.top1:.2%} ({right}), loss {result.loss:.4f}")
+    Takes the newest run where none is named.
+    """
+    from sesurgery import pipeline
+    from sesurgery.reports.scores import to_text
+    from sesurgery.reports.wording import fields
+
+    folders = runs or (newest("run", pipeline.Workspace().newest_run()),)
+    found = {folder.as_posix(): pipeline.evaluate(folder) for folder in folders}
     if as_json:
-        emit_json(found)
+        emit_json({"runs": [{"run": run, **fields(scores)} for run, scores in found.items()]})
+    else:
+        click.echo(to_text(found))

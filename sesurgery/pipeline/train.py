@@ -19,8 +19,8 @@ from sesurgery.training.recipes.stopping import finished
 from sesurgery.workspace import relative
 
 if TYPE_CHECKING:
-    from sesurgery.training.evaluation import Evaluation
     from sesurgery.training.loop import FitResult
+    from sesurgery.verification.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,12 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk, watch: Callabl
     return TrainResult(folder, result, recipe.epochs)
 
 
-def evaluate(folder: Path) -> Evaluation:
-    """Top-1 and loss of a run's weights on the held-out samples."""
-    from sesurgery.training.evaluation import evaluate as evaluate_network
+def evaluate(folder: Path) -> Scores:
+    """The scores of a run's weights on the held-out samples."""
+    from sesurgery.training.evaluation import BATCH, logits
+    from sesurgery.verification.scores import scores
 
     run = checkpoint.read(folder, catalogs())
-    return evaluate_network(run.network, data_of(run.spec).held_out)
+    data = data_of(run.spec)
+    outputs = logits(run.network, (images for images, _ in data.held_out.batches(BATCH)))
+    return scores(outputs, data.held_out.labels, data.classes)

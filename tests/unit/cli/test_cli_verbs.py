@@ -142,8 +142,16 @@ def test_a_failed_check_still_gives_its_json(sesurgery, empty):
 def test_evaluate_takes_several_runs(sesurgery, here):
     sesurgery("apply", "tiny.yaml")
     found = json.loads(sesurgery("evaluate", "runs/tiny", "runs/tiny-2", "--json").out)
-    assert list(found) == ["runs/tiny", "runs/tiny-2"]
-    assert {result["samples"] for result in found.values()} == {180}
+    trained, fresh = found["runs"]
+    assert (trained["run"], fresh["run"]) == ("runs/tiny", "runs/tiny-2")
+    for scores in (trained, fresh):
+        assert scores["samples"] == 180
+        assert scores["top1_interval"][0] <= scores["top1"] <= scores["top1_interval"][1]
+        assert scores["top1"] <= scores["top3"] <= scores["top5"]
+        assert {"loss", "ece"} <= set(scores)
+        assert sum(each["samples"] for each in scores["classes"]) == 180
+    table = sesurgery("evaluate", "runs/tiny", "runs/tiny-2").out.splitlines()
+    assert [line.split()[0] for line in table] == ["run", "runs/tiny", "runs/tiny-2"]
 
 
 def test_the_schema_goes_to_a_file_when_asked(sesurgery, empty):

@@ -1,0 +1,17 @@
+"""A share of samples with its interval."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+
+def wilson(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of `hits` out of `samples` (JASA 22, 1927): within 0 and 1, at either end too."""
+    if not 0 <= hits <= samples or samples == 0:
+        raise ValueError(f"expected 0 <= hits <= samples and a sample, found {hits} of {samples}")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, weight = hits / samples, z * z / samples
+    middle = (share + weight / 2) / (1 + weight)
+    reach = z / (1 + weight) * (share * (1 - share) / samples + weight / (4 * samples)) ** 0.5
+    # At either end the bound is exact; rounding would leave it a hair beside.
+    return (0.0 if hits == 0 else middle - reach), (1.0 if hits == samples else middle + reach)

@@ -1,0 +1,80 @@
+"""How good a classifier's answers are: top-k, loss, calibration, each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from sesurgery.verification.proportions import wilson
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """A class's samples and the share of them that was answered right; None where it has no sample."""
+
+    name: str
+    samples: int
+    top1: float | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares between 0 and 1 and the mean cross-entropy in nats, over all samples.
+
+    `top3` and `top5` ask no more than there are classes. `ece` is the expected calibration error; `top1_interval` is
+    Wilson's at 95 %.
+    """
+
+    samples: int
+    correct: int
+    top1: float
+    top3: float
+    top5: float
+    loss: float
+    ece: float
+    top1_interval: tuple[float, float]
+    classes: tuple[ClassScore, ...]
+
+
+def scores(logits: torch.Tensor, labels: torch.Tensor, names: Sequence[str]) -> Scores:
+    """Scores of logits [N, classes] against labels [N] int64; `names` are the classes' in the order of the labels."""
+    samples, width = logits.shape
+    right = logits.argmax(1) == labels
+    best = logits.topk(min(5, width), dim=1).indices == labels[:, None]
+    # Where logits tie, topk may take another class first than argmax.
+    top = {most: float((right | best[:, :most].any(1)).float().mean()) for most in (3, 5)}
+    totals = torch.bincount(labels, minlength=len(names)).tolist()
+    hits = torch.bincount(labels[right], minlength=len(names)).tolist()
+    correct = int(right.sum())
+    return Scores(
+        samples=samples,
+        correct=correct,
+        top1=correct / samples,
+        top3=top[3],
+        top5=top[5],
+        loss=float(F.cross_entropy(logits, labels)),
+        ece=calibration_error(logits, right),
+        top1_interval=wilson(correct, samples),
+        classes=tuple(
+            ClassScore(name, total, hit / total if total else None)
+            for name, total, hit in zip(names, totals, hits, strict=True)
+        ),
+    )
+
+
+def calibration_error(logits: torch.Tensor, right: torch.Tensor) -> float:
+    """The expected calibration error over 15 bins of equal width (Guo et al., ICML 2017).
+
+    How far the confidence of the answers lies from the share that is right, bin by bin, weighted by the bins' samples.
+    """
+    sure = logits.softmax(1).amax(1).double()
+    if not bool(torch.isfinite(sure).all()):
+        return float("nan")
+    bins = (sure * BINS).ceil().long().clamp(1, BINS) - 1
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bins, sure - right.double())
+    return float(gaps.abs().sum() / len(sure))
