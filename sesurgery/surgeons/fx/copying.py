@@ -29,7 +29,8 @@ def twin(network: nn.Module) -> nn.Module:
     modules, buffers = [*network.modules()], [*network.buffers()]
     if not all(map(_is_plain, modules)):
         return copy.deepcopy(network, memo | _known(network))
-    if len({tensor.data_ptr() for tensor in buffers}) == len(buffers) and all(map(_is_whole, buffers)):
+    # In this order: what is no plain tensor has no place in memory to ask for.
+    if all(map(_is_whole, buffers)) and len({tensor.data_ptr() for tensor in buffers}) == len(buffers):
         memo |= {id(tensor): tensor.detach().clone() for tensor in buffers}
     # Object by object: deepcopy asks every module, dict and number how it wants to be copied.
     memo |= {id(module): object.__new__(type(module)) for module in modules}
