@@ -8,12 +8,11 @@ the shape of the next value.
 
 from __future__ import annotations
 
-import logging
-
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from sesurgery.muting import muted
 from sesurgery.onnxgraph.io import LIMIT
 from sesurgery.onnxgraph.nodes import name_nodes
 from sesurgery.onnxgraph.repair import free_weights, repaired
@@ -51,13 +50,8 @@ def fold(graph: ir.Model) -> None:
     """Compute every node whose inputs are known, sizes of known shapes among them; a node that fails stays."""
     from onnxscript.optimizer import fold_constants
 
-    quiet = logging.getLogger("onnxscript")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
+    with muted("onnxscript"):
         fold_constants(graph, onnx_shape_inference=True, input_size_limit=LARGEST_READ, output_size_limit=LARGEST_MADE)
-    finally:
-        quiet.setLevel(level)
 
 
 def _same_words(model: onnx.ModelProto) -> list[tuple[object, ...]]:

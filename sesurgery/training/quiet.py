@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import warnings
 from collections.abc import Iterator
+
+from sesurgery.muting import muted
 
 LOGGERS = (
     "lightning.pytorch",
@@ -19,13 +20,6 @@ LOGGERS = (
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Hold back Lightning's banner, tips and hints for the time of the block; its errors still come through."""
-    before = {name: logging.getLogger(name).level for name in LOGGERS}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), muted(*LOGGERS):
         warnings.filterwarnings("ignore", module=r"lightning\.")
-        for name in LOGGERS:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for name, level in before.items():
-                logging.getLogger(name).setLevel(level)
+        yield

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
 
 from sesurgery.diagnostics import fail
+from sesurgery.muting import muted
 
 Feeds = Mapping[str, NDArray[np.generic]]
 Method = Literal["minmax", "entropy", "percentile"]
@@ -48,7 +48,8 @@ def calibrate(
     Raises SE602 where ONNX Runtime cannot run the model or a sample does not fit it.
     """
     kind, options = METHODS[method]
-    with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), _silent():
+    # The library advises its own preprocessing, through the root logger.
+    with TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), muted():
         source = Path(folder) / "model.onnx"
         onnx.save(model, source)
         try:
@@ -71,15 +72,3 @@ def calibrate(
 def _scalar(value: object) -> float:
     # An array of one number or of none, by calibrator.
     return float(np.ravel(np.asarray(value))[0])
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """The library advises its own preprocessing, through the root logger."""
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

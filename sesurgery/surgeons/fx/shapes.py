@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any, TypeGuard
@@ -14,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from sesurgery.accounting import NEEDS_VALUES
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.graph import ConvFacts, Op, Shape
+from sesurgery.muting import muted
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.copying import duplicate
 from sesurgery.surgeons.fx.inputs import Given, image_inputs, mapped, tensors
@@ -52,7 +54,9 @@ def _run(shapes: _Shapes, given: Given) -> dict[str, Shape]:
         if node.op == "placeholder":
             name = str(node.target).lstrip("*")
             values.append(mapped(bound[name], _zeros) if name in bound else node.args[0] if node.args else None)
-    with torch.no_grad(), warnings.catch_warnings():
+    # What goes wrong is raised as well; the log has a traceback of it.
+    log = muted("torch._subclasses.fake_tensor", below=logging.CRITICAL)
+    with torch.no_grad(), warnings.catch_warnings(), log:
         warnings.simplefilter("ignore")
         shapes.run(*values)
     return shapes.found
