@@ -130,6 +130,7 @@ ALLOWED = {
     "apply tiny.yaml": TORCH,
     "train runs/tiny": TORCH | TRAINER | DATA,
     "evaluate runs/tiny": TORCH | DATA,
+    "compare runs/tiny runs/tiny": TORCH | DATA,
     "export runs/tiny": TORCH | EXPORTER,
     "lower export/tiny.onnx -o lowered.onnx --for onnxruntime": EXPORTER,
     "build-engine export/tiny.onnx": EXPORTER,

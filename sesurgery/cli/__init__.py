@@ -15,6 +15,7 @@ from sesurgery.cli import (
     bench,
     build_engine,
     check,
+    compare,
     data,
     doctor,
     evaluate,
@@ -57,7 +58,7 @@ def program(context: click.Context) -> None:
 
 
 _ORDER = (
-    *(run, inspect_, init, check, plan, apply, data, train, evaluate),
+    *(run, inspect_, init, check, plan, apply, data, train, evaluate, compare),
     *(export, lower, build_engine, refit, verify, bench, study, predict, package, schema, list_, doctor),
 )
 

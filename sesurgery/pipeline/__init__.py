@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.apply import FileRequest, apply, apply_onnx
     from sesurgery.pipeline.bench import bench
     from sesurgery.pipeline.build_request import BuildRequest
+    from sesurgery.pipeline.compare import compare
     from sesurgery.pipeline.data import fetch
     from sesurgery.pipeline.engines import build_engine, build_engines
     from sesurgery.pipeline.estimate import estimate
@@ -48,6 +49,7 @@ __all__ = [
     "build_engine",
     "build_engines",
     "catalogs",
+    "compare",
     "draw",
     "engine",
     "estimate",
@@ -84,6 +86,7 @@ _PLACES = {
     "build_engine": "sesurgery.pipeline.engines",
     "build_engines": "sesurgery.pipeline.engines",
     "catalogs": "sesurgery.pipeline.specs",
+    "compare": "sesurgery.pipeline.compare",
     "draw": "sesurgery.pipeline.inspect",
     "engine": "sesurgery.pipeline.specs",
     "estimate": "sesurgery.pipeline.estimate",

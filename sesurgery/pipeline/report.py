@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from sesurgery.accounting import Cost
-from sesurgery.artifacts import digest_file, read_small, to_json, write_text
-from sesurgery.diagnostics import fail
+from sesurgery.artifacts import digest_file, to_json, write_text
 from sesurgery.networks.block_costs import site_costs
 from sesurgery.networks.checkpoint import read_plan, read_spec
 from sesurgery.networks.run_files import PLAN, SPEC, WEIGHTS
 from sesurgery.pipeline import results
 from sesurgery.pipeline.begun import TRAIN
+from sesurgery.pipeline.epochs import epochs_of
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.workspace import Workspace, is_yardstick
 from sesurgery.planner import Plan
@@ -97,20 +95,11 @@ def _network(folder: Path, spec: Spec, plan: Plan, run: RunManifest) -> NetworkS
 
 
 def _training(folder: Path, spec: Spec, run: RunManifest) -> TrainingSection | None:
-    table = folder / TRAIN / "metrics.csv"
     top1 = run.details.top1
-    if top1 is None or not table.is_file():
+    if top1 is None or not (folder / TRAIN / "metrics.csv").is_file():
         return None
-    try:
-        epochs = tuple(
-            EpochRow(int(row["epoch"]), float(row["train_loss"]), float(row["held_out_top1"]), float(row["lr"]))
-            for row in csv.DictReader(io.StringIO(read_small(table), newline=""))
-        )
-    except (KeyError, TypeError, ValueError, OSError, csv.Error) as error:
-        why = f"{type(error).__name__}: {error}"
-        text = f"{table.as_posix()} is not the table of epochs that training wrote: {why}"
-        raise fail("SE401", text, f"write it anew: `sesurgery train {folder.as_posix()} --resume`") from error
-    if len(epochs) != run.details.epochs:
-        # Of a training begun since and not finished; the weights are those of the one before.
-        epochs = ()
+    epochs = tuple(
+        EpochRow(each.epoch, each.train_loss, each.held_out_top1, each.lr)
+        for each in epochs_of(folder, run.details.epochs)
+    )
     return TrainingSection(spec.train.data.name, epochs, top1)

@@ -35,3 +35,11 @@ def to_csv(epochs: Sequence[Epoch]) -> str:
     writer.writerow(field.name for field in dataclasses.fields(Epoch))
     writer.writerows(dataclasses.astuple(epoch) for epoch in epochs)
     return stream.getvalue()
+
+
+def from_csv(text: str) -> tuple[Epoch, ...]:
+    """The epochs in a table that `to_csv` wrote; KeyError, TypeError, ValueError or csv.Error where it is none."""
+    # With PEP 563 a field's type is its name.
+    kinds = {field.name: int if field.type == "int" else float for field in dataclasses.fields(Epoch)}
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return tuple(Epoch(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in rows)  # type: ignore[arg-type]

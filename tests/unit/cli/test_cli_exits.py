@@ -16,6 +16,7 @@ VERBS = (
     "apply",
     "train",
     "evaluate",
+    "compare",
     "export",
     "build-engine",
     "verify",

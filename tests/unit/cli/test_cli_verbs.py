@@ -154,6 +154,27 @@ def test_evaluate_takes_several_runs(sesurgery, here):
     assert [line.split()[0] for line in table] == ["run", "runs/tiny", "runs/tiny-2"]
 
 
+def test_compare_says_what_it_can_tell(sesurgery, here):
+    sesurgery("apply", "tiny.yaml")
+    found = json.loads(sesurgery("compare", "runs/tiny", "runs/tiny-2", "--json").out)
+    assert (found["first"], found["second"], found["samples"]) == ("runs/tiny", "runs/tiny-2", 180)
+    first, second = found["top1"]
+    assert found["difference"]["value"] == pytest.approx(first - second)
+    # The second was not trained.
+    assert (found["accuracy"], found["epochs_to"]) == (None, [None, None])
+    same = sesurgery("compare", "runs/tiny", "runs/tiny", "--accuracy", "0").out.splitlines()
+    assert [line.split()[-2:] for line in same[1:3]] == [["0", "1"]] * 2
+    assert same[-1].startswith("verdict: runs/tiny cannot be told apart from runs/tiny")
+
+
+def test_compare_asks_for_the_same_held_out_samples(sesurgery, here):
+    Path("other.yaml").write_text(Path("tiny.yaml").read_text().replace("held_out: 0.1", "held_out: 0.2"))
+    sesurgery("apply", "other.yaml")
+    ended = sesurgery("compare", "runs/tiny", "runs/other")
+    assert ended.code == 1
+    assert "error[SE501]: the runs do not hold out the same samples: runs/tiny has 180 of " in ended.err
+
+
 def test_the_schema_goes_to_a_file_when_asked(sesurgery, empty):
     ended = sesurgery("schema", "-o", "schema.json")
     assert (ended.code, ended.out) == (0, "")
