@@ -20,6 +20,7 @@ from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Backend, Capability
 from sesurgery.blocks import BLOCKS
 from sesurgery.catalog import Catalog
+from sesurgery.diagnostics import SesurgeryError
 from sesurgery.graph import GraphView
 from sesurgery.lowering import PASSES
 from sesurgery.lowering.base import run
@@ -29,10 +30,17 @@ from sesurgery.placements import PLACEMENTS
 from sesurgery.placements.base import Match, Miss
 from sesurgery.spec.schema import json_schema
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
+from sesurgery.training.data import DATASETS
 
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 RECIPES = dict(re.findall(r"^`(sesurgery/[\w/]+\.py)`:\n\n```python\n(.*?)```", PAGE.read_text(), re.M | re.S))
-CATALOGS: dict[str, Catalog[Any]] = {"block": BLOCKS, "placement": PLACEMENTS, "pass": PASSES, "backend": BACKENDS}
+CATALOGS: dict[str, Catalog[Any]] = {
+    "block": BLOCKS,
+    "placement": PLACEMENTS,
+    "pass": PASSES,
+    "backend": BACKENDS,
+    "dataset": DATASETS,
+}
 FOLDERS = {catalog.package.replace(".", "/"): kind for kind, catalog in CATALOGS.items()}
 
 
@@ -241,3 +249,33 @@ def test_the_backend_builds_an_engine_that_answers_like_the_network(follow: Any,
         (answer,) = runner.infer(feeds).values()
         assert np.abs(answer - network(image).detach().numpy()).max() < 1e-4
         assert (runner.time(feeds, 2) > 0).all()
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """What data/mnist.npz holds, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    draw = np.random.default_rng(0)
+    arrays = {f"x_{part}": draw.integers(0, 256, (12, 8, 8), dtype=np.uint8) for part in ("train", "test")}
+    arrays |= {f"y_{part}": np.arange(12, dtype=np.uint8) % 3 for part in ("train", "test")}
+    np.savez("data/mnist.npz", **arrays)
+    return arrays
+
+
+def test_the_data_set_is_loaded_from_a_spec(follow: Any, images: dict[str, np.ndarray]) -> None:
+    follow("dataset")
+    spec = pipeline.load_spec(spec_with(train={"data": {"dataset": "npz", "file": "data/mnist.npz"}}))
+    data = spec.train.data.options.load((1, 8, 8))
+    assert data.classes == ("0", "1", "2")
+    (batch, labels), *_ = data.held_out.batches(5)
+    assert batch.shape == (5, 1, 8, 8)
+    assert np.allclose(batch.numpy()[:, 0] * 255, images["x_test"][:5])
+    assert labels.tolist() == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(("file", "code"), [("data/none.npz", "SE503"), ("data/mnist.npz", "SE501")])
+def test_the_data_set_says_what_is_wrong(file: str, code: str, follow: Any, images: dict[str, np.ndarray]) -> None:
+    recipe = follow("dataset")
+    with pytest.raises(SesurgeryError, match=code):
+        recipe.catalog.load(recipe.name)(file=file).load((3, 8, 8))
