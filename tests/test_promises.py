@@ -131,6 +131,7 @@ ALLOWED = {
     "train runs/tiny": TORCH | TRAINER | DATA,
     "evaluate runs/tiny": TORCH | DATA,
     "compare runs/tiny runs/tiny": TORCH | DATA,
+    "gates runs/tiny": TORCH | DATA,
     "export runs/tiny": TORCH | EXPORTER,
     "lower export/tiny.onnx -o lowered.onnx --for onnxruntime": EXPORTER,
     "build-engine export/tiny.onnx": EXPORTER,

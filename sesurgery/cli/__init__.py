@@ -20,6 +20,7 @@ from sesurgery.cli import (
     doctor,
     evaluate,
     export,
+    gates,
     init,
     inspect_,
     list_,
@@ -58,7 +59,7 @@ def program(context: click.Context) -> None:
 
 
 _ORDER = (
-    *(run, inspect_, init, check, plan, apply, data, train, evaluate, compare),
+    *(run, inspect_, init, check, plan, apply, data, train, evaluate, compare, gates),
     *(export, lower, build_engine, refit, verify, bench, study, predict, package, schema, list_, doctor),
 )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.engines import build_engine, build_engines
     from sesurgery.pipeline.estimate import estimate
     from sesurgery.pipeline.export import export
+    from sesurgery.pipeline.gates import gates
     from sesurgery.pipeline.init import init
     from sesurgery.pipeline.inspect import draw, inspect
     from sesurgery.pipeline.lower import LowerRequest, lower
@@ -56,6 +57,7 @@ __all__ = [
     "evaluate",
     "export",
     "fetch",
+    "gates",
     "init",
     "inspect",
     "load_spec",
@@ -93,6 +95,7 @@ _PLACES = {
     "evaluate": "sesurgery.pipeline.train",
     "export": "sesurgery.pipeline.export",
     "fetch": "sesurgery.pipeline.data",
+    "gates": "sesurgery.pipeline.gates",
     "init": "sesurgery.pipeline.init",
     "inspect": "sesurgery.pipeline.inspect",
     "load_spec": "sesurgery.pipeline.specs",

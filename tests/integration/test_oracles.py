@@ -54,7 +54,7 @@ COUNTS = [
 def test_se_adds_the_parameters_that_the_paper_counts(count):
     made = planned(count.network, bias=True)
     assert (made.before.params, made.after.params) == (count.base, count.biased)
-    assert made.before.params + added(made.view) == count.bare
+    assert made.before.params + added(made.network.view) == count.bare
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ VERBS = (
     "train",
     "evaluate",
     "compare",
+    "gates",
     "export",
     "build-engine",
     "verify",

@@ -1,0 +1,117 @@
+"""The verb `gates`: what the gates of a run's blocks do over held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sesurgery.diagnostics import fail
+from sesurgery.networks import checkpoint
+from sesurgery.pipeline.data import data_of
+from sesurgery.pipeline.specs import catalogs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from sesurgery.training.data.base import Split
+    from sesurgery.verification.gates import BlockGates
+
+CLASSES, SAMPLES = 4, 50
+"""As in the SE paper's figure 6."""
+SPATIAL = 1e-3
+"""How far a block's output may be from its input times one number a channel, relative to its largest value."""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """The gates of a run's blocks in the order of the network; `left` are the blocks that have none a channel."""
+
+    folder: Path
+    classes: tuple[str, ...]
+    blocks: tuple[BlockGates, ...]
+    left: tuple[str, ...]
+
+
+def gates(folder: Path, *, classes: int = CLASSES, samples: int = SAMPLES) -> GateResult:
+    """Gates over the first `samples` held-out samples of each of the first `classes` classes.
+
+    Raises SE402 where the run's plan puts in no block.
+    """
+    import numpy as np
+
+    from sesurgery.training.evaluation import BATCH, logits
+    from sesurgery.verification.gates import measure
+
+    run = checkpoint.read(folder, catalogs())
+    sites = run.plan.sites
+    if not sites:
+        raise fail("SE402", f"{folder.as_posix()} has no block of ours", "give a run whose spec inserts blocks")
+    data = data_of(run.spec)
+    which = _chosen(data.held_out, classes, samples)
+    # A plan for a part of a network names its blocks within that part.
+    inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
+    found: dict[str, list[torch.Tensor | None]] = {site.key: [] for site in sites}
+    with _watched({site.key: run.network.get_submodule(f"{inside}{site.module}") for site in sites}, found):
+        steps = range(0, len(which), BATCH)
+        logits(run.network, (data.held_out.images[which[start : start + BATCH]] for start in steps))
+    labels = data.held_out.labels[which].numpy()
+    names = {int(label): data.classes[label] for label in np.unique(labels)}
+    blocks, left = [], []
+    for site in sites:
+        parts = found[site.key]
+        values = [part.double().numpy() for part in parts if part is not None]
+        if not parts or len(values) < len(parts):
+            left.append(site.key)
+            continue
+        blocks.append(measure(site.key, np.concatenate(values), labels, names, highest(site.block.options)))
+    return GateResult(folder, tuple(names.values()), tuple(blocks), tuple(left))
+
+
+def highest(block: Any) -> float | None:
+    """The upper end of a block's gate: 1, 2 after an identity start; None where it has none."""
+    if getattr(block, "gate", "sigmoid") == "relu":
+        return None
+    return 2.0 if getattr(block, "init", "default") == "identity" else 1.0
+
+
+def _chosen(split: Split, classes: int, samples: int) -> list[int]:
+    """The positions of the first samples of the first classes, in order."""
+    labels = split.labels.tolist()
+    wanted = dict.fromkeys(sorted(set(labels))[:classes], samples)
+    chosen = []
+    for position, label in enumerate(labels):
+        if wanted.get(label, 0) > 0:
+            wanted[label] -= 1
+            chosen.append(position)
+    return chosen
+
+
+@contextmanager
+def _watched(modules: dict[str, nn.Module], found: dict[str, list[torch.Tensor | None]]) -> Iterator[None]:
+    """Meanwhile, what every block multiplies its input by is added to `found`: [n, C], or None where it is no gate."""
+    hooks = [
+        module.register_forward_hook(lambda _, given, made, key=key: found[key].append(observed(given[0], made)))
+        for key, module in modules.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def observed(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
+    """The number [n, C] that each channel was multiplied by; None where it differs over the map.
+
+    It is the least-squares solution of y = s x over the map. Of a channel that is zero all over it is taken as one:
+    whatever the gate is, it does nothing there.
+    """
+    x, y = x.detach().float().flatten(2).cpu(), y.detach().float().flatten(2).cpu()
+    power = (x * x).sum(2)
+    gate = (x * y).sum(2) / power.clamp_min(1e-30)
+    apart = (y - x * gate.unsqueeze(2)).abs().max()
+    return gate.where(power > 0, 1.0) if apart <= SPATIAL * y.abs().max() else None
