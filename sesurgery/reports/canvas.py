@@ -78,7 +78,7 @@ def draw(name: str, width: int, height: int, paint: Callable[[Any], None]) -> st
 
 def whole_numbers(axis: Any) -> None:
     """Ticks of an axis that counts."""
-    axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def powers_of_ten(axis: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sesurgery.reports.canvas import ACCENT, BASELINE, CANDIDATE, FULL, HALF, MUTED, Plot, draw, whole_numbers
+from sesurgery.reports.canvas import ACCENT, BASELINE, CANDIDATE, FULL, MUTED, Plot, draw, whole_numbers
 from sesurgery.studies.answer import Answer, costs
 
 MOST_CURVES = 8
@@ -69,7 +69,7 @@ def _front(answer: Answer) -> Plot:
         "Further left is cheaper, further up is better. The dashed line is the Pareto front, the ring the "
         "recommended point."
     )
-    return Plot("Accuracy against cost", draw("front", HALF, 300, paint), reading)
+    return Plot("Accuracy against cost", draw("front", FULL, 320, paint), reading)
 
 
 def _curves(answer: Answer) -> Plot:
@@ -90,4 +90,4 @@ def _curves(answer: Answer) -> Plot:
         axes.legend(loc="lower right")
 
     cut = f" {left_out} more cells are not drawn." if left_out else ""
-    return Plot("Learning curves", draw("curves", HALF, 300, paint), f"Each is the mean over a cell's seeds.{cut}")
+    return Plot("Learning curves", draw("curves", FULL, 320, paint), f"Each is the mean over a cell's seeds.{cut}")

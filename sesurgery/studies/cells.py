@@ -104,7 +104,9 @@ def short(path: str) -> str:
 
 
 def shown(value: JsonValue) -> str:
-    """A value in a table: text as it is, the rest as JSON."""
+    """A value in a table: text as it is, numbers that a search drew to four digits, the rest as JSON."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
