@@ -116,8 +116,8 @@ def test_doctor_asks_engines_alone():
 
 
 TORCH = {"torch", "torchvision"}
-# Lightning brings torchmetrics, which brings matplotlib.
-TRAINER = {"lightning", "torchmetrics", "tensorboard", "matplotlib"}
+# Lightning brings torchmetrics, which brings matplotlib, and transformers where it is installed.
+TRAINER = {"lightning", "torchmetrics", "tensorboard", "matplotlib", "transformers"}
 DATA = {"sklearn"}
 ONNX = {"onnx", "onnxruntime"}
 # onnxscript exports, and folds the constants of a file that passes are to work on.
