@@ -64,7 +64,7 @@ def gates(folder: Path, *, classes: int = CLASSES, samples: int = SAMPLES) -> Ga
     for site in sites:
         parts = found[site.key]
         values = [part.double().numpy() for part in parts if part is not None]
-        if not parts or len(values) < len(parts):
+        if len(values) < len(parts) or np.isnan(np.concatenate(values)).all():
             left.append(site.key)
             continue
         blocks.append(measure(site.key, np.concatenate(values), labels, names, highest(site.block.options)))
@@ -107,11 +107,11 @@ def _watched(modules: dict[str, nn.Module], found: dict[str, list[torch.Tensor |
 def observed(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
     """The number [n, C] that each channel was multiplied by; None where it differs over the map.
 
-    It is the least-squares solution of y = s x over the map. Of a channel that is zero all over it is taken as one:
-    whatever the gate is, it does nothing there.
+    It is the least-squares solution of y = s x over the map, and NaN of a channel that is zero all over: whatever the
+    gate is, it does not show there.
     """
     x, y = x.detach().float().flatten(2).cpu(), y.detach().float().flatten(2).cpu()
     power = (x * x).sum(2)
     gate = (x * y).sum(2) / power.clamp_min(1e-30)
     apart = (y - x * gate.unsqueeze(2)).abs().max()
-    return gate.where(power > 0, 1.0) if apart <= SPATIAL * y.abs().max() else None
+    return gate.where(power > 0, float("nan")) if apart <= SPATIAL * y.abs().max() else None

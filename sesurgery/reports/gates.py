@@ -25,7 +25,7 @@ def to_text(result: GateResult) -> str:
         lines.append(
             f"between classes, a gate that does not know them has {percent((len(result.classes) - 1) / (samples - 1))}"
         )
-    lines += [f"{key}: no gate a channel, it differs over the map" for key in result.left]
+    lines += [f"{key}: its gate does not show, or differs over the map" for key in result.left]
     return "\n".join(lines)
 
 

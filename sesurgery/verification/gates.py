@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class ClassGates:
 class BlockGates:
     """A block's gates over all samples; counts are of channels, `between_class` is a share of the variance, 0 to 1.
 
+    `unseen` channels were zero on every sample: what their gates are does not show, and nothing else counts them.
     `constant_within` is the most that any channel is away from the middle of its range; None of `saturated`: the gate
     has no upper end.
     """
@@ -48,6 +50,7 @@ class BlockGates:
     dead: int
     saturated: int | None
     constant: int
+    unseen: int
     constant_within: float
     advice: str
     classes: tuple[ClassGates, ...]
@@ -58,43 +61,55 @@ def measure(
 ) -> BlockGates:
     """The statistics of gates [N, C] with the class of each sample [N]; `highest` is the upper end of the gate's range.
 
-    `std` is the mean over channels of the deviation over samples.
+    NaN stands where a gate could not be seen; some are. `std` is the mean over channels of the deviation over samples.
     """
-    low, high = values.min(0), values.max(0)
-    half = (high - low) / 2
+    seen = np.ma.masked_invalid(values)
+    unseen = int(np.isnan(values).all(0).sum())
+    half = (seen.max(0) - seen.min(0)) / 2
     top = 1.0 if highest is None else highest
-    dead = int((np.abs(values) < CLOSED * top).all(0).sum())
-    saturated = None if highest is None else int((values > OPEN * highest).all(0).sum())
-    constant = int((half <= BOUND).sum())
+    dead = _count((np.ma.abs(seen) < CLOSED * top).all(0))
+    saturated = None if highest is None else _count((seen > OPEN * highest).all(0))
+    constant = _count(half <= BOUND)
     within = float(half.max())
     return BlockGates(
         key=key,
         channels=values.shape[1],
         samples=len(values),
-        mean=float(values.mean()),
-        std=float(values.std(0).mean()),
-        between_class=_between(values, labels),
+        mean=float(seen.mean()),
+        std=float(seen.std(0).mean()),
+        between_class=_between(seen, labels),
         dead=dead,
         saturated=saturated,
         constant=constant,
+        unseen=unseen,
         constant_within=within,
-        advice=_advice(values.shape[1], dead, saturated or 0, within),
+        advice=_advice(values.shape[1] - unseen, dead, saturated or 0, within),
         classes=tuple(
-            ClassGates(name, int(of.sum()), tuple(values[of].mean(0).tolist()), tuple(values[of].std(0).tolist()))
+            ClassGates(name, int(of.sum()), _curve(seen[of].mean(0)), _curve(seen[of].std(0)))
             for label, name in names.items()
             if (of := labels == label).any()
         ),
     )
 
 
-def _between(values: Values, labels: NDArray[np.int64]) -> float:
+def _count(which: Any) -> int:
+    return int(np.ma.filled(which, False).sum())
+
+
+def _curve(values: Any) -> tuple[float, ...]:
+    """One number a channel, NaN where no sample shows it."""
+    return tuple(np.ma.filled(values, np.nan).tolist())
+
+
+def _between(values: Any, labels: NDArray[np.int64]) -> float:
     """Sum of squares between classes over all of it, channels added up; 0 where nothing varies."""
     centre = values.mean(0)
     total = float(((values - centre) ** 2).sum())
     if not total > 1e-12 * values.size:
         return 0.0
     groups = [values[labels == label] for label in np.unique(labels)]
-    return sum(len(group) * float(((group.mean(0) - centre) ** 2).sum()) for group in groups) / total
+    between = [np.ma.filled(group.count(0) * (group.mean(0) - centre) ** 2, 0.0).sum() for group in groups]
+    return float(sum(between)) / total
 
 
 def _advice(channels: int, dead: int, saturated: int, within: float) -> str:

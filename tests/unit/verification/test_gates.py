@@ -69,3 +69,23 @@ def test_the_curves_are_means_and_deviations_of_each_class():
 )
 def test_the_advice_follows(values, advice):
     assert measure("k", values, LABELS, NAMES, 1.0).advice.startswith(advice)
+
+
+def test_samples_that_do_not_show_a_gate_change_nothing():
+    draw = np.random.default_rng(0)
+    values = varied(draw, 6)
+    values[:, 0] = 0.5
+    hidden = values.copy()
+    hidden[::3, 0] = np.nan
+    expected, found = (measure("k", each, LABELS, NAMES, 1.0) for each in (values, hidden))
+    assert (found.constant, found.saturated, found.dead, found.unseen) == (1, 0, 0, 0)
+    assert found.std == pytest.approx(expected.std)
+    assert found.between_class == pytest.approx(expected.between_class)
+
+
+def test_a_channel_that_is_never_seen_counts_as_nothing_else():
+    values = varied(np.random.default_rng(0), 4)
+    values[:, 1] = np.nan
+    found = measure("k", values, LABELS, NAMES, 1.0)
+    assert (found.unseen, found.dead, found.saturated, found.constant) == (1, 0, 0, 0)
+    assert np.isnan(found.classes[0].mean[1])
