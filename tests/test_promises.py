@@ -211,6 +211,12 @@ assert blocks.BLOCKS.load("mine").__name__ == "Mine"
     assert imported(code) == {"torch"}
 
 
+def test_test_files_have_names_of_their_own():
+    """Two of one name cannot be collected together."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_importing_the_package_costs_nothing():
     assert imported("import sesurgery") == set()
 
