@@ -88,7 +88,7 @@ def examine(name: str) -> list[dict[str, Any]]:
     from sesurgery import pipeline, planner
     from sesurgery.networks.export import export
     from sesurgery.onnxgraph import io as onnx_io
-    from sesurgery.spec.model import Export
+    from sesurgery.spec.export import Export
     from sesurgery.surgeons.fx.surgeon import FxSurgeon
     from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 

@@ -105,7 +105,7 @@ def saved(network, folder: Path):
     import onnx
 
     from sesurgery.networks.export import export
-    from sesurgery.spec.model import Export
+    from sesurgery.spec.export import Export
 
     path = folder / "net.onnx"
     export(network, (3, 224, 224), path, Export(check_batches=(1,), max_abs=1e-2))

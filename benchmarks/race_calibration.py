@@ -33,7 +33,7 @@ import numpy as np
 from sesurgery.artifacts import cpu_name, to_json, versions, write_text
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Array, BatchRange, BuildOptions, Runner
-from sesurgery.spec.model import Latency
+from sesurgery.spec.latency import Latency
 from sesurgery.verification.latency import race
 
 RESULTS = Path(__file__).resolve().parent / "results" / "race_calibration.json"
@@ -92,7 +92,7 @@ def build(backend: str, folder: Path) -> Path:
     import sesurgery
     from sesurgery.networks.cifar_resnet import resnet20
     from sesurgery.networks.export import export
-    from sesurgery.spec.model import Export
+    from sesurgery.spec.export import Export
 
     torch.manual_seed(0)
     plain = resnet20(num_classes=10, in_channels=3).eval()

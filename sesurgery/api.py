@@ -15,7 +15,7 @@ from sesurgery.networks.sources import surgeon_for
 from sesurgery.pipeline import load_spec as load_spec
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
-from sesurgery.spec.model import Filters
+from sesurgery.spec.surgery import Filters
 from sesurgery.surgeons.fx.admission import admit
 from sesurgery.surgeons.fx.captured import example_inputs, part_inputs, run_whole
 from sesurgery.surgeons.fx.inputs import tensors

@@ -142,7 +142,7 @@ def exported(name: str) -> onnx.ModelProto:
 
 def export(model: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
     from sesurgery.networks.export import convert
-    from sesurgery.spec.model import Export
+    from sesurgery.spec.export import Export
 
     return convert(model.eval(), shape, Export())
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import importlib
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from sesurgery import pipeline
+from sesurgery import spec as sections
 from sesurgery.backends import BACKENDS
 from sesurgery.blocks import BLOCKS
 from sesurgery.cli import program
@@ -25,7 +28,7 @@ from sesurgery.lowering import PASSES
 from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize
 from sesurgery.placements import PLACEMENTS
-from sesurgery.spec import model, train
+from sesurgery.spec.frozen import Frozen
 from sesurgery.spec.plugins import options_adapter
 from sesurgery.spec.schema import json_schema
 from sesurgery.training.data import DATASETS
@@ -39,8 +42,9 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("
 
 MODELS = {
     name: value
-    for name, value in {**vars(model), **vars(train)}.items()
-    if isinstance(value, type) and issubclass(value, model.Frozen) and value is not model.Frozen
+    for section in pkgutil.iter_modules(sections.__path__, "sesurgery.spec.")
+    for name, value in vars(importlib.import_module(section.name)).items()
+    if isinstance(value, type) and issubclass(value, Frozen) and value is not Frozen
 }
 SCHEMA = json_schema(pipeline.catalogs())
 PLUGINS = {

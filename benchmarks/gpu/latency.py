@@ -186,7 +186,7 @@ def _onnxruntime(
     from sesurgery.backends.base import BuildOptions
     from sesurgery.backends.onnxruntime import OnnxRuntime
     from sesurgery.networks.export import export
-    from sesurgery.spec.model import Export
+    from sesurgery.spec.export import Export
 
     file, engine = folder / f"{name}.onnx", folder / f"{name}.ort.onnx"
     backend = OnnxRuntime(provider=setting.device)  # type: ignore[arg-type]

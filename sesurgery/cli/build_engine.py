@@ -12,7 +12,7 @@ from sesurgery.cli.console import newest, talking, trust
 
 if TYPE_CHECKING:
     from sesurgery.pipeline.building import Attempt
-    from sesurgery.spec.model import Engine
+    from sesurgery.spec.engines import Engine
 
 
 @click.command("build-engine")

@@ -13,7 +13,7 @@ from torch import nn
 from sesurgery import temporaries
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.onnxgraph import io as onnx_io
-from sesurgery.spec.model import Export
+from sesurgery.spec.export import Export
 from sesurgery.surgeons.exporting import exportable_attention, quiet_exporter
 
 INPUT, OUTPUT = "input", "logits"

@@ -14,8 +14,8 @@ from sesurgery.graph import GraphView
 from sesurgery.planner import Plan, Removal, Site
 from sesurgery.spec import Spec
 from sesurgery.spec.code import code_of, location
-from sesurgery.spec.model import InsertRule, RemoveRule, ReplaceRule
 from sesurgery.spec.plugins import options_to_dict
+from sesurgery.spec.surgery import InsertRule, RemoveRule, ReplaceRule
 from sesurgery.workspace import RunManifest, require_trusted
 
 

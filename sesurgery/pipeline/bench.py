@@ -21,7 +21,7 @@ from sesurgery.pipeline.verify import run_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.reports.model import LatencySection
 from sesurgery.serving.home import require_at_home
-from sesurgery.spec.model import Latency
+from sesurgery.spec.latency import Latency
 from sesurgery.verification.fresh_process import EngineFile, race
 from sesurgery.workspace import (
     EngineManifest,

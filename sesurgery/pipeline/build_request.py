@@ -15,7 +15,7 @@ from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.profiles import parse_profile
 from sesurgery.serving.ingredients import PASSES, ingredients
-from sesurgery.spec.model import Batch, Calibration, Engine
+from sesurgery.spec.engines import Batch, Calibration, Engine
 from sesurgery.workspace import manifest_path, read_manifest
 from sesurgery.workspace.manifests import AskedEngine
 

@@ -13,7 +13,7 @@ from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.spec.model import Calibration
+from sesurgery.spec.engines import Calibration
 from sesurgery.workspace.origin import Origin
 
 Array = NDArray[np.generic]

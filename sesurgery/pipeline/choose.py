@@ -23,7 +23,9 @@ from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.verify import verify
 from sesurgery.profiles import parse_profile
 from sesurgery.spec.choice import AUTO, Auto
-from sesurgery.spec.model import Engine, Latency, Parity, Tolerance
+from sesurgery.spec.engines import Engine
+from sesurgery.spec.latency import Latency
+from sesurgery.spec.parity import Parity, Tolerance
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.fresh_process import race
 from sesurgery.verification.parity import compare

@@ -15,7 +15,7 @@ from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.serving import interface
 from sesurgery.spec.choice import AUTO
-from sesurgery.spec.model import Engine
+from sesurgery.spec.engines import Engine
 
 
 def build_engines(

@@ -20,7 +20,7 @@ from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.scopes import of_metadata
 from sesurgery.pipeline.calibration import samples
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.spec.model import Calibration
+from sesurgery.spec.engines import Calibration
 from sesurgery.workspace import OnnxDetails, OnnxManifest, describe
 from sesurgery.workspace.targets import claim
 

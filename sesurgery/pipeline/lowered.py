@@ -29,7 +29,7 @@ from sesurgery.pipeline import calibration, weight_bits
 from sesurgery.pipeline.build_request import AS_EXPORTED, BuildRequest
 from sesurgery.pipeline.talk import Talk
 from sesurgery.spec.choice import AUTO
-from sesurgery.spec.model import Calibration, Engine
+from sesurgery.spec.engines import Calibration, Engine
 from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, relative
 from sesurgery.workspace.manifests import Int8Weights
 from sesurgery.workspace.origin import Origin

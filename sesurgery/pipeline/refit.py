@@ -21,7 +21,7 @@ from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.serving import ingredients
 from sesurgery.serving.home import require_at_home
-from sesurgery.spec.model import Engine
+from sesurgery.spec.engines import Engine
 from sesurgery.workspace import EngineManifest, describe, manifest_path, measurements, relative, run_folder
 from sesurgery.workspace.manifests import Refitted
 from sesurgery.workspace.origin import Origin

@@ -13,7 +13,8 @@ from sesurgery.lowering import PASSES
 from sesurgery.placements import PLACEMENTS
 from sesurgery.serving.home import backend_of
 from sesurgery.spec import Catalogs, Spec
-from sesurgery.spec.model import Engine, OnnxModel
+from sesurgery.spec.engines import Engine
+from sesurgery.spec.model import OnnxModel
 from sesurgery.studies.cells import require_axes
 from sesurgery.training.data import DATASETS
 from sesurgery.workspace import EngineManifest

@@ -13,7 +13,7 @@ from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.reports.model import EngineSection
 from sesurgery.serving.home import require_at_home
-from sesurgery.spec.model import Parity
+from sesurgery.spec.parity import Parity
 from sesurgery.training.evaluation import BATCH, logits
 from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare, predict
 from sesurgery.workspace import EngineManifest, freshness, run_folder

@@ -7,7 +7,8 @@ from sesurgery.graph import GraphView, Op
 from sesurgery.planner import mistakes
 from sesurgery.planner.model import Plan, Rejection, Removal, Site
 from sesurgery.planner.resolve import Resolved, Surroundings, resolve
-from sesurgery.spec.model import InsertRule, Spec
+from sesurgery.spec.spec import Spec
+from sesurgery.spec.surgery import InsertRule
 
 __all__ = ["Plan", "Rejection", "Removal", "Site", "plan"]
 

@@ -7,7 +7,8 @@ from sesurgery.graph import GraphView, Use
 from sesurgery.planner.model import Rejection, Site
 from sesurgery.planner.resolve import Resolved, Surroundings, matches
 from sesurgery.reasons import by_kind
-from sesurgery.spec.model import InsertRule, RemoveRule, Spec
+from sesurgery.spec.spec import Spec
+from sesurgery.spec.surgery import InsertRule, RemoveRule
 
 
 def of_rule(spec: Spec, index: int, resolved: Resolved, around: Surroundings) -> list[Diagnostic]:

@@ -14,7 +14,7 @@ from sesurgery.graph.idioms import squeezed, stages
 from sesurgery.placements.base import Match, Miss
 from sesurgery.planner.model import Rejection, Removal, Site, key_of
 from sesurgery.reasons import Reason
-from sesurgery.spec.model import Filters, InsertRule, RemoveRule, ReplaceRule, Rule
+from sesurgery.spec.surgery import Filters, InsertRule, RemoveRule, ReplaceRule, Rule
 
 GATED = "gated"
 """The kind of reason that a value has a channel gate already."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from sesurgery.artifacts import cpu_kind, cpu_name, digest_file, digest_text
 from sesurgery.backends.base import Backend
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.spec.model import Engine
+from sesurgery.spec.engines import Engine
 
 FILE = "the ONNX file"
 PASSES = "the lowering passes"

@@ -2,8 +2,8 @@
 
 from sesurgery.spec.given import GivenModel, NamesModel
 from sesurgery.spec.load import load, load_engine, load_model, load_rule, load_shape
-from sesurgery.spec.model import Spec
 from sesurgery.spec.plugins import Catalogs
+from sesurgery.spec.spec import Spec
 
 __all__ = [
     "Catalogs",

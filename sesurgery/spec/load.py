@@ -13,10 +13,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sesurgery.diagnostics import Diagnostic, SpecError, clipped, suggest
+from sesurgery.spec.engines import Engine
 from sesurgery.spec.given import GivenModel
-from sesurgery.spec.model import Engine, Input, Model, Rule, RuleField, Spec
+from sesurgery.spec.input import Input
+from sesurgery.spec.model import Model
 from sesurgery.spec.plugins import Catalogs
 from sesurgery.spec.source import Place, Source, read_source, write
+from sesurgery.spec.spec import Spec
+from sesurgery.spec.surgery import Rule, RuleField
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sesurgery.spec.model import Spec
 from sesurgery.spec.plugins import EXISTING, Catalogs, Named, engine_makers, options_adapter
+from sesurgery.spec.spec import Spec
 
 TITLE = "sesurgery spec"
 """By this a file is known to be this program's."""

@@ -20,7 +20,7 @@ import numpy as np
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Array, Backend, Progress, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
-from sesurgery.spec.model import Latency
+from sesurgery.spec.latency import Latency
 from sesurgery.spec.plugins import ref_from_dict
 from sesurgery.verification import latency
 from sesurgery.verification.latency import LatencyReport

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sesurgery.backends.base import Array, Progress
-from sesurgery.spec.model import Latency
+from sesurgery.spec.latency import Latency
 from sesurgery.verification.doubt import doubt
 from sesurgery.verification.estimates import Floats, PairedTimes, Stats, Tax, estimate_tax, summarise
 from sesurgery.verification.placements import Clock, Contender, Placement, time_placements

@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 
 from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import fail
-from sesurgery.spec.model import Tolerance
+from sesurgery.spec.parity import Tolerance
 from sesurgery.workspace.measurements import Kind, Of
 
 Floats = NDArray[np.float64]

@@ -18,7 +18,7 @@ import numpy as np
 
 from sesurgery.backends.base import Array, Progress, Runner, TensorInfo
 from sesurgery.diagnostics import fail
-from sesurgery.spec.model import Latency
+from sesurgery.spec.latency import Latency
 from sesurgery.verification.estimates import Floats
 
 Clock = Callable[[], float]

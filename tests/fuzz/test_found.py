@@ -18,7 +18,7 @@ from sesurgery.diagnostics import SesurgeryError, SpecError
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.serving import interface, predict
-from sesurgery.spec.model import Tolerance
+from sesurgery.spec.parity import Tolerance
 from sesurgery.spec.source import Source
 from sesurgery.training.preprocessing import Preprocessing
 from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare

@@ -31,7 +31,7 @@ from sesurgery.lowering.precision.half import Precision
 from sesurgery.networks.export import export
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.batch import with_batch
-from sesurgery.spec.model import Export
+from sesurgery.spec.export import Export
 
 BACKEND = TensorRTForRTX()
 REASON = BACKEND.probe().builds

@@ -19,7 +19,7 @@ from sesurgery.lowering import load
 from sesurgery.lowering.base import Lowered, run
 from sesurgery.networks.export import export
 from sesurgery.onnxgraph import numerics as _numerics
-from sesurgery.spec.model import Export
+from sesurgery.spec.export import Export
 
 BACKEND = TensorRTForRTX()
 REASON = BACKEND.probe().builds

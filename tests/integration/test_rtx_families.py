@@ -28,7 +28,7 @@ from sesurgery.lowering.precision.half import Precision as ToPrecision
 from sesurgery.networks.export import INPUT, export
 from sesurgery.pipeline.lowered import SPOILED
 from sesurgery.profiles import parse_profile
-from sesurgery.spec.model import Export
+from sesurgery.spec.export import Export
 
 RTX = TensorRTForRTX(capabilities=("SM86",))
 REASON = RTX.probe().builds

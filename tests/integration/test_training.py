@@ -15,8 +15,8 @@ import torch
 from fixtures.sharing import Once
 
 from sesurgery.networks.cifar_resnet import CifarResNet
-from sesurgery.spec.model import Train
 from sesurgery.spec.plugins import Catalogs
+from sesurgery.spec.train import Train
 from sesurgery.training.data import DATASETS
 from sesurgery.training.data.digits import Digits
 from sesurgery.training.evaluation import evaluate

@@ -5,7 +5,7 @@ import torch
 
 from sesurgery.blocks import BLOCKS
 from sesurgery.networks.export import export
-from sesurgery.spec.model import Export
+from sesurgery.spec.export import Export
 
 EXAMPLES = [
     pytest.param(block, id=f"{name}-{index}-{getattr(block, 'name', '')}")

@@ -18,7 +18,7 @@ from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks.export import export
 from sesurgery.onnxgraph import io as onnx_io
-from sesurgery.spec.model import Export
+from sesurgery.spec.export import Export
 
 SHAPE = (3, 16, 16)
 SPEC = {

@@ -14,7 +14,7 @@ from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import sources
 from sesurgery.networks.export import export
-from sesurgery.spec.model import Export
+from sesurgery.spec.export import Export
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 

@@ -15,7 +15,8 @@ from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks.export import export
 from sesurgery.onnxgraph import io as onnx_io
-from sesurgery.spec.model import Export, Spec
+from sesurgery.spec.export import Export
+from sesurgery.spec.spec import Spec
 from sesurgery.workspace import require_intact
 
 SHAPE = (1, 8, 8)

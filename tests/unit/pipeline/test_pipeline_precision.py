@@ -16,7 +16,7 @@ from sesurgery.pipeline import Workspace, calibration
 from sesurgery.pipeline.build_request import command
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.lowered import passes_for
-from sesurgery.spec.model import Calibration
+from sesurgery.spec.engines import Calibration
 from sesurgery.workspace import OnnxDetails, OnnxManifest, read_manifest
 from sesurgery.workspace.origin import Origin
 

@@ -9,7 +9,7 @@ import pytest
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace, report
-from sesurgery.spec.model import Parity
+from sesurgery.spec.parity import Parity
 from sesurgery.verification.parity import PARITY
 from sesurgery.workspace import read_manifest
 

@@ -18,7 +18,7 @@ from sesurgery.reports.model import (
     SiteRow,
     TrainingSection,
 )
-from sesurgery.spec.model import Tolerance
+from sesurgery.spec.parity import Tolerance
 from sesurgery.verification.estimates import Floats, PairedTimes, Tax, estimate_tax, summarise
 from sesurgery.verification.latency import EngineTiming, LatencyReport
 from sesurgery.verification.parity import ParityReport, compare

@@ -12,7 +12,7 @@ import pytest
 
 from sesurgery.reports import latency_plots, to_html
 from sesurgery.reports.model import BatchParity, EngineSection, RunReport
-from sesurgery.spec.model import Tolerance
+from sesurgery.spec.parity import Tolerance
 from sesurgery.verification.estimates import summarise
 from sesurgery.verification.parity import ParityReport, compare
 

@@ -9,7 +9,7 @@ import pytest
 from sesurgery.reports import latency, parity, to_html, to_json, to_markdown, to_text
 from sesurgery.reports.model import BatchParity, EngineSection, LatencySection, RunReport
 from sesurgery.reports.summary import summarise
-from sesurgery.spec.model import Tolerance
+from sesurgery.spec.parity import Tolerance
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.estimates import summarise as statistics
 from sesurgery.verification.latency import EngineTiming, LatencyReport

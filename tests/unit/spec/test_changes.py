@@ -9,8 +9,8 @@ import pytest
 from sesurgery.diagnostics import SpecError
 from sesurgery.pipeline import load_spec
 from sesurgery.spec.changes import steps
-from sesurgery.spec.model import Spec
 from sesurgery.spec.source import Source, write
+from sesurgery.spec.spec import Spec
 
 TEXT = """\
 # a comment

@@ -1,8 +1,8 @@
 import json
 
 from sesurgery.pipeline import catalogs
-from sesurgery.spec.model import Spec
 from sesurgery.spec.schema import json_schema
+from sesurgery.spec.spec import Spec
 
 
 def insert_choices(schema):

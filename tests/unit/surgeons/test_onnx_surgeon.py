@@ -28,7 +28,7 @@ from sesurgery.networks.export import export
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import opset as onnx_opset
 from sesurgery.planner import Plan, Site
-from sesurgery.spec.model import Export
+from sesurgery.spec.export import Export
 from sesurgery.surgeons.onnx.blocks import Blocks
 from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 

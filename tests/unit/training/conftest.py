@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from sesurgery.spec.model import Train
 from sesurgery.spec.plugins import Catalogs
+from sesurgery.spec.train import Train
 from sesurgery.training.data import DATASETS
 from sesurgery.training.data.base import Data, Split
 

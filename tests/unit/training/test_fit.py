@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.spec.model import Train
+from sesurgery.spec.train import Train
 from sesurgery.training.data.base import Data, Split
 from sesurgery.training.evaluation import evaluate
 from sesurgery.training.history import Epoch

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import sesurgery
 from sesurgery.networks.cifar_resnet import CifarResNet
-from sesurgery.spec.model import Train
+from sesurgery.spec.train import Train
 from sesurgery.training.data.base import Data
 from sesurgery.training.fused import fuse, scale_add_relu
 from sesurgery.training.loop import fit

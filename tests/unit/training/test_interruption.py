@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sesurgery.spec.model import Train
+from sesurgery.spec.train import Train
 from sesurgery.training.data.base import Data
 from sesurgery.training.interruption import Interruption
 from sesurgery.training.loop import FitResult, fit

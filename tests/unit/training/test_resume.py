@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.spec.model import Train
+from sesurgery.spec.train import Train
 from sesurgery.training.data.base import Data
 from sesurgery.training.history import Epoch, to_csv
 from sesurgery.training.loop import fit

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.spec.model import Latency
+from sesurgery.spec.latency import Latency
 from sesurgery.verification.latency import LatencyReport, race
 from sesurgery.verification.placements import load_orders
 

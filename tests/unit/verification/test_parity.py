@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sesurgery.backends.base import Array, Runner, TensorInfo
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.spec.model import Tolerance
+from sesurgery.spec.parity import Tolerance
 from sesurgery.verification.parity import compare, predict
 
 REFERENCE = np.array([[4.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 2.0, 2.5], [6.0, 0.0, 8.0]])

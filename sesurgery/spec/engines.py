@@ -1,0 +1,80 @@
+"""The section `engines:` of a spec."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from sesurgery.profiles import parse_profile
+from sesurgery.spec.bounds import Repeats, Short, Size
+from sesurgery.spec.frozen import Frozen
+from sesurgery.spec.plugins import BackendField
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+class Batch(Frozen):
+    """Batch sizes an engine takes: smallest, the one it is tuned for, largest."""
+
+    min: Size = 1
+    opt: Size = 1
+    max: Size = 64
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Batch:
+        if not self.min <= self.opt <= self.max:
+            raise PydanticCustomError(
+                "excluding", f"min <= opt <= max does not hold for {self.min}, {self.opt}, {self.max}"
+            )
+        return self
+
+
+class Calibration(Frozen):
+    """The samples on which ranges of activations are found: those that int8 keeps, and those too large for fp16."""
+
+    samples: Repeats = Field(256, description="samples of the training data that are looked at, always the same ones")
+    file: str | None = Field(
+        None, description="a .npy or .npz file of samples instead, by input name, relative to the current folder"
+    )
+    method: Literal["minmax", "entropy", "percentile"] = Field(
+        "minmax", description="the range of a tensor: all of it, the one that loses least, or 99.99 % of its values"
+    )
+    weights: Literal[7, 8, "auto"] = Field(
+        "auto", description="bits of int8 weights: 7 are right on every processor, 8 where none adds pairs in 16 bits"
+    )
+
+
+def _profiles(shapes: tuple[str, ...]) -> tuple[str, ...]:
+    for text in shapes:
+        try:
+            parse_profile(text)
+        except ValueError as error:
+            raise PydanticCustomError("range", str(error)) from None
+    return shapes
+
+
+class Engine(Frozen):
+    """An engine to build."""
+
+    backend: BackendField = Field(
+        default="onnxruntime",
+        validate_default=True,
+        description="the backend: its name, or a mapping with `backend:` and its options",
+    )
+    precision: Precision = "fp32"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$"), Short] | None = Field(
+        None, description="part of the file's name, where two engines share backend and precision"
+    )
+    batch: Batch = Field(default_factory=Batch)
+    shapes: Annotated[tuple[str, ...], AfterValidator(_profiles)] = Field(
+        (), description="profiles beyond the batch, each as `input=1,8,32x3x224x224`: one size or three a dimension"
+    )
+    calibration: Calibration = Field(default_factory=Calibration)
+    io: Literal["keep", "convert"] = Field(
+        "keep", description="whether inputs and outputs stay fp32 in fp16 and bf16 engines, or are converted as well"
+    )
+    converter: Literal["sesurgery", "autocast"] = Field(
+        "sesurgery", description="who writes fp16 and bf16: this program, or AutoCast of nvidia-modelopt"
+    )

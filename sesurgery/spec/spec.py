@@ -1,0 +1,141 @@
+"""The typed spec: frozen pydantic models whose fields are the YAML keys. What each key means stands beside it.
+
+Plugins (blocks, placements) are not known here: the loader validates their options against the plugin's own dataclass
+and the fields hold a `Ref`. So this package needs neither torch nor a list of what exists.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr, model_validator
+from pydantic_core import PydanticCustomError
+
+from sesurgery.artifacts import digest_text
+from sesurgery.diagnostics import Span
+from sesurgery.spec.bounds import MOST_CHECKED, MOST_ENGINES, MOST_RULES, Short
+from sesurgery.spec.changes import changed
+from sesurgery.spec.engines import Engine
+from sesurgery.spec.export import Export
+from sesurgery.spec.frozen import Frozen
+from sesurgery.spec.input import Input
+from sesurgery.spec.latency import Latency
+from sesurgery.spec.model import Model
+from sesurgery.spec.parity import Parity
+from sesurgery.spec.source import Source
+from sesurgery.spec.study import Study
+from sesurgery.spec.surgery import RemoveRule, RuleField
+from sesurgery.spec.train import Train
+
+CHANGED = " (changed)"
+"""What stands behind the file's name in an error in a spec that was changed."""
+
+
+class Spec(Frozen):
+    """A whole spec: where channel attention goes in a backbone, what is inserted, and what follows."""
+
+    version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$"), Short] = Field(
+        "", description="names the artefacts; default: the file's stem", validate_default=False
+    )
+    model: Model
+    input: Input
+    surgery: Annotated[tuple[RuleField, ...], Field(min_length=1, max_length=MOST_RULES)]
+    train: Train = Field(default_factory=Train)
+    export: Export = Field(default_factory=Export)
+    # The loader puts one engine with all defaults here: defaults that name a plugin need the catalogs.
+    engines: Annotated[tuple[Engine, ...], Field(min_length=1, max_length=MOST_ENGINES)] = ()
+    parity: Parity = Field(default_factory=Parity)
+    latency: Latency = Field(default_factory=Latency)
+    study: Study | None = None
+
+    _source: Source | None = PrivateAttr(default=None)
+    _written: dict[str, Any] | None = PrivateAttr(default=None)
+    _load: Callable[[dict[str, Any], str], Spec] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _engines_have_their_own_files(self) -> Spec:
+        seen: set[tuple[object, ...]] = set()
+        for engine in self.engines:
+            who = (engine.backend.name, engine.precision, engine.name)
+            if who in seen:
+                text = f"two engines would be one file: {engine.backend.name} {engine.precision}"
+                raise PydanticCustomError("excluding", f"{text}; tell them apart by 'name:'")
+            seen.add(who)
+        return self
+
+    @model_validator(mode="after")
+    def _checks_fit_in_memory(self) -> Spec:
+        most = max(1, MOST_CHECKED // math.prod(self.input.shape))
+        if (found := max(self.export.check_batches)) > most:
+            shape = "x".join(map(str, self.input.shape))
+            text = f"'export: check_batches' of an input of {shape} are at most {most}, found {found}"
+            raise PydanticCustomError("excluding", text, {"inner": ["export", "check_batches"]})
+        return self
+
+    def remember(
+        self, source: Source | None, written: dict[str, Any], load: Callable[[dict[str, Any], str], Spec]
+    ) -> None:
+        """Keep the file's marks, so that later stages can point at it, and the data it holds.
+
+        `load` makes a spec of other data: it is given the data and the name of the file that they are from.
+        """
+        self._source, self._written, self._load = source, written, load
+
+    def with_(self, changes: Mapping[str, object]) -> Spec:
+        """The spec with other values at some places: `spec.with_({"surgery[0].insert.reduction": 8})`.
+
+        It is validated as a file is, and its text (YAML written anew), digest and marks are its own. Relative paths
+        start from the same folder. Raises SpecError with every mistake, a path that leads nowhere among them.
+        """
+        if self._load is None:
+            raise TypeError("a spec is changed with the plugins that it was loaded with: use sesurgery.load_spec")
+        written = self.model_dump(mode="json", by_alias=True) if self._written is None else self._written
+        file = self._source.file if self._source else "spec"
+        # The name is the file's where none is written, and stays.
+        named = {"version": self.version, "name": self.name, **written}
+        return self._load(changed(named, self, changes), file if file.endswith(CHANGED) else file + CHANGED)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Spec:
+        """pydantic's copy, which validates nothing. One that says something else has no text of a file."""
+        copied = super().model_copy(update=update, deep=deep)
+        if update:
+            copied._written = None
+        return copied
+
+    def span(self, *place: str | int, key: bool = False) -> Span | None:
+        """Where the value at `place` (or its key) stands in the file; None for a spec that came from no file."""
+        return self._source.span(place, key=key) if self._source else None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths in the spec start from."""
+        return Path(self._source.file).parent if self._source else Path()
+
+    def text(self) -> str:
+        """The spec as YAML: the file's own text, comments and all, or JSON (which is YAML) where there was no file."""
+        if self._source is None or self._written is None:
+            return self.model_dump_json(by_alias=True, indent=2) + "\n"
+        return self._source.text
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the spec says, however it was written."""
+        return digest_text(self.model_dump_json(by_alias=True))
+
+    def rule_names(self) -> tuple[str, ...]:
+        """The rules' names: as given, else the block's name; a second rule of the same name becomes `se_2`."""
+        names: list[str] = []
+        for rule in self.surgery:
+            kind = f"remove_{rule.remove}" if isinstance(rule, RemoveRule) else rule.insert.name
+            stem = rule.name or re.sub(r"\W", "_", kind)
+            name, count = stem, 1
+            while name in names:
+                count += 1
+                name = f"{stem}_{count}"
+            names.append(name)
+        return tuple(names)

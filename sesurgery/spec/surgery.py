@@ -1,0 +1,76 @@
+"""The section `surgery:` of a spec: its rules, each with what is inserted or removed, and where."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from sesurgery.spec.bounds import Short
+from sesurgery.spec.frozen import Frozen, Positive
+from sesurgery.spec.plugins import BlockField, ExistingField, PlacementField
+
+Globs = Annotated[
+    tuple[str, ...],
+    Field(min_length=1),
+    # One glob is a list of one. A tuple, because strict mode takes a list for one from JSON alone.
+    BeforeValidator(
+        lambda given: (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
+    ),
+]
+RuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$"), Short]
+
+
+class Filters(Frozen):
+    """Which of a rule's candidates are taken; all filters must agree."""
+
+    name: RuleName | None = Field(
+        None, description="names the rule's blocks in keys and state dicts; default: the block's name"
+    )
+    stages: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = Field(
+        None, description="stages to take, numbered by resolution in order of first appearance"
+    )
+    within: Globs | None = Field(None, description="globs over scopes: only these")
+    except_: Globs | None = Field(None, alias="except", description="globs over scopes: not these")
+    min_channels: Positive | None = Field(None, description="sites with fewer channels are turned down")
+    max_channels: Positive | None = Field(None, description="sites with more channels are turned down")
+    min_size: Positive | None = Field(None, description="maps smaller than this in height or width are turned down")
+    max_size: Positive | None = Field(None, description="maps larger than this in height or width are turned down")
+    pick: Literal["first", "last"] | None = Field(None, description="of each stage, only its first or last site")
+    every: Positive | None = Field(None, description="every n-th of what is left, beginning with the first")
+    expect: Annotated[int, Field(ge=0)] | None = Field(None, description="any other number of sites is an error")
+
+
+class InsertRule(Filters):
+    """Blocks that are put in: what, and where."""
+
+    insert: BlockField = Field(description="the block: its name, or a mapping with `block:` and its options")
+    at: PlacementField = Field(description="the placement: its name, or a mapping with `placement:` and its options")
+
+
+class RemoveRule(Filters):
+    """Existing channel gates that are taken out, found by their dataflow, whoever wrote them."""
+
+    remove: ExistingField = Field(description="what is taken out: se, effective_se or any")
+
+
+class ReplaceRule(Filters):
+    """Existing channel gates that give way to a block in the same places."""
+
+    replace: ExistingField = Field(description="what is taken out: se, effective_se or any")
+    insert: BlockField = Field(description="the block that takes its place")
+
+
+def _rule_kind(given: object) -> str:
+    # What is no mapping is judged as the kind that most rules are.
+    keys = given if isinstance(given, dict) else getattr(given, "__dict__", {})
+    return "RemoveRule" if "remove" in keys else "ReplaceRule" if "replace" in keys else "InsertRule"
+
+
+Rule = InsertRule | RemoveRule | ReplaceRule
+RuleField = Annotated[
+    Annotated[InsertRule, Tag("InsertRule")]
+    | Annotated[RemoveRule, Tag("RemoveRule")]
+    | Annotated[ReplaceRule, Tag("ReplaceRule")],
+    Discriminator(_rule_kind),
+]
