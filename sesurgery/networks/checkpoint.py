@@ -68,7 +68,8 @@ def save(folder: Path, network: nn.Module, spec: Spec, plan: Plan, command: str,
             spec.name,
             command,
             parents=(folder / SPEC, folder / PLAN),
-            spec_digest=spec.digest,
+            # The spec's own, except in a run that an earlier version has made.
+            spec_digest=plan.spec_digest,
             plan_digest=plan.digest,
             details=details.model_copy(update={"code": run_code.placed(spec, beside)}),
             written=aside / WEIGHTS,
@@ -87,7 +88,7 @@ def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
     manifest = read_manifest(folder / WEIGHTS, RunManifest)
     # The copy is called spec.yaml: a name that came from the original file's stem is in the manifest.
     spec = load(folder / SPEC, catalogs, name=manifest.name)
-    if spec.digest != manifest.spec_digest:
+    if not manifest.is_of(spec):
         text = f"{folder / SPEC} is not the spec that this run was made with"
         hint = f"make the run again with: {manifest.command}; a changed spec makes a run of its own"
         raise fail("SE401", text, hint)
@@ -134,6 +135,8 @@ def read_plan(folder: Path, spec: Spec) -> Plan:
         first = error.errors(include_url=False)[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise fail("SE401", f"{folder / PLAN} is not a plan that this version can read: {why}", again) from error
+    if plan.spec_digest != manifest.spec_digest:
+        raise fail("SE401", f"{folder / PLAN} is not a plan of the run's spec: it was made for another spec", again)
     if (foreign := run_code.foreign_part(spec, plan)) is not None:
         raise fail("SE401", f"{folder / PLAN} is not a plan of the run's spec: {foreign}", again)
     return plan

@@ -58,7 +58,7 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> NewRun:
     assert network is not None
     # Two processes at once must not choose one folder.
     with locked(workspace.runs):
-        folder = workspace.fresh_run(spec.name, spec.digest)
+        folder = workspace.fresh_run(spec)
         checkpoint.save(
             folder,
             network,

@@ -136,7 +136,7 @@ def _run(spec: Spec, task: Task, workspace: Workspace, origin: str, talk: Talk) 
 def _is_run_of(folder: Path, spec: Spec) -> bool:
     """Whether an earlier process has made the run of this trial, and perhaps begun to train it."""
     try:
-        return read_manifest(folder / run_files.WEIGHTS, RunManifest).spec_digest == spec.digest
+        return read_manifest(folder / run_files.WEIGHTS, RunManifest).is_of(spec)
     except (SesurgeryError, OSError):
         return False
 

@@ -10,6 +10,7 @@ from sesurgery.artifacts import busy
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.networks.run_files import WEIGHTS
+from sesurgery.spec import Spec
 from sesurgery.workspace import EngineManifest, RunManifest, manifest_path, read_manifest
 
 
@@ -65,11 +66,11 @@ class Workspace:
                 found.append((engine, manifest))
         return found
 
-    def fresh_run(self, name: str, spec_digest: str) -> Path:
-        """A folder for a new run of that name: no training and no other spec's run is ever written over."""
+    def fresh_run(self, spec: Spec) -> Path:
+        """A folder for a new run of a spec: no training and no other spec's run is ever written over."""
         number = 1
         while True:
-            folder = self.runs / (name if number == 1 else f"{name}-{number}")
+            folder = self.runs / (spec.name if number == 1 else f"{spec.name}-{number}")
             if not (folder / WEIGHTS).exists():
                 return folder
             try:
@@ -78,7 +79,7 @@ class Workspace:
                 number += 1
                 continue
             untrained = manifest.details.top1 is None and not (folder / "train").exists()
-            if manifest.spec_digest == spec_digest and untrained and not busy(folder):
+            if manifest.is_of(spec) and untrained and not busy(folder):
                 return folder
             number += 1
 

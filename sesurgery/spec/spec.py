@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
-from sesurgery.artifacts import digest_text
 from sesurgery.diagnostics import Span
 from sesurgery.spec.bounds import MOST_CHECKED, MOST_ENGINES, MOST_RULES, Short
 from sesurgery.spec.changes import changed
+from sesurgery.spec.digest import digest
 from sesurgery.spec.engines import Engine
 from sesurgery.spec.export import Export
 from sesurgery.spec.frozen import Frozen
@@ -124,8 +124,8 @@ class Spec(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the spec says, however it was written."""
-        return digest_text(self.model_dump_json(by_alias=True))
+        """SHA-256 of what the spec says, however it was written: an option that is left out is no part of it."""
+        return digest(self)
 
     def rule_names(self) -> tuple[str, ...]:
         """The rules' names: as given, else the block's name; a second rule of the same name becomes `se_2`."""

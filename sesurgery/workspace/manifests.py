@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter
 
 from sesurgery import trust
+from sesurgery.artifacts import digest_text
 from sesurgery.reasons import Reason
+
+if TYPE_CHECKING:
+    from sesurgery.spec import Spec
 
 VERSION: Literal[2] = 2
 """1: paths as they were named, from the folder that the command ran in. 2: paths from the artefact's folder."""
@@ -242,6 +246,13 @@ class RunManifest(BaseManifest):
 
     kind: Literal["run"] = "run"
     details: RunDetails
+
+    def is_of(self, spec: Spec) -> bool:
+        """Whether the run was made of this spec: by its digest, or letter by letter.
+
+        Earlier versions had every default in the digest, those of their own options alone (decision 0018).
+        """
+        return self.spec_digest == spec.digest or digest_text(spec.text()) in {file.sha256 for file in self.parents}
 
     def spec_file(self, artifact: Path) -> Path | None:
         """The file of the spec that the run was made from, wherever it is now; None where it came from no file."""

@@ -147,6 +147,43 @@ def test_a_comment_in_the_spec_may_change(run):
     assert checkpoint.read(run, pipeline.catalogs()).spec.name == "tiny"
 
 
+def of_an_earlier_version(run: Path) -> str:
+    """Give a run the digest that its files had when every default was part of it; returns that digest."""
+    old = digest_text(checkpoint.read_spec(run, pipeline.catalogs()).model_dump_json(by_alias=True))
+    plan = json.loads((run / "plan.json").read_text()) | {"spec_digest": old}
+    (run / "plan.json").write_text(json.dumps(plan))
+    weights, manifest = run / checkpoint.WEIGHTS, read_manifest(run / checkpoint.WEIGHTS, RunManifest)
+    describe(
+        weights,
+        RunManifest,
+        manifest.name,
+        manifest.command,
+        parents=(run / checkpoint.SPEC, run / checkpoint.PLAN),
+        spec_digest=old,
+        plan_digest=digest_text((run / "plan.json").read_text()),
+        details=manifest.details,
+    )
+    return old
+
+
+def test_a_run_of_an_earlier_version_is_known_by_the_text_of_its_spec(run):
+    old = of_an_earlier_version(run)
+    read = checkpoint.read(run, pipeline.catalogs())
+    assert read.manifest.spec_digest == old != read.spec.digest
+    # Written again, by a training, it is still a run that can be read.
+    checkpoint.save(run, read.network, read.spec, read.plan, "sesurgery train", read.manifest.details)
+    assert checkpoint.read(run, pipeline.catalogs()).plan == read.plan
+    # And the same spec makes no second run beside it.
+    assert pipeline.Workspace().fresh_run(pipeline.load_spec("tiny.yaml")) == run
+
+
+def test_another_text_under_the_digest_of_an_earlier_version_is_se401(run):
+    of_an_earlier_version(run)
+    (run / "spec.yaml").write_text(SPEC.replace("reduction: 4", "reduction: 8"))
+    with pytest.raises(SesurgeryError, match=r"SE401.*is not the spec that this run was made with"):
+        checkpoint.read(run, pipeline.catalogs())
+
+
 @pytest.mark.parametrize("folder", ["nowhere", "."])
 def test_a_folder_that_is_no_run_is_se402(folder, run):
     with pytest.raises(SesurgeryError, match=r"SE402.*is not a run") as caught:

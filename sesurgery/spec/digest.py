@@ -1,0 +1,65 @@
+"""What a spec says beyond the defaults, and its digest: an option that a later version adds changes neither.
+
+Defaults that differ from place to place (each precision has its own tolerance) are those of the place. The default of
+an option never changes (decision 0018), so that what is left out means the same in every version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, JsonValue
+from pydantic.fields import FieldInfo
+
+from sesurgery.artifacts import digest_text
+from sesurgery.catalog import Ref
+
+
+def digest(spec: BaseModel) -> str:
+    """SHA-256 of what a spec says, however it was written."""
+    return digest_text(json.dumps(said(spec), sort_keys=True))
+
+
+def said(part: Any) -> JsonValue:
+    """A part of a spec as JSON, without what is the default: of a plugin, its name and the options that differ."""
+    if isinstance(part, BaseModel):
+        fields = type(part).model_fields
+        return {
+            field.alias or name: value
+            for name, field in fields.items()
+            if (value := said(getattr(part, name))) != _default(field)
+        }
+    if isinstance(part, Ref):
+        options = said(part.options)
+        return {part.name: options} if options else part.name
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        return {
+            item.name: value
+            for item in dataclasses.fields(part)
+            if (value := said(getattr(part, item.name))) != _default_option(item)
+        }
+    if isinstance(part, Mapping):
+        return {str(key): said(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [said(value) for value in part]
+    # A number, a text, a truth value or nothing: no option is anything else.
+    return part  # type: ignore[no-any-return]
+
+
+_REQUIRED = object()
+
+
+def _default(field: FieldInfo) -> object:
+    """What `said` is of a field that is left out. A section whose default is made by its class alone says nothing."""
+    if isinstance(field.default_factory, type) and issubclass(field.default_factory, BaseModel):
+        return {}
+    return _REQUIRED if field.is_required() else said(field.get_default(call_default_factory=True))
+
+
+def _default_option(item: dataclasses.Field[Any]) -> object:
+    if item.default_factory is not dataclasses.MISSING:
+        return said(item.default_factory())
+    return _REQUIRED if item.default is dataclasses.MISSING else said(item.default)
