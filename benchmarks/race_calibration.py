@@ -4,8 +4,8 @@
     python benchmarks/race_calibration.py --races 20 --only quiet
     python benchmarks/race_calibration.py --backend openvino
 
-A race has three engines, all loaded from one file: the engine, its copy, and one that does 5 % more work (real work, of
-NumPy, after each run; how much was found once, before the races). So each race answers both questions: does the
+A race has three engines, all loaded from one file: the engine, its copy, and one whose every run counts as 5 % longer
+than it was, so that this is known exactly. So each race answers both questions: does the
 interval of the engine over its copy cover zero (asked of 93 in 100, for a 95 % interval), and does that of the slowed
 one over the copy leave zero out (asked of 95 in 100)? Races are those of `sesurgery bench` by its defaults, on a
 ResNet-20 with SE for 32 x 32 pixels and random weights. Every five races have a process of their own. The busy core
@@ -22,7 +22,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,17 +44,17 @@ COVER, EXCLUDE = 0.93, 0.95
 
 
 class Slowed(Runner):
-    """An engine that does `units` of other work after each run, and is timed with it."""
+    """An engine whose runs count as `SLOWER` longer than they were."""
 
-    def __init__(self, runner: Runner, units: int) -> None:
-        self.runner, self.units = runner, units
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
         self.inputs, self.outputs = runner.inputs, runner.outputs
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return self.runner.infer(feeds)
 
     def time(self, feeds: Mapping[str, Array], repeats: int) -> np.ndarray:
-        return self.runner.time(feeds, repeats) + [work(self.units) for _ in range(repeats)]
+        return (1 + SLOWER) * np.asarray(self.runner.time(feeds, repeats))
 
     def close(self) -> None:
         self.runner.close()
@@ -63,26 +62,17 @@ class Slowed(Runner):
 
 @dataclass(frozen=True)
 class Contender:
-    """An engine of a file, slowed by `units` of work."""
+    """An engine of a file, slowed or not."""
 
     name: str
     backend: str
     engine: Path
     threads: int
-    units: int = 0
+    slowed: bool = False
 
     def load(self) -> Runner:
         runner = BACKENDS.load(self.backend)().load(self.engine, self.threads)
-        return Slowed(runner, self.units) if self.units else runner
-
-
-def work(units: int) -> float:
-    """Seconds that so many units of work took: additions in a row that the caches hold."""
-    row = np.ones(256, np.float32)
-    start = time.perf_counter_ns()
-    for _ in range(units):
-        np.add(row, 1, out=row)
-    return (time.perf_counter_ns() - start) * 1e-9
+        return Slowed(runner) if self.slowed else runner
 
 
 def build(backend: str, folder: Path) -> Path:
@@ -108,23 +98,12 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
 
 
-def units_of(contender: Contender) -> int:
-    """How much work is 5 % of a run: the medians of both, taken in turn."""
-    with contender.load() as runner:
-        feeds = {runner.inputs[0].name: image()}
-        runs, works = [], []
-        for _ in range(40):
-            runs.append(np.median(runner.time(feeds, 10)[1:]))
-            works.append(work(200) / 200)
-    return max(1, round(SLOWER * float(np.median(runs)) / float(np.median(works))))
-
-
-def races(engine: Path, backend: str, threads: int, units: int, count: int, plan: Latency) -> list[dict[str, object]]:
+def races(engine: Path, backend: str, threads: int, count: int, plan: Latency) -> list[dict[str, object]]:
     """What so many races in this process found."""
     contenders = [
         Contender("engine", backend, engine, threads),
         Contender("copy", backend, engine, threads),
-        Contender("slowed", backend, engine, threads, units),
+        Contender("slowed", backend, engine, threads, slowed=True),
     ]
     found = []
     for _ in range(count):
@@ -138,6 +117,7 @@ def races(engine: Path, backend: str, threads: int, units: int, count: int, plan
                 "slowed": [slowed.value, slowed.low, slowed.high],
                 "loaded_first": same.load_order,
                 "seconds": report.wall_seconds,
+                "placements": report.placements,
                 "variation": max(timing.variation for timing in report.engines),
             }
         )
@@ -172,6 +152,7 @@ def summary(name: str, found: list[dict]) -> dict[str, object]:
         "slowed_median": float(np.median(slowed[:, 0])),
         "half_width": float(np.median((same[:, 2] - same[:, 1]) / 2)),
         "loaded_first": float(np.mean([each["loaded_first"] for each in found])),
+        "placements": float(np.median([each["placements"] for each in found])),
         "variation": float(np.median([each["variation"] for each in found])),
         "seconds_a_race": float(np.median([each["seconds"] for each in found])),
         "found": found,
@@ -182,7 +163,7 @@ def summary(name: str, found: list[dict]) -> dict[str, object]:
         f"slowed by {SLOWER:.0%}, {excludes} leave zero out (asked {EXCLUDE:.0%}: "
         f"{'yes' if excludes >= EXCLUDE * count else 'NO'}), median {row['slowed_median']:+.1%}\n"
         f"  interval +- {row['half_width']:.2%}, loaded first {row['loaded_first']:+.2%}, "
-        f"variation {row['variation']:.1%}, {row['seconds_a_race']:.1f} s a race",
+        f"{row['placements']:.0f} placements, variation {row['variation']:.1%}, {row['seconds_a_race']:.1f} s a race",
         flush=True,
     )
     return row
@@ -197,25 +178,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=Latency().rounds)
     parser.add_argument("--placements", type=int, default=Latency().placements)
     parser.add_argument("--no-results", action="store_true", help="print, and leave the results' file alone")
-    parser.add_argument("--worker", nargs=2, metavar=("ENGINE", "UNITS"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", metavar="ENGINE", help=argparse.SUPPRESS)
     given = parser.parse_args()
     plan = Latency(rounds=given.rounds, placements=given.placements)
     if given.worker:
-        engine, units = given.worker
-        print(json.dumps(races(Path(engine), given.backend, given.threads, int(units), given.races, plan)))
+        print(json.dumps(races(Path(given.worker), given.backend, given.threads, given.races, plan)))
         return
     words = ["--backend", given.backend, "--threads", str(given.threads)]
     words += ["--rounds", str(given.rounds), "--placements", str(given.placements)]
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         engine = build(given.backend, Path(folder))
-        units = units_of(Contender("engine", given.backend, engine, given.threads))
         for name in [given.only] if given.only else ["quiet", "busy"]:
             found: list[dict] = []
             with beside(name == "busy"):
                 while len(found) < given.races:
                     count = str(min(PER_PROCESS, given.races - len(found)))
-                    job = [sys.executable, __file__, *words, "--races", count, "--worker", str(engine), str(units)]
+                    job = [sys.executable, __file__, *words, "--races", count, "--worker", str(engine)]
                     done = subprocess.run(job, capture_output=True, text=True, check=True)
                     found += json.loads(done.stdout.splitlines()[-1])
             rows[name] = summary(name, found)

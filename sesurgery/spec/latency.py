@@ -22,6 +22,12 @@ class Latency(Frozen):
         12,
         description="how often a process loads the engines afresh, in random order and its reverse",
     )
+    half_width: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        0.015,
+        description="a race of one process takes up to four times the placements until its intervals reach no farther "
+        "than this share to either side; null: exactly the placements",
+    )
+    more_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(30, description="seconds for the placements on top")
     processes: Annotated[int, Field(gt=0, le=1000)] = Field(
         1, description="fresh processes that repeat all of it; the interval is over them"
     )

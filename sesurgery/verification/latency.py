@@ -20,6 +20,10 @@ from sesurgery.verification.placements import Clock, Contender, Placement, time_
 
 MIDDLE = 2.5631
 """What lies between the 10th and the 90th percentile of a normal distribution, in standard deviations."""
+COMPARED = ((0, 1), (2, 1), (0, 2))
+"""Of the engine, the baseline and the engine as exported: which is compared with which."""
+MOST_TIMES = 4
+"""How many times `latency: placements:` a race takes at most."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,37 @@ def race(
 ) -> LatencyReport:
     """Time an engine in this process, against the baseline and the engine as exported that come after it, if they do.
 
-    `generator` draws the orders of loading and where buffers lie. Raises SE606 where the feeds do not hold `plan.batch`
-    samples.
+    After `plan.placements` it goes on until every interval is as narrow as `plan.half_width` asks, `plan.more_seconds`
+    are over, or there are `MOST_TIMES` as many. `generator` draws the orders of loading and where buffers lie. Raises
+    SE606 where the feeds do not hold `plan.batch` samples.
     """
     begin = clock()
-    placements = time_placements(contenders, feeds, plan, generator or np.random.default_rng(), progress, clock)
+    wide = _Wide(len(contenders), plan, clock)
+    placements = time_placements(contenders, feeds, plan, generator or np.random.default_rng(), progress, clock, wide)
     return conclude([contender.name for contender in contenders], placements, plan, clock() - begin)
+
+
+class _Wide:
+    """Whether any interval of a race is wider than asked, and time is left to make it narrower.
+
+    To stop by the width keeps the coverage: the width of Student's interval does not depend on where its middle lies.
+    """
+
+    def __init__(self, engines: int, plan: Latency, clock: Clock) -> None:
+        self.pairs = [pair for pair in COMPARED if max(pair) < engines]
+        self.plan, self.clock = plan, clock
+        self.begin: float | None = None
+
+    def __call__(self, placements: Sequence[Placement]) -> bool:
+        if self.begin is None:
+            self.begin = self.clock()
+        asked = self.plan.half_width
+        if asked is None or len(placements) + 2 > MOST_TIMES * self.plan.placements:
+            return False
+        if self.clock() - self.begin >= self.plan.more_seconds:
+            return False
+        taxes = (_compare(ours, theirs, placements, self.plan) for ours, theirs in self.pairs)
+        return any(tax.high - tax.low > 2 * asked for tax in taxes)
 
 
 def conclude(names: Sequence[str], placements: Sequence[Placement], plan: Latency, wall: float) -> LatencyReport:

@@ -50,6 +50,10 @@ class Placement:
     process: int = 0
 
 
+More = Callable[[Sequence[Placement]], bool]
+"""Whether placements are wanted beside those there are."""
+
+
 def time_placements(
     contenders: Sequence[Contender],
     feeds: Mapping[str, Array],
@@ -57,9 +61,11 @@ def time_placements(
     generator: np.random.Generator,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
+    more: More | None = None,
 ) -> tuple[Placement, ...]:
     """`plan.placements` placements of the engines, which share `plan.rounds` rounds in alternating order.
 
+    Then two more at a time, an order and its reverse, for as long as `more` of those there are asks for them.
     Raises SE606 where the feeds do not hold `plan.batch` samples.
     """
     for name, feed in feeds.items():
@@ -72,6 +78,11 @@ def time_placements(
         found.append(_place(contenders, order, feeds, plan, generator, clock, number == 0))
     if progress:
         progress("timing engines, loaded afresh each time", plan.placements, plan.placements)
+    while more and more(found):
+        for order in load_orders(len(contenders), 2, generator):
+            found.append(_place(contenders, order, feeds, plan, generator, clock, cold=False))
+        if progress:
+            progress("timing engines until the interval is narrow", len(found), 0)
     return tuple(found)
 
 

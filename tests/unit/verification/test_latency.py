@@ -83,7 +83,9 @@ def run(*engines: Callable[[int], float], **options: Any) -> tuple[LatencyReport
     bench = Bench()
     cold, placed = options.pop("cold", 0.0), options.pop("placed", lambda first: 1.0)
     seed = options.pop("seed", 0)
-    plan = Latency(**{"rounds": 12, "repeats": 4, "placements": 4, "warmup_seconds": 0.0, **options})
+    plan = Latency(
+        **{"rounds": 12, "repeats": 4, "placements": 4, "half_width": None, "warmup_seconds": 0.0, **options}
+    )
     contenders = [Scripted(bench, name, each, cold, placed) for name, each in zip("ABC", engines, strict=False)]
     return race(contenders, FEEDS, plan, generator=np.random.default_rng(seed), clock=bench.clock), bench
 
@@ -116,6 +118,52 @@ def test_within_a_placement_turns_alternate() -> None:
 def test_rounds_are_shared_out_among_the_placements() -> None:
     report, _ = run(lambda n: 1.0, rounds=14, placements=4)
     assert (report.rounds, report.placements) == (16, 4)
+
+
+def test_a_race_goes_on_until_its_interval_is_narrow() -> None:
+    def uneven(first: bool) -> float:
+        return float(chance.normal(1, 0.01))
+
+    for seed in range(5):
+        chance = np.random.default_rng(seed)
+        report, bench = run(lambda n: 1.05, lambda n: 1.0, placed=uneven, half_width=0.015, more_seconds=86_400)
+        assert report.tax is not None
+        assert report.placements == len(bench.loaded) // 2
+        assert report.placements % 2 == 0
+        assert report.tax.high - report.tax.low <= 0.03 or report.placements == 16
+        assert report.rounds == 3 * report.placements
+        sides = [{"".join(bench.loaded[at : at + 2]) for at in (4 * pair, 4 * pair + 2)} for pair in range(2)]
+        assert sides == [{"AB", "BA"}] * 2
+
+
+def test_no_placement_is_added_where_it_is_narrow_or_time_is_up_or_four_times_as_many_were_taken() -> None:
+    def wild(first: bool) -> float:
+        return float(chance.normal(1, 0.2))
+
+    chance = np.random.default_rng(0)
+    assert run(lambda n: 1.05, lambda n: 1.0, half_width=0.015)[0].placements == 4
+    assert run(lambda n: 1.05, lambda n: 1.0, placed=wild, half_width=0.015, more_seconds=0)[0].placements == 4
+    assert run(lambda n: 1.05, lambda n: 1.0, placed=wild, half_width=0.015, more_seconds=86_400)[0].placements == 16
+    assert run(lambda n: 1.05, lambda n: 1.0, placed=wild)[0].placements == 4
+    assert run(lambda n: 1.05, placed=wild, half_width=0.015)[0].placements == 4
+
+
+def test_going_on_until_it_is_narrow_keeps_the_coverage() -> None:
+    """Simulated placements of an engine and its copy that differ by chance, of which every second race takes more."""
+    covered = more = 0
+    for seed in range(400):
+        chance = np.random.default_rng(seed)
+
+        def uneven(first: bool, chance: np.random.Generator = chance) -> float:
+            return float(np.exp(chance.normal(0, 0.018)))
+
+        options = {"rounds": 12, "repeats": 1, "placements": 12, "half_width": 0.015, "more_seconds": 86_400}
+        report, _ = run(lambda n: 1.0, lambda n: 1.0, placed=uneven, seed=seed, **options)
+        assert report.tax is not None
+        covered += report.tax.includes_zero
+        more += report.placements > 12
+    assert 100 < more < 390
+    assert covered >= 0.925 * 400
 
 
 def test_feeds_are_copied_to_another_place_for_every_engine_and_placement() -> None:
