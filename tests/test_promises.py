@@ -151,7 +151,7 @@ surgery: [{insert: {block: se, reduction: 4}, at: residual}]
 train: {data: digits, epochs: 1}
 engines: [{backend: onnxruntime, precision: fp32}]
 parity: {batches: [1]}
-latency: {repeats: 10, rounds: 10}
+latency: {repeats: 10, rounds: 10, placements: 4, half_width: null}
 """
 
 

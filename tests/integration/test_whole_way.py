@@ -34,7 +34,7 @@ surgery:
 train: {data: digits, epochs: 2, batch_size: 64, threads: 1, optimizer: {lr: 0.05}}
 engines:
   - {backend: onnxruntime, precision: fp32}
-latency: {rounds: 10, repeats: 2, warmup_seconds: 0, threads: 1}
+latency: {rounds: 10, placements: 4, half_width: null, repeats: 2, warmup_seconds: 0, threads: 1}
 """
 
 

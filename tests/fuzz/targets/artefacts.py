@@ -27,7 +27,7 @@ train: {epochs: 1, batch_size: 256, threads: 1}
 export: {check_batches: [1]}
 engines: [{backend: onnxruntime}]
 parity: {batches: [16]}
-latency: {rounds: 10, repeats: 1, warmup_seconds: 0, threads: 1}
+latency: {rounds: 10, placements: 4, half_width: null, repeats: 1, warmup_seconds: 0, threads: 1}
 """
 RUN, ENGINE = "runs/net", "engines/net.onnxruntime.fp32.onnx"
 FORMS = {

@@ -35,7 +35,16 @@ GOOD = {
         {"backend": "openvino", "shapes": ["input=1,8,32x3x32x32"], "calibration": {"samples": 16}, "name": "second"},
     ],
     "parity": {"fp32": {"max_abs": 0.001}, "batches": [1, 32]},
-    "latency": {"batch": 1, "rounds": 10, "repeats": 1, "warmup_seconds": 0, "confidence": 0.95, "threads": 1},
+    "latency": {
+        "batch": 1,
+        "rounds": 10,
+        "placements": 4,
+        "half_width": None,
+        "repeats": 1,
+        "warmup_seconds": 0,
+        "confidence": 0.95,
+        "threads": 1,
+    },
 }
 
 

@@ -70,7 +70,7 @@ def test_each_batch_has_a_race_and_all_are_in_the_report(here):
 @pytest.mark.slow
 def test_fresh_processes_repeat_the_race(here):
     report = pipeline.bench(FP32, Workspace(), processes=2, as_exported=False).section.report
-    assert (report.processes, report.placements, report.tax.processes) == (2, 24, 2)
+    assert (report.processes, report.placements, report.tax.processes) == (2, 8, 2)
     assert len(report.candidate.round_seconds) == report.rounds == 24
     assert "2 processes make a wide interval" in report.doubt
 
