@@ -27,7 +27,9 @@ class Latency(Frozen):
         description="a race of one process takes up to four times the placements until its intervals reach no farther "
         "than this share to either side; null: exactly the placements",
     )
-    more_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(30.0, description="seconds for the placements on top")
+    more_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        30.0, description="seconds for the placements on top"
+    )
     processes: Annotated[int, Field(gt=0, le=1000)] = Field(
         1, description="fresh processes that repeat all of it; the interval is over them"
     )
