@@ -22,6 +22,7 @@ from sesurgery.cli.console import talking
 from sesurgery.cli.exits import guarded
 from sesurgery.diagnostics import CheckFailed, Diagnostic
 from sesurgery.networks import checkpoint
+from sesurgery.pipeline import BenchRequest, EnginesRequest
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import backend_of
 from sesurgery.pipeline.talk import Talk
@@ -77,7 +78,7 @@ def verify(run: Path, spec: Spec, talk: Talk) -> list[Diagnostic]:
         if (why := wanted.backend.options.probe().builds) is not None:
             talk.say(f"{wanted.backend.name} {wanted.precision} was not built: {why}")
             continue
-        for built in pipeline.build_engines(run, pipeline.Workspace(), (wanted,), talk=talk):
+        for built in pipeline.build_engines(EnginesRequest(run, pipeline.Workspace(), (wanted,), talk=talk)):
             if (why := backend_of(built.manifest).probe().runs) is not None:
                 talk.say(f"{built.path.name} was built, and cannot run here: {why}")
                 continue
@@ -98,9 +99,11 @@ def price(path: Path, talk: Talk) -> tuple[str, list[verdict.Price]]:
         if (why := ability.builds or ability.runs) is not None:
             talk.say(f"{name} is left out: {why}")
             continue
-        (built,) = pipeline.build_engines(run, workspace, (wanted,), talk=talk)
+        (built,) = pipeline.build_engines(EnginesRequest(run, workspace, (wanted,), talk=talk))
         talk.say(f"timing {built.path.name}: as exported, lowered, and without SE")
-        prices.append(verdict.price(name, pipeline.bench(built.path, workspace, talk=talk).section.report))
+        prices.append(
+            verdict.price(name, pipeline.bench(BenchRequest(built.path, workspace, talk=talk)).section.report)
+        )
     height, width = spec.input.shape[1:]
     return f"{spec.name} at {height} x {width}, batch {spec.latency.batch}, on {cpu_name()}", prices
 

@@ -87,14 +87,7 @@ def command(
     chosen = engine or newest("engine", workspace.newest_engine())
     with talking() as talk:
         benched = pipeline.bench(
-            chosen,
-            workspace,
-            against,
-            talk,
-            foreign=foreign,
-            batches=batches,
-            processes=processes,
-            as_exported=as_exported,
+            pipeline.BenchRequest(chosen, workspace, against, talk, foreign, batches, processes, as_exported)
         )
     reported = pipeline.write_report(benched.run, workspace)
     if as_json:

@@ -66,7 +66,7 @@ def command(
         kind |= {"converter": "autocast" if autocast else "sesurgery", "calibration": _calibration(calibration)}
         engines = (pipeline.engine({**kind, "batch": _batch(batch), "shapes": list(shapes)}),)
     with talking() as talk:
-        built = pipeline.build_engines(given, workspace, engines, again=again, talk=talk)
+        built = pipeline.build_engines(pipeline.EnginesRequest(given, workspace, engines, again=again, talk=talk))
     for item in built:
         if item.tried:
             click.echo(_table(item.tried))

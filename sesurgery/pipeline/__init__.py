@@ -12,11 +12,11 @@ from sesurgery import deferred
 if TYPE_CHECKING:
     from sesurgery.pipeline.account import account_of_model, account_of_plan
     from sesurgery.pipeline.apply import FileRequest, apply, apply_onnx
-    from sesurgery.pipeline.bench import bench
+    from sesurgery.pipeline.bench import BenchRequest, bench
     from sesurgery.pipeline.build_request import BuildRequest
     from sesurgery.pipeline.compare import compare
     from sesurgery.pipeline.data import fetch
-    from sesurgery.pipeline.engines import build_engine, build_engines
+    from sesurgery.pipeline.engines import EnginesRequest, build_engine, build_engines
     from sesurgery.pipeline.estimate import estimate
     from sesurgery.pipeline.export import export
     from sesurgery.pipeline.gates import gates
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from sesurgery.serving.predict import predict
 
 __all__ = [
+    "BenchRequest",
     "BuildRequest",
+    "EnginesRequest",
     "FileRequest",
     "LowerRequest",
     "RefitRequest",
@@ -74,7 +76,9 @@ __all__ = [
 ]
 
 _PLACES = {
+    "BenchRequest": "sesurgery.pipeline.bench",
     "BuildRequest": "sesurgery.pipeline.build_request",
+    "EnginesRequest": "sesurgery.pipeline.engines",
     "FileRequest": "sesurgery.pipeline.apply",
     "LowerRequest": "sesurgery.pipeline.lower",
     "RefitRequest": "sesurgery.pipeline.refit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sesurgery.artifacts import digest_file
@@ -14,7 +14,7 @@ from sesurgery.networks import checkpoint, run_files
 from sesurgery.pipeline import results
 from sesurgery.pipeline.contestants import engine_file
 from sesurgery.pipeline.data import data_of
-from sesurgery.pipeline.engines import build_engines
+from sesurgery.pipeline.engines import EnginesRequest, build_engines
 from sesurgery.pipeline.specs import backend_of, catalogs, engine_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.verify import run_of
@@ -38,8 +38,27 @@ OURS, PLAIN, AS_EXPORTED = "with blocks", "without", "as exported"
 
 
 @dataclass(frozen=True)
+class BenchRequest:
+    """An engine to time, by default against the plain network's of the same backend and precision."""
+
+    engine: Path
+    workspace: Workspace
+    against: Path | None = None
+    """Another rival; then the engine as exported does not run beside them."""
+    talk: Talk = field(default_factory=Silent)
+    foreign: bool = False
+    """Whether engines of another version or device are taken."""
+    batches: tuple[int, ...] = ()
+    """Left out: the batch of the run's spec."""
+    processes: int | None = None
+    """Left out: as many as the run's spec says."""
+    as_exported: bool = True
+    """Whether the engine of the same network without lowering races too."""
+
+
+@dataclass(frozen=True)
 class BenchResult:
-    """A race an asked batch. `as_exported` is None where there is nothing that lowering did."""
+    """One race for each batch asked for. `as_exported` is None where lowering did nothing."""
 
     engine: Path
     against: Path
@@ -53,53 +72,68 @@ class BenchResult:
         return self.sections[0]
 
 
-def bench(
-    engine: Path,
-    workspace: Workspace,
-    against: Path | None = None,
-    talk: Talk | None = None,
-    *,
-    foreign: bool = False,
-    batches: tuple[int, ...] = (),
-    processes: int | None = None,
-    as_exported: bool = True,
-) -> BenchResult:
-    """Time an engine against another one, by default the plain network's of the same backend and precision.
+@dataclass(frozen=True)
+class _Rivals:
+    """The engines of a race: the one asked for is of the run in `folder`, whose weights have the digest `weights`."""
 
-    Beside it runs the engine of the same network as exported, unless another rival was named. Both are built where they
-    are missing or stale. `batches` and `processes` stand for those of the run's spec. Raises SE603 where one of the
-    engines cannot run here and SE401 where the run was trained again after one of them was built.
+    folder: Path
+    weights: str
+    engine: tuple[Path, EngineManifest]
+    against: tuple[Path, EngineManifest]
+    as_exported: tuple[Path, EngineManifest] | None
+
+    def files(self, threads: int) -> list[EngineFile]:
+        """In the order of the table."""
+        files = [engine_file(OURS, *self.engine, threads), engine_file(PLAIN, *self.against, threads)]
+        return files + ([engine_file(AS_EXPORTED, *self.as_exported, threads)] if self.as_exported else [])
+
+
+def bench(request: BenchRequest) -> BenchResult:
+    """Time an engine in turn with its rivals, which are built where they are missing or stale.
+
+    Raises SE603 where one of the engines cannot run here and SE401 where the run was trained again after one of them
+    was built.
     """
-    from sesurgery.networks.export import INPUT
+    rivals = _rivals(request)
+    sections = _races(request, rivals)
+    digests = Of(rivals.engine[1].sha256, rivals.weights)
+    results.LATENCY.write(rivals.folder, request.engine.name, results.Latency(digests, sections))
+    as_exported = rivals.as_exported[0] if rivals.as_exported else None
+    return BenchResult(request.engine, rivals.against[0], rivals.folder, sections, as_exported)
 
-    talk = talk or Silent()
-    manifest, folder = run_of(engine, foreign=foreign)
-    spec = checkpoint.read_spec(folder, catalogs())
+
+def _rivals(request: BenchRequest) -> _Rivals:
+    manifest, folder = run_of(request.engine, foreign=request.foreign)
     weights = require_intact(folder / run_files.WEIGHTS).sha256
-    freshness.require_current(engine, manifest, folder, weights)
-    before = _as_exported(engine, folder, workspace, manifest, talk) if as_exported and against is None else None
-    against = against or _plain(folder, workspace, manifest, talk)
-    other = require_at_home(against, foreign=foreign)
+    freshness.require_current(request.engine, manifest, folder, weights)
+    exported = None
+    if request.as_exported and request.against is None:
+        exported = _as_exported(request, folder, manifest)
+    against = request.against or _plain(request, folder, manifest)
+    other = require_at_home(against, foreign=request.foreign)
     if (own := run_folder(against, other)) is not None and own.resolve() == folder.resolve():
         freshness.require_current(against, other, folder, weights)
+    third = (exported, read_manifest(exported, EngineManifest)) if exported else None
+    return _Rivals(folder, weights, (request.engine, manifest), (against, other), third)
+
+
+def _races(request: BenchRequest, rivals: _Rivals) -> tuple[LatencySection, ...]:
+    from sesurgery.networks.export import INPUT
+
+    spec, details = checkpoint.read_spec(rivals.folder, catalogs()), rivals.engine[1].details
     threads = spec.latency.threads or len(os.sched_getaffinity(0))
-    files = [
-        engine_file(OURS, engine, manifest, threads),
-        engine_file(PLAIN, against, other, threads),
-    ]
-    if before is not None:
-        files.append(engine_file(AS_EXPORTED, before, read_manifest(before, EngineManifest), threads))
+    files = rivals.files(threads)
     images = data_of(spec).held_out.images
     sections = []
-    for batch in batches or (spec.latency.batch,):
-        plan = spec.latency.model_copy(update={"batch": batch, "processes": processes or spec.latency.processes})
+    for batch in request.batches or (spec.latency.batch,):
+        processes = request.processes or spec.latency.processes
+        plan = spec.latency.model_copy(update={"batch": batch, "processes": processes})
         feeds = {INPUT: images[:batch].numpy()}
-        report = race(files, feeds, plan, talk.progress)
-        title = f"{manifest.details.backend} {manifest.details.precision}, batch {batch}"
+        report = race(files, feeds, plan, request.talk.progress)
+        title = f"{details.backend} {details.precision}, batch {batch}"
         mode = f"{threads} CPU threads, the run alone, no transfers"
         sections.append(LatencySection(title, mode, report, _parts(files, feeds, plan)))
-    results.LATENCY.write(folder, engine.name, results.Latency(Of(manifest.sha256, weights), tuple(sections)))
-    return BenchResult(engine, against, folder, tuple(sections), before)
+    return tuple(sections)
 
 
 def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -> tuple[str, ...]:
@@ -117,10 +151,10 @@ def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -
     return tuple(lines)
 
 
-def _plain(folder: Path, workspace: Workspace, engine: EngineManifest, talk: Talk) -> Path:
+def _plain(request: BenchRequest, folder: Path, engine: EngineManifest) -> Path:
     """The plain network's engine: one built of the run's weights, in the same way and by the same versions."""
     weights = require_intact(folder / run_files.WEIGHTS).sha256
-    for path, made in workspace.built(folder):
+    for path, made in request.workspace.built(folder):
         alike = made.versions == engine.versions and made.details.engine == engine.details.engine
         if (
             made.details.plain
@@ -129,19 +163,20 @@ def _plain(folder: Path, workspace: Workspace, engine: EngineManifest, talk: Tal
             and freshness.descends_from(path, made, weights)
         ):
             return path
-
-    (built,) = build_engines(folder, workspace, (engine_of(engine),), plain=True, talk=talk)
+    wanted = EnginesRequest(folder, request.workspace, (engine_of(engine),), plain=True, talk=request.talk)
+    (built,) = build_engines(wanted)
     return built.path
 
 
-def _as_exported(engine: Path, folder: Path, workspace: Workspace, manifest: EngineManifest, talk: Talk) -> Path | None:
+def _as_exported(request: BenchRequest, folder: Path, manifest: EngineManifest) -> Path | None:
     """The engine of the same network without any lowering; None where that is the engine itself."""
-    if not (_was_lowered(engine, manifest) or manifest.details.precision in backend_of(manifest).rewrites):
+    if not (_was_lowered(request.engine, manifest) or manifest.details.precision in backend_of(manifest).rewrites):
         return None
+    wanted = EnginesRequest(folder, request.workspace, (engine_of(manifest),), as_exported=True, talk=request.talk)
     try:
-        (built,) = build_engines(folder, workspace, (engine_of(manifest),), as_exported=True, talk=talk)
+        (built,) = build_engines(wanted)
     except SesurgeryError as error:
-        talk.say(f"the engine as exported is left out: {error.diagnostics[0].message}")
+        request.talk.say(f"the engine as exported is left out: {error.diagnostics[0].message}")
         return None
     return None if built.manifest.sha256 == manifest.sha256 else built.path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sesurgery.diagnostics import SesurgeryError
@@ -14,51 +15,55 @@ from sesurgery.pipeline.specs import catalogs, engine
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.serving import interface
+from sesurgery.spec import Spec
 from sesurgery.spec.choice import AUTO
 from sesurgery.spec.engines import Engine
 
 
-def build_engines(
-    given: Path,
-    workspace: Workspace,
-    engines: tuple[Engine, ...] = (),
-    *,
-    plain: bool = False,
-    as_exported: bool = False,
-    again: bool = False,
-    talk: Talk | None = None,
-) -> tuple[BuildResult, ...]:
-    """Build engines of a run folder (exported where needed) or an ONNX file; default: those of the run's spec.
+@dataclass(frozen=True)
+class EnginesRequest:
+    """Engines of a run's folder, which is exported where needed, or of an ONNX file."""
 
-    An engine that is up to date is kept, unless `again`. With `as_exported` nothing is lowered, and each engine has a
-    name of its own: what the others are measured against.
-    """
-    talk = talk or Silent()
-    lowering: tuple[str, ...] | None = None
-    if given.suffix == ".onnx":
-        onnx = given
-    else:
-        spec = checkpoint.read_spec(given, catalogs())
-        engines = engines or spec.engines
-        lowering = spec.export.lowering
-        if not (given / interface.FILE).is_file():
-            try:
-                write_interface(given, spec)
-            except SesurgeryError as error:
-                # An engine can be built where the data is not.
-                talk.say(f"no {interface.FILE} was written: {error.diagnostics[0].message}")
-        exported = export(given, workspace, plain=plain, again=False)
-        onnx = exported.path
-        if exported.worst is not None:
-            talk.say(f"exported {onnx.as_posix()}, largest difference from the model {exported.worst:.2g}")
+    source: Path
+    workspace: Workspace
+    engines: tuple[Engine, ...] = ()
+    """Left out: those of the run's spec."""
+    plain: bool = False
+    """Whether they are of the network without its blocks."""
+    as_exported: bool = False
+    """Whether nothing is lowered, under a name of their own: what other engines are measured against."""
+    again: bool = False
+    """Whether engines that are up to date are built all the same."""
+    talk: Talk = field(default_factory=Silent)
+
+
+def build_engines(request: EnginesRequest) -> tuple[BuildResult, ...]:
+    """Build engines; one that is up to date is kept."""
+    onnx, engines, lowering = request.source, request.engines, None
+    if onnx.suffix != ".onnx":
+        spec = checkpoint.read_spec(request.source, catalogs())
+        onnx, engines, lowering = _exported(request, spec), engines or spec.engines, spec.export.lowering
     engines = engines or (engine(),)
-    if as_exported:
+    if request.as_exported:
         engines, lowering = tuple(map(_under_its_own_name, engines)), ()
-    requests = [
-        BuildRequest(onnx, wanted, workspace, talk, lowering, as_exported=as_exported, again=again)
-        for wanted in engines
-    ]
+    more = {"as_exported": request.as_exported, "again": request.again}
+    requests = [BuildRequest(onnx, wanted, request.workspace, request.talk, lowering, **more) for wanted in engines]
     return tuple(map(build_engine, requests))
+
+
+def _exported(request: EnginesRequest, spec: Spec) -> Path:
+    """The run as an ONNX file, with its interface written down beside the run."""
+    if not (request.source / interface.FILE).is_file():
+        try:
+            write_interface(request.source, spec)
+        except SesurgeryError as error:
+            # An engine can be built where the data is not.
+            request.talk.say(f"no {interface.FILE} was written: {error.diagnostics[0].message}")
+    exported = export(request.source, request.workspace, plain=request.plain, again=False)
+    if exported.worst is not None:
+        path = exported.path.as_posix()
+        request.talk.say(f"exported {path}, largest difference from the model {exported.worst:.2g}")
+    return exported.path
 
 
 def build_engine(request: BuildRequest) -> BuildResult:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from sesurgery.diagnostics import Diagnostic
 from sesurgery.pipeline.apply import NewRun, apply
-from sesurgery.pipeline.bench import BenchResult, bench, can_run
+from sesurgery.pipeline.bench import BenchRequest, BenchResult, bench, can_run
 from sesurgery.pipeline.building import BuildResult
-from sesurgery.pipeline.engines import build_engines, obstacle
+from sesurgery.pipeline.engines import EnginesRequest, build_engines, obstacle
 from sesurgery.pipeline.report import ReportFiles, write_report
 from sesurgery.pipeline.specs import backend_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.train import TrainResult, train
-from sesurgery.pipeline.verify import Verified, verify
+from sesurgery.pipeline.verify import VerifyResult, verify
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec import Spec
 from sesurgery.workspace.measurements import write_reason
@@ -26,7 +26,7 @@ class RunResult:
     applied: NewRun
     trained: TrainResult
     built: tuple[BuildResult, ...] = ()
-    verified: tuple[Verified, ...] = ()
+    verified: tuple[VerifyResult, ...] = ()
     benched: tuple[BenchResult, ...] = ()
     reported: ReportFiles | None = None
     skipped: tuple[str, ...] = ()
@@ -55,8 +55,8 @@ def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None)
             skipped.append(f"{engine.backend.name} {engine.precision} was not built: {why}")
             talk.say(skipped[-1])
             continue
-        built += build_engines(applied.folder, workspace, (engine,), talk=talk)
-    verified: list[Verified] = []
+        built += build_engines(EnginesRequest(applied.folder, workspace, (engine,), talk=talk))
+    verified: list[VerifyResult] = []
     benched: list[BenchResult] = []
     for item in built:
         why = can_run(backend_of(item.manifest))
@@ -68,6 +68,6 @@ def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None)
         talk.say(f"verifying {item.path.name}")
         verified.append(verify(item.path))
         talk.say(f"timing {item.path.name} against the plain network")
-        benched.append(bench(item.path, workspace, talk=talk))
+        benched.append(bench(BenchRequest(item.path, workspace, talk=talk)))
     reported = write_report(applied.folder, workspace)
     return RunResult(applied, trained, tuple(built), tuple(verified), tuple(benched), reported, tuple(skipped))

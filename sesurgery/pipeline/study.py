@@ -32,7 +32,7 @@ STUDIES = "studies"
 
 
 @dataclass(frozen=True)
-class Studied:
+class StudyResult:
     """What is known after this process has done its share; `signal` is the one that stopped it."""
 
     folder: Path
@@ -48,7 +48,9 @@ def asked_of(spec: Spec) -> Study:
     return spec.study
 
 
-def study(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None, *, retry: bool = False) -> Studied:
+def study(
+    spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None, *, retry: bool = False
+) -> StudyResult:
     """Run the trials that nobody has taken, until none is left, and write the answer into studies/NAME/.
 
     A trial that fails is recorded with its reason. `retry` lets those that failed wait once more. ^C and SIGTERM leave
@@ -82,17 +84,17 @@ def study(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = Non
                 raise
             if isinstance(outcome, int):
                 storage.again(task)
-                return Studied(folder, _write(spec, storage), done, outcome)
+                return StudyResult(folder, _write(spec, storage), done, outcome)
             _keep(storage, task, outcome)
             done += 1
-    return Studied(folder, _write(spec, storage), done)
+    return StudyResult(folder, _write(spec, storage), done)
 
 
-def answered(spec: Spec, workspace: Workspace) -> Studied:
+def answered(spec: Spec, workspace: Workspace) -> StudyResult:
     """The answer of the trials that there are, without running any."""
     asked = asked_of(spec)
     folder = workspace.root / STUDIES / spec.name
-    return Studied(folder, _write(spec, opened(spec.name, asked, folder)), 0)
+    return StudyResult(folder, _write(spec, opened(spec.name, asked, folder)), 0)
 
 
 def _run(spec: Spec, task: Task, workspace: Workspace, origin: str, talk: Talk) -> Outcome | int:
@@ -151,11 +153,11 @@ def _pruning(task: Task) -> Callable[[Epoch], None]:
 
 
 def _timed(spec: Spec, run: Path, workspace: Workspace, talk: Talk) -> Timing:
-    from sesurgery.pipeline.bench import bench
-    from sesurgery.pipeline.engines import build_engines
+    from sesurgery.pipeline.bench import BenchRequest, bench
+    from sesurgery.pipeline.engines import EnginesRequest, build_engines
 
-    (built,) = build_engines(run, workspace, spec.engines[:1], talk=talk)
-    timing = bench(built.path, workspace, talk=talk, as_exported=False).section.report.candidate
+    (built,) = build_engines(EnginesRequest(run, workspace, spec.engines[:1], talk=talk))
+    timing = bench(BenchRequest(built.path, workspace, talk=talk, as_exported=False)).section.report.candidate
     medians = timing.round_medians
     return Timing(timing.stats.median_seconds, float(medians.min()), float(medians.max()))
 

@@ -21,7 +21,7 @@ from sesurgery.workspace.measurements import Of, forget_reason
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifyResult:
     """An engine with its parity at each batch size of the spec."""
 
     engine: Path
@@ -57,7 +57,7 @@ def run_of(engine: Path, *, foreign: bool = False) -> tuple[EngineManifest, Path
     return manifest, folder
 
 
-def verify(engine: Path, *, foreign: bool = False) -> Verified:
+def verify(engine: Path, *, foreign: bool = False) -> VerifyResult:
     """Compare an engine with its run's trained model on every held-out sample; the result is kept beside the run.
 
     Raises SE603 where the engine cannot run here and SE401 where the run was trained again after the engine was built.
@@ -80,7 +80,7 @@ def verify(engine: Path, *, foreign: bool = False) -> Verified:
     found = EngineParity(Of(manifest.sha256, run.manifest.sha256), tuple(entries), tuple(left))
     PARITY.write(folder, engine.name, found)
     forget_reason(folder, engine)
-    return Verified(engine, folder, results.engine_section(folder, engine, manifest, run.manifest.sha256))
+    return VerifyResult(engine, folder, results.engine_section(folder, engine, manifest, run.manifest.sha256))
 
 
 def _batches(parity: Parity, manifest: EngineManifest, samples: int, runner: Runner) -> tuple[int, ...]:

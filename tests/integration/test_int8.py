@@ -26,6 +26,7 @@ from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
+from sesurgery.pipeline import EnginesRequest
 from sesurgery.pipeline.data import data_of
 from sesurgery.workspace import read_manifest
 
@@ -59,7 +60,7 @@ def trained(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 
 
 def build(given: Path, **wanted: object) -> pipeline.building.BuildResult:
-    (built,) = pipeline.build_engines(given, pipeline.Workspace(), (pipeline.engine(wanted),))
+    (built,) = pipeline.build_engines(EnginesRequest(given, pipeline.Workspace(), (pipeline.engine(wanted),)))
     return built
 
 

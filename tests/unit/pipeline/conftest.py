@@ -11,6 +11,7 @@ from fixtures.sharing import Once
 from fixtures.tiny import RUN
 
 from sesurgery import pipeline
+from sesurgery.pipeline import EnginesRequest
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def built(tiny: Path, once: Once) -> Path:
 
     def make() -> None:
         shutil.copytree(tiny, ".", copy_function=shutil.copy2, dirs_exist_ok=True)
-        pipeline.build_engines(RUN, pipeline.Workspace(), (pipeline.engine({"precision": "fp16"}),))
+        pipeline.build_engines(EnginesRequest(RUN, pipeline.Workspace(), (pipeline.engine({"precision": "fp16"}),)))
 
     return once("built", make)
 

@@ -14,7 +14,7 @@ from sesurgery.backends.base import Array, Runner
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import Workspace
+from sesurgery.pipeline import BenchRequest, EnginesRequest, Workspace
 from sesurgery.pipeline import choose as module
 from sesurgery.workspace import read_manifest
 
@@ -176,13 +176,13 @@ def test_an_unknown_backend_among_those_to_try_is_named(net: Path) -> None:
 def test_of_a_run_the_trained_model_is_what_counts(here, monkeypatch) -> None:
     change(monkeypatch, OnnxRuntime, Slowed)
     asked = pipeline.engine({"backend": PAIR, "batch": {"max": 256}})
-    (built,) = pipeline.build_engines(Path("runs/tiny"), Workspace(), (asked,))
+    (built,) = pipeline.build_engines(EnginesRequest(Path("runs/tiny"), Workspace(), (asked,)))
     assert built.path.name == "tiny.openvino.fp32.auto.xml"
     # Verified on the held-out samples, which left its trace beside the run; what was not kept left none.
     kept = {path.name for path in Path("runs/tiny/reports").iterdir()}
     assert kept == {f"{built.path.name}.parity.json", "plan.cost.json"}
     assert pipeline.verify(built.path).failures == ()
-    assert pipeline.bench(built.path, Workspace()).against.name == "tiny.plain.openvino.fp32.auto.xml"
+    assert pipeline.bench(BenchRequest(built.path, Workspace())).against.name == "tiny.plain.openvino.fp32.auto.xml"
 
 
 def test_a_spec_may_leave_the_choice_to_auto(empty) -> None:

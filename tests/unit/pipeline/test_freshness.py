@@ -13,7 +13,7 @@ from sesurgery import pipeline
 from sesurgery.backends import base
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import Workspace
+from sesurgery.pipeline import BenchRequest, EnginesRequest, Workspace
 from sesurgery.serving import home, ingredients
 from sesurgery.workspace import manifest_path
 
@@ -155,15 +155,15 @@ def test_what_was_measured_of_an_engine_goes_with_it(here) -> None:
     pipeline.verify(engine)
     kept = Path("runs/tiny/reports/tiny.onnxruntime.fp32.onnx.parity.json")
     assert kept.is_file()
-    pipeline.build_engines(Path("runs/tiny"), Workspace())
+    pipeline.build_engines(EnginesRequest(Path("runs/tiny"), Workspace()))
     assert kept.is_file()
-    pipeline.build_engines(Path("runs/tiny"), Workspace(), again=True)
+    pipeline.build_engines(EnginesRequest(Path("runs/tiny"), Workspace(), again=True))
     assert not kept.exists()
 
 
 USES = [
     pytest.param(lambda engine, **how: pipeline.verify(engine, **how), id="verify"),
-    pytest.param(lambda engine, **how: pipeline.bench(engine, Workspace(), **how), id="bench"),
+    pytest.param(lambda engine, **how: pipeline.bench(BenchRequest(engine, Workspace(), **how)), id="bench"),
     pytest.param(lambda engine, **how: pipeline.package(engine, Path("triton"), **how), id="package"),
     pytest.param(lambda engine, **how: pipeline.predict(engine, [Path("digit.png")], **how), id="predict"),
 ]

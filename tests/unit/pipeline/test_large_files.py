@@ -9,7 +9,7 @@ import pytest
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.onnxgraph import io as onnx_io
-from sesurgery.pipeline import Workspace
+from sesurgery.pipeline import EnginesRequest, Workspace
 from sesurgery.workspace import read_manifest, require_intact
 
 RUN, ONNX = Path("runs/tiny"), Path("export/tiny.onnx")
@@ -21,7 +21,7 @@ def large(here, monkeypatch) -> Path:
     """The run's files made again, as if a protobuf held no more than 4 KB."""
     monkeypatch.setattr(onnx_io, "LIMIT", 4096)
     pipeline.export(RUN, Workspace())
-    pipeline.build_engines(RUN, Workspace())
+    pipeline.build_engines(EnginesRequest(RUN, Workspace()))
     return here
 
 
@@ -42,6 +42,6 @@ def test_the_engine_agrees_with_the_trained_network(large):
 
 
 def test_an_fp16_engine_is_built_of_a_file_with_weights_beside_it(large):
-    pipeline.build_engines(RUN, Workspace(), (pipeline.engine({"precision": "fp16"}),))
+    pipeline.build_engines(EnginesRequest(RUN, Workspace(), (pipeline.engine({"precision": "fp16"}),)))
     assert onnx_io.beside(Path("export/tiny.fp16.onnx"))
     require_intact(FP16)

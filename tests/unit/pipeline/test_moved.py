@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sesurgery import pipeline
-from sesurgery.pipeline import Workspace
+from sesurgery.pipeline import BenchRequest, EnginesRequest, Workspace
 from sesurgery.workspace import EngineManifest, manifest_path, read_manifest, require_intact, run_folder
 
 RUN = Path("runs/tiny")
@@ -36,12 +36,12 @@ def elsewhere(request, here: Path) -> Path:
 
 def test_every_verb_goes_on_in_it(elsewhere: Path) -> None:
     assert pipeline.verify(FP32).section.passed
-    assert pipeline.bench(FP32, Workspace()).against == Path("engines/tiny.plain.onnxruntime.fp32.onnx")
+    assert pipeline.bench(BenchRequest(FP32, Workspace())).against == Path("engines/tiny.plain.onnxruntime.fp32.onnx")
     made = pipeline.write_report(RUN, Workspace())
     assert [section.passed for section in made.report.engines] == [None, True]
     assert made.report.command == "sesurgery run tiny.yaml"
     assert pipeline.export(RUN, Workspace(), again=False).worst is None
-    assert [built.why for built in pipeline.build_engines(RUN, Workspace())] == [None]
+    assert [built.why for built in pipeline.build_engines(EnginesRequest(RUN, Workspace()))] == [None]
 
 
 def test_all_of_it_is_still_made_here(elsewhere: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import Workspace
+from sesurgery.pipeline import BenchRequest, EnginesRequest, Workspace
 from sesurgery.workspace import read_manifest
 
 RUN = Path("runs/tiny")
@@ -18,7 +18,7 @@ KEPT = RUN / "reports" / "tiny.onnxruntime.fp32.onnx.latency.json"
 
 
 def test_the_engine_as_exported_runs_in_the_same_race(here):
-    benched = pipeline.bench(FP32, Workspace())
+    benched = pipeline.bench(BenchRequest(FP32, Workspace()))
     assert benched.as_exported == AS_EXPORTED
     report = benched.section.report
     assert [timing.name for timing in report.engines] == ["with blocks", "without", "as exported"]
@@ -32,7 +32,7 @@ def test_the_engine_as_exported_runs_in_the_same_race(here):
 
 
 def test_engines_to_measure_against_are_no_engines_of_the_run(here):
-    pipeline.bench(FP32, Workspace())
+    pipeline.bench(BenchRequest(FP32, Workspace()))
     assert AS_EXPORTED.is_file()
     assert Workspace().newest_engine() != AS_EXPORTED
     files = [engine.file for engine in pipeline.write_report(RUN, Workspace()).report.engines]
@@ -40,7 +40,7 @@ def test_engines_to_measure_against_are_no_engines_of_the_run(here):
 
 
 def test_where_nothing_was_lowered_nothing_is_raced_as_exported(here):
-    benched = pipeline.bench(Path("engines/tiny.onnxruntime.fp16.onnx"), Workspace())
+    benched = pipeline.bench(BenchRequest(Path("engines/tiny.onnxruntime.fp16.onnx"), Workspace()))
     assert benched.as_exported is None
     assert benched.section.report.as_exported is None
     assert not list(Path("engines").glob("*as-exported*"))
@@ -48,17 +48,17 @@ def test_where_nothing_was_lowered_nothing_is_raced_as_exported(here):
 
 def test_building_as_exported_leaves_the_lowered_engine_up_to_date(here):
     wanted = pipeline.engine({"precision": "int8"})
-    (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,))
+    (built,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (wanted,)))
     # Of another file than the lowered engine, also where the backend wants a file of its own in any case.
-    (other,) = pipeline.build_engines(RUN, Workspace(), (wanted,), as_exported=True)
+    (other,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (wanted,), as_exported=True))
     assert other.path.name == "tiny.onnxruntime.int8.as-exported.onnx"
     assert other.manifest.parents[0].path != built.manifest.parents[0].path
-    (again,) = pipeline.build_engines(RUN, Workspace(), (wanted,))
+    (again,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (wanted,)))
     assert again.why is None
 
 
 def test_each_batch_has_a_race_and_all_are_in_the_report(here):
-    benched = pipeline.bench(FP32, Workspace(), batches=(1, 4), as_exported=False)
+    benched = pipeline.bench(BenchRequest(FP32, Workspace(), batches=(1, 4), as_exported=False))
     assert [section.report.batch for section in benched.sections] == [1, 4]
     reported = pipeline.write_report(RUN, Workspace()).report
     assert [section.title for section in reported.latency] == [
@@ -69,7 +69,7 @@ def test_each_batch_has_a_race_and_all_are_in_the_report(here):
 
 @pytest.mark.slow
 def test_fresh_processes_repeat_the_race(here):
-    report = pipeline.bench(FP32, Workspace(), processes=2, as_exported=False).section.report
+    report = pipeline.bench(BenchRequest(FP32, Workspace(), processes=2, as_exported=False)).section.report
     assert (report.processes, report.placements, report.tax.processes) == (2, 8, 2)
     assert len(report.candidate.round_seconds) == report.rounds == 24
     assert "2 processes make a wide interval" in report.doubt
@@ -79,7 +79,7 @@ def test_fresh_processes_repeat_the_race(here):
 def test_what_goes_wrong_in_a_fresh_process_is_said_as_it_was_there(here):
     # The engine takes 256 samples at most; so many are held out, but the batch is more than the engine's.
     with pytest.raises(SesurgeryError, match="SE606"):
-        pipeline.bench(FP32, Workspace(), processes=2, batches=(60_000,), as_exported=False)
+        pipeline.bench(BenchRequest(FP32, Workspace(), processes=2, batches=(60_000,), as_exported=False))
 
 
 @pytest.mark.parametrize(

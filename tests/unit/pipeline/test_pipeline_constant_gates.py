@@ -15,7 +15,7 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.squeezes import squeezes
 from sesurgery.networks import checkpoint
 from sesurgery.onnxgraph.dataflow import Dataflow
-from sesurgery.pipeline import Workspace
+from sesurgery.pipeline import EnginesRequest, Workspace
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.workspace import read_manifest
 
@@ -63,7 +63,7 @@ def answers(path: Path | str, images: np.ndarray) -> np.ndarray:
 def test_a_gate_that_is_constant_is_folded_and_the_others_stay_with_their_figures(here: Path) -> None:
     heard = Heard()
     run = run_with("[constant_gates]", planted=1)
-    (built,) = pipeline.build_engines(run, Workspace(), talk=heard)
+    (built,) = pipeline.build_engines(EnginesRequest(run, Workspace(), talk=heard))
     assert gates("export/folding.onnx") == GATES
     assert gates(LOWERED) == GATES - 1
     details = read_manifest(LOWERED).details
@@ -90,14 +90,14 @@ def test_a_gate_that_is_constant_is_folded_and_the_others_stay_with_their_figure
 
 def test_no_gate_is_folded_unless_the_spec_names_the_pass(here: Path) -> None:
     run = run_with("null", planted=GATES)
-    pipeline.build_engines(run, Workspace())
+    pipeline.build_engines(EnginesRequest(run, Workspace()))
     assert gates(LOWERED) == GATES
     assert "constant_gates" not in pipeline.load_spec("folding.yaml").engines[0].backend.options.passes
 
 
 def test_where_no_gate_is_constant_the_file_stays_and_it_is_said_how_far_off_they_are(here: Path) -> None:
     heard = Heard()
-    (built,) = pipeline.build_engines(run_with("[constant_gates]", planted=0), Workspace(), talk=heard)
+    (built,) = pipeline.build_engines(EnginesRequest(run_with("[constant_gates]", planted=0), Workspace(), talk=heard))
     assert list(built.manifest.parent_files(built.path)) == [Path("export/folding.onnx")]
     (summary,) = [line for line in heard.said if "gates are constant" in line]
     assert summary.startswith("0 of 3 gates are constant within 0.01, the others are 0.")
@@ -108,7 +108,7 @@ def test_the_samples_of_a_file_are_taken_where_one_is_given(here: Path) -> None:
     name = onnx.load("export/tiny.onnx").graph.input[0].name
     np.savez("samples.npz", **{name: images})
     wanted = pipeline.engine({"calibration": {"file": "samples.npz"}})
-    pipeline.build_engines(run_with("[constant_gates]", planted=2), Workspace(), (wanted,))
+    pipeline.build_engines(EnginesRequest(run_with("[constant_gates]", planted=2), Workspace(), (wanted,)))
     assert read_manifest(LOWERED).details.lowering_samples == "8 samples of samples.npz"
     assert gates(LOWERED) == GATES - 2
 
@@ -128,7 +128,7 @@ def test_the_order_in_a_spec_does_not_matter(here: Path) -> None:
         ("[squeeze_pool, squeeze_hoist, constant_gates]", "[constant_gates, squeeze_hoist, squeeze_pool]")
     ):
         name = f"ordered{index}"
-        pipeline.build_engines(run_with(names, planted=1, name=name), Workspace())
+        pipeline.build_engines(EnginesRequest(run_with(names, planted=1, name=name), Workspace()))
         files.append(onnx.load(f"export/{name}.onnxruntime.fp32.onnx").graph)
     assert files[0].node == files[1].node
     assert files[0].initializer == files[1].initializer

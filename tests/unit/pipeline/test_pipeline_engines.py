@@ -15,7 +15,7 @@ from sesurgery import pipeline
 from sesurgery.backends.nvidia.timings import Timings
 from sesurgery.backends.onnxruntime_graph.session import Session
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import Workspace
+from sesurgery.pipeline import BenchRequest, EnginesRequest, Workspace
 from sesurgery.reports.latency import to_text
 from sesurgery.workspace import read_manifest
 
@@ -73,7 +73,7 @@ def test_the_plain_network_has_the_runs_weights_and_no_block(here):
 
 def test_an_onnx_file_from_elsewhere_is_built_and_computes_what_it_did(empty):
     onnx.save(parser.parse_model(FOREIGN), "theirs.onnx")
-    (built,) = pipeline.build_engines(Path("theirs.onnx"), Workspace())
+    (built,) = pipeline.build_engines(EnginesRequest(Path("theirs.onnx"), Workspace()))
     assert built.path == Path("engines/theirs.onnxruntime.fp32.onnx")
     assert built.manifest.details.run is None
     session = onnxruntime.InferenceSession(built.path, providers=["CPUExecutionProvider"])
@@ -83,14 +83,16 @@ def test_an_onnx_file_from_elsewhere_is_built_and_computes_what_it_did(empty):
 
 def test_an_onnx_file_from_elsewhere_is_lowered_to_fp16(empty):
     onnx.save(parser.parse_model(FOREIGN), "theirs.onnx")
-    (built,) = pipeline.build_engines(Path("theirs.onnx"), Workspace(), (pipeline.engine({"precision": "fp16"}),))
+    (built,) = pipeline.build_engines(
+        EnginesRequest(Path("theirs.onnx"), Workspace(), (pipeline.engine({"precision": "fp16"}),))
+    )
     assert built.path == Path("engines/theirs.onnxruntime.fp16.onnx")
     assert dict(built.report.convolutions) == {"fp16": 1}
 
 
 def test_an_engine_of_a_file_from_elsewhere_has_nothing_to_be_compared_with(empty):
     onnx.save(parser.parse_model(FOREIGN), "theirs.onnx")
-    (built,) = pipeline.build_engines(Path("theirs.onnx"), Workspace())
+    (built,) = pipeline.build_engines(EnginesRequest(Path("theirs.onnx"), Workspace()))
     with pytest.raises(SesurgeryError, match=r"SE402.*came from no run"):
         pipeline.verify(built.path)
 
@@ -102,7 +104,7 @@ def test_an_onnx_file_that_was_changed_after_its_export_is_not_built(here):
     with pytest.raises(
         SesurgeryError, match=r"SE401.*export/tiny\.onnx is not the file its manifest describes"
     ) as caught:
-        pipeline.build_engines(Path("export/tiny.onnx"), Workspace())
+        pipeline.build_engines(EnginesRequest(Path("export/tiny.onnx"), Workspace()))
     assert "sesurgery export runs/tiny" in str(caught.value.diagnostics[0].hint)
 
 
@@ -122,7 +124,7 @@ def test_an_engine_from_before_a_second_training_is_refused(engine, here, give_o
     ) as caught:
         pipeline.verify(engine)
     assert caught.value.diagnostics[0].hint == "build it again: `sesurgery build-engine runs/tiny`"
-    pipeline.build_engines(RUN, Workspace())
+    pipeline.build_engines(EnginesRequest(RUN, Workspace()))
     assert pipeline.verify(FP32).failures == ()
 
 
@@ -136,33 +138,33 @@ def test_a_run_with_another_tolerance_is_another_run(empty):
     text = Path("tiny.yaml").read_text().replace("{batches: [64]}", "{batches: [64], fp16: {max_abs: 1.0e-9}}")
     Path("strict.yaml").write_text(text)
     run = pipeline.apply(pipeline.load_spec("strict.yaml"), Workspace(), "strict.yaml").folder
-    (built,) = pipeline.build_engines(run, Workspace(), (pipeline.engine({"precision": "fp16"}),))
+    (built,) = pipeline.build_engines(EnginesRequest(run, Workspace(), (pipeline.engine({"precision": "fp16"}),)))
     (failure,) = pipeline.verify(built.path).failures
     assert failure.code == "SE701"
     assert failure.message.startswith("strict.onnxruntime.fp16.onnx at batch 64: max_abs: asked <= 1e-09, found ")
 
 
 def test_bench_builds_the_plain_engine_once_and_takes_it_again(here):
-    first = pipeline.bench(FP32, Workspace())
+    first = pipeline.bench(BenchRequest(FP32, Workspace()))
     assert first.against == Path("engines/tiny.plain.onnxruntime.fp32.onnx")
     before = first.against.stat().st_mtime_ns
-    assert pipeline.bench(FP32, Workspace()).against == first.against
+    assert pipeline.bench(BenchRequest(FP32, Workspace())).against == first.against
     assert first.against.stat().st_mtime_ns == before
 
 
 def test_bench_builds_a_stale_plain_engine_anew(here, give_other_weights):
-    before = pipeline.bench(FP32, Workspace()).against.read_bytes()
+    before = pipeline.bench(BenchRequest(FP32, Workspace())).against.read_bytes()
     give_other_weights(RUN)
-    pipeline.build_engines(RUN, Workspace())
-    assert pipeline.bench(FP32, Workspace()).against.read_bytes() != before
+    pipeline.build_engines(EnginesRequest(RUN, Workspace()))
+    assert pipeline.bench(BenchRequest(FP32, Workspace())).against.read_bytes() != before
 
 
 def test_bench_shows_the_parts_of_a_run_where_the_runner_has_them(here, monkeypatch):
-    assert pipeline.bench(FP32, Workspace()).section.parts == ()
+    assert pipeline.bench(BenchRequest(FP32, Workspace())).section.parts == ()
     copies, compute = np.full(4, 1e-3), np.full(4, 5e-3)
     timings = Timings(copies, compute, copies, np.full(4, 1e-4), 0.03, graph=True)
     monkeypatch.setattr(Session, "timings", lambda self, feeds, repeats: timings, raising=False)
-    section = pipeline.bench(FP32, Workspace()).section
+    section = pipeline.bench(BenchRequest(FP32, Workspace())).section
     text = to_text(section)
     assert "with blocks, in parts:" in text
     assert "without, in parts:" in text
@@ -177,7 +179,7 @@ def test_bench_shows_the_parts_of_a_run_where_the_runner_has_them(here, monkeypa
 
 
 def test_bench_takes_the_rival_that_is_named(here):
-    benched = pipeline.bench(FP16, Workspace(), FP32)
+    benched = pipeline.bench(BenchRequest(FP16, Workspace(), FP32))
     assert benched.against == FP32
     assert benched.section.title == "onnxruntime fp16, batch 1"
     assert not Path("engines/tiny.plain.onnxruntime.fp16.onnx").exists()
@@ -249,7 +251,7 @@ def test_lower_does_not_write_over_what_it_reads(empty):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_an_engine_for_single_samples_is_built_of_a_file_for_single_samples(here, precision):
     wanted = pipeline.engine({"precision": precision, "batch": {"min": 1, "opt": 1, "max": 1}})
-    (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,))
+    (built,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (wanted,)))
     source = source_of(built)
     assert source.name.endswith(f"{precision}.batch1.onnx")
     assert onnx.load(source).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
@@ -259,5 +261,5 @@ def test_an_engine_for_single_samples_is_built_of_a_file_for_single_samples(here
     (entry,) = pipeline.verify(built.path).section.parity
     assert entry.batch == 1
     # The file for open batches is another one.
-    (other,) = pipeline.build_engines(RUN, Workspace(), (pipeline.engine({"precision": precision}),))
+    (other,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (pipeline.engine({"precision": precision}),)))
     assert source_of(other) != source

@@ -18,7 +18,7 @@ from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.inductor import Inductor
 from sesurgery.backends.inductor_package.build import lacks
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import Workspace
+from sesurgery.pipeline import EnginesRequest, Workspace
 from sesurgery.pipeline.talk import Silent
 from sesurgery.workspace import read_manifest
 
@@ -44,7 +44,7 @@ def packaged(built: Path, once: Once) -> Path:
 
     def make() -> None:
         shutil.copytree(built, ".", copy_function=shutil.copy2, dirs_exist_ok=True)
-        pipeline.build_engines(RUN, Workspace(), (pipeline.engine(WANTED),))
+        pipeline.build_engines(EnginesRequest(RUN, Workspace(), (pipeline.engine(WANTED),)))
 
     return once("packaged", make)
 
@@ -69,7 +69,7 @@ def test_its_manifest_says_what_was_folded_and_moved(here: Path) -> None:
 
 
 def test_an_engine_that_is_up_to_date_is_kept(here: Path) -> None:
-    (again,) = pipeline.build_engines(RUN, Workspace(), (pipeline.engine(WANTED),))
+    (again,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (pipeline.engine(WANTED),)))
     assert again.why is None
 
 
@@ -104,7 +104,7 @@ def test_timing_gives_positive_samples_and_leaves_torchs_threads_alone(here: Pat
 def test_a_bf16_engine_keeps_its_gates_in_fp32(here: Path) -> None:
     wanted = pipeline.engine({**WANTED, "precision": "bf16"})
     talk = Listening()
-    (built,) = pipeline.build_engines(RUN, Workspace(), (wanted,), talk=talk)
+    (built,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (wanted,), talk=talk))
     assert built.report.convolutions == {"bf16": 9, "fp32": 6}
     kept = {said.where: said.text for said in read_manifest(built.path).details.kept_fp32}
     gate = {"(mean)", "fc1 (conv2d)", "act (relu)", "fc2 (conv2d)", "gate (sigmoid)"}
@@ -126,7 +126,7 @@ def test_a_bf16_engine_keeps_its_gates_in_fp32(here: Path) -> None:
 @pytest.mark.skipif(lacks("fp16", "cpu") is None, reason="this processor has fp16")
 def test_a_precision_that_the_processor_lacks_is_refused(here: Path) -> None:
     with pytest.raises(SesurgeryError, match=r"SE603.*cannot build fp16 here: this processor has no fp16 arithmetic"):
-        pipeline.build_engines(RUN, Workspace(), (pipeline.engine({**WANTED, "precision": "fp16"}),))
+        pipeline.build_engines(EnginesRequest(RUN, Workspace(), (pipeline.engine({**WANTED, "precision": "fp16"}),)))
     assert not Path("engines/tiny.inductor.fp16.pt2").exists()
 
 
@@ -141,7 +141,7 @@ def test_a_package_that_computes_something_else_is_not_kept(tmp_path: Path, monk
 def test_an_onnx_file_that_came_from_no_run_is_refused(here: Path) -> None:
     onnx.save(onnx.load("export/tiny.onnx"), "foreign.onnx")
     with pytest.raises(SesurgeryError, match=r"SE603.*builds from a trained network, and foreign.onnx is only a file"):
-        pipeline.build_engines(Path("foreign.onnx"), Workspace(), (pipeline.engine(WANTED),))
+        pipeline.build_engines(EnginesRequest(Path("foreign.onnx"), Workspace(), (pipeline.engine(WANTED),)))
 
 
 def test_an_onnx_file_of_weights_that_are_gone_is_refused(
@@ -149,7 +149,9 @@ def test_an_onnx_file_of_weights_that_are_gone_is_refused(
 ) -> None:
     give_other_weights(RUN)
     with pytest.raises(SesurgeryError, match=r"SE401.*was not exported from the weights that runs/tiny holds now"):
-        pipeline.build_engines(Path("export/tiny.onnx"), Workspace(), (pipeline.engine(WANTED),), again=True)
+        pipeline.build_engines(
+            EnginesRequest(Path("export/tiny.onnx"), Workspace(), (pipeline.engine(WANTED),), again=True)
+        )
 
 
 def test_a_machine_without_a_compiler_builds_nothing_and_says_so(

@@ -12,7 +12,7 @@ import pytest
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.precision import autocast as _autocast
-from sesurgery.pipeline import Workspace, calibration
+from sesurgery.pipeline import EnginesRequest, Workspace, calibration
 from sesurgery.pipeline.build_request import command
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.lowered import passes_for
@@ -35,7 +35,7 @@ def foreign() -> Path:
 
 
 def build(given: Path, **wanted: object) -> pipeline.building.BuildResult:
-    (built,) = pipeline.build_engines(given, Workspace(), (pipeline.engine(wanted),))
+    (built,) = pipeline.build_engines(EnginesRequest(given, Workspace(), (pipeline.engine(wanted),)))
     return built
 
 

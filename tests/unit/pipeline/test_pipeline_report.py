@@ -8,7 +8,7 @@ import pytest
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import Workspace
+from sesurgery.pipeline import BenchRequest, Workspace
 
 RUN = Path("runs/tiny")
 
@@ -32,7 +32,7 @@ def test_after_training_and_building_an_engine_is_not_yet_verified(here):
 
 def test_each_verb_adds_its_own(here):
     pipeline.verify(Path("engines/tiny.onnxruntime.fp32.onnx"))
-    pipeline.bench(Path("engines/tiny.onnxruntime.fp16.onnx"), Workspace())
+    pipeline.bench(BenchRequest(Path("engines/tiny.onnxruntime.fp16.onnx"), Workspace()))
     report = pipeline.write_report(RUN, Workspace()).report
     assert [(engine.precision, engine.not_verified) for engine in report.engines] == [
         ("fp16", "it was not verified yet"),

@@ -8,7 +8,7 @@ import pytest
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import Workspace, report
+from sesurgery.pipeline import BenchRequest, EnginesRequest, Workspace, report
 from sesurgery.spec.parity import Parity
 from sesurgery.verification.parity import PARITY
 from sesurgery.workspace import read_manifest
@@ -31,13 +31,13 @@ def respec(parity: str) -> None:
 
 def test_an_engine_of_other_weights_is_neither_timed_nor_told_as_passed(here, give_other_weights):
     pipeline.verify(FP32)
-    pipeline.bench(FP32, Workspace())
+    pipeline.bench(BenchRequest(FP32, Workspace()))
     assert (told()[0].passed, told()[1]) == (True, 1)
     give_other_weights(RUN)
     with pytest.raises(
         SesurgeryError, match=r"SE401.*not built from the weights(.|\n)*sesurgery build-engine runs/tiny"
     ):
-        pipeline.bench(FP32, Workspace())
+        pipeline.bench(BenchRequest(FP32, Workspace()))
     section, timings = told()
     assert (section.passed, section.parity, timings) == (None, (), 0)
     assert section.not_verified.startswith("stale: engines/tiny.onnxruntime.fp32.onnx was not built from the weights")
@@ -45,11 +45,11 @@ def test_an_engine_of_other_weights_is_neither_timed_nor_told_as_passed(here, gi
 
 
 def test_a_plain_engine_of_other_weights_is_no_rival(here, give_other_weights):
-    (plain,) = pipeline.build_engines(RUN, Workspace(), plain=True)
+    (plain,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), plain=True))
     give_other_weights(RUN)
-    pipeline.build_engines(RUN, Workspace())
+    pipeline.build_engines(EnginesRequest(RUN, Workspace()))
     with pytest.raises(SesurgeryError, match=r"SE401.*plain(.|\n)*sesurgery export runs/tiny --plain"):
-        pipeline.bench(FP32, Workspace(), plain.path)
+        pipeline.bench(BenchRequest(FP32, Workspace(), plain.path))
 
 
 def test_what_was_measured_of_another_engine_of_that_name_is_not_told(here):
@@ -57,7 +57,7 @@ def test_what_was_measured_of_another_engine_of_that_name_is_not_told(here):
     kept = PARITY.file(RUN, FP32.name)
     before = kept.read_bytes()
     engine = FP32.read_bytes()
-    pipeline.build_engines(RUN, Workspace(), again=True)
+    pipeline.build_engines(EnginesRequest(RUN, Workspace(), again=True))
     # As if the build had been killed before it took the old results away; builds of one file can be equal bytes.
     kept.write_bytes(before)
     if FP32.read_bytes() == engine:
@@ -82,7 +82,7 @@ def test_a_size_that_cannot_be_compared_is_not_passed(batch, why, empty):
     respec(f"{{batches: [2, {batch}]}}")
     run = pipeline.apply(pipeline.load_spec("other.yaml"), Workspace(), "other.yaml").folder
     largest = 64 if batch == 128 else 256
-    (built,) = pipeline.build_engines(run, Workspace(), (pipeline.engine({"batch": {"max": largest}}),))
+    (built,) = pipeline.build_engines(EnginesRequest(run, Workspace(), (pipeline.engine({"batch": {"max": largest}}),)))
     verified = pipeline.verify(built.path)
     assert [entry.batch for entry in verified.section.parity] == [2]
     assert verified.section.passed is None
@@ -94,7 +94,7 @@ def test_sizes_that_nobody_named_are_those_the_engine_takes(empty):
     respec("{}")
     assert Parity().batches == (1, 32)
     run = pipeline.apply(pipeline.load_spec("other.yaml"), Workspace(), "other.yaml").folder
-    (built,) = pipeline.build_engines(run, Workspace(), (pipeline.engine({"batch": {"max": 4}}),))
+    (built,) = pipeline.build_engines(EnginesRequest(run, Workspace(), (pipeline.engine({"batch": {"max": 4}}),)))
     verified = pipeline.verify(built.path)
     assert [entry.batch for entry in verified.section.parity] == [1, 4]
     assert verified.section.passed is True

@@ -11,7 +11,7 @@ import pytest
 from sesurgery import pipeline
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import Workspace, lowered, weight_bits
+from sesurgery.pipeline import EnginesRequest, Workspace, lowered, weight_bits
 from sesurgery.pipeline.build_request import command
 from sesurgery.pipeline.talk import Silent
 from sesurgery.verification.integer_kernels import IntegerReport, LayerGap
@@ -57,7 +57,9 @@ def build(talk: Silent | None = None, **wanted: object) -> pipeline.building.Bui
     np.save("samples.npy", np.random.default_rng(0).uniform(0, 1, size=(8, 2, 4, 4)).astype(np.float32))
     asked = {"precision": "int8", **wanted}
     asked["calibration"] = {"file": "samples.npy", **asked.get("calibration", {})}
-    (built,) = pipeline.build_engines(Path("net.onnx"), Workspace(), (pipeline.engine(asked),), talk=talk)
+    (built,) = pipeline.build_engines(
+        EnginesRequest(Path("net.onnx"), Workspace(), (pipeline.engine(asked),), talk=talk)
+    )
     return built
 
 

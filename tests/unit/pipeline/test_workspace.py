@@ -9,7 +9,7 @@ import pytest
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import Workspace
+from sesurgery.pipeline import EnginesRequest, Workspace
 from sesurgery.workspace import manifest_path
 
 
@@ -66,7 +66,7 @@ def test_the_newest_run_is_the_one_written_last_whatever_its_name(empty):
 def test_the_newest_engine_is_one_with_blocks(here):
     newest = Workspace().newest_engine()
     assert newest == Path("engines/tiny.onnxruntime.fp16.onnx")
-    pipeline.build_engines(Path("runs/tiny"), Workspace(), plain=True)
+    pipeline.build_engines(EnginesRequest(Path("runs/tiny"), Workspace(), plain=True))
     assert Path("engines/tiny.plain.onnxruntime.fp32.onnx").is_file()
     assert Workspace().newest_engine() == newest
     age(newest, 3600)

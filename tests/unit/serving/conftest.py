@@ -11,6 +11,7 @@ from fixtures.sharing import Once
 from fixtures.tiny import RUN
 
 from sesurgery import pipeline
+from sesurgery.pipeline import EnginesRequest
 
 ENGINES = (
     {"backend": "onnxruntime", "batch": {"min": 1, "opt": 4, "max": 16}},
@@ -25,7 +26,9 @@ def served(tiny: Path, once: Once) -> Path:
 
     def make() -> None:
         shutil.copytree(tiny, ".", copy_function=shutil.copy2, dirs_exist_ok=True)
-        pipeline.build_engines(RUN, pipeline.Workspace(), tuple(pipeline.engine(wanted) for wanted in ENGINES))
+        pipeline.build_engines(
+            EnginesRequest(RUN, pipeline.Workspace(), tuple(pipeline.engine(wanted) for wanted in ENGINES))
+        )
 
     return once("served", make)
 

@@ -13,6 +13,7 @@ from sesurgery import pipeline
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
+from sesurgery.pipeline import EnginesRequest
 from sesurgery.serving import package as module
 from sesurgery.workspace import manifest_path, read_manifest, require_intact
 
@@ -34,7 +35,9 @@ def domains(graph: onnx.GraphProto) -> set[str]:
 
 
 def build(**asked: object) -> Path:
-    (built,) = pipeline.build_engines(Path("runs/tiny"), pipeline.Workspace(), (pipeline.engine(asked),))
+    (built,) = pipeline.build_engines(
+        EnginesRequest(Path("runs/tiny"), pipeline.Workspace(), (pipeline.engine(asked),))
+    )
     return built.path
 
 
@@ -132,7 +135,7 @@ def test_a_fixed_batch_is_a_dimension_like_any_other(here: Path) -> None:
         value.type.tensor_type.shape.dim[0].ClearField("dim_param")
         value.type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(model, "fixed.onnx")
-    (built,) = pipeline.build_engines(Path("fixed.onnx"), pipeline.Workspace())
+    (built,) = pipeline.build_engines(EnginesRequest(Path("fixed.onnx"), pipeline.Workspace()))
     pipeline.package(built.path, REPOSITORY)
     found = config("fixed")
     assert (found.max_batch_size, list(found.input[0].dims)) == (0, [4, 1, 8, 8])

@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
+from sesurgery.pipeline import EnginesRequest
 from sesurgery.serving import interface
 from sesurgery.serving.interface import Interface
 from sesurgery.training.evaluation import logits
@@ -79,7 +80,7 @@ def test_a_folder_is_its_images_in_order_and_more_than_one_run_of_the_engine(dig
 
 def test_an_engine_for_large_batches_answers_for_a_single_image(digits: list[Path]) -> None:
     wanted = pipeline.engine({"backend": "openvino", "batch": {"min": 8, "opt": 8, "max": 8}, "name": "eight"})
-    (built,) = pipeline.build_engines(Path("runs/tiny"), pipeline.Workspace(), (wanted,))
+    (built,) = pipeline.build_engines(EnginesRequest(Path("runs/tiny"), pipeline.Workspace(), (wanted,)))
     found = pipeline.predict(built.path, digits[:9]).predictions
     expected = pipeline.predict(ENGINES[1], digits[:9]).predictions
     assert [item.guesses[0].name for item in found] == [item.guesses[0].name for item in expected]
@@ -120,7 +121,7 @@ def test_what_the_network_takes_is_written_down_again_where_it_is_gone(digits: l
     (Path("runs/tiny") / interface.FILE).unlink()
     with pytest.raises(SesurgeryError, match=r"SE402(.|\n)*sesurgery build-engine runs/tiny"):
         pipeline.predict(ENGINES[0], digits)
-    pipeline.build_engines(Path("runs/tiny"), pipeline.Workspace())
+    pipeline.build_engines(EnginesRequest(Path("runs/tiny"), pipeline.Workspace()))
     assert interface.read(Path("runs/tiny")) == before
 
 
