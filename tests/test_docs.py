@@ -32,6 +32,7 @@ from sesurgery.spec.frozen import Frozen
 from sesurgery.spec.plugins import options_adapter
 from sesurgery.spec.schema import json_schema
 from sesurgery.training.data import DATASETS
+from sesurgery.training.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -49,7 +50,7 @@ MODELS = {
 SCHEMA = json_schema(pipeline.catalogs())
 PLUGINS = {
     f"{catalog.kind}: {name}": catalog.load(name)
-    for catalog in (BLOCKS, PLACEMENTS, DATASETS, PASSES)
+    for catalog in (BLOCKS, PLACEMENTS, DATASETS, PASSES, PRESETS)
     for name in catalog.names()
 } | {"pass: precision": Precision, "pass: quantize": Quantize}
 

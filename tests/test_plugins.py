@@ -11,8 +11,9 @@ from sesurgery.lowering.precision import half, int8
 from sesurgery.placements import PLACEMENTS
 from sesurgery.placements.base import Match, Miss
 from sesurgery.training.data import DATASETS
+from sesurgery.training.presets import PRESETS
 
-CATALOGS = {catalog.kind: catalog for catalog in (BLOCKS, PLACEMENTS, PASSES, DATASETS)}
+CATALOGS = {catalog.kind: catalog for catalog in (BLOCKS, PLACEMENTS, PASSES, DATASETS, PRESETS)}
 
 
 def examples(catalog):

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets", "zoo"]))
+@click.argument("what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets", "presets", "zoo"]))
 def command(what: str) -> None:
-    """List blocks, placements, passes, backends, data sets or specs of published networks, each with a line on it."""
+    """List blocks, placements, passes, backends, data sets, recipes or specs of published networks, each with a line on it."""
     if what == "zoo":
         _list_zoo()
         return
@@ -23,6 +23,7 @@ def command(what: str) -> None:
     from sesurgery.placements import PLACEMENTS
     from sesurgery.spec.plugins import engine_makers
     from sesurgery.training.data import DATASETS
+    from sesurgery.training.presets import PRESETS
 
     catalogs: dict[str, Named] = {
         "blocks": BLOCKS,
@@ -30,6 +31,7 @@ def command(what: str) -> None:
         "passes": PASSES,
         "backends": engine_makers(BACKENDS),
         "datasets": DATASETS,
+        "presets": PRESETS,
     }
     catalog = catalogs[what]
     names = catalog.names()

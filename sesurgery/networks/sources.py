@@ -27,7 +27,7 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
     Fresh values come from torch's global generator. Raises SE301 for a name its source does not know, SE302 where it
     cannot be built, SE303 where a factory cannot be imported, SE401 where a weights file does not fit.
     """
-    model = spec.model
+    model = _with_drop_path(spec)
     if isinstance(model, OnnxModel):
         text = "a network that is an ONNX file cannot be built as a torch module"
         raise fail(
@@ -52,6 +52,9 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
     except Exception as error:
         # Whatever a foreign constructor raises on wrong keywords or a failed download is the user's to read.
         text = f"{model.name!r} cannot be built: {_first_line(error)}"
+        if (key := _DROP_PATH[model.source]) in model.kwargs and key not in spec.model.kwargs and key in str(error):
+            hint = "it takes no stochastic depth: set `drop_path: 0` under `train:`"
+            raise fail("SE302", text, hint, span=spec.span("train", "drop_path")) from error
         hint = (
             "the pretrained weights come from the network: give a local file as 'checkpoint'"
             if "pretrained" in kwargs or "weights" in kwargs
@@ -64,6 +67,24 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
         text = f"{model.name!r} gave {type(network).__name__}, not a torch.nn.Module"
         raise fail("SE302", text, "return the network itself", span=spec.span("model", "name"))
     return _with_values(network, spec, weights=weights)
+
+
+_DROP_PATH = {
+    "timm": "drop_path_rate",
+    "torchvision": "stochastic_depth_prob",
+    "huggingface": "drop_path_rate",
+    "python": "drop_path_rate",
+}
+"""The argument by which the networks of a source take their stochastic depth."""
+
+
+def _with_drop_path(spec: NamesModel) -> Model:
+    """The spec's `model:` with its `train: drop_path` among the arguments, unless they say it themselves."""
+    rate: float = getattr(getattr(spec, "train", None), "drop_path", 0.0)
+    model = spec.model
+    if isinstance(model, OnnxModel) or not rate or _DROP_PATH[model.source] in model.kwargs:
+        return model
+    return model.model_copy(update={"kwargs": {**model.kwargs, _DROP_PATH[model.source]: rate}})
 
 
 def _with_values(network: nn.Module, spec: NamesModel, *, weights: bool) -> nn.Module:

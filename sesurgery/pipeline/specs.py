@@ -17,15 +17,16 @@ from sesurgery.spec.engines import Engine
 from sesurgery.spec.model import OnnxModel
 from sesurgery.studies.cells import require_axes
 from sesurgery.training.data import DATASETS
+from sesurgery.training.presets import PRESETS
 from sesurgery.workspace import EngineManifest
 
 __all__ = ["backend_of", "catalogs", "engine", "engine_of", "load_spec"]
 
 
 def catalogs() -> Catalogs:
-    """The blocks, placements, data sets, backends and passes that a spec may name here."""
+    """The blocks, placements, data sets, backends, passes and presets that a spec may name here."""
     # The precision is an engine's, not the file's: it is asked for there.
-    return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS, PASSES.names())
+    return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS, PASSES.names(), PRESETS)
 
 
 def load_spec(given: Path | str | Mapping[str, object]) -> Spec:

@@ -14,6 +14,7 @@ from sesurgery.pipeline.begun import TRAIN
 from sesurgery.pipeline.data import data_of, write_interface
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.pipeline.teacher import teacher_of
 from sesurgery.training.history import Epoch
 from sesurgery.training.recipes.stopping import finished
 from sesurgery.workspace import relative
@@ -87,6 +88,7 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk, watch: Callabl
         progress=after_epoch,
         heartbeat=after_batch,
         blocks=tuple(f"{inside}{site.module}" for site in run.plan.sites),
+        teacher=teacher_of(run),
     )
     if not result.interrupted or finished(result.epochs, recipe):
         origin = run.manifest.spec_file(folder / run_files.WEIGHTS)

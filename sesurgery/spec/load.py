@@ -17,7 +17,7 @@ from sesurgery.spec.engines import Engine
 from sesurgery.spec.given import GivenModel
 from sesurgery.spec.input import Input
 from sesurgery.spec.model import Model
-from sesurgery.spec.plugins import Catalogs
+from sesurgery.spec.plugins import Catalogs, on_its_preset
 from sesurgery.spec.source import Place, Source, read_source, write
 from sesurgery.spec.spec import Spec
 from sesurgery.spec.surgery import Rule, RuleField
@@ -47,6 +47,7 @@ def _validate(data: dict[str, Any], source: Source | None, name: str, catalogs: 
     written = data
     # Defaults that name a plugin need the catalogs as much as what is written does.
     data = {"name": name, "train": {}, "engines": [{}], **data}
+    data["train"] = on_its_preset(data["train"], catalogs)
     try:
         spec = Spec.model_validate_json(json.dumps(data), context=catalogs, strict=True)
     except ValidationError as error:

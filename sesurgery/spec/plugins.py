@@ -37,6 +37,7 @@ class Catalogs:
     datasets: Catalog[Any]
     backends: Catalog[Any]
     passes: tuple[str, ...] = ()
+    presets: Catalog[Any] | None = None
 
 
 class Choices:
@@ -128,6 +129,27 @@ def _field(key: str, pick: Callable[[Catalogs], Named]) -> tuple[PlainValidator,
     )
 
 
+def _preset(value: Any, info: ValidationInfo) -> Ref[Any] | None:
+    if value is None:
+        return None
+    if _catalogs(info).presets is None:
+        raise PydanticCustomError("plugin_type", "there are no presets here")
+    return _validator("preset", lambda catalogs: catalogs.presets)(value, info)  # type: ignore[arg-type, return-value]
+
+
+def on_its_preset(train: Any, catalogs: Catalogs) -> Any:
+    """The section `train:` with the values of its preset beneath it; as it is where it names none that there is."""
+    named = train.get("preset") if isinstance(train, Mapping) else None
+    given = {"preset": named} if isinstance(named, str) else named
+    if catalogs.presets is None or not isinstance(given, Mapping) or given.get("preset") not in catalogs.presets.names():
+        return train
+    try:
+        return ref_from_dict(given, "preset", catalogs.presets).options.beneath(train)
+    except ValidationError:
+        # Its own options are told in their place, when the key itself is looked at.
+        return train
+
+
 def _passes(value: object, info: ValidationInfo) -> tuple[str, ...] | None:
     if value is None or (isinstance(value, tuple) and info.context is None):
         return value
@@ -174,3 +196,8 @@ BlockField = Annotated[Ref[Any], *_field("block", lambda catalogs: catalogs.bloc
 PlacementField = Annotated[Ref[Any], *_field("placement", lambda catalogs: catalogs.placements)]
 BackendField = Annotated[Ref[Any], *_field("backend", lambda catalogs: engine_makers(catalogs.backends))]
 DatasetField = Annotated[Ref[Any], *_field("dataset", lambda catalogs: catalogs.datasets)]
+PresetField = Annotated[
+    Ref[Any] | None,
+    PlainValidator(_preset, json_schema_input_type=str | dict[str, Any] | None),
+    PlainSerializer(lambda ref: None if ref is None else options_to_dict(ref, "preset"), return_type=dict | None),
+]

@@ -19,6 +19,9 @@ def json_schema(catalogs: Catalogs) -> dict[str, Any]:
     for name in ("InsertRule", "RemoveRule", "ReplaceRule"):
         _complete_rule(definitions[name]["properties"], catalogs, definitions)
     definitions["Train"]["properties"]["data"].update(_choice("dataset", catalogs.datasets, definitions))
+    if catalogs.presets is not None:
+        presets = _choice("preset", catalogs.presets, definitions)
+        definitions["Train"]["properties"]["preset"].update({**presets, "type": ["string", "object", "null"]})
     definitions["Engine"]["properties"]["backend"].update(
         _choice("backend", engine_makers(catalogs.backends), definitions)
     )

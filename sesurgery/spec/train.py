@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from sesurgery.diagnostics import suggest
 from sesurgery.spec.bounds import Repeats, Size, Threads
 from sesurgery.spec.frozen import Fraction, Frozen, Positive
-from sesurgery.spec.plugins import DatasetField
+from sesurgery.spec.plugins import DatasetField, PresetField
 
 OPTIMIZERS = (
     "adabelief", "adadelta", "adafactor", "adafactorbv", "adagrad", "adam", "adamax", "adamp", "adamw", "adan", "adanw",
@@ -18,6 +18,12 @@ OPTIMIZERS = (
     "momentum", "nadam", "nadamw", "novograd", "radam", "rmsprop", "rmsproptf", "sgd", "sgdp", "sgdw",
 )  # fmt: skip
 """Of timm, by its names; those that need a second gradient or another package are left out."""
+WITHOUT_BETAS = (
+    "adadelta", "adafactorbv", "adagrad", "adan", "adanw", "larc", "lars", "madgrad", "madgradw", "momentum", "rmsprop",
+    "rmsproptf", "sgd", "sgdp", "sgdw",
+)  # fmt: skip
+WITHOUT_EPS = ("clion", "lion", "momentum", "sgd", "sgdw")
+"""Those among them that have no such option: timm's factory would leave it out without a word."""
 NonNegative = Annotated[float, Field(ge=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
@@ -38,10 +44,21 @@ class Optimizer(Frozen):
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0, le=1e4)] = 5e-4
     decay_blocks: bool = Field(True, description="whether the weights of inserted blocks decay, too")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="factor on the rate from each layer to the one before it; blocks have the full rate"
+    )
     nesterov: bool = True
     betas: tuple[BelowOne, BelowOne] | None = None
     eps: Annotated[float, Field(gt=0)] | None = None
     warmup_epochs: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+
+    @field_validator("betas", "eps")
+    @classmethod
+    def _has_it(cls, value: object, info: ValidationInfo) -> object:
+        without = WITHOUT_BETAS if info.field_name == "betas" else WITHOUT_EPS
+        if value is not None and (name := info.data.get("name")) in without:
+            raise PydanticCustomError("excluding", f"the optimiser {name!r} has no {info.field_name!r}")
+        return value
 
 
 class Schedule(Frozen):
@@ -74,6 +91,9 @@ class Augment(Frozen):
     cutmix: NonNegative = Field(
         0.0, description="alpha of CutMix: a rectangle of another image, and its share of label"
     )
+    repeats: Annotated[int, Field(gt=0, le=64)] = Field(
+        1, description="times that an image is in a batch, each changed in another way; an epoch has fewer images then"
+    )
 
 
 class Ema(Frozen):
@@ -93,6 +113,14 @@ class Freeze(Frozen):
     lr_after: Fraction = Field(0.1, description="their learning rate from then on, as a share of `optimizer: lr`")
 
 
+class Distill(Frozen):
+    """A teacher's answers as a second target: the network as it was before the surgery, or another run."""
+
+    teacher: str = Field("plain", description="plain, the network without its blocks as it was applied; or a run")
+    share: Fraction = Field(0.5, description="of the loss that is the distance from the teacher")
+    temperature: Annotated[float, Field(gt=0, le=1000)] = Field(2.0, description="by which logits are divided")
+
+
 class Stop(Frozen):
     """Training ends early when held-out top-1 has not risen for a while."""
 
@@ -103,6 +131,7 @@ class Stop(Frozen):
 class Train(Frozen):
     """How the network is trained."""
 
+    preset: PresetField = Field(None, description="a whole recipe, beneath what is said here")
     data: DatasetField = Field(
         default="digits",
         validate_default=True,
@@ -114,9 +143,14 @@ class Train(Frozen):
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: Schedule | None = None
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    bce_threshold: Fraction | None = Field(
+        None, description="of bce: the share above which a class of a mixed image counts as wholly there"
+    )
     label_smoothing: Fraction = 0.0
     clip_grad: Annotated[float, Field(gt=0)] | None = Field(None, description="largest norm of a step's gradient")
+    drop_path: BelowOne = Field(0.0, description="stochastic depth, passed to the network where it takes one")
     augment: Augment | None = None
+    distill: Distill | None = None
     ema: Ema | None = None
     freeze: Freeze | None = None
     stop: Stop | None = None

@@ -26,14 +26,15 @@ class InOrder:
 
     def __iter__(self) -> Iterator[Batch]:
         positions = torch.split(torch.arange(len(self.split)), self.batch_size)
-        yield from _read(_Reader(self.split, None), [batch.tolist() for batch in positions], self.workers)
+        yield from _read(_Reader(self.split), [batch.tolist() for batch in positions], self.workers)
 
 
 class Shuffled:
     """Full batches in an order that only the seed and `epoch` decide; the samples left over wait for another epoch.
 
     Of `shares` processes, each takes its own part of every batch, so that the batch size stays the recipe's. `augment`
-    makes an epoch's random changes from a seed; the number of reading processes changes nothing but the speed.
+    makes an epoch's random changes from a seed; the number of reading processes changes nothing but the speed. With
+    `repeats`, an image comes so many times, each changed in another way, and an epoch has fewer images.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Shuffled:
         *,
         workers: int = 0,
         augment: Callable[[int], Augment] | None = None,
+        repeats: int = 1,
     ) -> None:
         self.split = split
         self.batch_size = min(batch_size, len(split))
@@ -54,6 +56,7 @@ class Shuffled:
         self.shares = shares
         self.workers = workers
         self.augment = augment
+        self.repeats = repeats
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -61,21 +64,37 @@ class Shuffled:
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator: the order is drawn at the first batch, after the epoch has been set.
-        seed = mixed(self.seed, self.epoch)
-        order = torch.randperm(len(self.split), generator=torch.Generator().manual_seed(seed))
+        seed, count = mixed(self.seed, self.epoch), len(self.split)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        # Neighbours in a batch, the copies of an image go to different processes (arXiv 1901.09335).
+        copies = torch.arange(self.repeats) * count
+        order = (order[: -(-count // self.repeats), None] + copies).flatten()[:count]
         mine = [batch[self.share :: self.shares].tolist() for batch in torch.split(order, self.batch_size)[: len(self)]]
-        yield from _read(_Reader(self.split, self.augment(seed) if self.augment else None), mine, self.workers)
+        changes = () if self.augment is None else tuple(self.augment(mixed(seed, copy)) for copy in range(self.repeats))
+        yield from _read(_Reader(self.split, changes), mine, self.workers)
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """A data set whose samples are whole batches."""
+    """A data set whose samples are whole batches. Position + copy * length of the split is another copy of an image."""
 
     split: Split
-    augment: Augment | None
+    changes: Sequence[Augment] = ()
+    """One a copy; empty where images stay as they are."""
 
     def __getitem__(self, which: Sequence[int]) -> Batch:
-        return self.split.batch(which, self.augment)
+        copies: dict[int, list[int]] = {}
+        for number in which:
+            copy, index = divmod(number, len(self.split))
+            copies.setdefault(copy, []).append(index)
+        parts = [
+            self.split.batch(indices, self.changes[copy] if self.changes else None)
+            for copy, indices in sorted(copies.items())
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        images, labels = zip(*parts, strict=True)
+        return torch.cat(images), torch.cat(labels)
 
 
 def _read(reader: _Reader, batches: Sequence[list[int]], workers: int) -> Iterator[Batch]:

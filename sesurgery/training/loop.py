@@ -57,10 +57,12 @@ def fit(
     progress: Progress | None = None,
     heartbeat: Heartbeat | None = None,
     blocks: Collection[str] = (),
+    teacher: nn.Module | None = None,
 ) -> FitResult:
     """Train `model` in place by the recipe, or go on from the folder's `last.ckpt`.
 
-    `blocks` are the paths of inserted blocks in the model, for recipes that treat them in their own way.
+    `blocks` are the paths of inserted blocks in the model, for recipes that treat them in their own way, and `teacher`
+    is the network whose answers are learned where the recipe says `distill`.
     `progress` is called after each epoch, `heartbeat` after each batch with ("train" | "evaluate", done, of). After ^C
     or SIGTERM the model holds the weights of the last finished epoch, as the checkpoint does. The same recipe from the
     same weights gives the same weights on one machine.
@@ -69,6 +71,8 @@ def fit(
     checkpoint is of another network or recipe, or where the loss is no longer a number.
     """
     require_data(model, data)
+    if recipe.distill is not None:
+        require_data(_named(teacher, recipe), data)
     recorder = Recorder(folder, recipe, (), progress, heartbeat)
     if resume:
         saved = checkpoint.read(recorder.checkpoint)
@@ -106,7 +110,7 @@ def fit(
             # An earlier run's: nothing may take it for this one's.
             recorder.checkpoint.unlink(missing_ok=True)
         trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        classifier = Classifier(model, recipe, data, blocks)
+        classifier = Classifier(model, recipe, data, blocks, teacher)
         try:
             trainer.fit(
                 classifier,
@@ -130,6 +134,12 @@ def fit(
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name in trains)
     return FitResult(recorder.history, interruption.signal, recorder.checkpoint, recorder.metrics)
+
+
+def _named(teacher: nn.Module | None, recipe: Train) -> nn.Module:
+    if teacher is None:
+        raise TypeError("a recipe with `distill` needs a teacher: fit(..., teacher=...)")
+    return teacher
 
 
 def require_data(model: nn.Module, data: Data) -> None:

@@ -18,7 +18,8 @@ from sesurgery.training.data.base import Data
 from sesurgery.training.fused import fuse
 from sesurgery.training.recipes.augment import Augmentation, make_mixing
 from sesurgery.training.recipes.freezing import frozen_of
-from sesurgery.training.recipes.loss import make_loss
+from sesurgery.training.recipes.layers import layer_rates
+from sesurgery.training.recipes.loss import distance, make_loss
 from sesurgery.training.recipes.optimizer import make_optimizer
 from sesurgery.training.recipes.schedule import make_schedule
 
@@ -31,10 +32,17 @@ if TYPE_CHECKING:
 class Classifier(pl.LightningModule):  # type: ignore[misc]
     """The recipe's loss over a model's logits [N, classes]; in evaluation it is the plain cross-entropy.
 
-    `blocks` are the paths of inserted blocks in the model.
+    `blocks` are the paths of inserted blocks in the model; `teacher` is a network whose answers are a second target.
     """
 
-    def __init__(self, model: nn.Module, recipe: Train, data: Data, blocks: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Train,
+        data: Data,
+        blocks: Collection[str] = (),
+        teacher: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
@@ -43,7 +51,14 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.shape = (channels, height, width)
         wanted = recipe.augment
         augment = None if wanted is None else lambda seed: Augmentation(wanted, (height, width), seed)
-        self.batches = Shuffled(data.train, recipe.batch_size, recipe.seed, workers=recipe.workers, augment=augment)
+        self.batches = Shuffled(
+            data.train,
+            recipe.batch_size,
+            recipe.seed,
+            workers=recipe.workers,
+            augment=augment,
+            repeats=1 if wanted is None else wanted.repeats,
+        )
         self.held_out = InOrder(data.held_out, HELD_OUT_BATCH, recipe.workers)
         self.mixing = make_mixing(wanted, len(data.classes))
         self.loss = make_loss(recipe)
@@ -60,6 +75,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.rate = 0.0
         # In a tuple it is not registered: its modules and weights are the model's own, and have one name.
         self.running: tuple[nn.Module] = (model,)
+        self.teacher = None if teacher is None else (teacher.eval().requires_grad_(False),)
 
     @property
     def result(self) -> nn.Module:
@@ -75,6 +91,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
 
     def on_fit_start(self) -> None:
         self.batches.share, self.batches.shares = self.global_rank, self.trainer.world_size
+        if self.teacher is not None:
+            self.teacher[0].to(self.device)
         if self.recipe.fused:
             # Only now is the model on the device that it is trained on.
             self.running = (fuse(self.model, self.shape).network,)
@@ -90,7 +108,12 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         images, labels = batch if self.mixing is None else self.mixing(*batch)
         self.rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        loss = self.loss(self.running[0](images), labels)
+        outputs = self.running[0](images)
+        loss = self.loss(outputs, labels)
+        if self.teacher is not None and (wanted := self.recipe.distill) is not None:
+            with torch.no_grad():
+                taught = self.teacher[0](images)
+            loss = (1 - wanted.share) * loss + wanted.share * distance(outputs, taught, wanted.temperature)
         self.train_loss.update(loss.detach(), weight=len(labels))
         return loss
 
@@ -116,14 +139,18 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
 
     def configure_optimizers(self) -> dict[str, object]:
         recipe, inserted = self.recipe, tuple(f"{path}." for path in self.blocks)
+        names = [name for name, _ in self.model.named_parameters()]
+        rates = dict.fromkeys(names, 1.0)
+        if recipe.optimizer.layer_decay is not None:
+            rates = layer_rates(self.model, recipe.optimizer.layer_decay, self.blocks)
+        if self.frozen is not None and recipe.freeze is not None:
+            rates |= {name: rates[name] * recipe.freeze.lr_after for name in self.frozen.parameters}
+        decays = recipe.optimizer.decay_blocks or not inserted
         optimizer = make_optimizer(
             self.model,
             recipe.optimizer,
-            undecayed=()
-            if recipe.optimizer.decay_blocks or not inserted
-            else {name for name, _ in self.model.named_parameters() if name.startswith(inserted)},
-            slow=() if self.frozen is None else self.frozen.parameters,
-            slow_rate=1.0 if recipe.freeze is None else recipe.freeze.lr_after,
+            undecayed=() if decays else {name for name in names if name.startswith(inserted)},
+            rates=rates,
         )
         steps = -(-len(self.batches) // recipe.accumulate)
         schedule = make_schedule(optimizer, recipe, steps)

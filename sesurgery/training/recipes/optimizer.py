@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
-from sesurgery.diagnostics import fail
 from sesurgery.spec.train import Optimizer
 
 
@@ -17,17 +17,15 @@ def make_optimizer(
     options: Optimizer,
     *,
     undecayed: Collection[str] = (),
-    slow: Collection[str] = (),
-    slow_rate: float = 1.0,
+    rates: Mapping[str, float] = MappingProxyType({}),
 ) -> torch.optim.Optimizer:
     """The optimiser over the model's parameters; norms and biases, the ones of at most one dimension, do not decay.
 
-    Nor do those named in `undecayed`. Those named in `slow` have `slow_rate` times the learning rate. Raises SE502
-    for an option that the optimiser does not take.
+    Nor do those named in `undecayed`. `rates` are factors on the learning rate, by parameter. The first group has the
+    highest rate.
     """
-    groups = _groups(model, options, undecayed, slow, slow_rate)
+    groups = _groups(model, options, undecayed, rates)
     given = {key: getattr(options, key) for key in ("betas", "eps") if getattr(options, key) is not None}
-    _require(options.name, given)
     if options.name == "adamw":
         return torch.optim.AdamW(groups, lr=options.lr, **given)
     if options.name == "sgd":
@@ -42,34 +40,19 @@ def make_optimizer(
     return made
 
 
-def _require(name: str, given: Collection[str]) -> None:
-    """Raise SE502 for an option that the optimiser does not have: timm would leave it out without a word."""
-    if not given:
-        return
-    from timm.optim import get_optimizer_info
-
-    info = get_optimizer_info(name)
-    has = {"betas": info.has_betas and info.num_betas == 2, "eps": info.has_eps}
-    for option in given:
-        if not has[option]:
-            raise fail("SE502", f"the optimiser {name!r} has no {option!r}", f"take `{option}:` out of `optimizer:`")
-
-
 def _groups(
-    model: nn.Module, options: Optimizer, undecayed: Collection[str], slow: Collection[str], slow_rate: float
+    model: nn.Module, options: Optimizer, undecayed: Collection[str], rates: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and name not in undecayed
-            groups.setdefault((name in slow, decays), []).append(parameter)
-    order = [(False, True), (False, False), (True, True), (True, False)]
+            groups.setdefault((rates.get(name, 1.0), decays), []).append(parameter)
     return [
         {
-            "params": groups[is_slow, decays],
+            "params": groups[rate, decays],
             "weight_decay": options.weight_decay if decays else 0.0,
-            **({"lr": options.lr * slow_rate} if is_slow else {}),
+            **({} if rate == 1 else {"lr": options.lr * rate}),
         }
-        for is_slow, decays in order
-        if (is_slow, decays) in groups
+        for rate, decays in sorted(groups, reverse=True)
     ]

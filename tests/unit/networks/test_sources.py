@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sesurgery import pipeline
+from sesurgery import pipeline, planner
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import sources
 from sesurgery.networks.cifar_resnet import CifarResNet
@@ -204,3 +204,29 @@ def test_a_weights_file_that_does_not_fit_is_se401_at_its_place_in_the_spec(bad,
     assert diagnostic.span.text[diagnostic.span.column - 1 :].startswith(f"'{bad.name}'")
     assert diagnostic.hint
     assert not Code.ran
+
+
+def with_drop_path(given: Spec, rate: float = 0.25) -> Spec:
+    return given.with_({"train": {"drop_path": rate}})
+
+
+def test_stochastic_depth_of_the_recipe_reaches_the_network_and_outlives_surgery(tmp_path: Path) -> None:
+    given = with_drop_path(spec(tmp_path, source="timm", name="resnet18"))
+    network = sources.build(given)
+    surgeon = sources.surgeon_for(given)
+    changed = surgeon.apply(network, planner.plan(given, surgeon.view(network)))
+    rates = [module.drop_prob for module in changed.modules() if type(module).__name__ == "DropPath"]
+    assert max(rates) == pytest.approx(0.25)
+    assert isinstance(sources.build(with_drop_path(spec(tmp_path, source="timm", name="resnet18"), 0.0)), nn.Module)
+
+
+def test_keywords_of_the_model_go_before_the_stochastic_depth_of_the_recipe(tmp_path: Path) -> None:
+    given = spec(tmp_path, source="timm", name="resnet18", kwargs={"drop_path_rate": 0.5})
+    rates = [getattr(module, "drop_prob", 0) for module in sources.build(with_drop_path(given)).modules()]
+    assert max(rates) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("model", [{"source": "torchvision", "name": "resnet18"}, CIFAR], ids=["torchvision", "python"])
+def test_a_network_without_stochastic_depth_says_so(model: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(SesurgeryError, match=r"spec\.yaml.*SE302[\s\S]*set `drop_path: 0` under `train:`"):
+        sources.build(with_drop_path(spec(tmp_path, **model)))

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import timm.optim
+import timm.loss
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.spec.train import OPTIMIZERS, Augment, Freeze, Optimizer, Train
+from sesurgery.spec.train import OPTIMIZERS, WITHOUT_BETAS, WITHOUT_EPS, Augment, Freeze, Optimizer, Train
 from sesurgery.training.batches import Shuffled
 from sesurgery.training.data.base import Data, Split
 from sesurgery.training.data.digits import Digits
@@ -25,6 +28,8 @@ from sesurgery.training.loop import fit
 from sesurgery.training.preprocessing import Preprocessing
 from sesurgery.training.recipes.augment import Augmentation
 from sesurgery.training.recipes.freezing import frozen_of
+from sesurgery.training.recipes.layers import layer_rates
+from sesurgery.training.recipes.loss import distance, make_loss
 from sesurgery.training.recipes.optimizer import make_optimizer
 from sesurgery.training.recipes.schedule import make_schedule
 from sesurgery.training.recipes.stopping import finished
@@ -119,9 +124,35 @@ def test_an_unknown_optimiser_is_an_error_of_the_spec() -> None:
         Optimizer(name="adamv")
 
 
-def test_an_option_that_an_optimiser_does_not_have_is_named(make_net: Net) -> None:
-    with pytest.raises(SesurgeryError, match=r"SE502.*'sgdp' has no 'betas'"):
-        make_optimizer(make_net(), Optimizer(name="sgdp", betas=(0.9, 0.99)))
+def test_an_option_that_an_optimiser_does_not_have_is_an_error_of_the_spec() -> None:
+    for name in OPTIMIZERS:
+        info = timm.optim.get_optimizer_info(name)
+        assert (name in WITHOUT_BETAS) is not (info.has_betas and info.num_betas == 2), name
+        assert (name in WITHOUT_EPS) is not info.has_eps, name
+    with pytest.raises(ValidationError, match=r"betas\n.*'sgdp' has no 'betas'"):
+        Optimizer(name="sgdp", betas=(0.9, 0.99))
+
+
+def test_early_layers_have_lower_rates_and_blocks_the_full_one(make_net: Net) -> None:
+    class Units(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.layer1 = nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+            self.fc = nn.Linear(2, 2)
+
+    rates = layer_rates(Units(), 0.5, ["layer1.0.se"])
+    assert [rates[f"{name}.weight"] for name in ("stem", "layer1.0", "layer1.1", "fc")] == [0.25, 0.25, 0.5, 1]
+    resnet = timm.create_model("resnet18", num_classes=4)
+    rates = layer_rates(resnet, 0.5, ["layer1.0.bn2"])
+    assert [rates[name] for name in ("conv1.weight", "layer4.0.conv1.weight", "layer4.1.conv1.weight")] == [
+        0.5**9,
+        0.25,
+        0.5,
+    ]
+    assert (rates["fc.weight"], rates["layer1.0.bn2.weight"]) == (1, 1)
+    groups = make_optimizer(resnet, Optimizer(lr=2.0), rates=rates).param_groups
+    assert [group["lr"] for group in groups[::2]] == [2 * 0.5**layer for layer in range(10)]
+    assert sum(len(group["params"]) for group in groups) == len(list(resnet.parameters()))
 
 
 def test_blocks_decay_unless_they_are_named(make_net: Net) -> None:
@@ -149,6 +180,47 @@ def test_schedules(schedule: dict[str, object], rates: list[float], make_net: Ne
         optimizer.step()
         scheduler.step()
     assert found == pytest.approx(rates)
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+
+def test_bce_is_that_of_timm_and_smooths_mixed_images_too(make_recipe: Recipe) -> None:
+    logits, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
+    ours = make_loss(make_recipe(loss="bce", label_smoothing=0.1))(logits, labels)
+    torch.testing.assert_close(ours, timm.loss.BinaryCrossEntropy(smoothing=0.1)(logits, labels))
+    shares = torch.tensor([[0.7, 0.3, 0, 0], [0.15, 0.85, 0, 0]])
+    whole = torch.tensor([[1.0, 1, 0, 0], [0, 1, 0, 0]])
+    found = make_loss(make_recipe(loss="bce", bce_threshold=0.2, label_smoothing=0.1))(logits[:2], shares)
+    torch.testing.assert_close(found, F.binary_cross_entropy_with_logits(logits[:2], whole * 0.9 + 0.025))
+
+
+def test_a_network_is_at_no_distance_from_its_own_answers() -> None:
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    assert abs(float(distance(logits, logits, 2.0))) < 1e-6
+    others = torch.zeros(6, 4)
+    # Of a uniform teacher: the cross-entropy less the teacher's own entropy.
+    expected = 4 * (torch.log(torch.tensor(0.25)) - F.log_softmax(logits / 2, 1).mean(1)).mean()
+    torch.testing.assert_close(distance(logits, others, 2.0), expected)
+
+
+def test_a_teacher_pulls_a_network_to_its_answers(
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    teacher = make_net()
+    with torch.no_grad():
+        teacher[6].bias.copy_(torch.tensor([3.0, 0, 0, -3.0]))
+
+    def apart(share: float) -> float:
+        net = make_net()
+        recipe = make_recipe(distill={"share": share}, label_smoothing=0.2)
+        fit(net, data, recipe, tmp_path / str(share), teacher=teacher)
+        images = data.held_out.images[:]
+        with torch.no_grad():
+            return float(distance(net.eval()(images), teacher.eval()(images), 2.0))
+
+    assert apart(1.0) < apart(0.0)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
 # --- average, accumulation, stopping ----------------------------------------------------------------------------------
@@ -269,6 +341,18 @@ def test_reading_processes_do_not_change_what_is_drawn(images: Data) -> None:
         return [batch for batch, _ in Shuffled(images.train, 32, 0, workers=workers, augment=augment)]
 
     assert all(torch.equal(one, other) for one, other in zip(read(0), read(2), strict=True))
+
+
+def test_repeated_images_are_changed_each_in_its_own_way(images: Data) -> None:
+    augment = lambda seed: Augmentation(STRONG, (8, 8), seed)  # noqa: E731
+    batches = Shuffled(images.train, 24, 0, augment=augment, repeats=3)
+    parts = [Shuffled(images.train, 24, 0, share, 3, augment=augment, repeats=3) for share in range(3)]
+    assert len(batches) == 4
+    for (whole, labels), *shares in zip(batches, *parts, strict=True):
+        assert len({image.numpy().tobytes() for image in whole}) == 24
+        # Eight images, three times each; a process has each once.
+        assert all(torch.equal(share[1], shares[0][1]) for share in shares)
+        assert torch.equal(labels.sort().values, shares[0][1].repeat(3).sort().values)
 
 
 def test_without_a_change_augmentation_gives_the_image_itself(images: Data) -> None:
