@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @click.command("list")
 @click.argument("what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets", "presets", "zoo"]))
 def command(what: str) -> None:
-    """List blocks, placements, passes, backends, data sets, recipes or specs of published networks, each with a line on it."""
+    """List blocks, placements, passes, backends, data sets, recipes or published networks, each with a line on it."""
     if what == "zoo":
         _list_zoo()
         return

@@ -52,7 +52,7 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
     except Exception as error:
         # Whatever a foreign constructor raises on wrong keywords or a failed download is the user's to read.
         text = f"{model.name!r} cannot be built: {_first_line(error)}"
-        if (key := _DROP_PATH[model.source]) in model.kwargs and key not in spec.model.kwargs and key in str(error):
+        if model is not spec.model and _DROP_PATH[model.source] in str(error):
             hint = "it takes no stochastic depth: set `drop_path: 0` under `train:`"
             raise fail("SE302", text, hint, span=spec.span("train", "drop_path")) from error
         hint = (

@@ -141,7 +141,11 @@ def on_its_preset(train: Any, catalogs: Catalogs) -> Any:
     """The section `train:` with the values of its preset beneath it; as it is where it names none that there is."""
     named = train.get("preset") if isinstance(train, Mapping) else None
     given = {"preset": named} if isinstance(named, str) else named
-    if catalogs.presets is None or not isinstance(given, Mapping) or given.get("preset") not in catalogs.presets.names():
+    if (
+        catalogs.presets is None
+        or not isinstance(given, Mapping)
+        or given.get("preset") not in catalogs.presets.names()
+    ):
         return train
     try:
         return ref_from_dict(given, "preset", catalogs.presets).options.beneath(train)

@@ -55,8 +55,9 @@ def _merged(beneath: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
     merged = {**beneath, **above}
     for key, value in above.items():
         under = beneath.get(key)
+        if not isinstance(under, Mapping) or not isinstance(value, Mapping):
+            continue
         # The options of one optimiser are not those of another.
-        same = isinstance(under, Mapping) and isinstance(value, Mapping)
-        if same and value.get("name", under.get("name")) == under.get("name"):
+        if value.get("name", under.get("name")) == under.get("name"):
             merged[key] = _merged(under, value)
     return merged

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
-import timm.optim
 import timm.loss
+import timm.optim
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
