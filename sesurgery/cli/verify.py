@@ -27,7 +27,7 @@ def command(engines: tuple[Path, ...], foreign: bool, as_json: bool) -> None:
     verified = [pipeline.verify(engine, foreign=foreign) for engine in chosen]
     sections = [item.section for item in verified]
     if as_json:
-        emit_json([to_json(section) for section in sections])
+        emit_json({"engines": [to_json(section) for section in sections]})
     else:
         click.echo(to_text(sections))
     failures = [failure for item in verified for failure in item.failures]

@@ -1,28 +1,37 @@
-"""The verb `verify`: an engine against the trained model on held-out data."""
+"""The verb `verify`: an engine against the trained model on held-out data and on probes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sesurgery.backends.base import Runner
+import numpy as np
+
+from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import Diagnostic, fail
 from sesurgery.networks import checkpoint
+from sesurgery.networks.checkpoint import Run
 from sesurgery.pipeline import results
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.reports.model import EngineSection
 from sesurgery.serving.home import require_at_home
-from sesurgery.spec.parity import Parity
+from sesurgery.spec.parity import Tolerance
+from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import BATCH, logits
+from sesurgery.verification import batches, diagnosis
+from sesurgery.verification.diagnosis import Diagnosis
+from sesurgery.verification.flips import FlippedSample, flipped_samples
 from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare, predict
+from sesurgery.verification.probes import ProbeParity, compare_probe, probes
 from sesurgery.workspace import EngineManifest, freshness, run_folder
 from sesurgery.workspace.measurements import Of, forget_reason
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """An engine with its parity at each batch size of the spec."""
+    """An engine with its parity at each batch size, on probes, and what is wrong with it where it falls short."""
 
     engine: Path
     run: Path
@@ -31,11 +40,19 @@ class VerifyResult:
     @property
     def failures(self) -> tuple[Diagnostic, ...]:
         """Every criterion that was not met, with batch size, what was asked and what was found."""
+        found = self.section.diagnosis
         hint = "see the samples it names in the report, or state another tolerance under 'parity:' knowingly"
+        if found is not None:
+            hint = f"{found}; {found.remedy}"
         broken = [
             Diagnostic("SE701", f"{self.engine.name} at batch {entry.batch}: {failure}", hint=hint)
             for entry in self.section.parity
             for failure in entry.report.failures
+        ]
+        broken += [
+            Diagnostic("SE701", f"{self.engine.name} at batch {probe.batch}: {probe.failure}", hint=hint)
+            for probe in self.section.probes
+            if probe.failure is not None
         ]
         hint = "name batches under 'parity: batches' that the engine takes and that there are samples for"
         return *broken, *(
@@ -66,46 +83,85 @@ def verify(engine: Path, *, foreign: bool = False) -> VerifyResult:
     manifest, folder = run_of(engine, foreign=foreign)
     run = checkpoint.read(folder, catalogs())
     freshness.require_current(engine, manifest, folder, run.manifest.sha256)
-    held_out = data_of(run.spec).held_out
-    reference = logits(run.network, (images for images, _ in held_out.batches(BATCH))).numpy()
-    images, labels = held_out.images, held_out.labels.numpy()
-    tolerance = getattr(run.spec.parity, manifest.details.precision)
-    entries, left = [], []
     with backend_of(manifest).load(engine) as runner:
-        for batch in _batches(run.spec.parity, manifest, len(images), runner):
-            if (why := _impossible(batch, manifest, len(images))) is not None:
-                left.append(f"batch {batch}: {why}")
-                continue
-            entries.append(BatchParity(batch, compare(reference, predict(runner, images, batch), labels, tolerance)))
-    found = EngineParity(Of(manifest.sha256, run.manifest.sha256), tuple(entries), tuple(left))
+        found = _measured(runner, run, manifest)
     PARITY.write(folder, engine.name, found)
     forget_reason(folder, engine)
     return VerifyResult(engine, folder, results.engine_section(folder, engine, manifest, run.manifest.sha256))
 
 
-def _batches(parity: Parity, manifest: EngineManifest, samples: int, runner: Runner) -> tuple[int, ...]:
-    """The sizes that the spec names; of an engine whose batch is fixed, that one.
+def _measured(runner: Runner, run: Run, manifest: EngineManifest) -> EngineParity:
+    data = data_of(run.spec)
+    held_out = data.held_out
+    reference = logits(run.network, (images for images, _ in held_out.batches(BATCH))).numpy()
+    images, labels = held_out.images, held_out.labels.numpy()
+    tolerance: Tolerance = getattr(run.spec.parity, manifest.details.precision)
+    limits = batches.limits(manifest.details.engine, runner)
+    entries: list[BatchParity] = []
+    left: list[str] = []
+    given: dict[int, Array] = {}
+    parity = run.spec.parity
+    for batch in batches.chosen(parity.batches, "batches" in parity.model_fields_set, limits, len(images)):
+        if (why := batches.impossible(batch, limits, len(images))) is not None:
+            left.append(f"batch {batch}: {why}")
+            continue
+        given[batch] = predict(runner, images, batch)
+        entries.append(BatchParity(batch, compare(reference, given[batch], labels, tolerance)))
+    found = EngineParity(
+        of=Of(manifest.sha256, run.manifest.sha256),
+        entries=tuple(entries),
+        unverified=tuple(left),
+        probes=_probed(runner, run, data, entries[0].batch, tolerance) if entries else (),
+        flipped=_flipped(data, reference, given, entries),
+    )
+    return found if found.passed else replace(found, diagnosis=_diagnosis(run, data, reference, given, entries))
 
-    Sizes that nobody named are brought within what the engine takes and what there are samples for.
-    """
-    size = runner.inputs[0].shape[0] if runner.inputs and runner.inputs[0].shape else None
-    if isinstance(size, int):
-        return (size,)
-    if "batches" in parity.model_fields_set:
-        return parity.batches
-    smallest, largest = _range(manifest) or (1, samples)
-    return tuple(dict.fromkeys(min(max(batch, smallest), largest, samples) for batch in parity.batches))
+
+def _model(run: Run) -> Callable[[Array], Array]:
+    """The trained network on arrays."""
+    import torch
+
+    return lambda images: logits(run.network, [torch.from_numpy(np.ascontiguousarray(images, np.float32))]).numpy()
 
 
-def _impossible(batch: int, manifest: EngineManifest, samples: int) -> str | None:
-    """Why an engine cannot be compared at a batch size, or None: smaller batches would show nothing of it."""
-    sizes = _range(manifest)
-    if sizes and not sizes[0] <= batch <= sizes[1]:
-        return f"the engine was built for batches from {sizes[0]} to {sizes[1]}"
-    return f"there are {samples} held-out samples" if batch > samples else None
+def _probed(runner: Runner, run: Run, data: Data, batch: int, tolerance: Tolerance) -> tuple[ProbeParity, ...]:
+    images = np.asarray(data.held_out.images[: diagnosis.SAMPLES], np.float32)
+    model = _model(run)
+    found = (
+        compare_probe(name, model(made), predict(runner, made, batch), batch, tolerance.max_relative)
+        for name, made in probes(images, batches.whole(diagnosis.SAMPLES // 8, batch))
+    )
+    return tuple(probe for probe in found if probe is not None)
 
 
-def _range(manifest: EngineManifest) -> tuple[int, int] | None:
-    """The smallest and the largest batch that an engine was built for; None where its profiles say."""
-    asked = manifest.details.engine
-    return None if asked.shapes else (asked.batch.min, asked.batch.max)
+def _flipped(
+    data: Data, reference: Array, given: dict[int, Array], entries: list[BatchParity]
+) -> tuple[FlippedSample, ...]:
+    """Of the batch size at which most answers changed."""
+    if not entries:
+        return ()
+    worst = max(entries, key=lambda entry: len(entry.report.disagreeing))
+    held_out = data.held_out
+    flips = worst.report.disagreeing
+    labels = held_out.labels.numpy()
+    return tuple(flipped_samples(held_out.images, reference, given[worst.batch], labels, data.classes, flips))
+
+
+def _diagnosis(
+    run: Run, data: Data, reference: Array, given: dict[int, Array], entries: list[BatchParity]
+) -> Diagnosis | None:
+    if not entries:
+        return None
+    which = _telling(entries)
+    images = np.asarray(data.held_out.images[which], np.float32)
+    passed = {entry.batch: entry.report.passed for entry in entries}
+    few = {batch: answers[which] for batch, answers in given.items()}
+    return diagnosis.of_answers(_model(run), images, reference[which], few, passed)
+
+
+def _telling(entries: list[BatchParity]) -> list[int]:
+    """Positions of samples to look at: those with the largest errors, and the first."""
+    errors = np.array([entry.report.sample_errors for entry in entries]).max(0)
+    worst = np.argsort(-errors, kind="stable")[: diagnosis.SAMPLES // 4].tolist()
+    others = [index for index in range(len(errors)) if index not in set(worst)]
+    return sorted(worst + others[: diagnosis.SAMPLES - len(worst)])

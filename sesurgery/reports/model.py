@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sesurgery.reasons import Reason
+from sesurgery.verification.diagnosis import Diagnosis
+from sesurgery.verification.flips import FlippedSample
 from sesurgery.verification.latency import LatencyReport
 from sesurgery.verification.parity import BatchParity
+from sesurgery.verification.probes import ProbeParity
 
 MAC_CONVENTION = "MACs of convolutions and linear layers, batch 1"
 
@@ -66,7 +69,8 @@ class EngineSection:
     `unverified` holds the batch sizes asked for at which it could not be compared, each as "batch N: reason".
 
     `convolutions` counts the output types found in the built network: {"fp16": 53}. `kept_fp32` holds the nodes that
-    stayed fp32 in an engine of another precision, and why.
+    stayed fp32 in an engine of another precision, and why. `probes`, `flipped` and `diagnosis` are those of
+    `EngineParity`.
     """
 
     backend: str
@@ -80,6 +84,9 @@ class EngineSection:
     notes: tuple[str, ...] = ()
     kept_fp32: tuple[Reason, ...] = ()
     unverified: tuple[str, ...] = ()
+    probes: tuple[ProbeParity, ...] = ()
+    flipped: tuple[FlippedSample, ...] = ()
+    diagnosis: Diagnosis | None = None
 
     @property
     def name(self) -> str:
@@ -88,7 +95,7 @@ class EngineSection:
     @property
     def passed(self) -> bool | None:
         """Whether every comparison met its tolerance; None where there was none, or not at every size asked for."""
-        if not all(entry.report.passed for entry in self.parity):
+        if not all(entry.report.passed for entry in self.parity) or not all(probe.passed for probe in self.probes):
             return False
         return True if self.parity and not self.unverified else None
 

@@ -50,6 +50,10 @@ def render(report: RunReport) -> str:
         parity_header=parity.HEADER,
         parity_rows=parity.table(report.engines),
         parity_remarks=parity.remarks(report.engines),
+        shares_header=parity.SHARES,
+        shares_rows=parity.shares(report.engines),
+        probes_header=parity.PROBES,
+        probes_rows=parity.probes(report.engines),
         tax_plot=latency_plots.tax("l", report.latency),
         races=[_race(f"l{number}", section) for number, section in enumerate(report.latency)],
     )  # fmt: skip

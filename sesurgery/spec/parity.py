@@ -15,9 +15,19 @@ class Tolerance(Frozen):
 
     max_abs: Annotated[float, Field(gt=0)] | None = Field(None, description="largest absolute difference of a logit")
     mean_abs: Annotated[float, Field(gt=0)] | None = Field(None, description="mean absolute difference of the logits")
+    p99_abs: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="of the samples' largest absolute differences, the 99th percentile"
+    )
+    max_kl: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="largest KL divergence of the engine's softmax from the model's, in nats"
+    )
     min_cosine: Fraction | None = Field(None, description="smallest cosine between the logits of one sample")
     min_agreement: Fraction | None = Field(None, description="share of samples on which both give the same class")
     max_top1_drop: Fraction | None = Field(None, description="largest loss of top-1 against the trained model")
+    max_top5_drop: Fraction | None = Field(None, description="largest loss of top-5 against the trained model")
+    max_relative: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="on probes (noise, extremes), largest difference over the largest logit of the model there"
+    )
 
 
 class Parity(Frozen):
@@ -28,5 +38,7 @@ class Parity(Frozen):
     bf16: Tolerance = Field(default_factory=lambda: Tolerance(max_abs=0.5, min_agreement=0.98, max_top1_drop=0.01))
     int8: Tolerance = Field(default_factory=lambda: Tolerance(min_agreement=0.97, max_top1_drop=0.01))
     batches: Annotated[tuple[Size, ...], Field(min_length=1, max_length=64)] = Field(
-        (1, 32), description="batch sizes at which the engine is compared, over all held-out samples"
+        (1, 32),
+        description="batch sizes at which the engine is compared, over all held-out samples; where they are left out, "
+        "also at its smallest, an odd, its optimal and its largest",
     )

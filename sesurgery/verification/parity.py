@@ -13,6 +13,10 @@ from pydantic import ConfigDict
 from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import fail
 from sesurgery.spec.parity import Tolerance
+from sesurgery.verification.answers import Answers, compare_answers, divergences
+from sesurgery.verification.diagnosis import Diagnosis
+from sesurgery.verification.flips import FlippedSample
+from sesurgery.verification.probes import ProbeParity
 from sesurgery.workspace.measurements import Kind, Of
 
 Floats = NDArray[np.float64]
@@ -54,7 +58,9 @@ class ParityReport:
 
     A sample with NaN or infinity counts as wrong and as disagreeing; errors are then infinite and cosines NaN.
     `sample_errors` is each sample's largest absolute logit error, `sample_margins` how far the model's first class
-    lies above its second: an error below half the margin cannot change the answer.
+    lies above its second: an error below half the margin cannot change the answer. `p99_abs` is the 99th percentile of
+    `sample_errors`; `mean_kl` and `max_kl` are of the softmax, in nats; None where an earlier version
+    measured.
     """
 
     samples: int
@@ -72,6 +78,10 @@ class ParityReport:
     sample_errors: tuple[float, ...]
     sample_margins: tuple[float, ...]
     disagreeing: tuple[int, ...]
+    p99_abs: float | None = None
+    mean_kl: float | None = None
+    max_kl: float | None = None
+    answers: Answers | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -99,13 +109,25 @@ class BatchParity:
 
 @dataclass(frozen=True)
 class EngineParity:
-    """An engine beside the trained model, batch size by batch size, and the sizes that could not be compared."""
+    """An engine beside the trained model, batch size by batch size, and the sizes that could not be compared.
+
+    `probes` are inputs that nobody photographed. `flipped` holds some of the samples whose answer changed, at the batch
+    size where most did. `diagnosis` says what is wrong with an engine that falls short; None of one that does not.
+    """
 
     # JSON has no NaN and no infinity: an engine that gives them is measured all the same, and they are words here.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
     of: Of
     entries: tuple[BatchParity, ...]
     unverified: tuple[str, ...] = ()
+    probes: tuple[ProbeParity, ...] = ()
+    flipped: tuple[FlippedSample, ...] = ()
+    diagnosis: Diagnosis | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that was compared met what was asked."""
+        return all(entry.report.passed for entry in self.entries) and all(probe.passed for probe in self.probes)
 
 
 PARITY = Kind("parity", EngineParity, "sesurgery verify")
@@ -124,13 +146,19 @@ def compare(reference: Array, candidate: Array, labels: Array, tolerance: Tolera
     # Row by row: argmax takes a NaN for the largest value, which could agree by luck.
     answers, expected = np.where(finite, engine.argmax(axis=1), -1), trained.argmax(axis=1)
     right, right_before, agreed = answers == labels, expected == labels, answers == expected
+    told = compare_answers(trained, engine, labels, expected, answers)
+    apart = divergences(trained, engine, finite)
     found = {
         "max_abs": float(errors.max()),
+        # An interpolation between finite and infinite would be NaN.
+        "p99_abs": float(np.percentile(errors, 99, method="higher")),
         "mean_abs": float(means.mean()),
         "min_cosine": float(cosines.min()),
         "min_agreement": float(agreed.mean()),
         # From counts: the difference of two rounded shares can miss a bound that it meets exactly.
         "max_top1_drop": (int(right_before.sum()) - int(right.sum())) / len(labels),
+        "max_top5_drop": (told.reference_top5.hits - told.candidate_top5.hits) / len(labels),
+        "max_kl": float(apart.max()),
     }
     return ParityReport(
         samples=len(labels),
@@ -151,6 +179,10 @@ def compare(reference: Array, candidate: Array, labels: Array, tolerance: Tolera
         sample_errors=tuple(errors.tolist()),
         sample_margins=tuple(_margins(trained).tolist()),
         disagreeing=tuple(np.flatnonzero(~agreed).tolist()),
+        p99_abs=found["p99_abs"],
+        mean_kl=float(apart.mean()),
+        max_kl=found["max_kl"],
+        answers=told,
     )
 
 
@@ -184,7 +216,8 @@ def predict(runner: Runner, images: Images, batch: int) -> Array:
 
 def _asked(tolerance: Tolerance) -> Iterator[tuple[str, float]]:
     for name in type(tolerance).model_fields:
-        if (allowed := getattr(tolerance, name)) is not None:
+        # That one is asked of probes, which have no labels and logits of any size.
+        if name != "max_relative" and (allowed := getattr(tolerance, name)) is not None:
             yield name, allowed
 
 

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import NormalDist
+
+
+@dataclass(frozen=True)
+class Share:
+    """`hits` out of `samples` as a share between 0 and 1, with Wilson's 95 % interval."""
+
+    hits: int
+    samples: int
+    value: float
+    low: float
+    high: float
+
+
+def share(hits: int, samples: int) -> Share:
+    """The share with its interval."""
+    return Share(hits, samples, hits / samples, *wilson(hits, samples))
 
 
 def wilson(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -10,8 +27,8 @@ def wilson(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, fl
     if not 0 <= hits <= samples or samples == 0:
         raise ValueError(f"expected 0 <= hits <= samples and a sample, found {hits} of {samples}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, weight = hits / samples, z * z / samples
-    middle = (share + weight / 2) / (1 + weight)
-    reach = z / (1 + weight) * (share * (1 - share) / samples + weight / (4 * samples)) ** 0.5
+    middle_share, weight = hits / samples, z * z / samples
+    middle = (middle_share + weight / 2) / (1 + weight)
+    reach = z / (1 + weight) * (middle_share * (1 - middle_share) / samples + weight / (4 * samples)) ** 0.5
     # At either end the bound is exact; rounding would leave it a hair beside.
     return (0.0 if hits == 0 else middle - reach), (1.0 if hits == samples else middle + reach)

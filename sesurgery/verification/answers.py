@@ -1,0 +1,75 @@
+"""What an engine answers beside the trained model: shares with their intervals, who is right alone, how sure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sesurgery.verification.paired import McNemar, mcnemar
+from sesurgery.verification.proportions import Share, share
+
+Floats = NDArray[np.float64]
+MOST = 5
+"""Of how many answers the right one is among, for top-5."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Shares of the samples with Wilson's 95 % intervals, and McNemar's exact test of who is right more often.
+
+    Of the test, `first_only` counts samples that the model alone gets right, and `second_only` those of the engine.
+    `top5_overlap` is the mean share of the model's first five classes that are among the engine's.
+    """
+
+    agreement: Share
+    reference_top1: Share
+    candidate_top1: Share
+    reference_top5: Share
+    candidate_top5: Share
+    top5_overlap: float
+    mcnemar: McNemar
+
+
+def compare_answers(
+    trained: Floats, engine: Floats, labels: NDArray[np.generic], expected: NDArray[np.intp], given: NDArray[np.intp]
+) -> Answers:
+    """Answers to logits [N, classes] and labels [N]; `expected` and `given` are the first classes, -1 for none."""
+    samples = len(labels)
+    before, after = _best(trained), _best(engine)
+    answered = (given >= 0)[:, None]
+    hits_before = (before == labels[:, None]).any(1)
+    hits_after = ((after == labels[:, None]) & answered).any(1)
+    common = ((before[:, :, None] == after[:, None, :]).any(2) & answered).mean()
+    right_before, right = expected == labels, given == labels
+    return Answers(
+        agreement=share(int((expected == given).sum()), samples),
+        reference_top1=share(int(right_before.sum()), samples),
+        candidate_top1=share(int(right.sum()), samples),
+        # Where logits tie, the first of them counts for top-1 whichever the sort takes.
+        reference_top5=share(int((hits_before | right_before).sum()), samples),
+        candidate_top5=share(int((hits_after | right).sum()), samples),
+        top5_overlap=float(common),
+        mcnemar=mcnemar(right_before, right),
+    )
+
+
+def divergences(trained: Floats, engine: Floats, finite: NDArray[np.bool_]) -> Floats:
+    """Of each sample, the KL divergence in nats of the engine's softmax from the model's; infinite where not finite."""
+    found = np.full(len(trained), np.inf)
+    before, after = _log_softmax(trained[finite]), _log_softmax(engine[finite])
+    # Rounding can leave the sum of equal distributions a hair below zero.
+    found[finite] = np.maximum((np.exp(before) * (before - after)).sum(1), 0.0)
+    return found
+
+
+def _best(logits: Floats) -> NDArray[np.intp]:
+    most = min(MOST, logits.shape[1])
+    return np.argsort(-np.nan_to_num(logits, nan=-np.inf), axis=1, kind="stable")[:, :most]
+
+
+def _log_softmax(rows: Floats) -> Floats:
+    shifted = rows - rows.max(axis=1, keepdims=True, initial=-np.inf)
+    logged: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return logged

@@ -1,0 +1,99 @@
+"""Inputs that nobody photographed: seeded noise, and images made faint, strong or extreme.
+
+Held-out samples show an engine where it was trained. A squeeze that overflows, a range that was found on tame images, a
+kernel that loses what is small: those show on other inputs. The model's own answers to them are the measure, so no
+label is needed. Their logits are of any size: errors are taken relative to the largest that the model gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.float32]
+SAMPLES = 8
+"""Of each probe."""
+SEED = 1709
+STRONG, FAINT = 4.0, 1 / 64
+BLOCK = 4
+"""Pixels a side of what the extremes are drawn for: single ones would be averaged away by the first convolution."""
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class ProbeParity:
+    """An engine beside the model on one kind of input.
+
+    `max_relative` is the largest difference of a logit over the largest logit of the model, infinite where the engine
+    gives NaN or infinity; `allowed` is what was asked of it, None where nothing was.
+    """
+
+    name: str
+    samples: int
+    batch: int
+    max_relative: float
+    agreement: float
+    nonfinite: int
+    allowed: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it met what was asked; a NaN meets nothing."""
+        return self.allowed is None or self.max_relative <= self.allowed
+
+    @property
+    def failure(self) -> str | None:
+        """What was asked and what was found, where that is too much."""
+        if self.passed:
+            return None
+        found = (
+            f"NaN or infinity in {self.nonfinite} of {self.samples} samples"
+            if self.nonfinite
+            else f"{self.max_relative:.3g}"
+        )
+        return f"max_relative on {self.name}: asked <= {self.allowed:.6g}, found {found}"
+
+
+def probes(images: Images, samples: int = SAMPLES) -> Iterator[tuple[str, Images]]:
+    """Names and inputs [samples, C, H, W], made from held-out `images` [n, C, H, W]; the same on every machine."""
+    random = np.random.default_rng(SEED)
+    some = np.resize(images, (samples, *images.shape[1:]))
+    over = (0, 2, 3)
+    mean, deviation = images.mean(over, keepdims=True), images.std(over, keepdims=True)
+    low, high = images.min(over, keepdims=True), images.max(over, keepdims=True)
+    yield "noise", _single(mean + deviation * random.normal(size=some.shape))
+    height, width = some.shape[2:]
+    few = random.random((samples, some.shape[1], -(-height // BLOCK), -(-width // BLOCK))) < 0.5
+    coarse = few.repeat(BLOCK, 2).repeat(BLOCK, 3)[:, :, :height, :width]
+    yield "extremes", _single(np.where(coarse, low, high))
+    yield "strong images", _single(STRONG * some)
+    yield "faint images", _single(FAINT * some)
+    yield "blank images", np.zeros_like(some)
+
+
+def compare_probe(
+    name: str, reference: NDArray[np.generic], candidate: NDArray[np.generic], batch: int, allowed: float | None
+) -> ProbeParity | None:
+    """Logits [n, classes] of the model and of an engine on a probe; None where the model's own are not finite."""
+    trained, engine = reference.astype(np.float64), candidate.astype(np.float64)
+    if not np.isfinite(trained).all():
+        return None
+    finite = np.isfinite(engine).all(axis=1)
+    apart = np.abs(trained[finite] - engine[finite]).max(initial=0.0) / max(float(np.abs(trained).max()), TINY)
+    return ProbeParity(
+        name=name,
+        samples=len(trained),
+        batch=batch,
+        max_relative=float(apart) if finite.all() else float("inf"),
+        agreement=float((finite & (trained.argmax(1) == engine.argmax(1))).mean()),
+        nonfinite=int((~finite).sum()),
+        allowed=allowed,
+    )
+
+
+def _single(values: NDArray[np.floating]) -> Images:
+    made: Images = np.ascontiguousarray(values, np.float32)
+    return made
