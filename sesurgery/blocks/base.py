@@ -12,7 +12,7 @@ GateName = Literal["sigmoid", "hard_sigmoid"]
 Init = Literal["default", "identity"]
 """How a block starts: as its paper has it, or leaving the network's function as it was."""
 
-_NARROW = 8
+_LEAST_HIDDEN = 8
 
 
 class Block(ABC):
@@ -30,8 +30,8 @@ class Block(ABC):
         return None
 
 
-def narrow(hidden: int, channels: int) -> str | None:
-    """The advice of a block with a bottleneck: a complaint about a hidden width under 8, or None."""
-    if hidden >= _NARROW:
+def bottleneck_advice(hidden: int, channels: int) -> str | None:
+    """A warning where the hidden width of a bottleneck is under 8, or None."""
+    if hidden >= _LEAST_HIDDEN:
         return None
-    return f"the hidden width is {hidden} at {channels} channels: a bottleneck under {_NARROW} carries little"
+    return f"the hidden width is {hidden} at {channels} channels: a bottleneck under {_LEAST_HIDDEN} carries little"

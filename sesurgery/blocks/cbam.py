@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from sesurgery.blocks.base import Block, GateName, Init, narrow
+from sesurgery.blocks.base import Block, GateName, Init, bottleneck_advice
 from sesurgery.spec.bounds import Size
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class CBAM(Block):
         return module
 
     def advice(self, channels: int) -> str | None:
-        return narrow(self.hidden(channels), channels)
+        return bottleneck_advice(self.hidden(channels), channels)
 
 
 EXAMPLES = (

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from sesurgery.blocks.base import Block, GateName, Init, narrow
+from sesurgery.blocks.base import Block, GateName, Init, bottleneck_advice
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +70,7 @@ class GatherExcite(Block):
         return module
 
     def advice(self, channels: int) -> str | None:
-        return narrow(self.hidden(channels), channels) if self.excite else None
+        return bottleneck_advice(self.hidden(channels), channels) if self.excite else None
 
 
 def _strided(channels: int, extent: int) -> nn.Sequential:

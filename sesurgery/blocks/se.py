@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from sesurgery import deferred
-from sesurgery.blocks.base import Block, Init, narrow
+from sesurgery.blocks.base import Block, Init, bottleneck_advice
 from sesurgery.spec.bounds import Size
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class SE(Block):
         return SEModule(channels, self.hidden(channels), self.bias, self.squeeze, self.activation, self.gate, self.init)
 
     def advice(self, channels: int) -> str | None:
-        return narrow(self.hidden(channels), channels)
+        return bottleneck_advice(self.hidden(channels), channels)
 
 
 EXAMPLES = (

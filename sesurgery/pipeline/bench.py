@@ -20,7 +20,7 @@ from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.verify import run_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.reports.model import LatencySection
-from sesurgery.serving.home import require_at_home
+from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.latency import Latency
 from sesurgery.verification.fresh_process import EngineFile, race
 from sesurgery.workspace import (
@@ -110,7 +110,7 @@ def _rivals(request: BenchRequest) -> _Rivals:
     if request.as_exported and request.against is None:
         exported = _as_exported(request, folder, manifest)
     against = request.against or _plain(request, folder, manifest)
-    other = require_at_home(against, foreign=request.foreign)
+    other = require_loadable(against, foreign=request.foreign)
     if (own := run_folder(against, other)) is not None and own.resolve() == folder.resolve():
         freshness.require_current(against, other, folder, weights)
     third = (exported, read_manifest(exported, EngineManifest)) if exported else None

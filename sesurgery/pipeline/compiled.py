@@ -18,7 +18,7 @@ from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.pipeline.specs import engine_of
 from sesurgery.profiles import parse_profile
 from sesurgery.reports.compiled import CompiledReport, OperatorReport
-from sesurgery.serving.home import require_at_home
+from sesurgery.serving.loadable import require_loadable
 from sesurgery.workspace import EngineManifest, is_engine, require_intact
 
 COMPILER = "tensorrt-rtx"
@@ -47,7 +47,7 @@ def inspect_compiled(given: Path) -> CompiledReport | OperatorReport:
         text = f"{given} is an engine of {wanted.backend.name}, which has no list of kernels"
         raise fail("SE603", text, "give an engine of tensorrt, tensorrt-rtx or onnxruntime (cpu), or an ONNX file")
     batch = wanted.batch.opt
-    require_at_home(given, foreign=True)
+    require_loadable(given, foreign=True)
     told = backend.layers(given) if backend.detailed and backend.probe().runs is None else None
     if told is not None and inspector.tells_types(told):
         return CompiledReport(given.name, "as the engine tells", inspector.parse(told, batch), {})

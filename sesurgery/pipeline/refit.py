@@ -20,7 +20,7 @@ from sesurgery.pipeline.specs import engine_of
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.serving import ingredients
-from sesurgery.serving.home import require_at_home
+from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.engines import Engine
 from sesurgery.workspace import EngineManifest, describe, manifest_path, measurements, relative, run_folder
 from sesurgery.workspace.manifests import Refitted
@@ -73,7 +73,7 @@ def refit(request: RefitRequest) -> RefitResult:
     where the target is a file that it needs or, without `force`, somebody else's; nothing is written then.
     """
     engine, target, workspace = request.engine, request.target, request.workspace
-    manifest = require_at_home(engine, foreign=request.foreign)
+    manifest = require_loadable(engine, foreign=request.foreign)
     wanted = engine_of(manifest)
     backend = _refittable(engine, wanted)
     known = weights.recorded(manifest)

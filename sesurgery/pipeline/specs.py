@@ -11,7 +11,7 @@ from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.lowering import PASSES
 from sesurgery.placements import PLACEMENTS
-from sesurgery.serving.home import backend_of
+from sesurgery.serving.loadable import backend_of
 from sesurgery.spec import Catalogs, Spec
 from sesurgery.spec.engines import Engine
 from sesurgery.spec.model import OnnxModel

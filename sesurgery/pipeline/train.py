@@ -47,9 +47,9 @@ def train(
     two, raises SE405 where there is any. Raises SE405, too, where another process trains the run. `watch` is called
     after each epoch, and what it raises ends the training.
     """
-    from sesurgery.training.machine import leads
+    from sesurgery.training.machine import is_main_process
 
-    if not leads():
+    if not is_main_process():
         return _train(folder, resume, restart, talk or Silent(), watch)
     if not (folder / run_files.WEIGHTS).is_file():
         checkpoint.read_spec(folder, catalogs())

@@ -16,7 +16,7 @@ from sesurgery.pipeline import results
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.reports.model import EngineSection
-from sesurgery.serving.home import require_at_home
+from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.parity import Tolerance
 from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import BATCH, logits
@@ -66,7 +66,7 @@ def run_of(engine: Path, *, foreign: bool = False) -> tuple[EngineManifest, Path
 
     Raises SE603 for an engine that another version or device has built, unless `foreign` ones are taken.
     """
-    manifest = require_at_home(engine, foreign=foreign)
+    manifest = require_loadable(engine, foreign=foreign)
     folder = run_folder(engine, manifest)
     if folder is None:
         text = f"{engine} was built from an ONNX file that came from no run: there is no trained model to compare with"

@@ -28,7 +28,7 @@ from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.paths import inside, plain_name
 from sesurgery.profiles import parse_profile
 from sesurgery.serving import interface
-from sesurgery.serving.home import backend_of, require_at_home
+from sesurgery.serving.loadable import backend_of, require_loadable
 from sesurgery.workspace import EngineManifest, PackageDetails, PackageManifest, belonging, describe, relative
 from sesurgery.workspace.manifests import AskedEngine
 
@@ -106,7 +106,7 @@ def package(engine: Path, repository: Path, name: str | None = None, *, foreign:
     Raises SE603 for an engine that Triton has no backend for, or from elsewhere (unless `foreign`), SE402 where the
     ONNX file that it was built from is gone, SE405 where the model is there with another configuration.
     """
-    manifest = require_at_home(engine, foreign=foreign)
+    manifest = require_loadable(engine, foreign=foreign)
     details = manifest.details
     kind = KINDS.get(details.backend)
     if kind is None:

@@ -13,7 +13,7 @@ from PIL import Image
 from sesurgery.backends.base import Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.serving import interface
-from sesurgery.serving.home import backend_of, require_at_home
+from sesurgery.serving.loadable import backend_of, require_loadable
 from sesurgery.training.preprocessing import Preprocessing
 
 LARGEST = 32
@@ -50,7 +50,7 @@ def predict(engine: Path, images: Sequence[Path], top: int = 5, *, foreign: bool
     A file that cannot be read is left out, with an error in `failures`. Raises SE603 where the engine cannot run here
     or is from elsewhere (unless `foreign`), SE402 where its run is unknown, SE501 where its data set has no images.
     """
-    manifest = require_at_home(engine, foreign=foreign)
+    manifest = require_loadable(engine, foreign=foreign)
     known = interface.of(engine, manifest)
     if known.preprocessing is None:
         text = f"the data set {known.dataset!r} does not say how an image file becomes the network's input"

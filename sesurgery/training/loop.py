@@ -19,7 +19,7 @@ from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import in_mode, logits
 from sesurgery.training.history import Epoch, to_csv
 from sesurgery.training.interruption import Interrupted, Interruption
-from sesurgery.training.machine import company, devices, settings
+from sesurgery.training.machine import devices, process_group, reproducible
 from sesurgery.training.module import Classifier
 from sesurgery.training.quiet import quiet_lightning
 from sesurgery.training.recipes.stopping import finished
@@ -29,7 +29,10 @@ from sesurgery.training.saving import Straight
 
 @dataclass(frozen=True)
 class FitResult:
-    """The epochs done, those before a resume included; `signal` is what came to stop it, be it in the last moment."""
+    """The finished epochs, with those before a resume; `signal` is the one that came to stop the training, if any.
+
+    A signal that came after the last epoch is told as well.
+    """
 
     epochs: tuple[Epoch, ...]
     signal: int | None
@@ -88,9 +91,9 @@ def fit(
     with (
         interruption.listening(),
         quiet_lightning(),
-        settings(recipe.threads),
+        reproducible(recipe.threads),
         in_mode(model, training=True),
-        company(),
+        process_group(),
     ):
         trainer = pl.Trainer(
             max_epochs=recipe.epochs,
@@ -104,7 +107,7 @@ def fit(
             plugins=[Straight()],
             accumulate_grad_batches=recipe.accumulate,
             gradient_clip_val=recipe.clip_grad,
-            **devices(recipe.batch_size, standing_still=recipe.freeze is not None),
+            **devices(recipe.batch_size, freezing=recipe.freeze is not None),
         )
         if not resume:
             # An earlier run's: nothing may take it for this one's.

@@ -13,8 +13,8 @@ from sesurgery.diagnostics import fail
 
 
 @contextlib.contextmanager
-def settings(threads: int | None) -> Iterator[None]:
-    """Threads, random state and cuDNN's determinism for the time of the block; the caller's come back after it."""
+def reproducible(threads: int | None) -> Iterator[None]:
+    """Within the block, training is deterministic: threads, random state, cuDNN. Afterwards all are as before."""
     devices = [int(os.environ.get("LOCAL_RANK", "0"))] if torch.cuda.is_available() else []
     cudnn = torch.backends.cudnn
     before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
@@ -30,29 +30,29 @@ def settings(threads: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def company() -> Iterator[None]:
-    """Leave the process group together at the end of the block, where the block formed one."""
-    ours = not _grouped()
+def process_group() -> Iterator[None]:
+    """At the end of the block, all processes leave the process group together, if the block started one."""
+    ours = not _initialized()
     yield
-    # Not after an error: the others may never come. A process that exits early makes its neighbours abort.
-    if ours and _grouped():
+    # Not after an error: the other processes may never reach the barrier. One that exits early makes the others abort.
+    if ours and _initialized():
         distributed.barrier()
         distributed.destroy_process_group()
 
 
-def _grouped() -> bool:
+def _initialized() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the first of those that torchrun started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def devices(batch_size: int, *, standing_still: bool = False) -> dict[str, object]:
-    """Trainer's options for this process: one device, or what torchrun has set up around it.
+def devices(batch_size: int, *, freezing: bool = False) -> dict[str, object]:
+    """Options of Lightning's Trainer for this process: one device, or the processes that torchrun started.
 
-    `standing_still` says that some weights get no gradient in some epochs, which several processes must expect.
+    With `freezing`, some weights get no gradient in some epochs: with several processes, DDP has to be told.
 
     Raises SE502 where a batch has fewer samples than there are processes.
     """
@@ -62,5 +62,5 @@ def devices(batch_size: int, *, standing_still: bool = False) -> dict[str, objec
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     if batch_size < world:
         raise fail("SE502", f"a batch of {batch_size} cannot be shared by {world} processes", "raise `batch_size`")
-    strategy = "ddp_find_unused_parameters_true" if standing_still else "ddp"
+    strategy = "ddp_find_unused_parameters_true" if freezing else "ddp"
     return {"accelerator": "auto", "devices": local, "num_nodes": world // local, "strategy": strategy}

@@ -32,8 +32,8 @@ class _Sample:
 
 
 @dataclass
-class _Seen:
-    """What a hook saw of one block."""
+class _Observed:
+    """What the forward hook of one block recorded."""
 
     calls: int = 0
     output: Tensor | None = None
@@ -108,9 +108,9 @@ def _mistakes(network: nn.Module, blocks: Mapping[str, str], sample: _Sample) ->
     return found
 
 
-def _run(network: nn.Module, blocks: Mapping[str, str], sample: _Sample) -> dict[str, _Seen]:
+def _run(network: nn.Module, blocks: Mapping[str, str], sample: _Sample) -> dict[str, _Observed]:
     """What the hooks saw in one forward pass, and the gradients at each block's output and of its parameters."""
-    seen = {key: _Seen() for key in blocks}
+    seen = {key: _Observed() for key in blocks}
     hooks = [network.get_submodule(path).register_forward_hook(_watch(seen[key])) for key, path in blocks.items()]
     try:
         with torch.enable_grad():
@@ -133,7 +133,7 @@ def _can_learn(output: Tensor) -> bool:
     return output.is_floating_point() and output.requires_grad
 
 
-def _differentiate(loss: Tensor, seen: Mapping[str, _Seen], parameters: Mapping[str, list[nn.Parameter]]) -> None:
+def _differentiate(loss: Tensor, seen: Mapping[str, _Observed], parameters: Mapping[str, list[nn.Parameter]]) -> None:
     """Write down the gradients of all blocks, found in one pass."""
     reached = {key: item.output for key, item in seen.items() if item.output is not None and item.output.requires_grad}
     if not reached:
@@ -153,7 +153,7 @@ _HINTS = {
 }
 
 
-def _judge(item: _Seen, block: nn.Module, generator: torch.Generator) -> tuple[str, str | None]:
+def _judge(item: _Observed, block: nn.Module, generator: torch.Generator) -> tuple[str, str | None]:
     if item.problem:
         return "SE305", item.problem
     if item.calls == 0:
@@ -223,7 +223,7 @@ def _is_zero(tensor: Tensor) -> bool:
     return not first.any() and not tensor.any()
 
 
-def _watch(item: _Seen) -> Any:
+def _watch(item: _Observed) -> Any:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
         item.calls += 1
         if not isinstance(output, Tensor):

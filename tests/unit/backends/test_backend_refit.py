@@ -26,7 +26,7 @@ from sesurgery.backends.nvidia.loaded import Loaded
 from sesurgery.backends.tensorrt import TensorRT
 from sesurgery.cli import main
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.serving.home import backend_of
+from sesurgery.serving.loadable import backend_of
 from sesurgery.workspace import read_manifest, require_intact
 
 NET = """<ir_version: 10, opset_import: ["": 20]> g (float[batch,3,8,8] x) => (float[batch,4,8,8] y) <

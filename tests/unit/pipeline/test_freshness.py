@@ -14,7 +14,7 @@ from sesurgery.backends import base
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import BenchRequest, EnginesRequest, Workspace
-from sesurgery.serving import home, ingredients
+from sesurgery.serving import ingredients, loadable
 from sesurgery.workspace import manifest_path
 
 NET = """
@@ -207,4 +207,4 @@ def test_an_engine_without_a_manifest_is_refused_whatever_is_asked(use, image) -
 
 def test_the_number_of_free_cores_makes_no_engine_foreign(here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3, 4})
-    home.require_at_home(Path("engines/tiny.onnxruntime.fp32.onnx"))
+    loadable.require_loadable(Path("engines/tiny.onnxruntime.fp32.onnx"))

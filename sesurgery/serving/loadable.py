@@ -1,4 +1,4 @@
-"""The manifest of an engine: which backend built it, with which version, for which device."""
+"""Whether an engine may be loaded here: by its manifest, its backend, and the version and device it was built for."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def backend_of(manifest: EngineManifest) -> Backend:
     return backend
 
 
-def require_at_home(engine: Path, *, foreign: bool = False) -> EngineManifest:
-    """The manifest of an engine that is intact, and was built by this version for this device; raises SE401 and SE603.
+def require_loadable(engine: Path, *, foreign: bool = False) -> EngineManifest:
+    """The manifest of an engine that is intact and was built by this version for this device.
 
-    With `foreign`, one that another version or another device has built is taken as well. One whose bytes are not
-    those that were written, or that has no manifest, never is: nobody could say what it is. Raises SE409 for machine
-    code of somebody else that nobody agreed to run.
+    With `foreign`, an engine of another version or device is accepted too. An engine without a manifest, or whose bytes
+    have changed, never is. Raises SE401 for a file that is not intact, SE603 for another version or device, and SE409
+    for machine code of somebody else that the user has not agreed to run.
     """
     manifest = require_intact(engine, EngineManifest)
     backend = backend_of(manifest)
@@ -45,7 +45,7 @@ def require_at_home(engine: Path, *, foreign: bool = False) -> EngineManifest:
         return manifest
     written = manifest.details.ingredients
     for what, found in here(manifest.details.backend, backend).items():
-        # Only what is missing here is not compared: loading the engine will say so.
+        # A library that is missing here is not compared: loading the engine reports it.
         if written.get(what) != found:
             before = written.get(what) or "not written down"
             text = f"{engine} is from elsewhere: {what} was {before}, here it is {found}"
