@@ -14,7 +14,7 @@ from sesurgery.networks.block_costs import costs_or_mistakes
 from sesurgery.networks.sources import surgeon_for
 from sesurgery.pipeline import load_spec as load_spec
 from sesurgery.planner import Plan
-from sesurgery.spec import Spec
+from sesurgery.spec import GivenSurgery, Spec, load_rule, load_shape
 from sesurgery.spec.surgery import Filters
 from sesurgery.surgeons.fx.admission import admit
 from sesurgery.surgeons.fx.captured import example_inputs, part_inputs, run_whole
@@ -22,7 +22,6 @@ from sesurgery.surgeons.fx.inputs import tensors
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 _RULE_KEYS = set(Filters.model_fields)
-_MODEL = {"source": "python", "name": "given:model"}
 
 SpecLike = Spec | Path | str | Mapping[str, object]
 
@@ -75,17 +74,11 @@ def insert(
     image = next((tensor for tensor in tensors((inputs.two.args, inputs.two.kwargs or {})) if tensor.dim() == 4), None)
     if image is None:
         raise ValueError("example_input must hold an image batch [N, C, H, W]")
-    shape = (int(image.shape[1]), int(image.shape[2]), int(image.shape[3]))
-    given = {
-        "version": 1,
-        "model": _MODEL,
-        "input": {"shape": list(shape)},
-        "surgery": [{"insert": {"block": block, **own}, "at": at, **rule}],
-    }
-    spec = load_spec(given)
+    shape = load_shape(image.shape[1:], pipeline.catalogs())
+    wanted = load_rule({"insert": {"block": block, **own}, "at": at, **rule}, pipeline.catalogs())
     plain = isinstance(example_input, torch.Tensor) and not submodule
     surgeon = FxSurgeon(shape, submodule, None if plain else inputs)
-    changed = surgeon.apply(model, planner.plan(spec, surgeon.view(model)))
+    changed = surgeon.apply(model, planner.plan(GivenSurgery((wanted,)), surgeon.view(model)))
     if submodule:
         run_whole(changed, whole)
     return changed

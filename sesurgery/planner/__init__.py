@@ -7,13 +7,13 @@ from sesurgery.graph import GraphView, Op
 from sesurgery.planner import mistakes
 from sesurgery.planner.model import Plan, Rejection, Removal, Site
 from sesurgery.planner.resolve import Resolved, Surroundings, resolve
-from sesurgery.spec.spec import Spec
+from sesurgery.spec import NamesSurgery
 from sesurgery.spec.surgery import InsertRule
 
 __all__ = ["Plan", "Rejection", "Removal", "Site", "plan"]
 
 
-def plan(spec: Spec, graph: GraphView) -> Plan:
+def plan(spec: NamesSurgery, graph: GraphView) -> Plan:
     """Resolve every rule of the spec against the view; raises SpecError holding every mistake of all rules."""
     around = Surroundings(graph)
     names = _names(spec, graph)
@@ -40,7 +40,7 @@ def plan(spec: Spec, graph: GraphView) -> Plan:
     )
 
 
-def _names(spec: Spec, graph: GraphView) -> tuple[str, ...]:
+def _names(spec: NamesSurgery, graph: GraphView) -> tuple[str, ...]:
     """The rules' names; one that was not given and that some module of the network has already gets a number.
 
     An identity that only holds a block's place (timm's `se` in a network without one) does not count: it gives way.

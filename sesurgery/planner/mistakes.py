@@ -7,11 +7,11 @@ from sesurgery.graph import GraphView, Use
 from sesurgery.planner.model import Rejection, Site
 from sesurgery.planner.resolve import Resolved, Surroundings, matches
 from sesurgery.reasons import by_kind
-from sesurgery.spec.spec import Spec
+from sesurgery.spec import NamesSurgery
 from sesurgery.spec.surgery import InsertRule, RemoveRule
 
 
-def of_rule(spec: Spec, index: int, resolved: Resolved, around: Surroundings) -> list[Diagnostic]:
+def of_rule(spec: NamesSurgery, index: int, resolved: Resolved, around: Surroundings) -> list[Diagnostic]:
     """Stages and globs that do not exist; else a rule that matches nothing, or another number than expected."""
     rule, place = spec.surgery[index], ("surgery", index)
     found = [*_stages(spec, index, around), *_globs(spec, index, around.graph)]
@@ -31,7 +31,7 @@ def of_rule(spec: Spec, index: int, resolved: Resolved, around: Surroundings) ->
     return []
 
 
-def of_all(spec: Spec, names: tuple[str, ...], sites: list[Site]) -> list[Diagnostic]:
+def of_all(spec: NamesSurgery, names: tuple[str, ...], sites: list[Site]) -> list[Diagnostic]:
     """Two sites that would reroute one reading of one value."""
     taken: dict[Use, Site] = {}
     clashes: dict[tuple[str, str], list[str]] = {}
@@ -65,7 +65,7 @@ def shortened(items: list[str], most: int = 4) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _stages(spec: Spec, index: int, around: Surroundings) -> list[Diagnostic]:
+def _stages(spec: NamesSurgery, index: int, around: Surroundings) -> list[Diagnostic]:
     sizes = around.sizes
     known = ", ".join(f"{number} = {high}x{wide}" for number, (high, wide) in enumerate(sizes, start=1))
     return [
@@ -80,7 +80,7 @@ def _stages(spec: Spec, index: int, around: Surroundings) -> list[Diagnostic]:
     ]
 
 
-def _globs(spec: Spec, index: int, graph: GraphView) -> list[Diagnostic]:
+def _globs(spec: NamesSurgery, index: int, graph: GraphView) -> list[Diagnostic]:
     rule = spec.surgery[index]
     return [
         Diagnostic(

@@ -18,9 +18,9 @@ from sesurgery.artifacts import digest_text
 from sesurgery.catalog import Ref
 
 
-def digest(spec: BaseModel) -> str:
-    """SHA-256 of what a spec says, however it was written."""
-    return digest_text(json.dumps(said(spec), sort_keys=True))
+def digest(part: object) -> str:
+    """SHA-256 of what a spec, or a part of one, says, however it was written."""
+    return digest_text(json.dumps(said(part), sort_keys=True))
 
 
 def said(part: Any) -> JsonValue:

@@ -1,4 +1,4 @@
-"""A network that is named: by the `model:` of a spec, or without one."""
+"""Parts of a spec that are asked for without one: a network, or rules of surgery."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from sesurgery.diagnostics import Span
+from sesurgery.spec.digest import digest
 from sesurgery.spec.model import Model
+from sesurgery.spec.surgery import Rule, rule_names
 
 
 class NamesModel(Protocol):
@@ -32,6 +34,41 @@ class GivenModel:
 
     model: Model
     folder: Path = Path()
+
+    def span(self, *place: str | int, key: bool = False) -> Span | None:
+        return None
+
+
+class NamesSurgery(Protocol):
+    """What a plan is made of: a `Spec`, or a `GivenSurgery`."""
+
+    @property
+    def surgery(self) -> tuple[Rule, ...]: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def rule_names(self) -> tuple[str, ...]:
+        """A name for each rule."""
+        ...
+
+    def span(self, *place: str | int, key: bool = False) -> Span | None:
+        """Where the value at `place` stands in a file; None where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class GivenSurgery:
+    """Rules without a spec, for a network that is at hand."""
+
+    surgery: tuple[Rule, ...]
+
+    @property
+    def digest(self) -> str:
+        return digest(self.surgery)
+
+    def rule_names(self) -> tuple[str, ...]:
+        return rule_names(self.surgery)
 
     def span(self, *place: str | int, key: bool = False) -> Span | None:
         return None

@@ -7,7 +7,6 @@ and the fields hold a `Ref`. So this package needs neither torch nor a list of w
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,7 +27,7 @@ from sesurgery.spec.model import Model
 from sesurgery.spec.parity import Parity
 from sesurgery.spec.source import Source
 from sesurgery.spec.study import Study
-from sesurgery.spec.surgery import RemoveRule, RuleField
+from sesurgery.spec.surgery import RuleField, rule_names
 from sesurgery.spec.train import Train
 
 CHANGED = " (changed)"
@@ -129,13 +128,4 @@ class Spec(Frozen):
 
     def rule_names(self) -> tuple[str, ...]:
         """The rules' names: as given, else the block's name; a second rule of the same name becomes `se_2`."""
-        names: list[str] = []
-        for rule in self.surgery:
-            kind = f"remove_{rule.remove}" if isinstance(rule, RemoveRule) else rule.insert.name
-            stem = rule.name or re.sub(r"\W", "_", kind)
-            name, count = stem, 1
-            while name in names:
-                count += 1
-                name = f"{stem}_{count}"
-            names.append(name)
-        return tuple(names)
+        return rule_names(self.surgery)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
@@ -74,3 +76,17 @@ RuleField = Annotated[
     | Annotated[ReplaceRule, Tag("ReplaceRule")],
     Discriminator(_rule_kind),
 ]
+
+
+def rule_names(rules: Sequence[Rule]) -> tuple[str, ...]:
+    """A name for each rule: as given, else the block's name; a second rule of the same name becomes `se_2`."""
+    names: list[str] = []
+    for rule in rules:
+        kind = f"remove_{rule.remove}" if isinstance(rule, RemoveRule) else rule.insert.name
+        stem = rule.name or re.sub(r"\W", "_", kind)
+        name, count = stem, 1
+        while name in names:
+            count += 1
+            name = f"{stem}_{count}"
+        names.append(name)
+    return tuple(names)

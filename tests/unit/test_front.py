@@ -46,3 +46,24 @@ def test_plan_and_apply_take_a_spec_as_a_mapping_with_a_model_at_hand():
 def test_importing_the_package_offers_only_what_it_names():
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = sesurgery.nonsense
+
+
+def test_a_mistake_names_the_rule_that_was_asked_for():
+    with pytest.raises(SpecError, match=r"SE105.*surgery\.0\.insert\.block: unknown block 'sa'"):
+        sesurgery.insert(resnet20(), block="sa", example_input=IMAGE)
+    with pytest.raises(SpecError, match=r"SE104.*input\.shape\.1: .*greater than 0"):
+        sesurgery.insert(resnet20(), example_input=torch.zeros(1, 3, 0, 32))
+
+
+def test_the_plan_of_rules_alone_names_them_as_a_spec_does():
+    from sesurgery import pipeline, planner
+    from sesurgery.spec import GivenSurgery, load_rule
+    from sesurgery.surgeons.fx.surgeon import FxSurgeon
+
+    rule = {"insert": "se", "at": "residual"}
+    given = {"model": {"source": "timm", "name": "x"}, "input": {"shape": [3, 32, 32]}, "surgery": [rule]}
+    spec = sesurgery.load_spec({"version": 1, **given})
+    view = FxSurgeon((3, 32, 32)).view(resnet20())
+    alone = planner.plan(GivenSurgery((load_rule(rule, pipeline.catalogs()),)), view)
+    assert alone.sites == planner.plan(spec, view).sites
+    assert alone.spec_digest != spec.digest
