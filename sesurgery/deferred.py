@@ -37,6 +37,11 @@ class _Deferred(ModuleType):
         return sorted({*super().__dir__(), *self._places})
 
 
+def places(module: str) -> dict[str, str]:
+    """The names that `names` gave a module, each with where it lies."""
+    return dict(vars(sys.modules[module])["_places"])
+
+
 def names(module: str, places: Mapping[str, str]) -> None:
     """Give a module names that lie elsewhere: each with the module that it is imported from on first use."""
     own = sys.modules[module]

@@ -55,7 +55,7 @@ def _abandoned(name: str) -> bool:
     mark = _MARK.fullmatch(name)
     if mark is None or mark["machine"] != _machine():
         return False
-    return _started(int(mark["process"])) != int(mark["started"])
+    return started_at(int(mark["process"])) != int(mark["started"])
 
 
 def _removed(path: Path) -> bool:
@@ -68,7 +68,7 @@ def _removed(path: Path) -> bool:
 
 def _owner() -> str:
     process = os.getpid()
-    return f"{_machine()}-{process}-{_started(process)}"
+    return f"{_machine()}-{process}-{started_at(process)}"
 
 
 def _machine() -> str:
@@ -79,7 +79,7 @@ def _machine() -> str:
     return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:6]
 
 
-def _started(process: int) -> int:
+def started_at(process: int) -> int:
     """When a process started, in the kernel's ticks; 0 for one that lives where that is not told, -1 for none."""
     try:
         status = Path(f"/proc/{process}/stat").read_bytes()

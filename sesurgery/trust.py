@@ -83,6 +83,11 @@ def _trusted() -> Iterator[Path]:
             yield place.resolve()
 
 
+def forget_key() -> None:
+    """Read the key from its file again when it is next needed."""
+    _key.cache_clear()
+
+
 @functools.cache
 def _key(path: Path) -> bytes:
     """The key in a file, made where there is none; for this process alone where none can be kept there."""

@@ -423,6 +423,38 @@ def test_what_begins_with_an_underscore_is_imported_nowhere():
     assert found == []
 
 
+def private_names(file: Path) -> list[str]:
+    """Names that begin with `_` which a file reaches and has not made: attributes, and texts given to `setattr`."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    own = {node.attr for node in attributes if ast.unparse(node.value) in ("self", "cls")}
+    own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    reached = [(node.lineno, node.value, node.attr) for node in attributes]
+    for call in nodes:
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("setattr"):
+            texts = [item.value for item in call.args if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+            reached += [(call.lineno, call.args[0], text.rpartition(".")[2]) for text in texts]
+    return [
+        f"{file.relative_to(ROOT)}:{line}: {ast.unparse(owner)}.{name}"
+        for line, owner, name in reached
+        if re.match("_[^_]", name) and name not in {*own, *OF_TORCH}
+        if ast.unparse(owner).partition(".")[0] not in FOREIGN
+    ]
+
+
+OF_TORCH = ("_forward_hooks", "_forward_pre_hooks")
+"""A module's hooks, which torch lists nowhere else."""
+FOREIGN = ("torch", "torchvision", "pickle", "datasets", "functools", "os", "sys")
+"""Packages of others, which have no public name for what a test needs of them."""
+
+
+def test_what_begins_with_an_underscore_is_reached_by_no_test():
+    """Tests hold what others may rely on; what is private may change without them."""
+    files = [file for folder in ("tests", "benchmarks", "examples") for file in sorted((ROOT / folder).rglob("*.py"))]
+    assert [name for file in files for name in private_names(file)] == []
+
+
 def calls_of(file: Path) -> set[str]:
     """The names of everything that a file calls, as they are written."""
     nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
@@ -459,7 +491,16 @@ def test_the_environment_is_read_where_contributing_says():
     assert [file for file in ENVIRONMENT if f"`{file}`" not in page] == []
 
 
-def test_the_unit_tests_have_the_folders_of_the_package():
-    unit = ROOT / "tests" / "unit"
-    folders = {file.parent.relative_to(unit) for file in unit.rglob("test_*.py")}
-    assert [str(folder) for folder in sorted(folders) if not (ROOT / "sesurgery" / folder).is_dir()] == []
+def test_the_unit_tests_mirror_the_package():
+    """A folder of the package has its tests in the folder of that name, a module at its root in a file of that name."""
+    unit, package = ROOT / "tests" / "unit", ROOT / "sesurgery"
+    tests = [file.relative_to(unit) for file in unit.rglob("test_*.py")]
+    folders = {file.parent for file in tests}
+    assert [str(folder) for folder in sorted(folders) if not (package / folder).is_dir()] == []
+    assert [
+        folder.name
+        for folder in sorted(package.iterdir())
+        if any(folder.glob("*.py")) and not any(file.parts[0] == folder.name for file in tests)
+    ] == []
+    modules = tuple(f"test_{file.stem}" for file in package.glob("*.py"))
+    assert [str(file) for file in tests if len(file.parts) == 1 and not file.stem.startswith(modules)] == []

@@ -69,7 +69,7 @@ class OpenVINO(Backend):
             return Capability(None, builds=reason, runs=reason, remedy=INSTALL)
         version = importlib.metadata.version("openvino")
         try:
-            abilities = _capabilities()
+            abilities = capabilities()
         except Exception as error:  # a missing library or plugin: ImportError, OSError, RuntimeError
             reason = f"OpenVINO is installed but has no {DEVICE} device: {_words(error)}"
             return Capability(version, builds=reason, runs=reason, remedy=INSTALL)
@@ -95,14 +95,14 @@ class OpenVINO(Backend):
         with temporaries.folder(out) as folder:
             made = folder / out.name
             try:
-                model = _core().read_model(onnx)
+                model = core().read_model(onnx)
                 _bound(model, options)
                 model.set_rt_info(hint, PRECISION)
                 # By default it would write the weights in half precision.
                 _openvino().save_model(model, made, compress_to_fp16=False)
                 tell("compiling", 1, 2)
-                compiled = _compile(made, hint, options.threads or self.threads)
-                convolutions = _convolutions(compiled)
+                compiled = compile_network(made, hint, options.threads or self.threads)
+                convolutions = computed_in(compiled)
             except SesurgeryError:
                 raise
             except Exception as error:  # RuntimeError and its own kinds, which share no base class
@@ -123,16 +123,16 @@ class OpenVINO(Backend):
             if not path.is_file():
                 raise fail("SE402", f"{path} is not there", "build the engine first; it is two files, .xml and .bin")
         try:
-            model = _core().read_model(engine)
+            model = core().read_model(engine)
         except Exception as error:
             text = f"OpenVINO cannot load {engine}: {_words(error)}"
             raise fail("SE603", text, "build the engine again here") from error
         # Without a word in the file: the one precision that cannot change an answer.
         hint = model.get_rt_info(PRECISION).astype(str) if model.has_rt_info(PRECISION) else "f32"
-        if NEEDED.get(hint, "FP32") not in _capabilities():
+        if NEEDED.get(hint, "FP32") not in capabilities():
             raise fail("SE603", f"{engine} computes in {hint}, which this processor does not have", "build fp32")
         try:
-            return _Requests(_compile(model, hint, threads or self.threads))
+            return _Requests(compile_network(model, hint, threads or self.threads))
         except RuntimeError as error:
             text = f"OpenVINO cannot load {engine}: {_words(error)}"
             raise fail("SE603", text, "build the engine again here") from error
@@ -182,12 +182,14 @@ def _openvino() -> Any:
     return importlib.import_module("openvino")
 
 
-def _core() -> Any:
+def core() -> Any:
+    """OpenVINO's own Core."""
     return _openvino().Core()
 
 
-def _capabilities() -> frozenset[str]:
-    return frozenset(_core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
+def capabilities() -> frozenset[str]:
+    """What the CPU plugin computes in on this processor: FP32, BF16, INT8 ..."""
+    return frozenset(core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"))
 
 
 def _weights(engine: Path) -> Path:
@@ -196,7 +198,7 @@ def _weights(engine: Path) -> Path:
 
 def _hint(precision: Precision) -> tuple[str, tuple[str, ...]]:
     """The precision to ask the plugin for, and what must be said of it."""
-    abilities = _capabilities()
+    abilities = capabilities()
     if precision == "bf16":
         if "BF16" not in abilities:
             text = f"this processor has no bf16 (it has {', '.join(sorted(abilities))})"
@@ -239,15 +241,16 @@ def _bound(model: Any, options: BuildOptions) -> None:
     model.reshape(shapes)
 
 
-def _compile(model: Any, hint: str, threads: int | None) -> Any:
+def compile_network(model: Any, hint: str, threads: int | None) -> Any:
+    """The network compiled for the CPU, with the precision that `hint` names."""
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    return _core().compile_model(model, DEVICE, config)
+    return core().compile_model(model, DEVICE, config)
 
 
-def _convolutions(compiled: Any) -> dict[str, int]:
-    """What the convolutions of the compiled network compute in, by its own account."""
+def computed_in(compiled: Any) -> dict[str, int]:
+    """How many convolutions of the compiled network compute in each precision, as the network itself says."""
     kinds = [operation.get_rt_info() for operation in compiled.get_runtime_model().get_ops()]
     found = (info["runtimePrecision"].astype(str) for info in kinds if _is_convolution(info))
     return dict(Counter(WORDS.get(name, name) for name in found))

@@ -92,7 +92,7 @@ class Painted:
         """Whether a wire runs down the one lane of its two ends."""
         return self.parts[wire.source].lane == wire.lane == self.parts[wire.target].lane
 
-    def _top(self, part: Part) -> float:
+    def top(self, part: Part) -> float:
         return self.bus + 10 + ROW * part.row + (ROW - HIGH) / 2 - 4
 
     def svg(self, x: float, y: float) -> str:
@@ -103,9 +103,9 @@ class Painted:
         if self.count:
             drawn.append(self._times())
         drawn += self._entry()
-        drawn += [ink.path(self._route(wire)) for wire in self.card.wiring.wires]
+        drawn += [ink.path(self.route(wire)) for wire in self.card.wiring.wires]
         for name in self.card.wiring.exits:
-            drawn.append(ink.path([(self.at[name], self._top(self.parts[name]) + HIGH), (self.at[name], self.high)]))
+            drawn.append(ink.path([(self.at[name], self.top(self.parts[name]) + HIGH), (self.at[name], self.high)]))
         drawn += [self._part(name, part) for name, part in self.parts.items()]
         return ink.group(drawn, self._told(), x, y)
 
@@ -124,13 +124,13 @@ class Painted:
             stems.append(ink.circle(lanes[0], self.bus, 2.4, fill=ink.WIRE))
         return stems
 
-    def _route(self, wire: Wire) -> list[tuple[float, float]]:
+    def route(self, wire: Wire) -> list[tuple[float, float]]:
         down, target = self.x[wire.lane], self.parts[wire.target]
         if wire.source == ENTRY:
             points = [(down, self.bus)]
         else:
             source, start = self.parts[wire.source], self.at[wire.source]
-            low = self._top(source) + HIGH
+            low = self.top(source) + HIGH
             points = [(start, low)]
             if source.lane == wire.lane:
                 down = start
@@ -138,12 +138,12 @@ class Painted:
                 points += [(start, low + 5), (down, low + 5)]
         left, right = self.span[wire.target]
         if wire.lane == target.lane or left <= down <= right:
-            return [*points, (down, self._top(target))]
-        middle = self._top(target) + HIGH / 2
+            return [*points, (down, self.top(target))]
+        middle = self.top(target) + HIGH / 2
         return [*points, (down, middle), (right if down > right else left, middle)]
 
     def _part(self, name: str, part: Part) -> str:
-        (left, right), top = self.span[name], self._top(part)
+        (left, right), top = self.span[name], self.top(part)
         middle = self.at[name]
         if part.kind in ("sum", "product"):
             return ink.ring(middle, top + HIGH / 2, part.text)

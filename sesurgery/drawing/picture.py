@@ -31,7 +31,7 @@ def to_svg(view: GraphView, plan: Plan, title: str) -> str:
     """The picture of a network with the plan's blocks drawn in, as the text of an SVG file."""
     parts = Parts(view)
     found = units(view, parts)
-    cards = _cards(view, plan, parts, found)
+    cards = cards_of(view, plan, parts, found)
     if len(cards) > MANY:
         cards = _shared(cards)
     colours = dict(zip(dict.fromkeys(site.rule for site in plan.sites), _endless(ink.RULES), strict=False))
@@ -48,7 +48,8 @@ def to_svg(view: GraphView, plan: Plan, title: str) -> str:
     return ink.document(wide, high + MARGIN - 8, title, described, [*heading, *body, *key])
 
 
-def _cards(view: GraphView, plan: Plan, parts: Parts, found: Sequence[Unit]) -> list[Card]:
+def cards_of(view: GraphView, plan: Plan, parts: Parts, found: Sequence[Unit]) -> list[Card]:
+    """A card for each unit; units that look alike share one."""
     gone = frozenset(item.output for item in plan.removals)
     home = {node.name: index for index, unit in enumerate(found) for node in unit.nodes}
     sites: dict[int, list[Site]] = {}

@@ -115,6 +115,11 @@ def read(folder: Path, catalogs: Catalogs) -> Run:
     return Run(folder, spec, plan, copy.deepcopy(_LAST[key]), weights)
 
 
+def forget() -> None:
+    """Drop the network that was replayed last."""
+    _LAST.clear()
+
+
 def read_empty(folder: Path, catalogs: Catalogs) -> Run:
     """The same with fresh values, for those who have others: the weights need not be whole."""
     spec = read_spec(folder, catalogs)

@@ -16,7 +16,7 @@ from onnx import TensorProto
 from onnx.external_data_helper import _get_all_tensors, load_external_data_for_tensor, uses_external_data
 
 # Shapes, axes and scales are read while planning; what is larger is a weight.
-_SMALL = 1 << 16
+SMALL = 1 << 16
 _LEAST = 1024
 _ALIGNED = 4096
 _PIECE = 1 << 24
@@ -26,7 +26,7 @@ def refer(model: onnx.ModelProto, folder: Path) -> None:
     """Let the model name its data files by full path, and read small values; ValueError where a file ends early."""
     for tensor in _outside(model):
         path, offset, length = _place(tensor)
-        if length <= _SMALL:
+        if length <= SMALL:
             load_external_data_for_tensor(tensor, str(folder))
             continue
         file = (folder / path).resolve()

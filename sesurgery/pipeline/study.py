@@ -69,7 +69,7 @@ def study(
                 break
             talk.say(f"trial {task.trial.number}: {task.cell}, seed {task.seed}")
             try:
-                outcome = _run(spec, task, Workspace(folder), origin, talk)
+                outcome = run_trial(spec, task, Workspace(folder), origin, talk)
             except optuna.TrialPruned:
                 storage.study.tell(task.trial, state=TrialState.PRUNED)
                 continue
@@ -97,7 +97,7 @@ def answered(spec: Spec, workspace: Workspace) -> StudyResult:
     return StudyResult(folder, _write(spec, opened(spec.name, asked, folder)), 0)
 
 
-def _run(spec: Spec, task: Task, workspace: Workspace, origin: str, talk: Talk) -> Outcome | int:
+def run_trial(spec: Spec, task: Task, workspace: Workspace, origin: str, talk: Talk) -> Outcome | int:
     """What came of a trial, or the signal that stopped it."""
     from sesurgery.pipeline.train import train
 

@@ -116,10 +116,10 @@ def package(engine: Path, repository: Path, name: str | None = None, *, foreign:
         text = f"{engine} has no weights, and Triton would not put them in"
         raise fail("SE603", text, f"put them in: `sesurgery refit {engine.as_posix()} -o OUT`, and package that")
     source = _source(engine, manifest)
-    inputs, outputs = _tensors(source)
+    inputs, outputs = tensors_of(source)
     classes = _classes(engine, manifest, outputs)
     name = plain_name(name or details.onnx.rpartition("/")[2].removesuffix(".onnx"), "the model's name")
-    config = _config(name, kind, inputs, outputs, manifest, labels=bool(classes))
+    config = configuration(name, kind, inputs, outputs, manifest, labels=bool(classes))
     notes = _notes(kind, manifest, "dynamic_batching" in config)
     model = repository / name
     with locked(repository):
@@ -152,7 +152,7 @@ def _source(engine: Path, manifest: EngineManifest) -> Path:
     raise fail("SE402", text, f"build it again: `{manifest.command}`")
 
 
-def _tensors(source: Path) -> tuple[list[_Tensor], list[_Tensor]]:
+def tensors_of(source: Path) -> tuple[list[_Tensor], list[_Tensor]]:
     """Inputs and outputs; an open dimension is -1."""
     graph = onnx.load(source, load_external_data=False).graph
     weights = {tensor.name for tensor in graph.initializer}
@@ -187,9 +187,10 @@ def _largest(asked: AskedEngine) -> int:
     return max(sizes, default=asked.batch.max)
 
 
-def _config(
+def configuration(
     name: str, kind: _Kind, inputs: list[_Tensor], outputs: list[_Tensor], manifest: EngineManifest, labels: bool
 ) -> str:
+    """The text of Triton's `config.pbtxt`."""
     asked = manifest.details.engine
     on_gpu = manifest.details.backend == "tensorrt" or _provider(manifest) in ("cuda", "tensorrt")
     batched = kind.batches and all(tensor.shape[:1] == (-1,) for tensor in (*inputs, *outputs))

@@ -63,7 +63,7 @@ def predict(engine: Path, images: Sequence[Path], top: int = 5, *, foreign: bool
         pile: list[tuple[Path, NDArray[np.float32]]] = []
         for path in _files(images):
             try:
-                pile.append((path, _read(path, known.preprocessing)))
+                pile.append((path, read_image(path, known.preprocessing)))
             except SesurgeryError as error:
                 failures.extend(error.diagnostics)
             if len(pile) == high:
@@ -97,7 +97,8 @@ def _files(given: Sequence[Path]) -> Iterator[Path]:
         yield from found
 
 
-def _read(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
+def read_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """An image file as the network's input [C, H, W]; raises SE001 where it cannot be read."""
     try:
         with Image.open(path) as image:
             return preprocessing(image)

@@ -208,7 +208,7 @@ def test_an_interface_asks_for_no_more_than_memory_holds(found, expected, tmp_pa
 def test_an_image_of_81_million_pixels_is_not_decoded(tmp_path):
     Image.new("1", (9000, 9000)).save(tmp_path / "large.png")
     with pytest.raises(SesurgeryError, match="9000 x 9000 pixels"):
-        predict._read(tmp_path / "large.png", Preprocessing("L", 1, (16, 16), None, 1.0, (0.5,), (0.5,)))
+        predict.read_image(tmp_path / "large.png", Preprocessing("L", 1, (16, 16), None, 1.0, (0.5,), (0.5,)))
 
 
 # --- what was measured ------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def exported(small_se_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 @pytest.mark.parametrize("precision", list(TOLERANCE))
 def test_an_engine_agrees_with_torch_at_every_batch(precision, small_se, exported, tmp_path: Path) -> None:
-    abilities = module._capabilities()
+    abilities = module.capabilities()
     if precision == "bf16" and "BF16" not in abilities:
         pytest.skip("this processor has no bf16")
     report = OpenVINO().build(exported[precision], tmp_path / "net.xml", BuildOptions(precision=precision))

@@ -45,7 +45,7 @@ def test_the_fp16_engine_is_smaller_than_the_fp32_engine(exported: dict[str, Pat
 
 def test_the_layers_that_compute_in_fp32_are_the_gates(exported: dict[str, Path]) -> None:
     builder = EngineBuilder(BACKEND.library(), BACKEND.title)
-    network, _parser = builder._parse(_source.read(exported["fp16"]))
+    network, _parser = builder.parse(_source.read(exported["fp16"]))
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     single = {
         layer.name for layer in layers if layer.type.name == "CONVOLUTION" and layer.get_output(0).dtype.name == "FLOAT"

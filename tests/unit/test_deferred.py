@@ -69,8 +69,8 @@ def test_names_are_listed_before_they_are_imported(package):
 
 
 def test_every_name_of_the_pipeline_is_where_it_is_said_to_be():
-    assert sorted(pipeline._PLACES) == sorted(pipeline.__all__)
-    for name, place in pipeline._PLACES.items():
+    assert sorted(deferred.places("sesurgery.pipeline")) == sorted(pipeline.__all__)
+    for name, place in deferred.places("sesurgery.pipeline").items():
         assert getattr(pipeline, name) is getattr(importlib.import_module(place), name)
 
 

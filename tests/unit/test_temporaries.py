@@ -75,7 +75,7 @@ def test_what_is_not_known_to_be_left_behind_stays(name, tmp_path):
 
 def test_a_later_process_with_the_same_number_is_another_one(tmp_path):
     with temporaries.file(tmp_path / "x") as path:
-        earlier = path.with_name(path.name.replace(f"-{temporaries._started(os.getpid())}.", "-12."))
+        earlier = path.with_name(path.name.replace(f"-{temporaries.started_at(os.getpid())}.", "-12."))
         earlier.write_text("")
         assert temporaries.sweep(tmp_path) == (earlier,)
         assert path.exists()

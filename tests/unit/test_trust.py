@@ -21,9 +21,9 @@ SOURCES = Path(sesurgery.__file__).parent
 def state(tmp_path, monkeypatch) -> Path:
     """A user who has never run the program."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    trust._key.cache_clear()
+    trust.forget_key()
     yield tmp_path / "state" / "sesurgery" / "key"
-    trust._key.cache_clear()
+    trust.forget_key()
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_the_key_is_made_once_for_the_user_alone(state):
     sealed = trust.seal("text")
     assert stat.S_IMODE(state.stat().st_mode) == 0o600
     assert len(state.read_bytes()) == 32
-    trust._key.cache_clear()
+    trust.forget_key()
     assert trust.seal("text") == sealed
     assert [path.name for path in state.parent.iterdir()] == ["key"]
 
@@ -97,12 +97,12 @@ def test_a_key_that_was_cut_short_is_made_anew(state):
 def test_where_no_key_can_be_kept_one_process_still_knows_its_own(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    trust._key.cache_clear()
+    trust.forget_key()
     sealed = trust.seal("text")
     assert trust.holds("text", sealed)
-    trust._key.cache_clear()
+    trust.forget_key()
     assert not trust.holds("text", sealed)
-    trust._key.cache_clear()
+    trust.forget_key()
 
 
 def test_agreement_ends_with_its_block(tmp_path):

@@ -50,7 +50,7 @@ class EngineBuilder:
     ) -> BuilderFindings:
         """Build, and write the plan to `out` where there is one. An interruption ends the build and is raised then."""
         # The parser holds on to nothing of the network, but the network holds weights that the parser read.
-        network, parser = self._parse(source)
+        network, parser = self.parse(source)
         convolutions = self._convolutions(network)
         _source.prove_precision(options.precision, convolutions, f"the network {self.name} read from {source.path}")
         self._check_outputs(network, source)
@@ -60,15 +60,16 @@ class EngineBuilder:
             self.builder.max_threads = options.threads
         add_profiles(self.builder, config, self.name, chosen, self.log)
         unused = self.cache.attach(config, self.log) if self.cache is not None else None
-        self._serialise(network, config, source, progress, out)
+        self.serialise(network, config, source, progress, out)
         del parser
         if self.cache is not None:
             self.cache.keep(self.trt, config)
         return BuilderFindings(convolutions, tuple(dict.fromkeys((*self.log.warnings, *filter(None, [unused])))))
 
-    def _serialise(
+    def serialise(
         self, network: Any, config: Any, source: _source.Source, progress: Progress | None, out: Path | None
     ) -> None:
+        """Run the builder, and write its plan to `out` where there is one; raises SE604 with its own words."""
         # Set even where nobody listens: it is the way to cancel a build.
         reporter = messages.reporter(self.trt, progress)
         config.progress_monitor = reporter
@@ -96,7 +97,8 @@ class EngineBuilder:
             text = f"{self.name} cannot build {source.path}: {messages.located(words, source)}"
             raise fail("SE604", text, messages.advice(words) if self.settings.takes_weights else None)
 
-    def _parse(self, source: _source.Source) -> tuple[Any, Any]:
+    def parse(self, source: _source.Source) -> tuple[Any, Any]:
+        """The network as the library reads it, and the parser, which must outlive the build."""
         # Needed on 10.x, ignored on 11.x.
         flags = 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = self.builder.create_network(flags)

@@ -80,6 +80,17 @@ class NvidiaRunner(Runner):
         loaded.enter(self)
 
     @property
+    def engine(self) -> Any:
+        """TensorRT's own engine (`ICudaEngine`), for what this class does not ask it; not to be used once closed."""
+        return self._opened()[0].engine
+
+    @property
+    def context(self) -> Any:
+        """TensorRT's own context (`IExecutionContext`), for the same."""
+        self._opened()
+        return self._context
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What did not go as asked, such as a graph that could not be captured."""
         return tuple(self._notes)

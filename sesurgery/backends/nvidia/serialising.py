@@ -26,11 +26,11 @@ def writer(trt: ModuleType, path: Path) -> Any:
             super().__init__()
             self.raised: BaseException | None = None
             self.written = 0
-            self._file = path.open("wb")
+            self.file = path.open("wb")
 
         def write(self, data: bytes) -> int:
             try:
-                count = self._file.write(data)
+                count = self.file.write(data)
             except BaseException as error:
                 # Nothing may be raised into the builder; fewer bytes than given tell it that writing failed.
                 self.raised = error
@@ -39,7 +39,7 @@ def writer(trt: ModuleType, path: Path) -> Any:
             return count
 
         def close(self) -> None:
-            self._file.close()
+            self.file.close()
 
     return Writer()
 

@@ -34,7 +34,7 @@ class Digits(Dataset):
         """
         from sklearn.datasets import load_digits
 
-        raw, labels, train, held_out = self._raw(shape)
+        raw, labels, train, held_out = self.raw(shape)
         mean, std = _statistics(raw[train], shape)
         return Data(
             train=Split(_Resized(raw[train], shape, mean, std), labels[train]),
@@ -47,11 +47,11 @@ class Digits(Dataset):
         """Light strokes on a dark ground, as in the data: white is the data's largest value, 16."""
         from sesurgery.training.preprocessing import Preprocessing
 
-        raw, _, train, _ = self._raw(shape)
+        raw, _, train, _ = self.raw(shape)
         mean, std = (float(value) for value in _statistics(raw[train], shape))
         return Preprocessing("L", shape[0], (shape[1], shape[2]), None, WHITE / 255, (mean,), (std,))
 
-    def _raw(self, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def raw(self, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images [N, 1, 8, 8] from 0 to 16, labels, and the positions of both splits."""
         import torch
         from sklearn.datasets import load_digits

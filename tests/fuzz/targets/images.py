@@ -33,7 +33,7 @@ def image(rng: random.Random, folder: Path) -> Outcome:
     prepared = rng.choice(PREPARED)
 
     def read() -> None:
-        found = predict._read(path, prepared)
+        found = predict.read_image(path, prepared)
         if found.shape != (prepared.channels, 16, 16) and isinstance(prepared.resize, tuple):
             raise BadError(f"an image became {found.shape}")
         if not np.isfinite(found).all() and data[:2] != b"II" and data[:2] != b"MM":

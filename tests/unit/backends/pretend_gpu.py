@@ -100,7 +100,7 @@ class Context:
             DRIVER.cuMemFree_v2(place)
         ends = [ctypes.c_void_p(self.addresses[name]) for name in ("y", "x")]
         count = ctypes.c_size_t(int(np.prod(self.shape)))
-        factor = ctypes.c_float(self.engine._factor)
+        factor = ctypes.c_float(self.engine.factor)
         status = DRIVER.fake_scale(ctypes.c_void_p(stream_handle), *ends, count, factor)
         return status == 0 and self.shape[0] != FAILING
 
@@ -117,11 +117,11 @@ class Engine(pretend_refit.Refittable):
     def __init__(self, log, profiles, gone, plan: bytes) -> None:
         self.log, self.profiles, self.gone = log, profiles, gone
         if plan != b"plan":
-            self._hold(plan)
+            self.hold(plan)
         self.num_optimization_profiles = len(profiles)
 
     @property
-    def _factor(self) -> float:
+    def factor(self) -> float:
         if not hasattr(self, "weights"):
             return 2
         return self.weights["w"][0] if self.weights else float("nan")
@@ -310,7 +310,7 @@ def test_of_several_profiles_the_one_tuned_for_the_nearest_is_taken() -> None:
         chosen = []
         for size in (1, 2, 4, 5, 64, 3, 3, 3):
             assert right(runner, size)
-            chosen.append(runner._context.profile)
+            chosen.append(runner.context.profile)
     assert chosen == [0, 0, 0, 1, 1, 0, 0, 0]
 
 
@@ -329,7 +329,7 @@ def test_each_run_is_timed_once_and_nothing_but_it(repeats: int, cuda_graph: boo
     with load(cuda_graph=cuda_graph) as runner:
         # The driver's clock ticks once for everything on a stream: the kernel and the event after it.
         np.testing.assert_allclose(runner.time(batch(2), repeats), np.full(repeats, 2e-3))
-        assert runner._context.runs == (2 if cuda_graph else repeats + 1)
+        assert runner.context.runs == (2 if cuda_graph else repeats + 1)
 
 
 def test_timings_come_in_parts(runner: NvidiaRunner) -> None:
@@ -536,7 +536,7 @@ def test_an_engine_is_written_with_the_weights_that_were_put_in(times_three: Pat
     with replace(made, stripped=False).load(full) as runner:
         assert isinstance(runner, NvidiaRunner)
         assert thrice(runner, 4)
-        assert runner._loaded.engine.refittable
+        assert runner.engine.refittable
 
 
 def test_a_closed_runner_says_so() -> None:

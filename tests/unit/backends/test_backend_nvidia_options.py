@@ -167,10 +167,10 @@ ASKED = [
 @pytest.mark.parametrize("asked", ASKED, ids=lambda asked: str(asked.options))
 def test_an_option_reaches_the_builder(asked: Asked, fp32: Path, tmp_path: Path, monkeypatch) -> None:
     seen = []
-    keep = EngineBuilder._serialise
+    keep = EngineBuilder.serialise
     monkeypatch.setattr(
         EngineBuilder,
-        "_serialise",
+        "serialise",
         lambda self, network, config, *rest: (seen.append(config), keep(self, network, config, *rest))[1],
     )
     backend = replace(RTX, **asked.options)
@@ -235,8 +235,8 @@ def test_a_disk_that_is_full_is_the_error_that_is_raised(fp32: Path, tmp_path: P
 
     def full(trt, path):
         made = make(trt, path)
-        made._file.close()
-        made._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115  (the writer closes it)
+        made.file.close()
+        made.file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115  (the writer closes it)
         return made
 
     monkeypatch.setattr(serialising, "writer", full)

@@ -25,7 +25,7 @@ pytest.importorskip("openvino")
 FP32_TOLERANCE = 1e-5
 # fp16 weights have 11 bits, bf16 8; the outputs here are below 0.1.
 TOLERANCE = {"fp16": 1e-3, "bf16": 5e-3}
-BF16 = "BF16" in module._capabilities()
+BF16 = "BF16" in module.capabilities()
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def test_the_report_counts_what_the_convolutions_compute_in(fp32: Path, tmp_path
 
 @pytest.mark.skipif(not BF16, reason="left to itself, OpenVINO takes bf16 only where the processor has it")
 def test_an_fp32_engine_is_fp32_where_openvino_left_to_itself_takes_bf16(engine: Path, fp32: Path, images) -> None:
-    core = module._core()
+    core = module.core()
     by_default = core.compile_model(core.read_model(engine), "CPU")
-    assert module._convolutions(by_default) == {"bf16": 3}
+    assert module.computed_in(by_default) == {"bf16": 3}
     with OpenVINO().load(engine) as runner:
         error = np.abs(runner.infer(images(4))["y"] - plain(fp32, images(4))).max()
     drifted = np.abs(by_default(images(4))[0] - plain(fp32, images(4))).max()
@@ -98,7 +98,7 @@ def test_a_bf16_engine_computes_in_bf16_and_says_that_the_gates_do_too(bf16: Pat
 
 
 def test_bf16_is_refused_where_the_processor_has_none(bf16: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_capabilities", lambda: frozenset({"FP32", "INT8"}))
+    monkeypatch.setattr(module, "capabilities", lambda: frozenset({"FP32", "INT8"}))
     with pytest.raises(SesurgeryError, match=r"SE603.*this processor has no bf16"):
         OpenVINO().build(bf16, tmp_path / "engines" / "e.xml", BuildOptions(precision="bf16"))
     assert not (tmp_path / "engines").exists()
@@ -107,12 +107,12 @@ def test_bf16_is_refused_where_the_processor_has_none(bf16: Path, tmp_path: Path
 @pytest.mark.skipif(not BF16, reason="there is no bf16 engine to carry here")
 def test_a_bf16_engine_is_not_run_where_the_processor_has_none(bf16: Path, tmp_path: Path, monkeypatch) -> None:
     OpenVINO().build(bf16, tmp_path / "e.xml", BuildOptions(precision="bf16"))
-    monkeypatch.setattr(module, "_capabilities", lambda: frozenset({"FP32", "INT8"}))
+    monkeypatch.setattr(module, "capabilities", lambda: frozenset({"FP32", "INT8"}))
     with pytest.raises(SesurgeryError, match=r"SE603.*computes in bf16, which this processor does not have"):
         OpenVINO().load(tmp_path / "e.xml")
 
 
-@pytest.mark.skipif("FP16" in module._capabilities(), reason="this processor has fp16")
+@pytest.mark.skipif("FP16" in module.capabilities(), reason="this processor has fp16")
 def test_an_fp16_engine_says_that_it_computes_in_fp32(fp16: Path, fp32: Path, tmp_path: Path, images) -> None:
     report = OpenVINO().build(fp16, tmp_path / "e.xml", BuildOptions(precision="fp16"))
     assert report.convolutions == {"fp32": 3}
@@ -122,7 +122,7 @@ def test_an_fp16_engine_says_that_it_computes_in_fp32(fp16: Path, fp32: Path, tm
 
 
 def test_a_compiled_network_in_another_precision_is_refused(fp32: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_convolutions", lambda compiled: {"fp32": 2, "bf16": 1})
+    monkeypatch.setattr(module, "computed_in", lambda compiled: {"fp32": 2, "bf16": 1})
     with pytest.raises(SesurgeryError, match=r"SE605.*1 bf16, 2 fp32"):
         OpenVINO().build(fp32, tmp_path / "engines" / "e.xml", BuildOptions())
     assert list((tmp_path / "engines").iterdir()) == []
@@ -244,14 +244,14 @@ def test_an_answer_is_the_callers_to_keep(engine: Path, images) -> None:
 @pytest.mark.parametrize(("given", "asked"), [(None, 1), (2, 2)])
 def test_threads_are_the_callers_or_else_the_options(given, asked, engine: Path, monkeypatch) -> None:
     configs = []
-    compile_ = module._compile
+    compile_ = module.compile_network
 
     def watched(model, hint, threads):
         compiled = compile_(model, hint, threads)
         configs.append(compiled.get_property("INFERENCE_NUM_THREADS"))
         return compiled
 
-    monkeypatch.setattr(module, "_compile", watched)
+    monkeypatch.setattr(module, "compile_network", watched)
     OpenVINO(threads=1).load(engine, given).close()
     assert configs == [asked]
 

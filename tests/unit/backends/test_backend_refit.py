@@ -59,7 +59,7 @@ class Library:
 
         def deserialize_cuda_engine(self, plan: bytes) -> pretend_refit.Refittable:
             engine = pretend_refit.Refittable()
-            engine._hold(plan)
+            engine.hold(plan)
             engine.num_io_tensors, engine.num_optimization_profiles = 0, 1
             engine.create_execution_context = lambda: object()
             return engine
@@ -123,7 +123,7 @@ def put(engine: Path, onnx_file: str | None = None, target: str = "out.engine"):
 def held(engine: Path) -> dict[str, list]:
     """The weights that an engine has once it is loaded as its manifest says."""
     with backend_of(read_manifest(engine)).load(engine) as runner:
-        return runner._loaded.engine.weights
+        return runner.engine.weights
 
 
 def refused(do: Callable[[], object]) -> str:
@@ -239,7 +239,7 @@ def test_a_file_can_be_named_where_there_is_no_manifest() -> None:
     engine = built(stripped=True)
     engine.with_name(f"{engine.name}.manifest.json").unlink()
     with TensorRT(stripped=True).load(engine, weights=LOWERED) as runner:
-        assert runner._loaded.engine.weights == pretend_refit.weights_of(LOWERED)
+        assert runner.engine.weights == pretend_refit.weights_of(LOWERED)
 
 
 # --- what the library says --------------------------------------------------------------------------------------------

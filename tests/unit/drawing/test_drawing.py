@@ -124,16 +124,16 @@ def test_every_part_of_a_network_is_in_exactly_one_unit(name):
 def test_no_wire_runs_through_a_part(name, example):
     graph = GraphView.parse(example.graph)
     parts = Parts(graph)
-    cards = drawing._cards(graph, empty(graph), parts, units(graph, parts))
+    cards = drawing.cards_of(graph, empty(graph), parts, units(graph, parts))
     crossed = [(card.name, wire) for card in cards for wire in card.wiring.wires if _crosses(Painted(card, {}), wire)]
     assert crossed == []
 
 
 def _crosses(painted: Painted, wire) -> bool:
-    route = painted._route(wire)
+    route = painted.route(wire)
     ends = (wire.source, wire.target)
     return any(
-        _meet(one, two, painted.span[name], painted._top(part))
+        _meet(one, two, painted.span[name], painted.top(part))
         for one, two in itertools.pairwise(route)
         for name, part in painted.parts.items()
         if name not in ends

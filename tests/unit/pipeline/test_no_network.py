@@ -18,7 +18,7 @@ FP32, FP16 = (Path(f"engines/tiny.onnxruntime.{precision}.onnx") for precision i
 @pytest.fixture
 def built_networks(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The networks that are built from now on, by their names; no network of an earlier test is at hand."""
-    checkpoint._LAST.clear()
+    checkpoint.forget()
     names: list[str] = []
     build = sources.build
 

@@ -55,7 +55,7 @@ def ran(monkeypatch):
         done.append((str(task.cell), task.seed))
         return outcome(task)
 
-    monkeypatch.setattr(import_module("sesurgery.pipeline.study"), "_run", run)
+    monkeypatch.setattr(import_module("sesurgery.pipeline.study"), "run_trial", run)
     return done
 
 
@@ -63,7 +63,7 @@ def interrupting(monkeypatch, at, raised):
     from importlib import import_module
 
     module = import_module("sesurgery.pipeline.study")
-    inner, count = module._run, [0]
+    inner, count = module.run_trial, [0]
 
     def run(*arguments):
         count[0] += 1
@@ -71,7 +71,7 @@ def interrupting(monkeypatch, at, raised):
             raise raised
         return inner(*arguments)
 
-    monkeypatch.setattr(module, "_run", run)
+    monkeypatch.setattr(module, "run_trial", run)
 
 
 def test_every_cell_is_run_with_every_seed_and_not_again(tmp_path, ran):

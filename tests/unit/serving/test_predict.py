@@ -44,7 +44,7 @@ def levels() -> np.ndarray:
 def test_an_image_is_answered_as_the_trained_network_answers_the_sample(engine: Path, digits: list[Path]) -> None:
     run = checkpoint.read(Path("runs/tiny"), pipeline.catalogs())
     data = run.spec.train.data.options
-    pixels, labels, train, _ = data._raw(run.spec.input.shape)
+    pixels, labels, train, _ = data.raw(run.spec.input.shape)
     images = torch.nn.functional.interpolate(pixels, run.spec.input.shape[1:], mode="bilinear", antialias=True)
     seen = torch.from_numpy(levels()[:, None] * np.float32(16 / 255))
     expected = torch.softmax(logits(run.network, [(seen - images[train].mean()) / images[train].std()]), 1).numpy()

@@ -545,7 +545,7 @@ def test_weights_in_several_files_never_enter_memory_and_arrive_whole(
         for key, value in (("location", f"{tensor.name}.data"), ("offset", "15"), ("length", str(len(data)))):
             tensor.external_data.add(key=key, value=value)
     written(model, folder / "net.onnx")
-    monkeypatch.setattr("sesurgery.onnxgraph.external_data._SMALL", 100)
+    monkeypatch.setattr("sesurgery.onnxgraph.external_data.SMALL", 100)
     referring = onnx_io.load(folder / "net.onnx", weights=False)
     assert not any(tensor.raw_data for tensor in referring.graph.initializer)
     whole = onnx_io.load(folder / "net.onnx")
@@ -565,7 +565,7 @@ def test_weights_in_several_files_never_enter_memory_and_arrive_whole(
 
 @pytest.mark.parametrize("length", ["7", "576"])
 def test_a_data_file_that_is_too_short_is_se602(length: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sesurgery.onnxgraph.external_data._SMALL", 100)
+    monkeypatch.setattr("sesurgery.onnxgraph.external_data.SMALL", 100)
     model = unit()
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")

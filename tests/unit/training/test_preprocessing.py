@@ -18,7 +18,7 @@ PHOTO = Preprocessing("RGB", 3, 32, (24, 28), 1 / 255, (0.5, 0.25, 0.0), (0.5, 0
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 20, 12), (1, 5, 5)], ids=str)
 def test_a_digit_from_a_file_is_the_sample_of_the_data_set(shape: tuple[int, int, int]) -> None:
     data = Digits()
-    raw, _, train, _ = data._raw(shape)
+    raw, _, train, _ = data.raw(shape)
     images = torch.nn.functional.interpolate(raw, shape[1:], mode="bilinear", antialias=True)
     samples = (images - images[train].mean()) / images[train].std()
     prepare = data.preprocessing(shape)

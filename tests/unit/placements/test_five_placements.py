@@ -14,7 +14,7 @@ from sesurgery.placements import PLACEMENTS
 from sesurgery.placements.base import Match
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
-GOLDEN = Path(__file__).parent / "golden" / "plans" / "five_placements.txt"
+GOLDEN = Path(__file__).parents[2] / "golden" / "plans" / "five_placements.txt"
 FIVE = ("residual", "pre", "post", "identity", "inner")
 UNITS = {
     "bottleneck, projection shortcut": (lambda: torchvision.models.resnet50(), "layer1.0"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu" / "latency.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu" / "latency.py"
 
 
 @pytest.mark.slow
