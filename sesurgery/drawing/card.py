@@ -93,6 +93,7 @@ class Painted:
         return self.parts[wire.source].lane == wire.lane == self.parts[wire.target].lane
 
     def top(self, part: Part) -> float:
+        """The upper edge of a part."""
         return self.bus + 10 + ROW * part.row + (ROW - HIGH) / 2 - 4
 
     def svg(self, x: float, y: float) -> str:
@@ -125,6 +126,7 @@ class Painted:
         return stems
 
     def route(self, wire: Wire) -> list[tuple[float, float]]:
+        """The corners of a wire, from its source to its target."""
         down, target = self.x[wire.lane], self.parts[wire.target]
         if wire.source == ENTRY:
             points = [(down, self.bus)]

@@ -100,7 +100,7 @@ class Context:
             DRIVER.cuMemFree_v2(place)
         ends = [ctypes.c_void_p(self.addresses[name]) for name in ("y", "x")]
         count = ctypes.c_size_t(int(np.prod(self.shape)))
-        factor = ctypes.c_float(self.engine.factor)
+        factor = ctypes.c_float(self.engine._factor)
         status = DRIVER.fake_scale(ctypes.c_void_p(stream_handle), *ends, count, factor)
         return status == 0 and self.shape[0] != FAILING
 
@@ -117,11 +117,11 @@ class Engine(pretend_refit.Refittable):
     def __init__(self, log, profiles, gone, plan: bytes) -> None:
         self.log, self.profiles, self.gone = log, profiles, gone
         if plan != b"plan":
-            self.hold(plan)
+            self._hold(plan)
         self.num_optimization_profiles = len(profiles)
 
     @property
-    def factor(self) -> float:
+    def _factor(self) -> float:
         if not hasattr(self, "weights"):
             return 2
         return self.weights["w"][0] if self.weights else float("nan")

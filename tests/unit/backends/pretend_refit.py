@@ -53,7 +53,7 @@ class SerializationConfig:
 class Refittable:
     """ICudaEngine"""
 
-    def hold(self, given: bytes) -> None:
+    def _hold(self, given: bytes) -> None:
         said = json.loads(given)
         self.names, self.weights, self.stripped = said["names"], said["weights"], said["stripped"]
         self.refittable = said["refit"]

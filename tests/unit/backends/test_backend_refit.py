@@ -59,7 +59,7 @@ class Library:
 
         def deserialize_cuda_engine(self, plan: bytes) -> pretend_refit.Refittable:
             engine = pretend_refit.Refittable()
-            engine.hold(plan)
+            engine._hold(plan)
             engine.num_io_tensors, engine.num_optimization_profiles = 0, 1
             engine.create_execution_context = lambda: object()
             return engine
