@@ -12,6 +12,7 @@ from sesurgery import pipeline, planner
 from sesurgery.networks import sources
 from sesurgery.networks.block_costs import costs_or_mistakes
 from sesurgery.networks.sources import surgeon_for
+from sesurgery.networks.torch_network import TorchNetwork
 from sesurgery.pipeline import load_spec as load_spec
 from sesurgery.planner import Plan
 from sesurgery.spec import GivenSurgery, Spec, load_rule, load_shape
@@ -42,9 +43,10 @@ def apply(spec: SpecLike, model: nn.Module | None = None) -> nn.Module:
     Fresh values come from torch's global generator. The model that is given stays untouched.
     """
     spec = _spec(spec)
-    network = sources.build(spec) if model is None else model
-    surgeon = surgeon_for(spec)
-    return surgeon.apply(network, planner.plan(spec, surgeon.view(network)))
+    shape, part = spec.input.shape, getattr(spec.model, "submodule", "")
+    file = sources.weights_file(spec) if model is None else None
+    network = TorchNetwork(sources.build(spec) if model is None else model, shape, part, weights=file)
+    return network.apply(network.plan(spec)).module
 
 
 def insert(

@@ -27,6 +27,7 @@ from sesurgery.diagnostics import CODES
 from sesurgery.lowering import PASSES
 from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize
+from sesurgery.networks.keymaps import KEYMAPS
 from sesurgery.placements import PLACEMENTS
 from sesurgery.spec.frozen import Frozen
 from sesurgery.spec.plugins import options_adapter
@@ -50,7 +51,7 @@ MODELS = {
 SCHEMA = json_schema(pipeline.catalogs())
 PLUGINS = {
     f"{catalog.kind}: {name}": catalog.load(name)
-    for catalog in (BLOCKS, PLACEMENTS, DATASETS, PASSES, PRESETS)
+    for catalog in (BLOCKS, PLACEMENTS, DATASETS, PASSES, PRESETS, KEYMAPS)
     for name in catalog.names()
 } | {"pass: precision": Precision, "pass: quantize": Quantize}
 

@@ -1,4 +1,4 @@
-"""Every example that a block, a placement, a pass or a data set carries at the end of its file."""
+"""Every example that a block, a placement, a pass, a data set or a key map carries at the end of its file."""
 
 import pytest
 import torch
@@ -8,12 +8,13 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.graph import GraphView
 from sesurgery.lowering import PASSES
 from sesurgery.lowering.precision import half, int8
+from sesurgery.networks.keymaps import KEYMAPS
 from sesurgery.placements import PLACEMENTS
 from sesurgery.placements.base import Match, Miss
 from sesurgery.training.data import DATASETS
 from sesurgery.training.presets import PRESETS
 
-CATALOGS = {catalog.kind: catalog for catalog in (BLOCKS, PLACEMENTS, PASSES, DATASETS, PRESETS)}
+CATALOGS = {catalog.kind: catalog for catalog in (BLOCKS, PLACEMENTS, PASSES, DATASETS, PRESETS, KEYMAPS)}
 
 
 def examples(catalog):
@@ -54,6 +55,11 @@ def test_a_placement_finds_what_its_example_says(example):
     assert matches == dict(example.matches)
     assert len(misses) == len(example.misses)
     assert all(part in why for part, why in zip(example.misses, misses, strict=True))
+
+
+@pytest.mark.parametrize("example", examples(KEYMAPS))
+def test_a_key_map_places_what_its_example_says(example):
+    assert example.keymap.places(example.places.keys()) == example.places
 
 
 @pytest.mark.parametrize("example", [*examples(PASSES), *half.EXAMPLES, *int8.EXAMPLES])

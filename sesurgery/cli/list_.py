@@ -11,15 +11,18 @@ if TYPE_CHECKING:
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets", "presets", "zoo"]))
+@click.argument(
+    "what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets", "presets", "keymaps", "zoo"])
+)
 def command(what: str) -> None:
-    """List blocks, placements, passes, backends, data sets, recipes or published networks, each with a line on it."""
+    """List what a spec may name, each with a line on it; `zoo` are the specs of published networks."""
     if what == "zoo":
         _list_zoo()
         return
     from sesurgery.backends import BACKENDS
     from sesurgery.blocks import BLOCKS
     from sesurgery.lowering import PASSES
+    from sesurgery.networks.keymaps import KEYMAPS
     from sesurgery.placements import PLACEMENTS
     from sesurgery.spec.plugins import engine_makers
     from sesurgery.training.data import DATASETS
@@ -32,6 +35,7 @@ def command(what: str) -> None:
         "backends": engine_makers(BACKENDS),
         "datasets": DATASETS,
         "presets": PRESETS,
+        "keymaps": KEYMAPS,
     }
     catalog = catalogs[what]
     names = catalog.names()

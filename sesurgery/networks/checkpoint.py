@@ -101,7 +101,7 @@ def read(folder: Path, catalogs: Catalogs) -> Run:
 
     Within a process the run that was read last is not replayed again while its files are the same: one gets a copy.
     """
-    from sesurgery.networks import sources
+    from sesurgery.networks.weights import load_weights
 
     spec = read_spec(folder, catalogs)
     weights = require_intact(folder / WEIGHTS, RunManifest)
@@ -109,7 +109,7 @@ def read(folder: Path, catalogs: Catalogs) -> Run:
     key = (folder.resolve(), Path.cwd(), weights.sha256, weights.spec_digest, weights.plan_digest)
     if key not in _LAST:
         run = _replayed(folder, spec, plan)
-        sources.load_weights(run.network, folder / WEIGHTS)
+        load_weights(run.network, folder / WEIGHTS)
         _LAST.clear()
         _LAST[key] = run.network
     return Run(folder, spec, plan, copy.deepcopy(_LAST[key]), weights)

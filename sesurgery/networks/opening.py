@@ -26,7 +26,8 @@ def open_own(spec: Spec) -> OpenNetwork:
         return open_file(spec, spec.input.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
-        return TorchNetwork(sources.build(spec), spec.input.shape, spec.model.submodule)
+        module = sources.build(spec)
+    return TorchNetwork(module, spec.input.shape, spec.model.submodule, weights=sources.weights_file(spec))
 
 
 def open_structure(given: NamesModel, shape: Shape | None = None) -> OpenNetwork:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from sesurgery.catalog import import_object
-from sesurgery.diagnostics import SesurgeryError, Span, fail, suggest
+from sesurgery.diagnostics import SesurgeryError, fail, suggest
+from sesurgery.networks.weights import WeightsFile
 from sesurgery.spec import NamesModel, Spec
 from sesurgery.spec.model import HuggingFaceModel, Model, OnnxModel, PythonModel, TimmModel
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
@@ -89,55 +88,22 @@ def _with_drop_path(spec: NamesModel) -> Model:
 
 def _with_values(network: nn.Module, spec: NamesModel, *, weights: bool) -> nn.Module:
     """The network with the values of its checkpoint, where it names one."""
-    checkpoint = getattr(spec.model, "checkpoint", None)
-    if checkpoint and weights:
-        load_weights(network, spec.folder / checkpoint, spec.span("model", "checkpoint"))
+    if weights and (file := weights_file(spec)) is not None:
+        file.load_network(network)
     return network
+
+
+def weights_file(spec: NamesModel) -> WeightsFile | None:
+    """The checkpoint that `spec` names, or None. What it has for inserted blocks waits until there are blocks."""
+    checkpoint = getattr(spec.model, "checkpoint", None)
+    if checkpoint is None:
+        return None
+    return WeightsFile(checkpoint, spec.folder / checkpoint.file, spec.span("model", "checkpoint"))
 
 
 def surgeon_for(spec: Spec) -> FxSurgeon:
     """The surgeon for the spec's network, or for the part of it that the spec names."""
     return FxSurgeon(spec.input.shape, getattr(spec.model, "submodule", ""))
-
-
-def load_weights(network: nn.Module, path: Path, span: Span | None = None) -> None:
-    """Load a local state dict (`.safetensors`, or a torch file of tensors alone); every key and shape must match."""
-    if not path.is_file():
-        raise fail("SE401", f"the weights file {path} is not there", "check the path", span=span)
-    state: object
-    try:
-        safe = path.suffix == ".safetensors"
-        # On the CPU, wherever they were saved: this machine may have no such device.
-        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        text = f"{path} is not a weights file: {_first_line(error)}"
-        raise fail("SE401", text, "save a state dict with safetensors or torch.save", span=span) from error
-    for key in ("state_dict", "model", "state_dict_ema"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-            break
-    network.load_state_dict(_checked(network, state, path, span))
-
-
-def _checked(network: nn.Module, state: object, path: Path, span: Span | None) -> dict[str, Tensor]:
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise fail("SE401", f"{path} holds no state dict", "save `model.state_dict()`", span=span)
-    own = network.state_dict()
-    problems = [
-        *_named("missing", [key for key in own if key not in state]),
-        *_named("unknown", [key for key in state if key not in own]),
-        *_named("of another shape", [key for key in own if key in state and own[key].shape != state[key].shape]),
-    ]
-    if problems:
-        raise fail(
-            "SE401", f"{path} does not fit the network: " + "; ".join(problems), "check 'name' and 'kwargs'", span=span
-        )
-    return state
-
-
-def _named(what: str, keys: list[str]) -> Iterable[str]:
-    if keys:
-        yield f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
 
 
 def _factory(model: Model, spec: NamesModel, beside: Path) -> Callable[..., nn.Module]:

@@ -13,6 +13,7 @@ from sesurgery import planner
 from sesurgery.accounting import Account, Cost, account, cost
 from sesurgery.counting import Convention
 from sesurgery.graph import GraphView, Shape
+from sesurgery.networks.weights import WeightsFile
 from sesurgery.planner import Plan
 from sesurgery.spec import NamesModel, Spec
 from sesurgery.surgeons.base import Leaf, Outline, Weights
@@ -21,12 +22,16 @@ from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 @dataclass(frozen=True, eq=False)
 class TorchNetwork:
-    """A module, or with `submodule` the part of it that is operated on, whose input then is of `shape`."""
+    """A module, or with `submodule` the part of it that is operated on, whose input then is of `shape`.
+
+    `weights` is the file that its values came from: it may have values for the blocks that a plan inserts.
+    """
 
     module: nn.Module
     shape: Shape
     submodule: str = ""
     assumed: bool = False
+    weights: WeightsFile | None = None
 
     keys: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "SE304": ("input", "shape"),
@@ -53,7 +58,10 @@ class TorchNetwork:
         return planner.plan(spec, self.view)
 
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
-        return replace(self, module=self._surgeon.apply(self.module, plan, weights))
+        changed = self._surgeon.apply(self.module, plan, weights)
+        if weights is None and self.weights is not None:
+            self.weights.load_blocks(changed, plan, self.submodule)
+        return replace(self, module=changed)
 
     @cached_property
     def _outline(self) -> Outline:

@@ -10,6 +10,7 @@ from sesurgery.backends import BACKENDS
 from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.lowering import PASSES
+from sesurgery.networks.keymaps import KEYMAPS
 from sesurgery.placements import PLACEMENTS
 from sesurgery.serving.loadable import backend_of
 from sesurgery.spec import Catalogs, Spec
@@ -24,9 +25,9 @@ __all__ = ["backend_of", "catalogs", "engine", "engine_of", "load_spec"]
 
 
 def catalogs() -> Catalogs:
-    """The blocks, placements, data sets, backends, passes and presets that a spec may name here."""
+    """The blocks, placements, data sets, backends, passes, presets and key maps that a spec may name here."""
     # The precision is an engine's, not the file's: it is asked for there.
-    return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS, PASSES.names(), PRESETS)
+    return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS, PASSES.names(), PRESETS, KEYMAPS)
 
 
 def load_spec(given: Path | str | Mapping[str, object]) -> Spec:
@@ -46,7 +47,7 @@ def files_of(spec: Spec) -> tuple[Path, ...]:
     if isinstance(model, OnnxModel):
         found += onnx_io.files(spec.folder / model.name)
     elif model.checkpoint:
-        found.append(spec.folder / model.checkpoint)
+        found.append(spec.folder / model.checkpoint.file)
     return tuple(found)
 
 

@@ -27,11 +27,13 @@ def said(part: Any) -> JsonValue:
     """A part of a spec as JSON, without what is the default: of a plugin, its name and the options that differ."""
     if isinstance(part, BaseModel):
         fields = type(part).model_fields
-        return {
+        found = {
             field.alias or name: value
             for name, field in fields.items()
             if (value := said(getattr(part, name))) != _default(field)
         }
+        alone = getattr(part, "alone", "")
+        return found[alone] if found.keys() == {alone} else found
     if isinstance(part, Ref):
         options = said(part.options)
         return {part.name: options} if options else part.name

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from sesurgery.spec.checkpoint import CheckpointField
 from sesurgery.spec.code import Factory
 from sesurgery.spec.frozen import Frozen
 
@@ -21,6 +22,9 @@ LOADS = (
 )
 """Keyword arguments of timm and torchvision by which a file of the caller's choice is read, in some versions as a
 pickle, which runs code; and by which pretrained values come without the spec's own key for them."""
+
+
+WEIGHTS = "a local weights file, relative to the spec; or a mapping with `file:`, and what its keys are called"
 
 
 def _loads_nothing(kwargs: dict[str, Kwarg]) -> dict[str, Kwarg]:
@@ -39,7 +43,7 @@ class TimmModel(Frozen):
     source: Literal["timm"]
     name: str
     pretrained: bool = False
-    checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    checkpoint: CheckpointField = Field(None, description=WEIGHTS)
     submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
     kwargs: LibraryKwargs = Field(default_factory=dict, description="passed to timm.create_model")
 
@@ -50,7 +54,7 @@ class TorchvisionModel(Frozen):
     source: Literal["torchvision"]
     name: str
     pretrained: bool = False
-    checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    checkpoint: CheckpointField = Field(None, description=WEIGHTS)
     submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
     kwargs: LibraryKwargs = Field(default_factory=dict, description="passed to torchvision.models.get_model")
 
@@ -61,7 +65,7 @@ class HuggingFaceModel(Frozen):
     source: Literal["huggingface"]
     name: str = Field(description="a class of transformers, a folder relative to the spec, or OWNER/NAME on the hub")
     pretrained: bool = Field(False, description="load the folder's or the repository's values, from safetensors alone")
-    checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    checkpoint: CheckpointField = Field(None, description=WEIGHTS)
     submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
     kwargs: LibraryKwargs = Field(default_factory=dict, description="keys of the network's config")
 
@@ -71,7 +75,7 @@ class PythonModel(Frozen):
 
     source: Literal["python"]
     name: Annotated[Factory, Field(description="package.module:factory")]
-    checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    checkpoint: CheckpointField = Field(None, description=WEIGHTS)
     submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
     kwargs: dict[str, Kwarg] = Field(default_factory=dict, description="passed to the factory")
 

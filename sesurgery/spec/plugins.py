@@ -38,6 +38,7 @@ class Catalogs:
     backends: Catalog[Any]
     passes: tuple[str, ...] = ()
     presets: Catalog[Any] | None = None
+    keymaps: Catalog[Any] | None = None
 
 
 class Choices:
@@ -129,12 +130,23 @@ def _field(key: str, pick: Callable[[Catalogs], Named]) -> tuple[PlainValidator,
     )
 
 
-def _preset(value: Any, info: ValidationInfo) -> Ref[Any] | None:
-    if value is None:
-        return None
-    if _catalogs(info).presets is None:
-        raise PydanticCustomError("plugin_type", "there are no presets here")
-    return _validator("preset", lambda catalogs: catalogs.presets)(value, info)  # type: ignore[arg-type, return-value]
+def _optional(key: str, pick: Callable[[Catalogs], Named | None]) -> tuple[PlainValidator, PlainSerializer]:
+    """The same for what may be left out, of a catalog that tests of planning do without."""
+
+    def validate(value: Any, info: ValidationInfo) -> Ref[Any] | None:
+        if value is None:
+            return None
+        catalog = pick(_catalogs(info))
+        if catalog is None:
+            raise PydanticCustomError("plugin_type", f"there is no {key} to be named here")
+        return _validator(key, lambda _: catalog)(value, info)
+
+    return (
+        PlainValidator(validate, json_schema_input_type=str | dict[str, Any] | None),
+        PlainSerializer(
+            lambda ref: None if ref is None else options_to_dict(ref, key), return_type=dict[str, object] | None
+        ),
+    )
 
 
 def on_its_preset(train: Any, catalogs: Catalogs) -> Any:
@@ -200,8 +212,5 @@ BlockField = Annotated[Ref[Any], *_field("block", lambda catalogs: catalogs.bloc
 PlacementField = Annotated[Ref[Any], *_field("placement", lambda catalogs: catalogs.placements)]
 BackendField = Annotated[Ref[Any], *_field("backend", lambda catalogs: engine_makers(catalogs.backends))]
 DatasetField = Annotated[Ref[Any], *_field("dataset", lambda catalogs: catalogs.datasets)]
-PresetField = Annotated[
-    Ref[Any] | None,
-    PlainValidator(_preset, json_schema_input_type=str | dict[str, Any] | None),
-    PlainSerializer(lambda ref: None if ref is None else options_to_dict(ref, "preset"), return_type=dict | None),
-]
+PresetField = Annotated[Ref[Any] | None, *_optional("preset", lambda catalogs: catalogs.presets)]
+KeysField = Annotated[Ref[Any] | None, *_optional("map", lambda catalogs: catalogs.keymaps)]

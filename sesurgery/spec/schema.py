@@ -22,6 +22,10 @@ def json_schema(catalogs: Catalogs) -> dict[str, Any]:
     if catalogs.presets is not None:
         presets = _choice("preset", catalogs.presets, definitions)
         definitions["Train"]["properties"]["preset"].update({**presets, "type": ["string", "object", "null"]})
+    if catalogs.keymaps is not None:
+        maps = _choice("map", catalogs.keymaps, definitions)
+        _or_one(definitions["Checkpoint"]["properties"]["except"])
+        definitions["Checkpoint"]["properties"]["keys"].update({**maps, "type": ["string", "object", "null"]})
     definitions["Engine"]["properties"]["backend"].update(
         _choice("backend", engine_makers(catalogs.backends), definitions)
     )
@@ -44,7 +48,11 @@ def _complete_rule(rule: dict[str, Any], catalogs: Catalogs, definitions: dict[s
             }
             rule[key].update({"anyOf": [names, mapping], "type": ["string", "object"]})
     for key in ("within", "except"):
-        rule[key]["anyOf"] = [{"type": "string"}, *rule[key]["anyOf"]]
+        _or_one(rule[key])
+
+
+def _or_one(globs: dict[str, Any]) -> None:
+    globs["anyOf"] = [{"type": "string"}, *globs["anyOf"]]
 
 
 def _choice(key: str, catalog: Named, definitions: dict[str, Any]) -> dict[str, Any]:

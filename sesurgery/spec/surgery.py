@@ -6,20 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from sesurgery.spec.bounds import Short
-from sesurgery.spec.frozen import Frozen, Positive
+from sesurgery.spec.frozen import Frozen, Globs, Positive
 from sesurgery.spec.plugins import BlockField, ExistingField, PlacementField
 
-Globs = Annotated[
-    tuple[str, ...],
-    Field(min_length=1),
-    # One glob is a list of one. A tuple, because strict mode takes a list for one from JSON alone.
-    BeforeValidator(
-        lambda given: (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
-    ),
-]
 RuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$"), Short]
 
 

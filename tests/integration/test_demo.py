@@ -19,7 +19,7 @@ def test_the_demo_ends_with_a_verdict_and_a_report_where_parity_falls_short(tmp_
     (tmp_path / "short.yaml").write_text(SHORT)
     (tmp_path / "large.yaml").write_text(SPEC)
     done = subprocess.run(
-        [sys.executable, str(DEMO), "--small", "short.yaml", "--large", "large.yaml", "--seeds", "1", "--pixels", "8"],
+        [sys.executable, str(DEMO), "--small", "short.yaml", "--large", "large.yaml", "--seeds", "1"],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -36,6 +36,6 @@ def test_the_demo_ends_with_a_verdict_and_a_report_where_parity_falls_short(tmp_
     # As exported and after lowering, each with its interval.
     assert costs.count(" to ") == 2
     assert sum(line.startswith("doubtful: ") for line in lines) <= 1
-    assert lines[-1].startswith("the report, for a browser: runs/short-seed0/report.html")
-    assert (tmp_path / "runs" / "short-seed0" / "report.html").is_file()
+    assert lines[-1].startswith("the report, for a browser: runs/short/report.html")
+    assert (tmp_path / "runs" / "short" / "report.html").is_file()
     assert "error[SE701]" in done.stderr

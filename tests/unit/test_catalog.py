@@ -9,6 +9,7 @@ from sesurgery.blocks.base import Block
 from sesurgery.catalog import Catalog
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering import PASSES
+from sesurgery.networks.keymaps import KEYMAPS
 from sesurgery.placements import PLACEMENTS
 from sesurgery.training.data import DATASETS
 from sesurgery.training.presets import PRESETS
@@ -63,7 +64,7 @@ def test_a_file_that_does_not_tell_is_imported_for_what_it_is(folder):
 
 
 def test_every_plugin_of_ours_says_what_it_is_as_python_has_it():
-    for catalog in (BLOCKS, BACKENDS, DATASETS, PASSES, PLACEMENTS, PRESETS):
+    for catalog in (BLOCKS, BACKENDS, DATASETS, KEYMAPS, PASSES, PLACEMENTS, PRESETS):
         for name in catalog.names():
             assert catalog.summary(name) == inspect.getdoc(catalog.load(name)).splitlines()[0]
 

@@ -121,7 +121,7 @@ def checkpoint(rng: random.Random, folder: Path) -> Outcome:
     import torch
 
     from sesurgery import pipeline
-    from sesurgery.networks import sources
+    from sesurgery.networks import sources, weights
     from sesurgery.training import checkpoint as training
     from tests.fuzz.oracle import called
 
@@ -145,7 +145,7 @@ def checkpoint(rng: random.Random, folder: Path) -> Outcome:
         saved = training.read(path)
         training.require_fit(saved, network, spec.train, path)
 
-    return rng.choice((lambda: called(used), lambda: called(sources.load_weights, network, path)))()
+    return rng.choice((lambda: called(used), lambda: called(weights.load_weights, network, path)))()
 
 
 TARGETS = {**{form: target(form) for form in FORMS}, "checkpoint": checkpoint}

@@ -1,0 +1,137 @@
+"""Weights from a local file into a network: in its own keys, or through a key map, those of inserted blocks as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sesurgery.diagnostics import Span, fail, first_line
+from sesurgery.networks.keymaps.base import InBlock
+from sesurgery.planner import Plan
+from sesurgery.spec.checkpoint import Checkpoint
+
+State = dict[str, Tensor]
+
+_WRAPPERS = ("state_dict", "model", "state_dict_ema")
+_PARALLEL = "module."
+_COUNT = ".num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The checkpoint of a spec: its file, and what of it goes where; `span` is where the spec names it."""
+
+    checkpoint: Checkpoint
+    path: Path
+    span: Span | None = None
+
+    def load_network(self, network: nn.Module) -> None:
+        """Give a network without blocks its values; raises SE401 unless every key and shape fits."""
+        state = {place: value for place, value in self._placed() if isinstance(place, str)}
+        _load(network, self._completed(network, state), self.path, self.span)
+
+    def load_blocks(self, changed: nn.Module, plan: Plan, part: str = "") -> None:
+        """Give the blocks of a plan the values that the file has for them; blocks that it does not have stay fresh.
+
+        `part` is the path of the part that was planned. Raises SE401 where a value fits no block.
+        """
+        if self.checkpoint.keys is None:
+            return
+        blocks = {f"{part}.{site.scope}".strip("."): f"{part}.{site.module}".strip(".") for site in plan.sites}
+        found: dict[str, State] = {}
+        for place, value in self._placed():
+            if isinstance(place, InBlock):
+                found.setdefault(place.scope, {})[place.parameter] = value
+        if strays := [scope for scope in found if scope not in blocks]:
+            text = f"{self.path} has values for {len(strays)} blocks that no rule inserts ({_few(strays)})"
+            raise fail("SE401", text, "insert blocks there, or take a file of the plain network", span=self.span)
+        for scope, state in found.items():
+            block = changed.get_submodule(blocks[scope])
+            own = block.state_dict()
+            # A linear layer on pooled values is a 1 x 1 convolution.
+            fitted = {
+                key: value.reshape(own[key].shape) if key in own and _same_values(value, own[key]) else value
+                for key, value in state.items()
+            }
+            _load(block, fitted, self.path, self.span, f"the block on {scope}")
+
+    def _placed(self) -> Iterable[tuple[str | InBlock, Tensor]]:
+        state = read_state(self.path, self.span)
+        if self.checkpoint.keys is None:
+            return list(state.items())
+        places = self.checkpoint.keys.options.places(state.keys())
+        return [(places[key], value) for key, value in state.items()]
+
+    def _completed(self, network: nn.Module, state: State) -> State:
+        """With the network's own values where the spec says so, and for counts that files before PyTorch 0.4 lack."""
+        own = network.state_dict()
+        kept = [key for key in own if any(fnmatchcase(key, glob) for glob in self.checkpoint.except_ or ())]
+        if self.checkpoint.keys is not None and not any(key.endswith(_COUNT) for key in state):
+            kept += [key for key in own if key.endswith(_COUNT)]
+        for glob in self.checkpoint.except_ or ():
+            if not any(fnmatchcase(key, glob) for key in own):
+                text = f"no key of the network matches {glob!r}"
+                raise fail("SE401", text, f"its last keys: {', '.join(list(own)[-2:])}", span=self.span)
+        return {**state, **{key: own[key] for key in kept}}
+
+
+def load_weights(network: nn.Module, path: Path, span: Span | None = None) -> None:
+    """Load a local state dict (`.safetensors`, or a torch file of tensors alone); every key and shape must match."""
+    _load(network, read_state(path, span), path, span)
+
+
+def read_state(path: Path, span: Span | None = None) -> State:
+    """The tensors of a file by their keys, without a `module.` before all of them; raises SE401 where it has none."""
+    if not path.is_file():
+        raise fail("SE401", f"the weights file {path} is not there", "check the path", span=span)
+    state: object
+    try:
+        safe = path.suffix == ".safetensors"
+        # On the CPU, wherever they were saved: this machine may have no such device.
+        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        text = f"{path} is not a weights file: {first_line(error)}"
+        raise fail("SE401", text, "save a state dict with safetensors or torch.save", span=span) from error
+    for key in _WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+            break
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise fail("SE401", f"{path} holds no state dict", "save `model.state_dict()`", span=span)
+    if state and all(str(key).startswith(_PARALLEL) for key in state):
+        # Saved from DataParallel, which is no part of the network.
+        return {str(key).removeprefix(_PARALLEL): value for key, value in state.items()}
+    return state
+
+
+def _load(network: nn.Module, state: State, path: Path, span: Span | None, what: str = "the network") -> None:
+    own = network.state_dict()
+    problems = [
+        *_named("missing", [key for key in own if key not in state]),
+        *_named("unknown", [key for key in state if key not in own]),
+        *_named("of another shape", [key for key in own if key in state and own[key].shape != state[key].shape]),
+    ]
+    if problems:
+        text = f"{path} does not fit {what}: " + "; ".join(problems)
+        raise fail("SE401", text, "check 'name', 'kwargs' and, of a block, its options", span=span)
+    network.load_state_dict(state)
+
+
+def _named(what: str, keys: list[str]) -> Iterable[str]:
+    if keys:
+        yield f"{len(keys)} {what} ({_few(keys)})"
+
+
+def _few(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+
+
+def _same_values(value: Tensor, other: Tensor) -> bool:
+    """Whether two shapes differ by sizes of one alone."""
+    return [size for size in value.shape if size != 1] == [size for size in other.shape if size != 1]
