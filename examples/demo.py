@@ -29,7 +29,7 @@ from sesurgery.pipeline.talk import Talk
 from sesurgery.reports import verdict
 from sesurgery.spec import Spec
 from sesurgery.training.data.base import Split
-from sesurgery.training.evaluation import BATCH, logits
+from sesurgery.training.evaluation import split_logits
 from sesurgery.training.loop import fit
 from sesurgery.verification.paired import gain
 
@@ -38,7 +38,7 @@ Right = NDArray[np.bool_]
 
 def right(network: nn.Module, samples: Split) -> Right:
     """Which of the samples a network answers right."""
-    answers = logits(network, (images for images, _ in samples.batches(BATCH)))
+    answers = split_logits(network, samples)
     correct: Right = (answers.argmax(1) == samples.labels).numpy()
     return correct
 

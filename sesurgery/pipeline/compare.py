@@ -41,9 +41,9 @@ def compare(first: Path, second: Path, accuracy: float | None = None) -> Compari
 
 def _answers(folder: Path) -> tuple[NDArray[np.bool_], Data, tuple[Epoch, ...]]:
     """Which held-out samples a run's weights answer right, its data, and its epochs."""
-    from sesurgery.training.evaluation import BATCH, logits
+    from sesurgery.training.evaluation import split_logits
 
     run = checkpoint.read(folder, catalogs())
     data = data_of(run.spec)
-    outputs = logits(run.network, (images for images, _ in data.held_out.batches(BATCH)))
+    outputs = split_logits(run.network, data.held_out)
     return (outputs.argmax(1) == data.held_out.labels).numpy(), data, epochs_of(folder, run.manifest.details.epochs)

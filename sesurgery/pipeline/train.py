@@ -107,10 +107,10 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk, watch: Callabl
 
 def evaluate(folder: Path) -> Scores:
     """The scores of a run's weights on the held-out samples."""
-    from sesurgery.training.evaluation import BATCH, logits
+    from sesurgery.training.evaluation import split_logits
     from sesurgery.verification.scores import scores
 
     run = checkpoint.read(folder, catalogs())
     data = data_of(run.spec)
-    outputs = logits(run.network, (images for images, _ in data.held_out.batches(BATCH)))
+    outputs = split_logits(run.network, data.held_out)
     return scores(outputs, data.held_out.labels, data.classes)

@@ -19,7 +19,7 @@ from sesurgery.reports.model import EngineSection
 from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.parity import Tolerance
 from sesurgery.training.data.base import Data
-from sesurgery.training.evaluation import BATCH, logits
+from sesurgery.training.evaluation import logits, split_logits
 from sesurgery.verification import batches, diagnosis
 from sesurgery.verification.diagnosis import Diagnosis
 from sesurgery.verification.flips import FlippedSample, flipped_samples
@@ -93,7 +93,7 @@ def verify(engine: Path, *, foreign: bool = False) -> VerifyResult:
 def _measured(runner: Runner, run: Run, manifest: EngineManifest) -> EngineParity:
     data = data_of(run.spec)
     held_out = data.held_out
-    reference = logits(run.network, (images for images, _ in held_out.batches(BATCH))).numpy()
+    reference = split_logits(run.network, held_out).numpy()
     images, labels = held_out.images, held_out.labels.numpy()
     tolerance: Tolerance = getattr(run.spec.parity, manifest.details.precision)
     limits = batches.limits(manifest.details.engine, runner)

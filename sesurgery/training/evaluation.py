@@ -1,13 +1,11 @@
-"""A model on a split: its logits, its top-1, its loss."""
+"""Logits of a model in eval mode, batch by batch; the model is left as it was."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sesurgery.training.data.base import Split
@@ -16,26 +14,9 @@ BATCH = 256
 """Samples that are in memory at once where nobody says how many."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Top-1 as a fraction, the counts behind it, and the mean cross-entropy in nats (no label smoothing)."""
-
-    top1: float
-    correct: int
-    samples: int
-    loss: float
-
-
-def evaluate(model: nn.Module, split: Split, batch_size: int = BATCH) -> Evaluation:
-    """Top-1 and loss of `model` on `split`, in eval mode; the model is left as it was."""
-    outputs = logits(model, (images for images, _ in split.batches(batch_size)))
-    correct = int((outputs.argmax(1) == split.labels).sum())
-    return Evaluation(
-        top1=correct / len(split),
-        correct=correct,
-        samples=len(split),
-        loss=float(F.cross_entropy(outputs, split.labels)),
-    )
+def split_logits(model: nn.Module, split: Split, batch_size: int = BATCH) -> torch.Tensor:
+    """Logits [N, classes] of a model on every sample of a split, in order."""
+    return logits(model, (images for images, _ in split.batches(batch_size)))
 
 
 def logits(model: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -19,12 +19,12 @@ import resource, sys
 import torch
 from sesurgery.training.batches import InOrder, Shuffled
 from sesurgery.training.data.image_folder import ImageFolder
-from sesurgery.training.evaluation import evaluate
+from sesurgery.training.evaluation import split_logits
 torch.set_num_threads(1)
 data = ImageFolder(root=sys.argv[1]).load((3, 64, 64))
 passes = (Shuffled(data.train, 50, seed=0), InOrder(data.train, 50))
 seen = sum(len(labels) for batches in passes for _, labels in batches)
-evaluate(torch.nn.Sequential(torch.nn.AvgPool2d(64), torch.nn.Flatten()), data.train, 50)
+split_logits(torch.nn.Sequential(torch.nn.AvgPool2d(64), torch.nn.Flatten()), data.train, 50)
 print(seen, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
