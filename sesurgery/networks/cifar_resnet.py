@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sesurgery.diagnostics import fail
+from sesurgery.networks.initial import he_normal
 
 Shortcut = Literal["A", "B"]
 
@@ -78,9 +79,7 @@ class CifarResNet(nn.Module):
         self.layer3 = _layer(WIDTHS[1], WIDTHS[2], blocks, 2, shortcut)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(WIDTHS[2], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_normal(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.relu(self.bn1(self.conv1(x)))

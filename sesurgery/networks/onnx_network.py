@@ -9,15 +9,14 @@ from typing import ClassVar, Self
 
 import onnx
 
-from sesurgery import planner
 from sesurgery.accounting import Account, Cost
 from sesurgery.counting import Convention
 from sesurgery.diagnostics import fail
-from sesurgery.graph import GraphView, Shape
+from sesurgery.graph import Shape
 from sesurgery.networks.onnx_cost import cost
+from sesurgery.networks.opened import Drawn
 from sesurgery.planner import Plan
-from sesurgery.spec import Spec
-from sesurgery.surgeons.base import Leaf, Outline, Weights
+from sesurgery.surgeons.base import Outline, Weights
 from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
 SHAPE_KEY: Mapping[str, tuple[str, ...]] = {"SE304": ("input", "shape")}
@@ -26,7 +25,7 @@ NAMED_KEYS: Mapping[str, tuple[str, ...]] = {**SHAPE_KEY, "SE402": ("model", "na
 
 
 @dataclass(frozen=True, eq=False)
-class OnnxNetwork:
+class OnnxNetwork(Drawn):
     """The model of a file; values that lie beside the file need not be loaded."""
 
     model: onnx.ModelProto
@@ -42,23 +41,12 @@ class OnnxNetwork:
         return NAMED_KEYS if self.named else SHAPE_KEY
 
     @cached_property
-    def view(self) -> GraphView:
-        return self._outline.view
-
-    @cached_property
-    def leaves(self) -> tuple[Leaf, ...]:
-        return self._outline.leaves
-
-    @cached_property
     def cost(self) -> Cost:
         return cost(self.model, self.shape)
 
     def account(self, convention: Convention = "torch") -> Account:
         text = "a network in an ONNX file has no modules to account for"
         raise fail("SE302", text, "name the network that the file was exported from")
-
-    def plan(self, spec: Spec) -> Plan:
-        return planner.plan(spec, self.view)
 
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
         return replace(self, model=self._surgeon.apply(self.model, plan, weights))
@@ -68,7 +56,7 @@ class OnnxNetwork:
         return self._surgeon.notes(self.model, changed.model)
 
     @cached_property
-    def _outline(self) -> Outline:
+    def outline(self) -> Outline:
         return self._surgeon.look(self.model)
 
     @cached_property

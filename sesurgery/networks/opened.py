@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Protocol, Self
 
 from torch import nn
 
+from sesurgery import planner
 from sesurgery.accounting import Account, Cost
 from sesurgery.counting import Convention
 from sesurgery.graph import GraphView, Shape
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
-from sesurgery.surgeons.base import Leaf, Weights
+from sesurgery.surgeons.base import Leaf, Outline, Weights
 
 
 class OpenNetwork(Protocol):
@@ -64,3 +66,23 @@ class OpenNetwork(Protocol):
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
         """A changed copy, as its surgeon makes it. Fresh values come from torch's global generator."""
         ...
+
+
+class Drawn:
+    """What every open network answers from its drawing, which is made when it is first asked for."""
+
+    @cached_property
+    def outline(self) -> Outline:
+        """The drawing."""
+        raise NotImplementedError
+
+    @property
+    def view(self) -> GraphView:
+        return self.outline.view
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        return self.outline.leaves
+
+    def plan(self, spec: Spec) -> Plan:
+        return planner.plan(spec, self.view)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sesurgery.diagnostics import fail
+from sesurgery.networks.initial import he_normal
 
 WIDTHS = (16, 32, 64)
 
@@ -97,9 +98,7 @@ class PreactResNet(nn.Module):
         self.relu = nn.ReLU()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_normal(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))

@@ -9,19 +9,19 @@ from typing import ClassVar, Self
 
 from torch import nn
 
-from sesurgery import planner
 from sesurgery.accounting import Account, Cost, account, cost
 from sesurgery.counting import Convention
-from sesurgery.graph import GraphView, Shape
+from sesurgery.graph import Shape
+from sesurgery.networks.opened import Drawn
 from sesurgery.networks.weights import WeightsFile
 from sesurgery.planner import Plan
-from sesurgery.spec import NamesModel, Spec
-from sesurgery.surgeons.base import Leaf, Outline, Weights
+from sesurgery.spec import NamesModel
+from sesurgery.surgeons.base import Outline, Weights
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
 @dataclass(frozen=True, eq=False)
-class TorchNetwork:
+class TorchNetwork(Drawn):
     """A module, or with `submodule` the part of it that is operated on, whose input then is of `shape`.
 
     `weights` is the file that its values came from: it may have values for the blocks that a plan inserts.
@@ -40,22 +40,11 @@ class TorchNetwork:
     }
 
     @cached_property
-    def view(self) -> GraphView:
-        return self._outline.view
-
-    @cached_property
-    def leaves(self) -> tuple[Leaf, ...]:
-        return self._outline.leaves
-
-    @cached_property
     def cost(self) -> Cost:
         return cost(self._surgeon.part(self.module), self.shape)
 
     def account(self, convention: Convention = "torch") -> Account:
         return account(self._surgeon.part(self.module), self.shape, convention)
-
-    def plan(self, spec: Spec) -> Plan:
-        return planner.plan(spec, self.view)
 
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
         changed = self._surgeon.apply(self.module, plan, weights)
@@ -64,7 +53,7 @@ class TorchNetwork:
         return replace(self, module=changed)
 
     @cached_property
-    def _outline(self) -> Outline:
+    def outline(self) -> Outline:
         return self._surgeon.look(self.module)
 
     @property
