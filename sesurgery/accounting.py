@@ -34,6 +34,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from sesurgery.counting import Convention, Counting, Scoped, scopes
+from sesurgery.tables import aligned
 
 CONVENTION = "MACs of convolutions, linear layers and matrix products, one image"
 CONVENTIONS: dict[Convention, str] = {
@@ -92,12 +93,7 @@ class Account:
         lines = [("module", "parameters", unit, "activations")]
         for path, row in [*((row.path or "(itself)", row) for row in self.rows), ("total", self.total)]:
             lines.append((path, f"{row.params:,}", f"{row.macs:,}", f"{row.activations:,}"))
-        first, *others = ([line[column] for line in lines] for column in range(4))
-        columns = [
-            [cell.ljust(max(map(len, first))) for cell in first],
-            *([cell.rjust(max(map(len, column))) for cell in column] for column in others),
-        ]
-        return "\n".join("  ".join(cells) for cells in zip(*columns, strict=True))
+        return "\n".join(aligned(lines))
 
     def to_dict(self) -> dict[str, object]:
         """Plain data: the convention in a name and in words, the rows and the total."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sesurgery.cli.console import newest, talking, trust
+from sesurgery.tables import aligned
 
 if TYPE_CHECKING:
     from sesurgery.pipeline.building import Attempt
@@ -86,9 +87,7 @@ def _table(tried: tuple[Attempt, ...]) -> str:
         median = "" if each.median_ms is None else f"{each.median_ms:.4f}"
         error = "" if each.max_abs is None else f"{each.max_abs:.2g}"
         rows.append((each.backend, median, error, "kept" if each.left is None else each.left))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = (f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows)
-    return "\n".join(lines)
+    return "\n".join(aligned(rows, left=(0, 3)))
 
 
 def _batch(text: str | None) -> dict[str, int]:

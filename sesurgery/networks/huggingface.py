@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sesurgery.diagnostics import fail, first_line, suggest
+from sesurgery.diagnostics import described, fail, first_line, suggest
 from sesurgery.spec import NamesModel
 from sesurgery.spec.model import HuggingFaceModel
 
@@ -188,5 +188,5 @@ def _pairs(value: object) -> Iterator[tuple[str, object]]:
 
 
 def _unbuilt(name: str, error: Exception, spec: NamesModel, hint: str) -> Exception:
-    text = f"{name!r} cannot be built: {type(error).__name__}: {first_line(error)}"
+    text = f"{name!r} cannot be built: {described(error)}"
     return fail("SE302", text, hint, span=spec.span("model", "name"))

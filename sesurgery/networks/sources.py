@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from sesurgery.catalog import import_object
-from sesurgery.diagnostics import SesurgeryError, fail, suggest
+from sesurgery.diagnostics import SesurgeryError, described, fail, suggest
 from sesurgery.networks.weights import WeightsFile
 from sesurgery.spec import NamesModel, Spec
 from sesurgery.spec.model import HuggingFaceModel, Model, OnnxModel, PythonModel, TimmModel
@@ -50,7 +50,7 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
         raise
     except Exception as error:
         # Whatever a foreign constructor raises on wrong keywords or a failed download is the user's to read.
-        text = f"{model.name!r} cannot be built: {_first_line(error)}"
+        text = f"{model.name!r} cannot be built: {described(error)}"
         if model is not spec.model and _DROP_PATH[model.source] in str(error):
             hint = "it takes no stochastic depth: set `drop_path: 0` under `train:`"
             raise fail("SE302", text, hint, span=spec.span("train", "drop_path")) from error
@@ -139,7 +139,7 @@ def _import(name: str, spec: NamesModel, beside: Path) -> Callable[..., nn.Modul
         # A factory beside the spec or in the current folder is found, as `python -m` would.
         found = import_object(name, (beside, Path.cwd()))
     except Exception as error:
-        text = f"the factory {name!r} cannot be imported: {_first_line(error)}"
+        text = f"the factory {name!r} cannot be imported: {described(error)}"
         hint = "it is looked for beside the spec, in the current folder and on the Python path"
         raise fail("SE303", text, hint, span=spec.span("model", "name")) from error
     if not callable(found):
@@ -150,8 +150,3 @@ def _import(name: str, spec: NamesModel, beside: Path) -> Callable[..., nn.Modul
             span=spec.span("model", "name"),
         )
     return found
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

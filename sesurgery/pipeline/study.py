@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sesurgery.artifacts import to_json, write_text
-from sesurgery.diagnostics import SesurgeryError, fail, first_line
+from sesurgery.diagnostics import SesurgeryError, described, fail
 from sesurgery.networks import run_files
 from sesurgery.pipeline.begun import TRAIN
 from sesurgery.pipeline.talk import Silent, Talk
@@ -77,7 +77,7 @@ def study(
                 _fail(storage, task, error.diagnostics[0].message, talk)
                 continue
             except (RuntimeError, ValueError, OSError, MemoryError) as error:
-                _fail(storage, task, f"{type(error).__name__}: {first_line(error)}", talk)
+                _fail(storage, task, f"{described(error)}", talk)
                 continue
             except KeyboardInterrupt:
                 storage.again(task)

@@ -14,6 +14,7 @@ from sesurgery.catalog import Catalog, Ref
 from sesurgery.graph import Use
 from sesurgery.reasons import Reason
 from sesurgery.spec.plugins import options_to_dict, ref_from_dict
+from sesurgery.tables import aligned
 
 
 def _as_block(value: Any, info: ValidationInfo) -> Ref[Block]:
@@ -131,9 +132,7 @@ class Plan:
         for site in self.sites:
             options = ", ".join(f"{key}={_short(value)}" for key, value in _unusual(site.block).items())
             rows.append((site.key, *_place(site), f"{site.block.name}({options})", site.value))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        padded = ([cell.ljust(size) for cell, size in zip(row, widths, strict=True)] for row in rows)
-        return "\n".join("  ".join(row).rstrip() for row in padded)
+        return "\n".join(aligned(rows, left=range(len(rows[0]))))
 
     def stage_line(self) -> str:
         """What the stage numbers mean: `stages: 1 = 56x56, 2 = 28x28`."""

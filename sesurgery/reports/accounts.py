@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sesurgery.accounting import CONVENTIONS, Account, Row
+from sesurgery.tables import aligned
 
 _FIGURES = ("params", "macs", "activations")
 
@@ -91,16 +92,9 @@ def _cells(old: Row | None, new: Row | None) -> Iterator[str]:
 
 
 def _aligned(lines: list[tuple[str, ...]]) -> str:
-    columns = list(zip(*lines, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    padded = (
-        [
-            cell.ljust(wide) if at < 2 else cell.rjust(wide)
-            for at, (cell, wide) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in lines
-    )
-    return "\n".join(f"{mark or ' '} {'  '.join(cells)}".rstrip() for mark, *cells in padded)
+    marks = [mark or " " for mark, *_ in lines]
+    cells = aligned([rest for _, *rest in lines])
+    return "\n".join(f"{mark} {line}".rstrip() for mark, line in zip(marks, cells, strict=True))
 
 
 def _data(row: Row | None) -> dict[str, int] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sesurgery.reports.wording import percent, text_table
+from sesurgery.reports.wording import percent
+from sesurgery.tables import aligned
 from sesurgery.verification.comparison import Comparison
 
 TOLD = {"better": "is better than", "worse": "is worse than", "not told apart": "cannot be told apart from"}
@@ -24,7 +25,7 @@ def to_text(first: str, second: str, found: Comparison) -> str:
     interval = f"{percent(gap.confidence)} interval {100 * gap.low:+.2f} to {100 * gap.high:+.2f}"
     return "\n".join(
         [
-            *text_table(rows),
+            *aligned(rows),
             f"difference: {100 * gap.value:+.2f} points ({interval}; {found.samples} held-out samples)",
             f"McNemar's exact test: p = {found.mcnemar.p:.2g}",
             f"verdict: {first} {TOLD[found.verdict]} {second}, as far as one training of each can tell",

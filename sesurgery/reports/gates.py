@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sesurgery.reports.wording import fields, percent, plural, text_table
+from sesurgery.reports.wording import fields, percent, plural
+from sesurgery.tables import aligned
 from sesurgery.verification.gates import BlockGates
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def to_text(result: GateResult) -> str:
     """A row a block, and what is to be done."""
     rows = [HEADER, *(_row(block) for block in result.blocks)]
     samples = result.blocks[0].samples if result.blocks else 0
-    lines = [f"{plural(samples, 'sample')} of {', '.join(result.classes)}", *text_table(rows)]
+    lines = [f"{plural(samples, 'sample')} of {', '.join(result.classes)}", *aligned(rows)]
     if samples > 1:
         lines.append(
             f"between classes, a gate that does not know them has {percent((len(result.classes) - 1) / (samples - 1))}"

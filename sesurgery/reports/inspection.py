@@ -12,6 +12,7 @@ from sesurgery.planner import Site
 from sesurgery.reasons import Reason, by_kind
 from sesurgery.reports.wording import count, plural
 from sesurgery.surgeons.base import Leaf
+from sesurgery.tables import aligned
 
 FEW, ROOM = 4, 64
 
@@ -141,8 +142,7 @@ def _sites(sites: Sequence[Site], every: bool) -> list[str]:
         size = _size(sizes[0]) if len(sizes) == 1 else f"{_size(sizes[0])} to {_size(sizes[-1])}"
         places = _few([site.scope or site.value for site in own])
         rows.append((name, size, plural(len(own), "site"), f"{_channels(own)} channels", places))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return ["  " + line for line in aligned(rows, left=range(5))]
 
 
 def _channels(sites: Sequence[Site]) -> str:

@@ -11,8 +11,8 @@ from sesurgery.reports.wording import (
     milliseconds,
     percent,
     plural,
-    text_table,
 )
+from sesurgery.tables import aligned
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.latency import EngineTiming, LatencyReport
 
@@ -46,7 +46,7 @@ def to_text(section: LatencySection) -> str:
     header, rows = table(report)
     turned = [["ms", *(row[0] for row in rows)]]
     turned += [[name, *(row[column] for row in rows)] for column, name in enumerate(header) if column]
-    lines = [f"{section.title}: {protocol(section)}", *(f"  {line}" for line in text_table(turned))]
+    lines = [f"{section.title}: {protocol(section)}", *(f"  {line}" for line in aligned(turned))]
     lines += findings(report)
     lines += section.parts
     return "\n".join([*lines, *filter(None, [report.doubt])]) + "\n"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sesurgery.reports.model import EngineSection
-from sesurgery.reports.wording import fields, markdown, markdown_table, percent, small, text_table
+from sesurgery.reports.wording import fields, markdown, markdown_table, percent, small
+from sesurgery.tables import aligned
 from sesurgery.verification.answers import Answers
 from sesurgery.verification.parity import BatchParity
 from sesurgery.verification.proportions import Share
@@ -30,7 +31,7 @@ HEADER = (
 def to_text(engines: Sequence[EngineSection]) -> str:
     """One aligned line an engine and batch size, then every failure and every engine that was not compared."""
     rows = table(engines)
-    return "\n".join((text_table([HEADER, *rows]) if rows else []) + remarks(engines)) + "\n"
+    return "\n".join((aligned([HEADER, *rows]) if rows else []) + remarks(engines)) + "\n"
 
 
 def to_markdown(engines: Sequence[EngineSection]) -> str:

@@ -14,8 +14,8 @@ from sesurgery.reports.wording import (
     percent,
     plain,
     plural,
-    text_table,
 )
+from sesurgery.tables import aligned
 
 
 def to_html(report: RunReport) -> str:
@@ -29,7 +29,7 @@ def to_html(report: RunReport) -> str:
 def to_text(report: RunReport) -> str:
     """Verdict and key figures for a terminal."""
     summary = summarise(report)
-    numbers = text_table([[f"  {figure.label}", figure.value] for figure in summary.figures])
+    numbers = aligned([[f"  {figure.label}", figure.value] for figure in summary.figures])
     lines = [f"{line}  {figure.detail}" for line, figure in zip(numbers, summary.figures, strict=True)]
     warnings = [f"warning: {warning}" for warning in summary.warnings]
     return "\n".join([f"{report.title}: {summary.finding}", *lines, *warnings]) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sesurgery.reports.wording import text_table
+from sesurgery.tables import aligned
 from sesurgery.verification.scores import Scores
 
 HEADER = ["run", "top-1", "95 % interval", "right", "top-3", "top-5", "loss", "calibration error"]
@@ -14,7 +14,7 @@ WORST = 3
 def to_text(found: Mapping[str, Scores]) -> str:
     """One table, a row a run; of a single run also the classes that fare worst."""
     rows = [HEADER, *(_row(run, scores) for run, scores in found.items())]
-    lines = text_table(rows)
+    lines = aligned(rows)
     if len(found) == 1:
         lines += _worst(next(iter(found.values())))
     return "\n".join(lines)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sesurgery.reports.wording import count, markdown, markdown_table, milliseconds, plural, text_table
+from sesurgery.reports.wording import count, markdown, markdown_table, milliseconds, plural
 from sesurgery.studies.answer import Answer, Row
 from sesurgery.studies.statistics import Difference, Interval
+from sesurgery.tables import aligned
 
 HEADER = ("cell", "trials", "top-1 %", "interval", "against plain", "interval", "", "params", "MACs", "latency ms")
 
 
 def to_text(answer: Answer) -> str:
     """The table, the front and the advice for a terminal."""
-    lines = text_table([HEADER, *table(answer)])
+    lines = aligned([HEADER, *table(answer)])
     return "\n".join([*lines, "", *(f"note: {note}" for note in notes(answer)), answer.advice])
 
 

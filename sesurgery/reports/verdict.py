@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sesurgery.diagnostics import Diagnostic
-from sesurgery.reports.wording import change, milliseconds, percent, plural, text_table
+from sesurgery.reports.wording import change, milliseconds, percent, plural
+from sesurgery.tables import aligned
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.latency import LatencyReport
 from sesurgery.verification.paired import Gain
@@ -84,7 +85,7 @@ def _cost(where: str, prices: Sequence[Price]) -> list[str]:
         [f"  {item.engine}", f"{milliseconds(item.seconds)} ms", _tax(item.as_exported), _tax(item.lowered)]
         for item in prices
     ]
-    return [f"cost in time, {where}:", *text_table(rows)]
+    return [f"cost in time, {where}:", *aligned(rows)]
 
 
 def _tax(tax: Tax | None) -> str:

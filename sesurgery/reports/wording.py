@@ -66,18 +66,6 @@ def plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
-def text_table(rows: Sequence[Row]) -> list[str]:
-    """Aligned columns: the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def markdown_table(header: Row, rows: Sequence[Row]) -> list[str]:
     """A Markdown table of raw texts, which are escaped here: the first column to the left, the others to the right."""
     rule = "| --- |" + " ---: |" * (len(header) - 1)

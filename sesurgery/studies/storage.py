@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import JsonValue
 
 from sesurgery.artifacts import locked
-from sesurgery.diagnostics import fail, first_line
+from sesurgery.diagnostics import described, fail
 from sesurgery.spec.study import Range, Study
 from sesurgery.studies.cells import Cell, grid, plain_of
 
@@ -199,7 +199,7 @@ def opened(name: str, asked: Study, folder: Path) -> Storage:
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
             )
         except Exception as error:
-            text = f"the storage of the study cannot be opened: {type(error).__name__}: {first_line(error)}"
+            text = f"the storage of the study cannot be opened: {described(error)}"
             raise fail("SE801", text, "see `study: storage`; left out, it is a file of the study's folder") from error
         storage = Storage(study, asked, folder)
         _require_same(storage)

@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.spec.train import Train
 from sesurgery.training.history import Epoch
 
@@ -60,7 +60,7 @@ def read(path: Path) -> Saved:
         )
     # torch.load has no error of its own: a damaged file raises whatever its reader trips over.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise fail("SE502", f"{path} cannot be read as a training checkpoint: {reason}", START_OVER) from error
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from sesurgery.artifacts import write_text
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 from sesurgery.spec.train import Train
 from sesurgery.training import checkpoint
 from sesurgery.training.data.base import Data
@@ -151,7 +151,7 @@ def require_data(model: nn.Module, data: Data) -> None:
     try:
         outputs = logits(model, [sample])
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise fail("SE501", f"the model does not take images of {list(sample.shape[1:])}: {reason}") from error
     if outputs.shape != (len(sample), len(data.classes)):
         raise fail(

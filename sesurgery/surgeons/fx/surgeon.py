@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, first_line, suggest
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, described, fail, suggest
 from sesurgery.graph import GraphView, Shape
 from sesurgery.planner import Plan, Removal, Site
 from sesurgery.surgeons.base import Outline, Surgeon, Weights
@@ -148,7 +148,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         except SesurgeryError:
             raise
         except Exception as error:
-            text = f"the network with its blocks cannot be differentiated: {type(error).__name__}: {first_line(error)}"
+            text = f"the network with its blocks cannot be differentiated: {described(error)}"
             raise fail("SE404", text, "name a part of it as 'submodule', or leave parts out with 'except'") from error
 
 
