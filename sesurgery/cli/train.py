@@ -14,8 +14,15 @@ from sesurgery.cli.signals import Stopped
 @click.argument("target", required=False, type=SpecFile(), metavar="[RUN|SPEC]")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 @click.option("--restart", is_flag=True, help="Begin anew, and give up what an earlier training left.")
+@click.option(
+    "--split",
+    type=click.IntRange(1),
+    default=1,
+    metavar="N",
+    help="Compute each batch in N parts, where memory is short; a step has as many samples.",
+)
 @trust
-def command(target: Path | None, resume: bool, restart: bool) -> None:
+def command(target: Path | None, resume: bool, restart: bool, split: int) -> None:
     """Train a run (default: the newest) by its spec, from the weights that were applied; a spec is applied first."""
     of_spec = target is not None and target.suffix in (".yaml", ".yml")
     if resume and restart:
@@ -28,17 +35,24 @@ def command(target: Path | None, resume: bool, restart: bool) -> None:
     if target is None:
         folder = newest("run", workspace.newest_run())
     elif of_spec:
+        from sesurgery.training.machine import processes
+
+        if processes() > 1:
+            text = "several processes share a run that is there: `sesurgery apply SPEC` makes it"
+            raise click.UsageError(text)
         loaded = spec_of(target)
         folder = pipeline.apply(loaded, workspace, target.as_posix()).folder
     else:
         folder = target
     with talking() as talk:
-        trained = pipeline.train(folder, resume=resume, restart=restart, talk=talk)
+        trained = pipeline.train(folder, resume=resume, restart=restart, split=split, talk=talk)
     result = trained.result
     if result.signal is not None:
         done = f"{len(result.epochs)} of {trained.epochs} epochs"
         raise Stopped(
             result.signal, f"interrupted after {done}; go on with: sesurgery train {folder.as_posix()} --resume"
         )
+    if not trained.leads:
+        return
     count = f"{len(result.epochs)} epoch{'s' * (len(result.epochs) != 1)}"
     click.echo(f"{count}, held-out top-1 {result.top1 or 0:.2%} -> {folder.as_posix()}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sesurgery.artifacts import alone
+from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint, run_files
 from sesurgery.pipeline import begun
 from sesurgery.pipeline.begun import TRAIN
@@ -15,6 +16,7 @@ from sesurgery.pipeline.data import data_of, write_interface
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.teacher import teacher_of
+from sesurgery.spec.train import Train
 from sesurgery.training.history import Epoch
 from sesurgery.training.recipes.stopping import finished
 from sesurgery.workspace import relative
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained run, or one that was interrupted and can be resumed."""
+    """A trained run, or one that was interrupted and can be resumed; of several processes, one `leads`."""
 
     folder: Path
     result: FitResult
     epochs: int
+    leads: bool = True
 
 
 def train(
@@ -38,30 +41,35 @@ def train(
     *,
     resume: bool = False,
     restart: bool = False,
+    split: int = 1,
     talk: Talk | None = None,
     watch: Callable[[Epoch], None] | None = None,
 ) -> TrainResult:
     """Train a run's network from the weights that were applied, and write the trained ones back.
 
     ^C and SIGTERM leave a checkpoint for `resume`. `restart` gives up what an earlier training left; without one of the
-    two, raises SE405 where there is any. Raises SE405, too, where another process trains the run. `watch` is called
-    after each epoch, and what it raises ends the training.
+    two, raises SE405 where there is any. `split` computes each batch in so many parts, in steps of as many samples;
+    raises SE502 where they would not be equal. Raises SE405, too, where another process trains the run. `watch` is
+    called after each epoch, and what it raises ends the training.
     """
     from sesurgery.training.machine import is_main_process
 
     if not is_main_process():
-        return _train(folder, resume, restart, talk or Silent(), watch)
+        return _train(folder, resume, restart, split, talk or Silent(), watch)
     if not (folder / run_files.WEIGHTS).is_file():
         checkpoint.read_spec(folder, catalogs())
     with alone(folder, "training"):
-        return _train(folder, resume, restart, talk or Silent(), watch)
+        return _train(folder, resume, restart, split, talk or Silent(), watch)
 
 
-def _train(folder: Path, resume: bool, restart: bool, talk: Talk, watch: Callable[[Epoch], None] | None) -> TrainResult:
+def _train(
+    folder: Path, resume: bool, restart: bool, split: int, talk: Talk, watch: Callable[[Epoch], None] | None
+) -> TrainResult:
     from sesurgery.training.loop import fit
+    from sesurgery.training.machine import is_main_process
 
     run = checkpoint.read_empty(folder, catalogs())
-    recipe = run.spec.train
+    recipe = _in_parts(run.spec.train, split)
 
     def after_epoch(epoch: Epoch) -> None:
         talk.say(
@@ -77,7 +85,9 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk, watch: Callabl
     # A plan for a part of a network names its blocks within that part.
     inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
     data = data_of(run.spec)
-    write_interface(folder, run.spec, data)
+    first = is_main_process()
+    if first:
+        write_interface(folder, run.spec, data)
     applied = run.manifest.details.applied if resume else begun.start(run, restart=restart)
     result = fit(
         run.network,
@@ -90,7 +100,7 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk, watch: Callabl
         blocks=tuple(f"{inside}{site.module}" for site in run.plan.sites),
         teacher=teacher_of(run),
     )
-    if not result.interrupted or finished(result.epochs, recipe):
+    if first and (not result.interrupted or finished(result.epochs, recipe)):
         origin = run.manifest.spec_file(folder / run_files.WEIGHTS)
         changes = {
             "spec": None if origin is None else relative(origin, folder / run_files.WEIGHTS),
@@ -102,7 +112,15 @@ def _train(folder: Path, resume: bool, restart: bool, talk: Talk, watch: Callabl
         # Of the spec, not of the run: the run is what has to be made again where its files are damaged.
         command = f"sesurgery train {(origin or folder).as_posix()}"
         checkpoint.save(folder, run.network, run.spec, run.plan, command, details)
-    return TrainResult(folder, result, recipe.epochs)
+    return TrainResult(folder, result, recipe.epochs, first)
+
+
+def _in_parts(recipe: Train, parts: int) -> Train:
+    if recipe.batch_size % parts:
+        text = f"a batch of {recipe.batch_size} has no {parts} equal parts"
+        raise fail("SE502", text, "take a divisor of `batch_size` as --split")
+    sizes = {"batch_size": recipe.batch_size // parts, "accumulate": recipe.accumulate * parts}
+    return recipe.model_copy(update=sizes)
 
 
 def evaluate(folder: Path) -> Scores:

@@ -154,6 +154,8 @@ class Train(Frozen):
     ema: Ema | None = None
     freeze: Freeze | None = None
     stop: Stop | None = None
+    keep: Literal["last", "best"] = Field("last", description="the epoch whose weights the run ends with")
+    save_minutes: Annotated[float, Field(gt=0)] = Field(10.0, description="between two checkpoints within an epoch")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     threads: Threads | None = Field(None, description="CPU threads; default: all")
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="processes that read images")

@@ -34,7 +34,8 @@ class Shuffled:
 
     Of `shares` processes, each takes its own part of every batch, so that the batch size stays the recipe's. `augment`
     makes an epoch's random changes from a seed; the number of reading processes changes nothing but the speed. With
-    `repeats`, an image comes so many times, each changed in another way, and an epoch has fewer images.
+    `repeats`, an image comes so many times, each changed in another way, and an epoch has fewer images. `begin` batches
+    of an epoch are left out: they were had before a resume.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Shuffled:
         self.augment = augment
         self.repeats = repeats
         self.epoch = 0
+        self.begin = 0
 
     def __len__(self) -> int:
         return len(self.split) // self.batch_size
@@ -71,7 +73,7 @@ class Shuffled:
         order = (order[: -(-count // self.repeats), None] + copies).flatten()[:count]
         mine = [batch[self.share :: self.shares].tolist() for batch in torch.split(order, self.batch_size)[: len(self)]]
         changes = () if self.augment is None else tuple(self.augment(mixed(seed, copy)) for copy in range(self.repeats))
-        yield from _read(_Reader(self.split, changes), mine, self.workers)
+        yield from _read(_Reader(self.split, changes), mine[self.begin :], self.workers)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from torch import nn
 
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.spec.train import Train
-from sesurgery.training.history import Epoch
+from sesurgery.training.history import Epoch, Partial
 
 OWN = "sesurgery"
 PREFIX, AVERAGED = "model.", "ema.module."
 _HISTORY = TypeAdapter(tuple[Epoch, ...])
+_PARTIAL = TypeAdapter(Partial | None)
 _RECIPE = TypeAdapter(dict[str, Any])
 START_OVER = "begin anew with --restart"
 
@@ -31,6 +32,8 @@ class Saved:
     weights: dict[str, torch.Tensor]
     averaged: dict[str, torch.Tensor]
     """The moving average of the weights; empty where the recipe keeps none."""
+    partial: Partial | None = None
+    """How far the next epoch is; None between two epochs."""
 
     @property
     def result(self) -> dict[str, torch.Tensor]:
@@ -38,9 +41,13 @@ class Saved:
         return self.averaged or self.weights
 
 
-def own_part(history: tuple[Epoch, ...], recipe: Train) -> dict[str, Any]:
+def own_part(history: tuple[Epoch, ...], recipe: Train, partial: Partial | None = None) -> dict[str, Any]:
     """What is stored under the key `OWN`: plain data, so that the file loads with weights_only."""
-    return {"history": [asdict(epoch) for epoch in history], "recipe": _decisive(recipe)}
+    return {
+        "history": [asdict(epoch) for epoch in history],
+        "recipe": _decisive(recipe),
+        "partial": None if partial is None else asdict(partial),
+    }
 
 
 def read(path: Path) -> Saved:
@@ -57,6 +64,7 @@ def read(path: Path) -> Saved:
             recipe=_RECIPE.validate_python(own["recipe"]),
             weights=_below(PREFIX, weights),
             averaged=_below(AVERAGED, weights),
+            partial=_PARTIAL.validate_python(own.get("partial")),
         )
     # torch.load has no error of its own: a damaged file raises whatever its reader trips over.
     except Exception as error:
@@ -71,10 +79,21 @@ def require_fit(saved: Saved, model: nn.Module, recipe: Train, path: Path) -> No
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise fail("SE502", f"{path} is of another network: {', '.join(problems[:3])}{more}", START_OVER)
     before, now = _flat(saved.recipe), _flat(_decisive(recipe))
+    if before.get("batch_size", 0) * before.get("accumulate", 1) == recipe.batch_size * recipe.accumulate:
+        # Steps of as many samples, in other parts: the way out where memory is short.
+        before |= {key: now[key] for key in ("batch_size", "accumulate")}
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     if changed:
         listed = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
         raise fail("SE502", f"{path} was trained by another recipe: {listed}", f"put it back, or {START_OVER}")
+
+
+def partial_of(saved: Saved, recipe: Train) -> Partial | None:
+    """How far the next epoch is, in the batches of the recipe that goes on with it."""
+    if saved.partial is None:
+        return None
+    samples = saved.partial.batches * int(saved.recipe["batch_size"])
+    return replace(saved.partial, batches=samples // recipe.batch_size)
 
 
 def _below(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -82,8 +101,8 @@ def _below(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
 
 
 def _decisive(recipe: Train) -> dict[str, Any]:
-    # A run may be made longer, and may move to a machine with other cores.
-    return recipe.model_dump(mode="json", exclude={"epochs", "threads", "workers"})
+    # A run may be made longer, and may move to a machine with other cores. A preset is what it stands for.
+    return recipe.model_dump(mode="json", exclude={"epochs", "threads", "workers", "keep", "save_minutes", "preset"})
 
 
 def _weight_problems(saved: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:

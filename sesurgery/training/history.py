@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CHECKPOINT = "last.ckpt"
-"""The state between two epochs, in the folder of a training."""
+"""The last state that was saved, in the folder of a training."""
+BEST = "best.safetensors"
+"""The weights after the epoch with the highest held-out top-1, beside it."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,21 @@ class Epoch:
     held_out_loss: float
     lr: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class Partial:
+    """How far an unfinished epoch is: its batches done, the sums behind their mean loss, and the seconds they took."""
+
+    batches: int
+    loss: float
+    weight: float
+    seconds: float
+
+
+def best_of(epochs: Sequence[Epoch]) -> Epoch | None:
+    """The epoch with the highest held-out top-1, the first of equals; None where there is none."""
+    return max(epochs, key=lambda epoch: epoch.held_out_top1, default=None)
 
 
 def to_csv(epochs: Sequence[Epoch]) -> str:

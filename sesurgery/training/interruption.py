@@ -21,7 +21,7 @@ class Interrupted(Exception):  # noqa: N818  (a request, not a malfunction)
 
 
 class Interruption(pl.Callback):  # type: ignore[misc]
-    """Stops training before the next training batch once a signal was seen; an evaluation under way is finished first.
+    """Stops training once a signal was seen, where the state is saved; an evaluation under way is finished first.
 
     A second one is not held back: it does at once what it does outside of training.
     """
@@ -58,6 +58,12 @@ class Interruption(pl.Callback):  # type: ignore[misc]
             self._take()
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch, index: int) -> None:
+        # Between two epochs the state is saved; within one, whoever saves asks whether to leave.
+        if index == 0:
+            self.leave_if_asked(trainer)
+
+    def leave_if_asked(self, trainer: pl.Trainer) -> None:
+        """Raise Interrupted where this process or another was asked to stop."""
         # Several processes stop together or wait for each other forever.
         if trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             self.stop(signal.SIGTERM)

@@ -6,9 +6,11 @@ import signal
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from safetensors.torch import load_file
 from torch import nn
 
 from sesurgery.artifacts import write_text
@@ -17,7 +19,7 @@ from sesurgery.spec.train import Train
 from sesurgery.training import checkpoint
 from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import in_mode, logits
-from sesurgery.training.history import Epoch, to_csv
+from sesurgery.training.history import Epoch, best_of, to_csv
 from sesurgery.training.interruption import Interrupted, Interruption
 from sesurgery.training.machine import devices, process_group, reproducible
 from sesurgery.training.module import Classifier
@@ -25,6 +27,7 @@ from sesurgery.training.quiet import quiet_lightning
 from sesurgery.training.recipes.stopping import finished
 from sesurgery.training.record import Heartbeat, Progress, Recorder
 from sesurgery.training.saving import Straight
+from sesurgery.training.trouble import told
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class FitResult:
     signal: int | None
     checkpoint: Path
     metrics: Path
+    keep: Literal["last", "best"] = "last"
 
     @property
     def interrupted(self) -> bool:
@@ -46,8 +50,9 @@ class FitResult:
 
     @property
     def top1(self) -> float | None:
-        """Held-out top-1 after the last finished epoch, a fraction; None before the first one."""
-        return self.epochs[-1].held_out_top1 if self.epochs else None
+        """Held-out top-1 of the epoch that is kept, a fraction; None before the first one is done."""
+        kept = best_of(self.epochs) if self.keep == "best" else self.epochs[-1] if self.epochs else None
+        return None if kept is None else kept.held_out_top1
 
 
 def fit(
@@ -67,27 +72,34 @@ def fit(
     `blocks` are the paths of inserted blocks in the model, for recipes that treat them in their own way, and `teacher`
     is the network whose answers are learned where the recipe says `distill`.
     `progress` is called after each epoch, `heartbeat` after each batch with ("train" | "evaluate", done, of). After ^C
-    or SIGTERM the model holds the weights of the last finished epoch, as the checkpoint does. The same recipe from the
-    same weights gives the same weights on one machine.
+    or SIGTERM the model holds the weights that the checkpoint does. The same recipe from the same weights gives the
+    same weights on one machine, however often it was stopped.
 
-    Raises SE402 where there is nothing to resume, SE501 where data and model do not fit together, and SE502 where the
-    checkpoint is of another network or recipe, or where the loss is no longer a number.
+    Raises SE402 where there is nothing to resume, SE501 where data and model do not fit together, SE502 where the
+    checkpoint is of another network or recipe, where the loss is no longer a number or memory is short, and SE801 where
+    the disk is full. What was saved stays.
     """
     require_data(model, data)
     if recipe.distill is not None:
         require_data(_named(teacher, recipe), data)
-    recorder = Recorder(folder, recipe, (), progress, heartbeat)
+    interruption = Interruption()
+    recorder = Recorder(folder, recipe, interruption, progress, heartbeat)
+
+    def ended() -> FitResult:
+        if recipe.keep == "best" and finished(recorder.history, recipe):
+            model.load_state_dict(load_file(recorder.best))
+        return FitResult(recorder.history, interruption.signal, recorder.checkpoint, recorder.metrics, recipe.keep)
+
     if resume:
         saved = checkpoint.read(recorder.checkpoint)
         checkpoint.require_fit(saved, model, recipe, recorder.checkpoint)
-        recorder.history = saved.history
+        recorder.history, recorder.partial = saved.history, checkpoint.partial_of(saved, recipe)
         if finished(saved.history, recipe):
             model.load_state_dict(saved.result)
             # A run killed between the two files left the table one row short.
             write_text(recorder.metrics, to_csv(saved.history))
-            return FitResult(saved.history, None, recorder.checkpoint, recorder.metrics)
+            return ended()
     folder.mkdir(parents=True, exist_ok=True)
-    interruption = Interruption()
     with (
         interruption.listening(),
         quiet_lightning(),
@@ -107,13 +119,15 @@ def fit(
             plugins=[Straight()],
             accumulate_grad_batches=recipe.accumulate,
             gradient_clip_val=recipe.clip_grad,
-            **devices(recipe.batch_size, freezing=recipe.freeze is not None),
+            **devices(min(recipe.batch_size, len(data.train)), freezing=recipe.freeze is not None),
         )
         if not resume:
             # An earlier run's: nothing may take it for this one's.
             recorder.checkpoint.unlink(missing_ok=True)
+            recorder.best.unlink(missing_ok=True)
         trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         classifier = Classifier(model, recipe, data, blocks, teacher)
+        classifier.partial = recorder.partial
         try:
             trainer.fit(
                 classifier,
@@ -132,11 +146,15 @@ def fit(
             interruption.stop(signal.SIGINT)
             if recorder.checkpoint.is_file():
                 model.load_state_dict(checkpoint.read(recorder.checkpoint).result)
+        except (OSError, MemoryError, RuntimeError) as error:
+            if (known := told(error, recorder.held, recipe)) is None:
+                raise
+            raise known from error
         finally:
             recorder.close()
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name in trains)
-    return FitResult(recorder.history, interruption.signal, recorder.checkpoint, recorder.metrics)
+    return ended()
 
 
 def _named(teacher: nn.Module | None, recipe: Train) -> nn.Module:

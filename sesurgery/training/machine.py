@@ -49,18 +49,24 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def processes() -> int:
+    """How many processes torchrun has started, on all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def devices(batch_size: int, *, freezing: bool = False) -> dict[str, object]:
     """Options of Lightning's Trainer for this process: one device, or the processes that torchrun started.
 
     With `freezing`, some weights get no gradient in some epochs: with several processes, DDP has to be told.
 
-    Raises SE502 where a batch has fewer samples than there are processes.
+    Raises SE502 where a batch cannot be shared equally: the mean of unequal parts' gradients is not the batch's.
     """
     if "WORLD_SIZE" not in os.environ:
         return {"accelerator": "auto", "devices": 1}
-    world = int(os.environ["WORLD_SIZE"])
+    world = processes()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    if batch_size < world:
-        raise fail("SE502", f"a batch of {batch_size} cannot be shared by {world} processes", "raise `batch_size`")
+    if batch_size % world:
+        text = f"a batch of {batch_size} cannot be shared equally by {world} processes"
+        raise fail("SE502", text, f"take a multiple of {world} as `batch_size`")
     strategy = "ddp_find_unused_parameters_true" if freezing else "ddp"
     return {"accelerator": "auto", "devices": local, "num_nodes": world // local, "strategy": strategy}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -16,6 +16,7 @@ from sesurgery.spec.train import Train
 from sesurgery.training.batches import Batch, InOrder, Shuffled, mixed
 from sesurgery.training.data.base import Data
 from sesurgery.training.fused import fuse
+from sesurgery.training.history import Partial
 from sesurgery.training.recipes.augment import Augmentation, make_mixing
 from sesurgery.training.recipes.freezing import frozen_of
 from sesurgery.training.recipes.layers import layer_rates
@@ -73,6 +74,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.held_out_loss = MeanMetric(nan_strategy="disable")
         self.held_out_top1 = MulticlassAccuracy(len(data.classes), average="micro")
         self.rate = 0.0
+        self.partial: Partial | None = None
         # In a tuple it is not registered: its modules and weights are the model's own, and have one name.
         self.running: tuple[nn.Module] = (model,)
         self.teacher = None if teacher is None else (teacher.eval().requires_grad_(False),)
@@ -97,15 +99,27 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
             # Only now is the model on the device that it is trained on.
             self.running = (fuse(self.model, self.shape).network,)
 
+    def on_train_start(self) -> None:
+        # Lightning begins no epoch anew that it goes on with.
+        if self.partial is not None:
+            self._begin_epoch(self.partial.batches)
+            if self.trainer.is_global_zero:
+                self.train_loss.update(torch.tensor(self.partial.loss, device=self.device), weight=0)
+                self.train_loss.mean_value.fill_(self.partial.loss)
+                self.train_loss.weight.fill_(self.partial.weight)
+
     def on_train_epoch_start(self) -> None:
-        # Order and dropout depend on seed and epoch alone, so an epoch is the same after a resume.
-        self.batches.epoch = self.current_epoch
-        torch.manual_seed(mixed(self.recipe.seed, self.current_epoch, self.global_rank))
+        self._begin_epoch(0)
+
+    def _begin_epoch(self, done: int) -> None:
+        self.batches.epoch, self.batches.begin = self.current_epoch, done
         self.train_loss.reset()
         if self.frozen is not None:
             self.frozen.set(self.model, self.current_epoch)
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        # What is drawn depends on seed, epoch and batch alone, so it is the same after a resume.
+        torch.manual_seed(mixed(self.recipe.seed, self.current_epoch, index, self.global_rank))
         images, labels = batch if self.mixing is None else self.mixing(*batch)
         self.rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         outputs = self.running[0](images)
@@ -117,10 +131,17 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         self.train_loss.update(loss.detach(), weight=len(labels))
         return loss
 
-    def on_train_batch_end(self, outputs: object, batch: Batch, index: int) -> None:
-        # Of accumulated batches, only the last one made a step.
-        if self.ema is not None and ((index + 1) % self.recipe.accumulate == 0 or index + 1 == len(self.batches)):
-            self.ema.update(self.model, step=self.global_step)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            # Lightning counts the step after this.
+            self.ema.update(self.model, step=self.global_step + 1)
+
+    def so_far(self, batches: int, seconds: float) -> Partial:
+        """How far the epoch is, of all processes together."""
+        sums = torch.stack([self.train_loss.mean_value, self.train_loss.weight])
+        loss, weight = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        return Partial(batches, loss, weight, seconds)
 
     def on_validation_epoch_start(self) -> None:
         self.held_out_loss.reset()

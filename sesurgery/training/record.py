@@ -1,4 +1,7 @@
-"""What a training run leaves in its folder: `last.ckpt`, `metrics.csv`, TensorBoard events; all but the last atomic."""
+"""What a training run leaves in its folder: `last.ckpt`, `best.safetensors`, `metrics.csv`, TensorBoard events.
+
+All but the last are written atomically.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from safetensors.torch import save_file
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from sesurgery.artifacts import write_text, writing
@@ -17,7 +23,8 @@ from sesurgery.diagnostics import fail
 from sesurgery.spec.train import Train
 from sesurgery.training.batches import Batch
 from sesurgery.training.checkpoint import OWN, own_part
-from sesurgery.training.history import CHECKPOINT, Epoch, to_csv
+from sesurgery.training.history import BEST, CHECKPOINT, Epoch, Partial, best_of, to_csv
+from sesurgery.training.interruption import Interruption
 from sesurgery.training.module import Classifier
 from sesurgery.training.recipes.stopping import finished
 
@@ -25,39 +32,58 @@ Progress = Callable[[Epoch], None]
 Heartbeat = Callable[[str, int, int], None]
 
 STEPS_BETWEEN_POINTS = 10
+LOWER = (
+    "lower `optimizer: lr`, lengthen `warmup_epochs`, or clip gradients (`clip_grad`), and begin anew with --restart"
+)
 
 
 class Recorder(pl.Callback):  # type: ignore[misc]
-    """Records every finished epoch. An unfinished one leaves no trace but its points in TensorBoard's step curves.
+    """Records every finished epoch, and saves the state: after each, every `save_minutes` within one, and at a signal.
 
-    The checkpoint is the state between two epochs, never within one: a stopped and resumed run repeats the epoch it
-    was stopped in and ends with the weights of a run that was never stopped.
+    A run that goes on from any of these states ends with the weights of a run that was never stopped.
     """
 
     def __init__(
         self,
         folder: Path,
         recipe: Train,
-        history: tuple[Epoch, ...],
+        interruption: Interruption,
         progress: Progress | None,
         heartbeat: Heartbeat | None,
     ) -> None:
         self.checkpoint = folder / CHECKPOINT
+        self.best = folder / BEST
         self.metrics = folder / "metrics.csv"
         self.recipe = recipe
-        self.history = history
+        self.history: tuple[Epoch, ...] = ()
+        self.partial: Partial | None = None
+        self.interruption = interruption
         self.progress = progress
         self.heartbeat = heartbeat
         self._writer: SummaryWriter | None = None
         self._started = 0.0
+        self._saved = 0.0
+        self._held: str | None = None
+
+    @property
+    def held(self) -> str:
+        """What of the run is safe, in words."""
+        if self._held is None:
+            return f"{self.checkpoint.as_posix()} was not written"
+        return f"{self.checkpoint.as_posix()} holds the state {self._held}"
 
     def on_train_start(self, trainer: pl.Trainer, module: Classifier) -> None:
-        if not self.history:
+        self._saved = time.monotonic()
+        self._held = _position(self.history, self.partial)
+        # Of an epoch that a checkpoint left unfinished; Lightning does not begin it anew.
+        self._started = time.perf_counter() - (self.partial.seconds if self.partial else 0)
+        if not self.history and self.partial is None:
             # So that a run stopped in its first epoch can be resumed.
+            self._held = None
             self._save(trainer)
         if trainer.is_global_zero:
             write_text(self.metrics, to_csv(self.history))
-            # The purge hides what an earlier run, or the epoch this one repeats, wrote after this step.
+            # The purge hides what an earlier run, or the part this one repeats, wrote after this step.
             self._writer = SummaryWriter(str(self.metrics.parent), purge_step=trainer.global_step + 1)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: Classifier) -> None:
@@ -70,6 +96,21 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             self._writer.add_scalar("step/train_loss", float(outputs["loss"]), trainer.global_step)
             self._writer.add_scalar("step/lr", module.rate, trainer.global_step)
         self._beat(trainer, "train", index, trainer.num_training_batches)
+        # Between two batches of one step there are gradients that no checkpoint has. After the last one comes an end.
+        if (index + 1) % self.recipe.accumulate == 0 and index + 1 < trainer.num_training_batches:
+            self._save_within(trainer, module, index + 1)
+
+    def _save_within(self, trainer: pl.Trainer, module: Classifier, done: int) -> None:
+        due = time.monotonic() - self._saved >= 60 * self.recipe.save_minutes
+        if trainer.strategy.reduce_boolean_decision(due or self.interruption.asked, all=False):
+            partial = module.so_far(done, round(time.perf_counter() - self._started, 3))
+            weights = [*module.model.parameters(), torch.tensor(partial.loss, device=module.device)]
+            if not all(bool(weight.isfinite().all()) for weight in weights):
+                text = f"the loss or a weight is not finite after batch {done} of epoch {len(self.history) + 1}"
+                raise fail("SE502", f"{text}; {self.held}", LOWER)
+            self.partial = partial
+            self._save(trainer)
+            self.interruption.leave_if_asked(trainer)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: Classifier, outputs: None, batch: Batch, index: int
@@ -87,7 +128,10 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             seconds=round(time.perf_counter() - self._started, 3),
         )
         self._require_finite(epoch)
-        self.history = (*self.history, epoch)
+        self.history, self.partial = (*self.history, epoch), None
+        if trainer.is_global_zero and best_of(self.history) == epoch:
+            with writing(self.best) as path:
+                save_file(_own_storage(module.result), path)
         self._save(trainer)
         # The same in every process: the metrics were exchanged.
         trainer.should_stop = trainer.should_stop or finished(self.history, self.recipe)
@@ -102,7 +146,14 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             self.progress(epoch)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Classifier, checkpoint: dict[str, Any]) -> None:
-        checkpoint[OWN] = own_part(self.history, self.recipe)
+        checkpoint[OWN] = own_part(self.history, self.recipe, self.partial)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: Classifier, checkpoint: dict[str, Any]) -> None:
+        # Batches of another size than those that were counted. Saved at the end of one, it is not completed yet.
+        if self.partial is not None:
+            done = self.partial.batches
+            current = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+            current.update(ready=done, started=done, processed=done, completed=done - 1)
 
     def close(self) -> None:
         """Write out the events; called however training ended."""
@@ -115,14 +166,24 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         broken = [f"the {name} loss is {loss}" for name, loss in losses.items() if not math.isfinite(loss)]
         if broken:
             text = f"{' and '.join(broken)} in epoch {epoch.epoch}"
-            where = f"{self.checkpoint.as_posix()} holds the state after epoch {len(self.history)}"
-            raise fail("SE502", f"{text}; {where}", "lower `optimizer: lr`, or lengthen `warmup_epochs`")
+            raise fail("SE502", f"{text}; {self.held}", LOWER)
 
     def _save(self, trainer: pl.Trainer) -> None:
         # Every process takes part in saving, the first alone writes.
         with writing(self.checkpoint) if trainer.is_global_zero else contextlib.nullcontext(self.checkpoint) as path:
             trainer.save_checkpoint(path)
+        self._saved, self._held = time.monotonic(), _position(self.history, self.partial)
 
     def _beat(self, trainer: pl.Trainer, phase: str, index: int, batches: int | float) -> None:
         if self.heartbeat and trainer.is_global_zero:
             self.heartbeat(phase, index + 1, int(batches))
+
+
+def _position(history: tuple[Epoch, ...], partial: Partial | None) -> str:
+    after = f"after epoch {len(history)}" if history else "before the first epoch"
+    return after if partial is None else f"after batch {partial.batches} of epoch {len(history) + 1}"
+
+
+def _own_storage(network: nn.Module) -> dict[str, torch.Tensor]:
+    # The format refuses tensors that share memory (tied weights).
+    return {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}

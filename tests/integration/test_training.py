@@ -17,6 +17,7 @@ from fixtures.sharing import Once
 from sesurgery.networks.cifar_resnet import CifarResNet
 from sesurgery.spec.plugins import Catalogs
 from sesurgery.spec.train import Train
+from sesurgery.training import checkpoint
 from sesurgery.training.data import DATASETS
 from sesurgery.training.data.digits import Digits
 from sesurgery.training.evaluation import split_logits
@@ -31,8 +32,8 @@ HANGS = 600
 """Seconds after which a process is taken to hang, on however busy a machine."""
 
 
-def recipe() -> Train:
-    given = {"epochs": EPOCHS, "batch_size": 64, "threads": 1}
+def recipe(save_minutes: float = 10.0) -> Train:
+    given = {"epochs": EPOCHS, "batch_size": 64, "threads": 1, "save_minutes": save_minutes}
     return Train.model_validate(given, context=Catalogs(DATASETS, DATASETS, DATASETS, DATASETS))
 
 
@@ -69,18 +70,19 @@ import sys
 from pathlib import Path
 from test_training import Digits, SHAPE, fit, network, recipe
 
-press, epoch = (sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 2 else (None, 0)
+press, epoch, batch = (sys.argv[2], int(sys.argv[3]), int(sys.argv[4])) if len(sys.argv) > 2 else (None, 0, 0)
 begun = 0
 
 def beat(phase, done, of):
     global begun
     begun += (phase, done) == ("train", 1)
-    if (phase, done, begun) == (press, 1, epoch):
+    if (phase, done, begun) == (press, batch, epoch):
         # It waits here: however busy the machine is, the signal comes at this batch.
         print("now", flush=True)
         sys.stdin.readline()
 
-result = fit(network(), Digits().load(SHAPE), recipe(), Path(sys.argv[1]), heartbeat=beat)
+wanted = recipe(1e-9 if press else 10.0)
+result = fit(network(), Digits().load(SHAPE), wanted, Path(sys.argv[1]), heartbeat=beat)
 # One write, so that two processes on one pipe do not mix their words.
 os.write(1, f"returned {result.interrupted} {len(result.epochs)}{os.linesep}".encode())
 """
@@ -91,10 +93,12 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
 
 
-def interrupt(folder: Path, epoch: int, phase: str) -> subprocess.CompletedProcess[str]:
-    """Run the training in a process of its own and send it SIGINT at the first batch of a phase of an epoch."""
+def interrupt(
+    folder: Path, epoch: int, phase: str, batch: int = 1, number: int = signal.SIGINT
+) -> subprocess.CompletedProcess[str]:
+    """Run the training in a process of its own and send it a signal at a batch of a phase of an epoch."""
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder), phase, str(epoch)],
+        [sys.executable, "-c", CHILD, str(folder), phase, str(epoch), str(batch)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -105,8 +109,8 @@ def interrupt(folder: Path, epoch: int, phase: str) -> subprocess.CompletedProce
     )
     assert child.stdout is not None
     if child.stdout.readline() == "now\n":
-        child.send_signal(signal.SIGINT)
-    out, err = child.communicate("on\n", timeout=HANGS)
+        child.send_signal(number)
+    out, err = child.communicate(None if number == signal.SIGKILL else "on\n", timeout=HANGS)
     return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
 
@@ -133,6 +137,67 @@ def test_a_run_stopped_by_sigint_resumes_to_what_it_would_have_been(
     assert timeless(resumed.epochs) == timeless(whole[0].epochs)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in whole[1].state_dict().items())
     assert len(resumed.metrics.read_text(encoding="utf-8").splitlines()) == 1 + EPOCHS
+
+
+def test_a_run_killed_within_an_epoch_resumes_there_to_what_it_would_have_been(
+    whole: tuple[FitResult, CifarResNet], tmp_path: Path
+) -> None:
+    """`python benchmarks/kill_and_resume.py` does so at twenty random moments."""
+    assert interrupt(tmp_path, 2, "train", 5, signal.SIGKILL).returncode == -signal.SIGKILL
+    saved = checkpoint.read(tmp_path / "last.ckpt")
+    assert saved.partial is not None
+    assert (len(saved.history), saved.partial.batches) == (1, 4)
+    resumed, model = train(tmp_path, resume=True)
+    assert timeless(resumed.epochs) == timeless(whole[0].epochs)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in whole[1].state_dict().items())
+
+
+GRADIENTS = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from test_training import Digits, SHAPE, fit, recipe
+
+torch.manual_seed(0)
+# No norm, whose statistics are of a process's own samples, and nothing random.
+model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 10))
+gradients, step = [], torch.optim.SGD.step
+
+def keeping(self, closure):
+    # What DDP has made of all processes' gradients is there after the closure.
+    loss = closure()
+    gradients.append([weight.grad.clone() for weight in model.parameters()])
+    return step(self, lambda: loss)
+
+torch.optim.SGD.step = keeping
+plain = recipe().model_copy(update={"epochs": 1})
+result = fit(model, Digits(held_out=0.8).load(SHAPE), plain, Path(sys.argv[1]))
+torch.save(gradients, Path(sys.argv[1]) / "gradients.pt")
+"""
+
+
+def test_two_processes_with_half_a_batch_have_the_gradients_of_one(tmp_path: Path) -> None:
+    script = tmp_path / "child.py"
+    script.write_text(GRADIENTS, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for command, folder in ([sys.executable], "one"), (torchrun, "two"):
+        (tmp_path / folder).mkdir()
+        child = subprocess.run(
+            [*command, str(script), str(tmp_path / folder)],
+            capture_output=True,
+            text=True,
+            env=environment() | {"OMP_NUM_THREADS": "1"},
+            timeout=HANGS,
+            check=False,
+        )
+        assert child.returncode == 0, child.stderr
+    one, two = (torch.load(tmp_path / folder / "gradients.pt") for folder in ("one", "two"))
+    assert len(one) == len(two) == 5
+    for ours, theirs in zip(one, two, strict=True):
+        for gradient, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(other, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_two_processes_share_one_run(whole: tuple[FitResult, CifarResNet], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sesurgery.spec.train import Train
+from sesurgery.training.checkpoint import read
 from sesurgery.training.data.base import Data
 from sesurgery.training.interruption import Interruption
 from sesurgery.training.loop import FitResult, fit
@@ -52,14 +53,16 @@ def test_in_the_first_epoch_it_leaves_a_checkpoint_to_resume_from(
     assert not resumed.interrupted
 
 
-def test_in_a_later_epoch_the_model_goes_back_to_the_last_finished_one(
+def test_within_an_epoch_the_batches_that_are_done_are_kept(
     data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
     net = make_net()
     stopped = fit(net, data, make_recipe(), tmp_path, heartbeat=press_in(2, "train"))
     assert (len(stopped.epochs), stopped.interrupted) == (1, True)
-    saved = torch.load(stopped.checkpoint, weights_only=True)["state_dict"]
-    assert torch.equal(net[0].weight, saved["model.0.weight"])
+    saved = read(stopped.checkpoint)
+    assert torch.equal(net[0].weight, saved.weights["0.weight"])
+    assert saved.partial is not None
+    assert saved.partial.batches == 1
 
 
 def test_during_evaluation_the_epoch_is_finished_first(

@@ -11,7 +11,9 @@ from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.train import Train
+from sesurgery.training.checkpoint import read
 from sesurgery.training.data.base import Data
+from sesurgery.training.evaluation import evaluate
 from sesurgery.training.history import Epoch, to_csv
 from sesurgery.training.loop import fit
 
@@ -40,16 +42,25 @@ def timeless(epochs: tuple[Epoch, ...]) -> list[Epoch]:
     return [replace(epoch, seconds=0) for epoch in epochs]
 
 
+ALWAYS = 1e-9
+"""Minutes between two checkpoints that make one after every batch."""
+
+
+@pytest.mark.parametrize("minutes", [10.0, ALWAYS], ids=["between epochs", "within one"])
 @pytest.mark.parametrize(("epoch", "batch"), [(1, 1), (2, 1), (2, 4), (3, 6)])
 def test_a_resumed_run_equals_one_never_stopped(
-    epoch: int, batch: int, data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+    epoch: int, batch: int, minutes: float, data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
-    whole, parts, recipe = make_net(), make_net(), make_recipe()
+    whole, parts, recipe = make_net(), make_net(), make_recipe(save_minutes=minutes)
     expected = fit(whole, data, recipe, tmp_path / "whole")
     with pytest.raises(Stop):
         fit(parts, data, recipe, tmp_path / "parts", heartbeat=crash_in(epoch, batch))
-    fresh = make_net()
-    found = fit(fresh, data, recipe, tmp_path / "parts", resume=True)
+    fresh, batches = make_net(), []
+    beat = lambda phase, done, of: batches.append(done) if phase == "train" else None  # noqa: E731
+    found = fit(fresh, data, recipe, tmp_path / "parts", resume=True, heartbeat=beat)
+    # The crash comes before the batch is saved.
+    assert batches[0] == (batch if minutes == ALWAYS else 1)
+    assert len(batches) == 6 * (4 - epoch) - batches[0] + 1
     assert timeless(found.epochs) == timeless(expected.epochs)
     assert found.metrics.read_text(encoding="utf-8") == to_csv(found.epochs)
     for key, value in whole.state_dict().items():
@@ -135,3 +146,41 @@ def test_a_checkpoint_that_carries_code_does_not_run_it(
     with pytest.raises(SesurgeryError, match="SE502"):
         fit(make_net(), data, make_recipe(), tmp_path, resume=True)
     assert not (tmp_path / "owned").exists()
+
+
+def test_an_epoch_goes_on_in_smaller_batches_of_as_many_samples_a_step(
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(Stop):
+        fit(make_net(), data, make_recipe(save_minutes=ALWAYS), tmp_path, heartbeat=crash_in(2, 4))
+    batches: list[tuple[int, int]] = []
+    beat = lambda phase, done, of: batches.append((done, of)) if phase == "train" else None  # noqa: E731
+    smaller = make_recipe(batch_size=4, accumulate=4)
+    result = fit(make_net(), data, smaller, tmp_path, resume=True, heartbeat=beat)
+    assert (batches[0], len(batches)) == ((13, 24), 12 + 24)
+    assert [epoch.epoch for epoch in result.epochs] == [1, 2, 3]
+
+
+def test_gradients_of_half_a_step_are_in_no_checkpoint(
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = make_recipe(save_minutes=ALWAYS, accumulate=4)
+    with pytest.raises(Stop):
+        fit(make_net(), data, recipe, tmp_path, heartbeat=crash_in(1, 6))
+    saved = read(tmp_path / "last.ckpt").partial
+    assert saved is not None
+    assert saved.batches == 4
+
+
+def test_the_best_epoch_is_kept_and_given_where_it_is_asked_for(
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    net = make_net()
+    # A rate that makes it worse again.
+    recipe = make_recipe(keep="best", optimizer={"lr": 3.0, "warmup_epochs": 0}, epochs=4)
+    result = fit(net, data, recipe, tmp_path)
+    top1 = [epoch.held_out_top1 for epoch in result.epochs]
+    assert result.top1 == max(top1) == evaluate(net, data.held_out).top1
+    again = make_net()
+    assert fit(again, data, recipe, tmp_path, resume=True) == result
+    assert torch.equal(again[6].weight, net[6].weight)
