@@ -35,12 +35,12 @@ def command(target: Path | None, resume: bool, restart: bool, split: int) -> Non
     if target is None:
         folder = newest("run", workspace.newest_run())
     elif of_spec:
+        loaded = spec_of(target)
         from sesurgery.training.machine import processes
 
         if processes() > 1:
             text = "several processes share a run that is there: `sesurgery apply SPEC` makes it"
             raise click.UsageError(text)
-        loaded = spec_of(target)
         folder = pipeline.apply(loaded, workspace, target.as_posix()).folder
     else:
         folder = target
