@@ -1,0 +1,115 @@
+"""Where along a network an engine leaves the model: the error at every tap, and the first that is over tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sesurgery.verification.taps import Tap
+
+Values = Mapping[str, NDArray[np.generic]]
+Compute = Callable[[NDArray[np.float32]], Values]
+"""Values by name, of images [n, C, H, W]."""
+TOLERANCES = {"fp32": 1e-3, "fp16": 0.03, "bf16": 0.2, "int8": 0.3}
+"""Of an error relative to the root mean square of the values: what a precision explains at any depth, with room."""
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class TapError:
+    """How far apart the values at a place are: root mean square of the difference over that of the model's values.
+
+    It is of the worst sample, and infinite where the engine has NaN or infinity and the model has none. `largest` is
+    the model's largest value there. `site` is the block's key, None elsewhere.
+    """
+
+    name: str
+    scope: str
+    site: str | None
+    error: float
+    largest: float
+    nonfinite: int = 0
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The error at every place in order, and what was allowed; `how` says how it was measured."""
+
+    errors: tuple[TapError, ...]
+    tolerance: float
+    how: str = ""
+
+    @property
+    def first(self) -> TapError | None:
+        """The first place over tolerance. A NaN is."""
+        return next((each for each in self.errors if not each.error <= self.tolerance), None)
+
+    @property
+    def before(self) -> TapError | None:
+        """The last place before it, where the engine was still right."""
+        first = self.first
+        place = self.errors.index(first) if first is not None else 0
+        return self.errors[place - 1] if place else None
+
+    @property
+    def first_site(self) -> str | None:
+        """The block at the first place over tolerance, or the first block behind it; None where none is behind."""
+        first = self.first
+        if first is None:
+            return None
+        behind = self.errors[self.errors.index(first) :]
+        return next((each.site for each in behind if each.site is not None), None)
+
+
+def growth(
+    taps: Sequence[Tap],
+    found: Sequence[Tap],
+    reference: Compute,
+    candidate: Compute,
+    images: Iterable[NDArray[np.float32]],
+    tolerance: float,
+    how: str = "",
+) -> Drift:
+    """The error at the places that both have; `taps` name the values of the reference and `found` the candidate's.
+
+    Images [n, C, H, W] are taken in the batches in which they come, and only one is in memory at a time.
+    """
+    own = {tap.name: tap.value for tap in found}
+    both = [tap for tap in taps if tap.name in own]
+    errors, reaches, broken = np.zeros(len(both)), np.zeros(len(both)), np.zeros(len(both), int)
+    for batch in images:
+        wanted, given = reference(batch), candidate(batch)
+        for place, tap in enumerate(both):
+            error, reach, count = _apart(wanted[tap.value], given[own[tap.name]])
+            errors[place] = max(errors[place], error)
+            reaches[place] = max(reaches[place], reach)
+            broken[place] += count
+    return Drift(
+        tuple(
+            TapError(tap.name, tap.scope, tap.site, float(error), float(reach), int(count))
+            for tap, error, reach, count in zip(both, errors, reaches, broken, strict=True)
+        ),
+        tolerance,
+        how,
+    )
+
+
+def _apart(wanted: NDArray[np.generic], given: NDArray[np.generic]) -> tuple[float, float, int]:
+    """Of the worst sample the relative error, the largest value wanted, and how many samples are not finite."""
+    if wanted.shape != given.shape:
+        return float("inf"), float(np.abs(wanted).max(initial=0.0)), 0
+    before = wanted.reshape(len(wanted), -1).astype(np.float64)
+    after = given.reshape(len(given), -1).astype(np.float64)
+    fine = np.isfinite(before).all(1)
+    lost = fine & ~np.isfinite(after).all(1)
+    both = fine & ~lost
+    if not both.any():
+        return (float("inf") if lost.any() else 0.0), float(np.abs(before[fine]).max(initial=0.0)), int(lost.sum())
+    # A sample on which a map is nearly zero all over is measured by what the others have there.
+    scale = np.sqrt((before[both] ** 2).mean(1))
+    apart = np.sqrt(((after[both] - before[both]) ** 2).mean(1)) / np.maximum(scale, max(0.1 * scale.mean(), TINY))
+    error = float("inf") if lost.any() else float(apart.max())
+    return error, float(np.abs(before[fine]).max(initial=0.0)), int(lost.sum())
