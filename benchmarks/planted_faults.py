@@ -42,6 +42,7 @@ from sesurgery.networks.export import export
 from sesurgery.networks.sources import surgeon_for
 from sesurgery.onnxgraph import numerics
 from sesurgery.onnxgraph.half_meaning import in_single
+from sesurgery.onnxgraph.scopes import scope_of
 from sesurgery.spec.export import Export
 from sesurgery.spec.parity import Parity
 from sesurgery.training.evaluation import logits
@@ -49,7 +50,6 @@ from sesurgery.verification import diagnosis, engine_drift
 from sesurgery.verification.chain import Links, diagnose
 from sesurgery.verification.diagnosis import Diagnosis
 from sesurgery.verification.parity import compare, predict
-from sesurgery.verification.taps import scope_of
 
 RESULTS = Path(__file__).resolve().parent / "results" / "planted_faults.json"
 SEEDS = 7

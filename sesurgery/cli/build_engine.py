@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     metavar="FILE|KEY=VALUE",
     help="Samples (.npy, .npz) instead of the training data; samples=N, method=NAME.",
 )
+@click.option("--keep-fp32", "keep", multiple=True, metavar="GLOB", help="Modules that stay fp32, as layer1.0.se.")
 @click.option(
     "--io", type=click.Choice(["keep", "convert"]), help="Inputs and outputs in fp32 (keep) or with the rest."
 )
@@ -47,6 +48,7 @@ def command(
     shapes: tuple[str, ...],
     options: tuple[str, ...],
     calibration: tuple[str, ...],
+    keep: tuple[str, ...],
     io: str | None,
     autocast: bool,
     name: str | None,
@@ -61,11 +63,11 @@ def command(
     workspace = pipeline.Workspace()
     given = target or newest("run", workspace.newest_run())
     engines: tuple[Engine, ...] = ()
-    if precision or backend or batch or shapes or options or calibration or io or autocast or name:
+    if precision or backend or batch or shapes or options or calibration or keep or io or autocast or name:
         chosen = {"backend": backend or "onnxruntime", **dict(_option(option) for option in options)}
         kind = {"backend": chosen, "precision": precision or "fp32", "name": name, "io": io or "keep"}
         kind |= {"converter": "autocast" if autocast else "sesurgery", "calibration": _calibration(calibration)}
-        engines = (pipeline.engine({**kind, "batch": _batch(batch), "shapes": list(shapes)}),)
+        engines = (pipeline.engine({**kind, "keep_fp32": list(keep), "batch": _batch(batch), "shapes": list(shapes)}),)
     with talking() as talk:
         built = pipeline.build_engines(pipeline.EnginesRequest(given, workspace, engines, again=again, talk=talk))
     for item in built:

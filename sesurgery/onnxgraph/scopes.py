@@ -8,6 +8,8 @@ only the name of its weight says which convolution it was. Other nodes carry the
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from onnx import NodeProto
 
@@ -44,6 +46,20 @@ def of_name(node: NodeProto) -> str | None:
             path = f"{path}.{part}" if path else part
         last = part
     return path
+
+
+def scope_of(node: NodeProto) -> str | None:
+    """The module path of a node, by whatever tells it; None where nothing does."""
+    found = of_metadata(node)
+    return of_name(node) if found is None else found
+
+
+def named(node: NodeProto, globs: Sequence[str]) -> str | None:
+    """The first glob that names the node's module or one around it, or None."""
+    scope = scope_of(node)
+    if scope is None:
+        return None
+    return next((glob for glob in globs if fnmatchcase(scope, glob) or fnmatchcase(scope, f"{glob}.*")), None)
 
 
 def of_weight(name: str) -> str | None:

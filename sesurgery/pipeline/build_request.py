@@ -112,6 +112,7 @@ def command(onnx: Path, wanted: Engine) -> str:
     for key, value in wanted.calibration.model_dump().items():
         if value != getattr(Calibration(), key):
             words.append(f"--calibration {shlex.quote(f'{key}={value}' if key != 'file' else str(value))}")
+    words += [f"--keep-fp32 {shlex.quote(glob)}" for glob in wanted.keep_fp32]
     words += [f"--io {wanted.io}"] * (wanted.io != "keep") + ["--autocast"] * (wanted.converter == "autocast")
     for option, value in dataclasses.asdict(wanted.backend.options).items():
         if value != getattr(standard, option):

@@ -198,7 +198,7 @@ def _precise(
         chosen = weight_bits.choose(backend, wanted.calibration.weights)
         talk.say(str(chosen))
         ranges = quantize.ranges_of(model, feeds, wanted.calibration.method)
-        step: Pass = quantize.Quantize(ranges, backend.int8_activations, chosen.bits)
+        step: Pass = quantize.Quantize(ranges, backend.int8_activations, chosen.bits, wanted.keep_fp32)
         done = lower(model, [step], verify=feeds[:JUDGED])
         difference = done.differences.get(name_of(step))
         proof = weight_bits.prove_kernels(wanted.backend.name, backend, done.model, feeds[:JUDGED], chosen.bits)
@@ -215,7 +215,7 @@ def _precise(
         reaches = measure(model, feeds, SAFE)
     elif wanted.precision == "fp16":
         talk.say(f"ranges were not checked: no samples are known (give {calibration.OPTION})")
-    step = Precision(wanted.precision, wanted.io, reaches)
+    step = Precision(wanted.precision, wanted.io, reaches, wanted.keep_fp32)
     if wanted.converter == "autocast":
         step = AutoCast(step, tuple(feeds[:JUDGED]))
     return lower(model, [step]), details
@@ -224,7 +224,8 @@ def _precise(
 def label_of(request: BuildRequest, changed: bool, single: bool) -> str:
     """What tells this file from others of the network: its backend only where that makes a difference."""
     wanted = request.wanted
-    own = (wanted.calibration, wanted.io, wanted.converter) != (Calibration(), "keep", "sesurgery")
+    asked = (wanted.calibration, wanted.io, wanted.converter, wanted.keep_fp32)
+    own = asked != (Calibration(), "keep", "sesurgery", ())
     apart = changed or own or (wanted.precision == "int8" and not _for_any(request.backend))
     parts = [wanted.backend.name if apart else None, wanted.precision, wanted.name if own else None]
     # One as exported lies beside the file of the engine that it is measured against.

@@ -88,6 +88,8 @@ def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: s
         probes=parity.probes if parity else (),
         flipped=parity.flipped if parity else (),
         diagnosis=parity.diagnosis if parity else None,
+        drift=parity.drift if parity else None,
+        repairs=parity.repairs if parity else (),
         size_bytes=sum(path.stat().st_size for path in belonging(engine, manifest)),
         notes=details.notes,
         kept_fp32=details.kept_fp32,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from sesurgery.networks import checkpoint
 from sesurgery.networks.checkpoint import Run
 from sesurgery.pipeline import results
 from sesurgery.pipeline.data import data_of
+from sesurgery.pipeline.repairs import Broken, repairs
 from sesurgery.pipeline.specs import backend_of, catalogs
+from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.pipeline.tracing import trace
 from sesurgery.reports.model import EngineSection
 from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.parity import Tolerance
 from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import logits, split_logits
-from sesurgery.verification import batches, diagnosis
-from sesurgery.verification.diagnosis import Diagnosis
+from sesurgery.verification import batches, chain, diagnosis, engine_drift
+from sesurgery.verification.drift import Repair
 from sesurgery.verification.flips import FlippedSample, flipped_samples
 from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare, predict
 from sesurgery.verification.probes import ProbeParity, compare_probe, probes
@@ -74,29 +78,58 @@ def run_of(engine: Path, *, foreign: bool = False) -> tuple[EngineManifest, Path
     return manifest, folder
 
 
-def verify(engine: Path, *, foreign: bool = False) -> VerifyResult:
+def verify(engine: Path, *, foreign: bool = False, drift: bool = False, talk: Talk | None = None) -> VerifyResult:
     """Compare an engine with its run's trained model on every held-out sample; the result is kept beside the run.
 
-    Raises SE603 where the engine cannot run here and SE401 where the run was trained again after the engine was built.
+    One that falls short is searched for the fault. With `drift` the error along the network is measured too, and
+    repairs are tried on one that falls short. Raises SE603 where the engine cannot run here and SE401 where the run was
+    trained again after the engine was built.
     """
 
     manifest, folder = run_of(engine, foreign=foreign)
     run = checkpoint.read(folder, catalogs())
     freshness.require_current(engine, manifest, folder, run.manifest.sha256)
+    subject = _Subject(run, engine, manifest, data_of(run.spec))
     with backend_of(manifest).load(engine) as runner:
-        found = _measured(runner, run, manifest)
+        seen = _measured(runner, subject)
+    found = seen.parity
+    if seen.parity.entries and (drift or not found.passed):
+        found = _searched(subject, seen, drift, talk or Silent())
     PARITY.write(folder, engine.name, found)
     forget_reason(folder, engine)
     return VerifyResult(engine, folder, results.engine_section(folder, engine, manifest, run.manifest.sha256))
 
 
-def _measured(runner: Runner, run: Run, manifest: EngineManifest) -> EngineParity:
-    data = data_of(run.spec)
+@dataclass(frozen=True)
+class _Subject:
+    """An engine, its run and the data that it is compared on."""
+
+    run: Run
+    engine: Path
+    manifest: EngineManifest
+    data: Data
+
+    @property
+    def tolerance(self) -> Tolerance:
+        tolerance: Tolerance = getattr(self.run.spec.parity, self.manifest.details.precision)
+        return tolerance
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What an engine gave: the model's logits, the engine's by batch size, and the comparison."""
+
+    reference: Array
+    given: dict[int, Array]
+    parity: EngineParity
+
+
+def _measured(runner: Runner, subject: _Subject) -> _Seen:
+    run, data = subject.run, subject.data
     held_out = data.held_out
     reference = split_logits(run.network, held_out).numpy()
     images, labels = held_out.images, held_out.labels.numpy()
-    tolerance: Tolerance = getattr(run.spec.parity, manifest.details.precision)
-    limits = batches.limits(manifest.details.engine, runner)
+    limits = batches.limits(subject.manifest.details.engine, runner)
     entries: list[BatchParity] = []
     left: list[str] = []
     given: dict[int, Array] = {}
@@ -106,15 +139,15 @@ def _measured(runner: Runner, run: Run, manifest: EngineManifest) -> EngineParit
             left.append(f"batch {batch}: {why}")
             continue
         given[batch] = predict(runner, images, batch)
-        entries.append(BatchParity(batch, compare(reference, given[batch], labels, tolerance)))
+        entries.append(BatchParity(batch, compare(reference, given[batch], labels, subject.tolerance)))
     found = EngineParity(
-        of=Of(manifest.sha256, run.manifest.sha256),
+        of=Of(subject.manifest.sha256, run.manifest.sha256),
         entries=tuple(entries),
         unverified=tuple(left),
-        probes=_probed(runner, run, data, entries[0].batch, tolerance) if entries else (),
+        probes=_probed(runner, run, data, entries[0].batch, subject.tolerance) if entries else (),
         flipped=_flipped(data, reference, given, entries),
     )
-    return found if found.passed else replace(found, diagnosis=_diagnosis(run, data, reference, given, entries))
+    return _Seen(reference, given, found)
 
 
 def _model(run: Run) -> Callable[[Array], Array]:
@@ -147,21 +180,48 @@ def _flipped(
     return tuple(flipped_samples(held_out.images, reference, given[worst.batch], labels, data.classes, flips))
 
 
-def _diagnosis(
-    run: Run, data: Data, reference: Array, given: dict[int, Array], entries: list[BatchParity]
-) -> Diagnosis | None:
-    if not entries:
-        return None
-    which = _telling(entries)
-    images = np.asarray(data.held_out.images[which], np.float32)
-    passed = {entry.batch: entry.report.passed for entry in entries}
-    few = {batch: answers[which] for batch, answers in given.items()}
-    return diagnosis.of_answers(_model(run), images, reference[which], few, passed)
+def _searched(subject: _Subject, seen: _Seen, drift: bool, talk: Talk) -> EngineParity:
+    """What is wrong with an engine that falls short, how its error grows where that was asked, and what repairs it."""
+    found, run = seen.parity, subject.run
+    which = _telling(found.entries)
+    images = np.asarray(subject.data.held_out.images[which], np.float32)
+    looked_at = images[: chain.SAMPLES]
+    talk.say(f"looking for where {subject.engine.name} leaves the model")
+    traced = trace(run, subject.engine, subject.manifest)
+    single = [looked_at[index : index + 1] for index in range(len(looked_at))]
+    smallest = found.entries[0].batch
+    # An engine may take no smaller batch, and there may be fewer samples to look at.
+    batched = [np.resize(looked_at, (smallest, *looked_at.shape[1:]))] if smallest > 1 else single
+    measured = functools.cache(lambda: engine_drift.drift(traced.suspect, batched))
+    diagnosed = None
+    if not found.passed:
+        passed = {entry.batch: entry.report.passed for entry in found.entries}
+        few = {batch: answers[which] for batch, answers in seen.given.items()}
+        told = diagnosis.of_answers(_model(run), images, seen.reference[which], few, passed)
+        diagnosed = chain.diagnose(traced.links, told, looked_at, measured)
+    if not drift:
+        return replace(found, diagnosis=diagnosed)
+    tried: tuple[Repair, ...] = ()
+    if diagnosed is not None:
+        broken = Broken(run, subject.engine, subject.manifest, diagnosed, traced.links.modules)
+        tried = repairs(broken, functools.partial(_shortfall, subject, seen), talk)
+    return replace(found, diagnosis=diagnosed, drift=measured(), repairs=tried)
 
 
-def _telling(entries: list[BatchParity]) -> list[int]:
-    """Positions of samples to look at: those with the largest errors, and the first."""
+def _shortfall(subject: _Subject, seen: _Seen, runner: Runner) -> str | None:
+    """What an engine that was built otherwise falls short of, at the batch sizes of the one in question."""
+    held_out = subject.data.held_out
+    labels = held_out.labels.numpy()
+    for batch in seen.given:
+        report = compare(seen.reference, predict(runner, held_out.images, batch), labels, subject.tolerance)
+        if report.failures:
+            return f"batch {batch}: {report.failures[0]}"
+    return None
+
+
+def _telling(entries: Sequence[BatchParity]) -> list[int]:
+    """Positions of samples to look at: those with the largest errors, then the first."""
     errors = np.array([entry.report.sample_errors for entry in entries]).max(0)
-    worst = np.argsort(-errors, kind="stable")[: diagnosis.SAMPLES // 4].tolist()
+    worst: list[int] = np.argsort(-errors, kind="stable")[: diagnosis.SAMPLES // 4].tolist()
     others = [index for index in range(len(errors)) if index not in set(worst)]
-    return sorted(worst + others[: diagnosis.SAMPLES - len(worst)])
+    return worst + others[: diagnosis.SAMPLES - len(worst)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sesurgery.reasons import Reason
 from sesurgery.verification.diagnosis import Diagnosis
+from sesurgery.verification.drift import Drift, Repair
 from sesurgery.verification.flips import FlippedSample
 from sesurgery.verification.latency import LatencyReport
 from sesurgery.verification.parity import BatchParity
@@ -69,7 +70,7 @@ class EngineSection:
     `unverified` holds the batch sizes asked for at which it could not be compared, each as "batch N: reason".
 
     `convolutions` counts the output types found in the built network: {"fp16": 53}. `kept_fp32` holds the nodes that
-    stayed fp32 in an engine of another precision, and why. `probes`, `flipped` and `diagnosis` are those of
+    stayed fp32 in an engine of another precision, and why. `probes` and what follows are those of
     `EngineParity`.
     """
 
@@ -87,6 +88,8 @@ class EngineSection:
     probes: tuple[ProbeParity, ...] = ()
     flipped: tuple[FlippedSample, ...] = ()
     diagnosis: Diagnosis | None = None
+    drift: Drift | None = None
+    repairs: tuple[Repair, ...] = ()
 
     @property
     def name(self) -> str:

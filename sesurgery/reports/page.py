@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from sesurgery.reports import latency, latency_plots, parity, parity_plot, training_plot, wording
+from sesurgery.reports import drift_plot, latency, latency_plots, parity, parity_plot, training_plot, wording
 from sesurgery.reports.canvas import Plot
 from sesurgery.reports.model import EngineSection, LatencySection, RunReport
 from sesurgery.reports.summary import summarise
@@ -61,6 +61,8 @@ def render(report: RunReport) -> str:
 
 def _compared(name: str, engine: EngineSection) -> Compared:
     plots = tuple(parity_plot.parity(f"{name}b{number}", entry) for number, entry in enumerate(engine.parity))
+    if engine.drift is not None:
+        plots = (*plots, drift_plot.growth(name, engine.drift))
     return Compared(engine, plots)
 
 

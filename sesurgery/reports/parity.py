@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sesurgery.reports import drift
 from sesurgery.reports.model import EngineSection
 from sesurgery.reports.wording import fields, markdown, markdown_table, percent, small
 from sesurgery.tables import aligned
@@ -51,9 +52,9 @@ def to_json(engine: EngineSection) -> dict[str, object]:
         "verdict": {True: "passed", False: "failed", None: "not verified"}[engine.passed],
         "batches": entries,
         "drift": {
-            "first_site": engine.diagnosis and engine.diagnosis.site,
+            "first_site": (engine.diagnosis and engine.diagnosis.site) or (engine.drift and engine.drift.first_site),
             "kind": engine.diagnosis and engine.diagnosis.kind,
-            "repair": None,
+            "repair": next((fields(each) for each in engine.repairs if each.worked), None),
         },
         "passed": engine.passed,
         "parity": entries,
@@ -157,6 +158,7 @@ def remarks(engines: Sequence[EngineSection]) -> list[str]:
         ]
         if engine.diagnosis is not None:
             lines.append(f"{engine.name}: {engine.diagnosis}; {engine.diagnosis.remedy}")
+        lines += [f"{engine.name}: {finding}" for finding in drift.findings(engine)]
         lines += [f"{engine.name}: not verified at {why}" for why in engine.unverified]
         if not engine.parity and not engine.unverified:
             lines.append(f"{engine.name}: not verified, {engine.not_verified or 'no reason was given'}")

@@ -44,7 +44,9 @@ def named(passes: Sequence[str]) -> str:
 def asked_for(wanted: Engine) -> str:
     """All that was asked for but the name."""
     asked = wanted.model_dump(mode="json", by_alias=True)
-    return json.dumps({key: asked[key] for key in sorted(asked) if key != "name"}, sort_keys=True)
+    # An engine that was built before there was such a thing to ask for is the same where nothing is.
+    left = {"name"} if wanted.keep_fp32 else {"name", "keep_fp32"}
+    return json.dumps({key: asked[key] for key in sorted(asked) if key not in left}, sort_keys=True)
 
 
 def digest_onnx(path: Path) -> str:

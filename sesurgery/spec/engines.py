@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from sesurgery.profiles import parse_profile
-from sesurgery.spec.bounds import Repeats, Short, Size
+from sesurgery.spec.bounds import MOST_RULES, Repeats, Short, Size
 from sesurgery.spec.frozen import Frozen
 from sesurgery.spec.plugins import BackendField
 
@@ -72,6 +72,9 @@ class Engine(Frozen):
         (), description="profiles beyond the batch, each as `input=1,8,32x3x224x224`: one size or three a dimension"
     )
     calibration: Calibration = Field(default_factory=Calibration)
+    keep_fp32: Annotated[tuple[Annotated[str, Short], ...], Field(max_length=MOST_RULES)] = Field(
+        (), description="globs over modules (`layer1.0.se`) that stay fp32 in fp16, bf16 and int8 engines"
+    )
     io: Literal["keep", "convert"] = Field(
         "keep", description="whether inputs and outputs stay fp32 in fp16 and bf16 engines, or are converted as well"
     )

@@ -24,6 +24,8 @@ from sesurgery.verification.files import difference_of, site_of
 from sesurgery.verification.taps import Tap, found_in, tapped, taps_of
 
 LARGEST_FP16 = 65504.0
+SAMPLES = 8
+"""Samples that the files are compared on: each of them is run through several files, one at a time."""
 MOST_NAMED = 0.5
 """Where more of the weights differ, they are another checkpoint's."""
 

@@ -12,7 +12,7 @@ from onnx import NodeProto, helper
 
 from sesurgery.onnxgraph import numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
-from sesurgery.verification.taps import scope_of
+from sesurgery.onnxgraph.scopes import scope_of
 
 LOST = 0.05
 """A range saturates where clipping takes more than this share of the values' root mean square."""

@@ -75,7 +75,8 @@ def of_answers(
     if broken := int((~np.isfinite(engine)).any(axis=1).sum()):
         return Diagnosis("nonfinite", f"NaN or infinity in {broken} of the {len(engine)} samples looked at")
     trained, found_logits = reference.astype(np.float64), engine.astype(np.float64)
-    apart = _apart(trained, found_logits)
+    # Answers that hardly depend on the image are explained by any change that makes all images alike.
+    apart = min(_apart(trained, found_logits), _apart(found_logits, found_logits.mean(0)))
     if (order := _order(trained, found_logits, apart)) is not None:
         moved = [f"{given} for {meant}" for given, meant in enumerate(order) if given != meant]
         text = f"the logits are the model's in another order ({len(moved)} of {len(order)} classes: {_few(moved)})"

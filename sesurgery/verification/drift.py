@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +64,25 @@ class Drift:
             return None
         behind = self.errors[self.errors.index(first) :]
         return next((each.site for each in behind if each.site is not None), None)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A change of the spec that was tried: `change` are its new values by their places, `failure` what it left over.
+
+    `failure` is None where the engine that was built with it met the tolerance.
+    """
+
+    what: str
+    change: Mapping[str, Any]
+    failure: str | None = None
+
+    @property
+    def worked(self) -> bool:
+        return self.failure is None
+
+    def __str__(self) -> str:
+        return "; ".join(f"{place}: {json.dumps(value)}" for place, value in self.change.items())
 
 
 def growth(

@@ -12,7 +12,7 @@ import onnx
 from onnx import NodeProto, numpy_helper
 
 from sesurgery.onnxgraph.dataflow import Dataflow
-from sesurgery.verification.taps import scope_of
+from sesurgery.onnxgraph.scopes import scope_of
 
 SAME = 1e-5
 """Weights are the same up to this share of their largest value: folding norms rounds."""

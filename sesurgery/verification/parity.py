@@ -15,6 +15,7 @@ from sesurgery.diagnostics import fail
 from sesurgery.spec.parity import Tolerance
 from sesurgery.verification.answers import Answers, compare_answers, divergences
 from sesurgery.verification.diagnosis import Diagnosis
+from sesurgery.verification.drift import Drift, Repair
 from sesurgery.verification.flips import FlippedSample
 from sesurgery.verification.probes import ProbeParity
 from sesurgery.workspace.measurements import Kind, Of
@@ -113,6 +114,7 @@ class EngineParity:
 
     `probes` are inputs that nobody photographed. `flipped` holds some of the samples whose answer changed, at the batch
     size where most did. `diagnosis` says what is wrong with an engine that falls short; None of one that does not.
+    `drift` and `repairs` are there where they were asked for.
     """
 
     # JSON has no NaN and no infinity: an engine that gives them is measured all the same, and they are words here.
@@ -123,6 +125,8 @@ class EngineParity:
     probes: tuple[ProbeParity, ...] = ()
     flipped: tuple[FlippedSample, ...] = ()
     diagnosis: Diagnosis | None = None
+    drift: Drift | None = None
+    repairs: tuple[Repair, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -18,7 +18,7 @@ from onnx import NodeProto, helper
 
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
-from sesurgery.onnxgraph.scopes import of_metadata, of_name
+from sesurgery.onnxgraph.scopes import scope_of
 
 LOGITS = "logits"
 """The name of the last tap, the network's own output."""
@@ -51,12 +51,6 @@ def taps_of(model: onnx.ModelProto, modules: Mapping[str, str]) -> tuple[Tap, ..
     ends = {value.name for value in model.graph.output}
     inner = sorted((tap for tap in (*blocks, *stages) if tap.value not in ends), key=lambda tap: order[tap.value])
     return *inner, Tap(LOGITS, model.graph.output[0].name, "")
-
-
-def scope_of(node: NodeProto) -> str | None:
-    """The module that a node came from, as far as the file tells; None where it does not."""
-    found = of_metadata(node)
-    return of_name(node) if found is None else found
 
 
 def found_in(model: onnx.ModelProto, taps: Sequence[Tap]) -> tuple[Tap, ...]:

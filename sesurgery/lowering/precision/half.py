@@ -31,7 +31,7 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from sesurgery.lowering.base import Example, Lowered, Pass, run
-from sesurgery.lowering.precision.kept import computed, in_gate, left
+from sesurgery.lowering.precision.kept import asked_for, computed, in_gate, left
 from sesurgery.lowering.precision.ranges import Reach
 from sesurgery.lowering.precision.retyping import (
     BFLOAT16,
@@ -92,6 +92,8 @@ class Precision(Pass):
     target: Literal["fp16", "bf16"] = "fp16"
     io: Literal["keep", "convert"] = "keep"
     reaches: Mapping[str, Reach] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    """Globs over modules whose nodes stay fp32 because somebody asked."""
 
     @property
     def half(self) -> Half:
@@ -163,6 +165,8 @@ class Precision(Pass):
         return {output: reason for output, reason in reasons if reason is not None}
 
     def _reason(self, node: NodeProto, flow: Dataflow, version: int, gates: dict[str, str]) -> Reason | None:
+        if (asked := asked_for(node, self.keep)) is not None:
+            return asked
         fate, name = FATES[self.target], node.name
         squeeze = gates.get(node.output[0])
         if squeeze is not None:

@@ -45,7 +45,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from sesurgery.lowering import examples as _examples
 from sesurgery.lowering.base import Example, Lowered, Pass, run
 from sesurgery.lowering.precision.calibration import Feeds, Method, Range, calibrate
-from sesurgery.lowering.precision.kept import computed, in_gate, left
+from sesurgery.lowering.precision.kept import asked_for, computed, in_gate, left
 from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.lowering.rewriting import obstacle
 from sesurgery.onnxgraph.dataflow import Dataflow
@@ -92,6 +92,8 @@ class Quantize(Pass):
     ranges: Mapping[str, Range] = field(default_factory=dict)
     activations: Literal["int8", "uint8"] = "int8"
     weights: WeightBits = 7
+    keep: tuple[str, ...] = ()
+    """Globs over modules whose nodes stay fp32 because somebody asked."""
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         if (found := obstacle(model)) is not None:
@@ -170,6 +172,8 @@ class Quantize(Pass):
         return made
 
     def _reason(self, node: NodeProto, flow: Dataflow, gates: Mapping[str, str]) -> Reason | None:
+        if (asked := asked_for(node, self.keep)) is not None:
+            return asked
         if (unfit := _unfit(node, flow, gates)) is not None:
             return unfit
         for name in _values(node, flow):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from onnx import NodeProto
 
 from sesurgery.lowering.base import Edit
+from sesurgery.onnxgraph.scopes import named
 from sesurgery.reasons import Reason, by_kind
 
 IN_SHORT = {
@@ -26,6 +27,12 @@ IN_SHORT = {
 
 def in_gate(node: str, squeeze: str) -> Reason:
     return Reason("gate", node, f"in the gate of squeeze {squeeze!r}: its error would scale a whole map")
+
+
+def asked_for(node: NodeProto, globs: Sequence[str]) -> Reason | None:
+    """Why a node stays fp32 that lies in a module which somebody named."""
+    glob = named(node, globs)
+    return None if glob is None else Reason("asked", node.name, f"keep_fp32 names {glob!r}", glob)
 
 
 def computed(node: NodeProto, precision: str) -> Edit:

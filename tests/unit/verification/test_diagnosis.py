@@ -53,3 +53,10 @@ def test_what_is_not_finite_is_said_first():
 @pytest.mark.parametrize("noise", [0.01, 1.0])
 def test_a_difference_within_the_network_is_none_of_these(noise):
     assert told(model(IMAGES) + RANDOM.normal(0, noise, (12, 10))) is None
+
+
+def test_answers_that_do_not_depend_on_the_image_are_not_taken_for_a_preprocessing():
+    """All images over 255 look alike to the model too."""
+    assert told(model(IMAGES / 255) * 1.0).kind == "preprocessing"
+    nearly = np.tile(model(IMAGES / 255).mean(0), (12, 1)) + RANDOM.normal(0, 1e-4, (12, 10))
+    assert told(nearly) is None
