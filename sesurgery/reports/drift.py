@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sesurgery.reports.model import EngineSection
-from sesurgery.reports.wording import small, text_table
+from sesurgery.reports.wording import small
+from sesurgery.tables import aligned
 from sesurgery.verification.drift import Drift, Repair
 
 HEADER = ("place", "module", "error", "model reaches", "")
@@ -15,7 +16,7 @@ def to_text(engine: EngineSection) -> list[str]:
     if engine.drift is None:
         return []
     how = f" ({engine.drift.how})" if engine.drift.how else ""
-    return [f"drift of {engine.name} along the network{how}:", *text_table([HEADER, *table(engine.drift)])]
+    return [f"drift of {engine.name} along the network{how}:", *aligned([HEADER, *table(engine.drift)], left=(0, 1, 4))]
 
 
 def table(drift: Drift) -> list[list[str]]:
