@@ -116,7 +116,8 @@ class FileRequest:
 def apply_onnx(request: FileRequest) -> ChangedFile:
     """Change an ONNX file by a plan, prove that the blocks run, and write the result.
 
-    Raises SE405 where the result would lie on a file that it is made from, or, without `force`, on somebody else's.
+    Raises SE405 where the result would replace a file that it is made from or, without `force`, a file of somebody
+    else.
     """
     from sesurgery.onnxgraph import io as onnx_io
 
@@ -163,7 +164,7 @@ def _values(run: Path) -> dict[str, np.ndarray]:
 
 
 def _at_its_rule(error: SesurgeryError, spec: Spec, plan: Plan) -> SesurgeryError:
-    """The surgeon's complaints about sites, each with the place of the rule that made its site."""
+    """The surgeon's errors about sites, each at the rule in the spec that made the site."""
     rules = {site.key: plan.rules.index(site.rule) for site in plan.sites}
 
     def placed(item: Diagnostic) -> Diagnostic:

@@ -1,4 +1,4 @@
-"""What a run has of an earlier training, and where the next one starts: always at the weights that were applied."""
+"""What an earlier training left in a run. The next training always starts from the weights that `apply` wrote."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sesurgery.workspace import require_intact
 
 TRAIN = "train"
 APPLIED = "applied.safetensors"
-"""The weights that training started from: beside those that it ended with."""
+"""The weights that training started from, kept beside those it ended with."""
 
 
 def start(run: Run, *, restart: bool) -> str:
-    """Give a run's network the weights that were applied, keep them beside the run, and return their digest.
+    """Load the weights that `apply` wrote into a run's network, keep a copy beside the run, and return their digest.
 
     Raises SE405 where there is a training that would be lost, unless `restart`; SE402 where the weights are gone.
     """

@@ -137,14 +137,14 @@ def _races(request: BenchRequest, rivals: _Rivals) -> tuple[LatencySection, ...]
 
 
 def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -> tuple[str, ...]:
-    """What copies, compute and start took of each engine, where an engine does not run in the host's memory."""
+    """Time of each engine in parts (copies, compute, launch), for engines that do not run in the host's memory."""
     lines: list[str] = []
     (images,) = feeds.values()
     for file in files:
         with file.load() as runner:
             own = {info.name: images.astype(info.dtype) for info in runner.inputs} or feeds
             if not isinstance(runner, TimesParts):
-                # What does not hold for the engine in question is not worth loading the others for.
+                # If the engine itself has no parts, the others need not be loaded.
                 break
             times = runner.timings(own, plan.repeats * plan.rounds)
         lines += [f"{file.name}, in parts:", str(times)]
@@ -182,7 +182,7 @@ def _as_exported(request: BenchRequest, folder: Path, manifest: EngineManifest) 
 
 
 def _was_lowered(engine: Path, manifest: EngineManifest) -> bool:
-    """Whether a pass changed the network that an engine was built of, as it or the file before it tells."""
+    """Whether a lowering pass changed the network of an engine, by its manifest or by that of its ONNX file."""
     files = [path for path in manifest.parent_files(engine) if manifest_path(path).is_file()]
     before = [made for made in map(read_manifest, files) if isinstance(made, OnnxManifest)]
     return bool(manifest.details.lowered or any(made.details.lowered for made in before))

@@ -1,4 +1,4 @@
-"""An engine that is asked for: where it will lie, what decides its bytes, and the command that builds it again."""
+"""A request for an engine: its path, what decides its bytes, and the command that builds it again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sesurgery.workspace import manifest_path, read_manifest
 from sesurgery.workspace.manifests import AskedEngine
 
 AS_EXPORTED = "as-exported"
-"""What the engine without any lowering is called."""
+"""The name of the engine without any lowering."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class BuildRequest:
     talk: Talk = field(default_factory=Silent)
     lowering: tuple[str, ...] | None = None
     as_exported: bool = False
-    """Whether nothing is done to the network, by a pass or by the backend: what others are measured against."""
+    """Whether neither a pass nor the backend changes the network: the baseline for other engines."""
     again: bool = False
-    """Whether an engine that is up to date is built all the same."""
+    """Whether to build again an engine that is up to date."""
 
     @property
     def backend(self) -> Backend:
@@ -44,13 +44,13 @@ class BuildRequest:
 
     @property
     def target(self) -> Path:
-        """Where the engine lies."""
+        """The path of the engine."""
         kind = ".".join(filter(None, (self.wanted.backend.name, self.wanted.precision, self.wanted.name)))
         return self.workspace.engines / f"{self.onnx.stem}.{kind}{self.backend.suffix}"
 
     @property
     def options(self) -> BuildOptions:
-        """What the backend is asked for."""
+        """The options for the backend."""
         batch = self.wanted.batch
         return BuildOptions(
             self.wanted.precision,

@@ -27,9 +27,7 @@ from sesurgery.workspace.origin import Origin
 
 @dataclass(frozen=True)
 class Attempt:
-    """A backend that `auto` tried: `left` says why its engine was not kept, None for the one that was; times in
-    milliseconds a run.
-    """
+    """A backend that `auto` tried. `left` says why its engine was not kept, None if it was; times in milliseconds."""
 
     backend: str
     median_ms: float | None = None
@@ -90,13 +88,13 @@ def build(request: BuildRequest) -> BuildResult:
             ),
         )
     if given.run:
-        # They are those of the file that lay there before.
+        # Measurements there are of the previous file.
         measurements.forget(given.run, target)
     return BuildResult(target, report, manifest, why)
 
 
 def _built(request: BuildRequest, given: Origin) -> tuple[Path, BuildReport, Mapping[str, Any]]:
-    """The file that the engine is built of, the builder's report, and what the manifest keeps of the two."""
+    """The file that the engine is built from, the builder's report, and what the manifest keeps of both."""
     backend = request.backend
     if isinstance(backend, BuildsFromNetwork):
         from sesurgery.pipeline.networks import build_from_network
@@ -111,14 +109,14 @@ def _built(request: BuildRequest, given: Origin) -> tuple[Path, BuildReport, Map
 
 
 def _of_source(source: Path, uniform: bool) -> Mapping[str, Any]:
-    """What the manifest of the file that an engine was built of tells: the nodes that stayed fp32, say."""
+    """Details from the manifest of the file that an engine was built from, such as the nodes that stayed fp32."""
     made = read_manifest(source, OnnxManifest).details if manifest_path(source).is_file() else None
     weights = {} if made is None or made.int8_weights is None else {"int8_weights": made.int8_weights}
     return {"kept_fp32": () if made is None or uniform else made.kept_fp32, **weights}
 
 
 def kept(target: Path) -> BuildResult:
-    """An engine that is there already, as it was built."""
+    """The result for an engine that exists already."""
     manifest = read_manifest(target, EngineManifest)
     details = manifest.details
     report = BuildReport(details.seconds, details.convolutions, manifest.device, details.notes)

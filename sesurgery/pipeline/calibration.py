@@ -1,4 +1,4 @@
-"""The samples on which an engine's ranges are found: of the run's training data, or of a file."""
+"""The samples on which an engine is calibrated: from the run's training data, or from a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sesurgery.workspace.origin import Origin
 
 Array = NDArray[np.generic]
 SEED = 1709
-"""Of the choice among the training samples; the paper's year and month."""
+"""Seed for choosing training samples (the paper's year and month)."""
 OPTION = "--calibration FILE.npz, or `calibration: {file: ...}` in the spec"
 
 

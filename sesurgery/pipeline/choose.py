@@ -42,13 +42,13 @@ from sesurgery.workspace import (
 from sesurgery.workspace.manifests import Choice, TriedBackend
 
 NOISE = 32
-"""Samples of noise that an engine answers where there is no run."""
+"""Noise samples on which engines are compared where there is no run."""
 SEED = 20170905
 
 
 @dataclass(frozen=True)
 class _Entrant:
-    """An engine that keeps its parity, on its way through the race."""
+    """An engine within parity that takes part in the race."""
 
     built: BuildResult
     max_abs: float
@@ -63,7 +63,7 @@ class _Entrant:
 
 
 def choose(request: BuildRequest) -> BuildResult:
-    """Build an engine with each backend, keep the fastest that keeps its parity, and take the others away.
+    """Build an engine with each backend, keep the fastest within parity, and delete the others.
 
     With a run, parity is the run's; without, an engine is compared with ONNX Runtime's fp32 engine of the same file on
     noise, under a spec's default tolerance. Raises SE604 where no backend is left.
@@ -113,13 +113,13 @@ def _candidates(request: BuildRequest) -> tuple[list[BuildRequest], list[Attempt
         elif request.wanted.precision not in backend.precisions:
             tried.append(Attempt(name, left=f"it does not build {request.wanted.precision}"))
         else:
-            # Under a name of their own: engines that were asked for by their backend are left alone.
+            # Under separate names: engines that were built by naming their backend are left alone.
             found.append(request.of(name, AUTO))
     return found, tried
 
 
 def _kept(targets: Mapping[Path, Mapping[str, str]], key: str) -> BuildResult | None:
-    """The engine that an earlier choice among the same candidates came to, if it is still the same."""
+    """The engine that an earlier choice among the same candidates kept, if it is unchanged."""
     for target, ingredients in targets.items():
         if freshness.stale(target, ingredients) is None:
             built = kept(target)
@@ -190,12 +190,12 @@ def _interval(tax: Tax) -> str:
 
 
 def _run(built: BuildResult) -> Path | None:
-    """The run that an engine answers for; the plain network's answers are no run's."""
+    """The run to compare an engine with; there is none for the plain network."""
     return None if built.manifest.details.plain else run_folder(built.path, built.manifest)
 
 
 def _noise(runner: Runner, wanted: Engine, batch: int) -> dict[str, Array]:
-    """The same normal values every time, `batch` of them where the batch is open."""
+    """Normal values from a fixed seed, `batch` samples where the batch is open."""
     random = np.random.default_rng(SEED)
     profile = parse_profile(wanted.shapes[0]) if wanted.shapes else {}
     feeds: dict[str, Array] = {}
@@ -212,7 +212,7 @@ def _noise(runner: Runner, wanted: Engine, batch: int) -> dict[str, Array]:
 
 
 def _remove(targets: Iterable[Path], best: Path | None) -> None:
-    """Take away what was built for the race alone."""
+    """Delete what was built for the race alone."""
     for path in targets:
         if path != best and manifest_path(path).is_file():
             manifest = read_manifest(path, EngineManifest)
@@ -223,7 +223,7 @@ def _remove(targets: Iterable[Path], best: Path | None) -> None:
 
 
 def _written(built: BuildResult, tried: tuple[Attempt, ...], key: str) -> BuildResult:
-    """The engine with the choice in its manifest, so that the report tells of it and it need not be made again."""
+    """The engine with the choice in its manifest: for the report, and so that it is not made again."""
     others = "; ".join(f"{each.backend}: {each.left}" for each in tried if each.left is not None)
     note = f"chosen by auto{f' ({others})' if others else ''}"
     changes = {
@@ -232,4 +232,4 @@ def _written(built: BuildResult, tried: tuple[Attempt, ...], key: str) -> BuildR
     }
     details = built.manifest.details.model_copy(update=changes)
     manifest = write_manifest(built.path, built.manifest.model_copy(update={"details": details}))
-    return replace(built, manifest=manifest, why=built.why or "the choice was made again", tried=tried)
+    return replace(built, manifest=manifest, why=built.why or "the backend was chosen again", tried=tried)

@@ -1,4 +1,4 @@
-"""What a compiler makes of a network: its kernels, what fused, what they move; of an ONNX file or of an engine."""
+"""The kernels that a compiler makes of an ONNX file or an engine, their fusions and their memory traffic."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def inspect_compiled(given: Path) -> CompiledReport | OperatorReport:
 def _operators_of(engine: Path, manifest: EngineManifest) -> OperatorReport:
     source = None
     with contextlib.suppress(SesurgeryError):
-        # Without it there are no names of modules, and the list is the same.
+        # Without the file, module names are missing; the list is otherwise the same.
         source = _source.read(_origin(engine, manifest))
     graphs = _operators.read(engine, source.model if source else None)
     how = f"as ONNX Runtime optimised it for {manifest.device}"
@@ -81,7 +81,7 @@ def precision(source: _source.Source) -> Precision:
 
 
 def _origin(engine: Path, manifest: EngineManifest) -> Path:
-    """The ONNX file that an engine was built from; raises SE603 where it is not there as it was."""
+    """The ONNX file that an engine was built from; raises SE603 where it is gone or changed."""
     for path, digest in manifest.parent_files(engine).items():
         if path.suffix == ".onnx" and path.is_file() and digest_file(path) == digest:
             return path
@@ -90,6 +90,6 @@ def _origin(engine: Path, manifest: EngineManifest) -> Path:
 
 
 def _scopes(source: _source.Source) -> dict[str, str]:
-    """The module that owns each node, where the file tells."""
+    """The module that owns each node, where the file has that information."""
     scopes = {node.name: source.scope(node.name) for node in source.model.graph.node if node.name}
     return {name: scope for name, scope in scopes.items() if scope}

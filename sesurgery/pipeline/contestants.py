@@ -1,4 +1,4 @@
-"""An engine on disk, as a race takes it."""
+"""An engine file as a participant of a race."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def data_of(spec: Spec) -> Data:
 
 
 def write_interface(folder: Path, spec: Spec, data: Data | None = None) -> None:
-    """Say beside a run what its network takes and answers, for those who only have an engine."""
+    """Write a run's interface (preprocessing and class names) beside it, for users who have only an engine."""
     chosen = spec.train.data
     classes = (data or data_of(spec)).classes
     interface.write(folder, Interface(chosen.name, classes, chosen.options.preprocessing(spec.input.shape)))
@@ -29,7 +29,7 @@ def write_interface(folder: Path, spec: Spec, data: Data | None = None) -> None:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """A data set that is there: its folder, and its samples to train on and held out."""
+    """A downloaded data set: its folder, and the number of training and held-out samples."""
 
     folder: Path
     train: int

@@ -22,23 +22,23 @@ from sesurgery.spec.engines import Engine
 
 @dataclass(frozen=True)
 class EnginesRequest:
-    """Engines of a run's folder, which is exported where needed, or of an ONNX file."""
+    """A request for engines of a run's folder (exported where needed) or of an ONNX file."""
 
     source: Path
     workspace: Workspace
     engines: tuple[Engine, ...] = ()
     """Left out: those of the run's spec."""
     plain: bool = False
-    """Whether they are of the network without its blocks."""
+    """Whether to build the network without its blocks."""
     as_exported: bool = False
-    """Whether nothing is lowered, under a name of their own: what other engines are measured against."""
+    """Whether to lower nothing, under separate names: the baseline for other engines."""
     again: bool = False
-    """Whether engines that are up to date are built all the same."""
+    """Whether to build again engines that are up to date."""
     talk: Talk = field(default_factory=Silent)
 
 
 def build_engines(request: EnginesRequest) -> tuple[BuildResult, ...]:
-    """Build engines; one that is up to date is kept."""
+    """Build engines. An engine that is up to date is kept."""
     onnx, engines, lowering = request.source, request.engines, None
     if onnx.suffix != ".onnx":
         spec = checkpoint.read_spec(request.source, catalogs())
@@ -73,14 +73,14 @@ def build_engine(request: BuildRequest) -> BuildResult:
     """
     if request.wanted.backend.name != AUTO:
         return build(request)
-    # It compares with a trained model and runs a race: most builds do neither.
+    # Imported late: most builds need neither the trained model nor a race.
     from sesurgery.pipeline.choose import choose
 
     return choose(request)
 
 
 def obstacle(wanted: Engine) -> str | None:
-    """Why an engine cannot be built here, or None; of `auto`, that is known once it was tried."""
+    """Why an engine cannot be built here, or None. For `auto` this is only known after trying."""
     if wanted.backend.name == AUTO:
         return None
     found: str | None = wanted.backend.options.probe().builds

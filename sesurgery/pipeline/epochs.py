@@ -12,7 +12,7 @@ from sesurgery.training.history import Epoch, from_csv
 
 
 def epochs_of(folder: Path, count: int | None) -> tuple[Epoch, ...]:
-    """The epochs of the training that ended with the run's weights, which took `count`; none where it is not told of.
+    """The `count` epochs of the training that made the run's weights; empty where they were not recorded.
 
     Raises SE401 where the table holds something else.
     """
@@ -25,5 +25,5 @@ def epochs_of(folder: Path, count: int | None) -> tuple[Epoch, ...]:
         why = f"{type(error).__name__}: {error}"
         text = f"{table.as_posix()} is not the table of epochs that training wrote: {why}"
         raise fail("SE401", text, f"write it anew: `sesurgery train {folder.as_posix()} --resume`") from error
-    # Of another length: of a training begun since and not finished; the weights are those of the one before.
+    # A table of another length is of a later, unfinished training; the weights are of the one before.
     return epochs if len(epochs) == count else ()

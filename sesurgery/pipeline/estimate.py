@@ -18,12 +18,12 @@ from sesurgery.studies.cells import Cell, grid, trial_spec
 
 STEPS = 3
 FORWARD = 1 / 3
-"""What an evaluation costs a sample, beside a step of training: without the way back."""
+"""Cost of evaluating a sample relative to training on it: there is no backward pass."""
 
 
 @dataclass(frozen=True)
 class TrialEstimate:
-    """One cell with one seed; `seconds` of its training, None where that could not be found: `why`."""
+    """One cell with one seed. `seconds` is its training time; None where it could not be estimated, with `why`."""
 
     cell: Cell
     seed: int

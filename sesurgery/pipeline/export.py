@@ -29,7 +29,7 @@ class ExportResult:
 
 
 def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bool = True) -> ExportResult:
-    """Export a run; `plain` leaves the blocks out and keeps all other weights, as the floor to measure against.
+    """Export a run. `plain` leaves the blocks out and keeps all other weights, as the baseline.
 
     With `again=False` a file that was made from these very weights is kept.
     """
@@ -66,7 +66,7 @@ def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bo
 
 
 def plain_network(run: Run) -> nn.Module:
-    """The network without the blocks, all other weights as in the run: what the blocks are measured against."""
+    """The network without its blocks and with all other weights of the run: the baseline."""
     import torch
 
     from sesurgery.networks import sources

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 CLASSES, SAMPLES = 4, 50
 """As in the SE paper's figure 6."""
 SPATIAL = 1e-3
-"""How far a block's output may be from its input times one number a channel, relative to its largest value."""
+"""Largest relative error with which a block's output may differ from its input scaled per channel."""
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """The gates of a run's blocks in the order of the network; `left` are the blocks that have none a channel."""
+    """The gates of a run's blocks in network order; `left` are blocks whose gate is not per channel."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -92,7 +92,7 @@ def _chosen(split: Split, classes: int, samples: int) -> list[int]:
 
 @contextmanager
 def _watched(modules: dict[str, nn.Module], found: dict[str, list[torch.Tensor | None]]) -> Iterator[None]:
-    """Meanwhile, what every block multiplies its input by is added to `found`: [n, C], or None where it is no gate."""
+    """Within the block, add to `found` what each block multiplies its input by: [n, C], or None if it is no gate."""
     hooks = [
         module.register_forward_hook(lambda _, given, made, key=key: found[key].append(observed(given[0], made)))
         for key, module in modules.items()

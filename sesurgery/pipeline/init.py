@@ -46,7 +46,7 @@ class FirstSpec:
 
 @dataclass(frozen=True)
 class _Choice:
-    """The rule that suits a network: `at` a placement, or in place of the network's own gates where that is None."""
+    """The rule that suits a network: at the placement `at`, or replacing the network's own gates where that is None."""
 
     at: str | None
     written: str
@@ -64,7 +64,7 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
     published = model.startswith(zoo.PREFIX)
     path = out or Path("specs") / f"{model.removeprefix(zoo.PREFIX) if published else _stem(model)}.yaml"
     if str(path) != "-":
-        # A spec is edited once it is written: none is ours to replace.
+        # Users edit specs: an existing one is never replaced unasked.
         needs = _files(Path(model))
         claim(path, needs=needs, ours=lambda _: False, force=force)
     if published:
@@ -97,14 +97,14 @@ def _stem(model: str) -> str:
 
 
 def _choose(named: NamedNetwork, inspection: Inspection) -> _Choice:
-    """Residual units before multi-branch modules before convolutions; the network's own gates where they take all."""
+    """Residual units, else multi-branch modules, else convolutions; or the network's gates, if they are everywhere."""
     offers = {item.placement: item for item in inspection.offers}
     for at in ("residual", "concat", "conv"):
         found = offers[at]
         if not found.sites and any(item.kind == GATED for item in found.rejected):
             break
         written = at
-        # Among convolutions of both kinds, those that look at more than a point are the ones that make features.
+        # Where both kinds occur, spatial convolutions are chosen over pointwise ones.
         if at == "conv":
             spatial = offer(named.network.view, at, spatial_only=True)
             if 0 < len(spatial.sites) < len(found.sites):
@@ -120,7 +120,7 @@ def _choose(named: NamedNetwork, inspection: Inspection) -> _Choice:
 
 
 def _files(model: Path) -> tuple[Path, ...]:
-    """The files of a network that is given by its ONNX file; none of any other."""
+    """The files of a network given as an ONNX file; empty for any other network."""
     if model.suffix != ".onnx" or not model.is_file():
         return ()
     from sesurgery.onnxgraph import io as onnx_io
@@ -161,14 +161,14 @@ def _text(named: NamedNetwork, inspection: Inspection, choice: _Choice, path: Pa
 
 
 def _name(named: NamedNetwork, path: Path) -> list[tuple[str, str]]:
-    """A name of its own for a spec whose file has none that could name artefacts."""
+    """A name for a spec whose file name cannot name artefacts."""
     if str(path) == "-" or re.fullmatch(r"[A-Za-z0-9][\w.-]*", path.stem):
         return []
     return [(f"name: {_stem(named.name)}", "names the artefacts")]
 
 
 def _model_name(named: NamedNetwork, path: Path) -> str:
-    """The network's name; a file's path as it is from the folder of the spec."""
+    """The network's name; for a file, its path relative to the folder of the spec."""
     if named.model.source != "onnx" or str(path) == "-":
         return named.model.name
     return Path(os.path.relpath(named.model.name, path.parent)).as_posix()
@@ -182,7 +182,7 @@ def _what_follows(source: str, path: Path) -> list[tuple[str, str]]:
         ]
     return [
         ("# train: {data: digits, epochs: 10}", "these have 10 classes: `kwargs: {num_classes: 10}` above"),
-        ("# engines:", "what `sesurgery run` builds; left out: onnxruntime in fp32"),
+        ("# engines:", "what `sesurgery run` builds; default: onnxruntime in fp32"),
         ("#   - {backend: onnxruntime, precision: fp32}", ""),
         ("#   - {backend: onnxruntime, precision: fp16}", "`sesurgery list backends` names the others"),
     ]
@@ -194,7 +194,7 @@ def _about_values(source: str) -> list[tuple[str, str]]:
     lines = [("  # checkpoint: weights.safetensors", "a local weights file, relative to this one")]
     if source != "python":
         lines.insert(0, ("  # pretrained: true", f"the weights of {source}, which are downloaded"))
-    return [*lines, ("  # kwargs: {num_classes: 10}", "passed to what makes the network")]
+    return [*lines, ("  # kwargs: {num_classes: 10}", "passed to the function that builds the network")]
 
 
 def _guess(named: NamedNetwork) -> str:
@@ -202,13 +202,13 @@ def _guess(named: NamedNetwork) -> str:
 
 
 def _rule(choice: _Choice, indent: str = "  ") -> list[tuple[str, str]]:
-    """The rule, and filters with values that would leave something."""
+    """The rule, with filters whose example values leave some sites."""
     channels = [item[2] for item in choice.sites]
     narrow = ", min_width: 8" if min(channels) < WIDE else ""
     hidden = "hidden width: channels / 16" + (", at least 8" if narrow else "")
     block = (f"insert: {{block: se, reduction: 16{narrow}}}", f"what; {hidden}; `sesurgery list blocks`")
     if choice.at is None:
-        what = [(choice.written, "the channel gates that the network has make way"), block]
+        what = [(choice.written, "the network's own channel gates are replaced"), block]
     else:
         what = [block, (choice.written, f"where; {_about(choice.at)}")]
     scope = choice.sites[-1][0]
@@ -217,8 +217,8 @@ def _rule(choice: _Choice, indent: str = "  ") -> list[tuple[str, str]]:
     if stages := sorted({stage for _, stage, _ in choice.sites if stage}):
         filters = [(f"# stages: [{', '.join(map(str, stages[-2:]))}]", "only at these resolutions")]
     if scope:
-        filters.append((f"# within: {_scalar(within)}", "only in modules with such names; 'except' for the contrary"))
-    filters.append((f"# min_channels: {median_low(channels)}", "only where there are so many channels"))
+        filters.append((f"# within: {_scalar(within)}", "only in modules with such names; 'except' for the opposite"))
+    filters.append((f"# min_channels: {median_low(channels)}", "only sites with at least so many channels"))
     body = [*what, (f"expect: {len(choice.sites)}", "any other number of sites is an error"), *filters]
     return [(f"{indent}{'- ' if index == 0 else '  '}{code}", note) for index, (code, note) in enumerate(body)]
 
@@ -242,13 +242,13 @@ def _alternatives(inspection: Inspection, choice: _Choice) -> list[tuple[str, st
 
 
 def _about(at: str) -> str:
-    """Where a placement is, in the first words of its own documentation."""
+    """The first words of a placement's own documentation."""
     first = re.split(r"[,:;(.\n]", introspection.getdoc(PLACEMENTS.load(at)) or at)[0].strip()
     return first[:1].lower() + first[1:]
 
 
 def _scalar(text: str) -> str:
-    """A text as a YAML scalar, quoted where YAML might take it for something else."""
+    """A text as a YAML scalar, quoted where YAML could read it as something else."""
     return (
         text
         if re.fullmatch(r"[A-Za-z_][\w.-]*", text) and text.lower() not in ("null", "true", "false")

@@ -30,7 +30,7 @@ SOURCES = ("timm", "torchvision", "huggingface", "python")
 
 @dataclass(frozen=True)
 class NamedNetwork:
-    """A network under the name that a user gave it, opened for its structure."""
+    """A network opened for its structure, with the name that the user gave."""
 
     name: str
     model: Model
@@ -49,7 +49,7 @@ def inspect(model: str, shape: Shape | None = None, at: Sequence[str] = ()) -> I
 
 
 def inspection_of(named: NamedNetwork, names: Sequence[str]) -> Inspection:
-    """What there is to say of a network, and what the placements of these names find in it."""
+    """What a network consists of, and what the named placements find in it."""
     network, view = named.network, named.network.view
     around = Surroundings(view)
     return Inspection(
@@ -71,7 +71,7 @@ def inspection_of(named: NamedNetwork, names: Sequence[str]) -> Inspection:
 
 
 def offer(view: GraphView, at: str, **options: object) -> Offer:
-    """What a placement finds in a graph, as a rule without filters would."""
+    """What a placement finds in a graph, without any filters."""
     given = {"insert": "se", "at": {"placement": at, **options}}
     resolved = resolve(at, specs.load_rule(given, catalogs()), Surroundings(view))
     return Offer(at, tuple(resolved.sites), tuple(item.reason for item in resolved.rejected))
@@ -103,7 +103,7 @@ def open_named(model: str, shape: Shape | None = None) -> NamedNetwork:
 
 
 def structural() -> tuple[str, ...]:
-    """The placements that find their sites in the structure alone, without options, the standard one first."""
+    """The placements that need no options, the standard one first."""
     missing = dataclasses.MISSING
     names = [
         name

@@ -44,7 +44,7 @@ class LowerRequest:
 
     @property
     def beside(self) -> tuple[Path, ...]:
-        """What the result is made from beside its source."""
+        """Input files besides the source."""
         return () if self.calibration is None else (self.calibration,)
 
     @property
@@ -58,7 +58,7 @@ class LowerRequest:
         )
 
     def left_out(self, used: tuple[str, ...]) -> tuple[str, ...]:
-        """The passes that the backend does not use; none where passes were named."""
+        """The passes that the backend does not use; empty where passes were named."""
         if self.passes is not None:
             return ()
         return tuple(name for name in catalogs().passes if name not in ("fold_norms", *used))
@@ -66,7 +66,7 @@ class LowerRequest:
 
 @dataclass(frozen=True)
 class LoweredFile:
-    """What was written, by which passes, what each did and did not do, and how far the outputs moved.
+    """The file that was written, the passes, what each changed or left alone, and how far the outputs moved.
 
     `difference` is the largest difference that one pass made to an output, relative to its largest value, on random
     inputs in ONNX Runtime; None where nothing was compared.
@@ -78,11 +78,11 @@ class LoweredFile:
     nodes: tuple[int, int]
     difference: float | None
     notes: tuple[str, ...] = ()
-    """What passes that are not exact have to say of that, and what was done to the file before all passes."""
+    """Notes of passes that are not exact, and of what was done to the file before all passes."""
     gates: int = 0
     """How many gates of attention blocks the file has."""
     left_out: tuple[str, ...] = ()
-    """Passes that the backend does not use; none where passes were named."""
+    """Passes that the backend does not use; empty where passes were named."""
 
     @property
     def changed(self) -> int:
@@ -93,9 +93,9 @@ class LoweredFile:
 def lower(request: LowerRequest) -> LoweredFile:
     """Lower an ONNX file; its function is compared before and after each pass.
 
-    Raises SE405 where the target is what the source needs, itself among it, or, without `force`, somebody else's; SE402
-    and SE606 where there are no samples or they do not fit, SE602 where a pass cannot start, SE607 where one changes
-    the function.
+    Raises SE405 where the target is the source, a file that it needs, or, without `force`, a file of somebody else;
+    SE402 and SE606 where there are no samples or they do not fit, SE602 where a pass cannot start, SE607 where one
+    changes the function.
     """
     source, target = request.source, request.target
     if source.is_file():
@@ -133,7 +133,7 @@ def lower(request: LowerRequest) -> LoweredFile:
 def _lowered(
     request: LowerRequest, model: ModelProto, names: tuple[str, ...]
 ) -> tuple[Lowered, dict[str, tuple[Edit, ...]]]:
-    """A model after passes, and what each of them did, placed at the modules that its nodes came from."""
+    """A model after passes, and the edits of each pass, placed at the modules that the nodes came from."""
     steps = load(names)
     if request.calibration is not None or request.bound is not None:
         steps = tuple(_given(step, model, request.calibration, request.bound) for step in steps)
@@ -151,12 +151,12 @@ def _lowered(
 
 
 def _scopes(model: ModelProto) -> dict[str, str]:
-    """The module that each node came from, as far as the file tells otherwise than by the node's name."""
+    """The module that each node came from, where the file records it besides the node's name."""
     return {node.name: scope for node in model.graph.node if node.name and (scope := of_metadata(node))}
 
 
 def _given(step: Pass, model: ModelProto, calibration: Path | None, bound: float | None) -> Pass:
-    """A pass with the samples and the bound that it is to decide by, if it does."""
+    """A pass with the samples and the bound it decides by, if it needs them."""
     if bound is not None and isinstance(step, ConstantGates):
         step = replace(step, bound=bound)
     if calibration is None or not step.needs_samples:

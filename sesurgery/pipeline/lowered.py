@@ -36,9 +36,11 @@ from sesurgery.workspace.origin import Origin
 from sesurgery.workspace.targets import claim
 
 SPOILED = {"bf16": ("gate_epilogue",), "int8": ("gate_epilogue", "gate_weights", "squeeze_pool")}
-"""Passes that do not go with a precision: the compiler has no transposed convolution for bf16 and none for int8, and a
-convolution with computed weights would not compute in int8. A pool is no gain beside integer kernels, whose maps are
-not in its blocks (`benchmarks/pass_pays.py precisions`)."""
+"""Passes that are left out for a precision.
+
+The compiler has no transposed convolution for bf16 or int8, and a convolution with computed weights would not run in
+int8. With integer kernels a pool brings no gain: their maps are not blocked (`benchmarks/pass_pays.py precisions`).
+"""
 JUDGED = 16
 """Samples on which the network before and after quantization are compared."""
 Feeds = list[Mapping[str, NDArray[np.generic]]]
@@ -46,7 +48,7 @@ Feeds = list[Mapping[str, NDArray[np.generic]]]
 
 @dataclass(frozen=True)
 class _Start:
-    """What passes are to work on: the file, with what was done to it first, and whether it is for single samples."""
+    """The input of the passes: the prepared file, what was done to prepare it, and whether it is for single samples."""
 
     model: onnx_library.ModelProto
     passes: tuple[Pass, ...]
@@ -55,7 +57,7 @@ class _Start:
 
 
 def lowered(request: BuildRequest, source: Origin) -> Path:
-    """The file as the engine is built from it: itself where nothing changes, else a file of its own in export/.
+    """The file that the engine is built from: the given file if nothing changes, else a new one in export/.
 
     Raises SE402 where int8 has no samples, SE602 where a pass cannot start, SE607 where one breaks its promise, and
     SE605 where integer kernels here do not compute what an int8 file says.
@@ -90,18 +92,18 @@ def _start(request: BuildRequest, source: Origin, chosen: tuple[Pass, ...]) -> _
             ready = prepared(model, verify=True)
             model, notes = ready.model, ready.notes
         except SesurgeryError as error:
-            # What pays in general must not keep a file from elsewhere from being built.
+            # A pass that was not asked for must not prevent a build.
             if request.lowering is not None or request.wanted.precision != "fp32":
                 raise
             request.talk.say(f"not lowered for {request.wanted.backend.name}: {error.diagnostics[0].message}")
             chosen = ()
-    # What serves single samples alone gets a file that says so: some passes need to know.
+    # An engine for single samples gets a file with a fixed batch: some passes need to know.
     single = for_one_sample(model) if _for_single_samples(request.wanted) else None
     return _Start(single or model, chosen, notes, single is not None)
 
 
 def _able(request: BuildRequest, source: Origin, start: _Start) -> tuple[tuple[Pass, ...], dict[str, Any]]:
-    """The passes that can start, with the samples that they decide by; and what the manifest says of those."""
+    """The passes that can start, with the samples they decide by, and the manifest's details on those samples."""
     chosen, details = start.passes, dict[str, Any]()
     deciding = [name_of(step) for step in chosen if step.needs_samples]
     if deciding and (found := calibration.samples(start.model, source, request.wanted.calibration)):
@@ -109,7 +111,7 @@ def _able(request: BuildRequest, source: Origin, start: _Start) -> tuple[tuple[P
         chosen = tuple(step.with_samples(found[0]) for step in chosen)
         details = {"lowering_samples": found[1]}
     if request.lowering is None:
-        # What pays in general must not keep a file from elsewhere from being built.
+        # A pass that was not asked for must not prevent a build.
         obstacles = {obstacle for step in chosen if (obstacle := step.requires(start.model)) is not None}
         for obstacle in sorted(obstacles):
             request.talk.say(f"not lowered for {request.wanted.backend.name}: {obstacle}")
@@ -120,10 +122,10 @@ def _able(request: BuildRequest, source: Origin, start: _Start) -> tuple[tuple[P
 def _written(
     request: BuildRequest, source: Origin, label: str, shaped: Lowered, precise: Lowered, details: dict[str, Any]
 ) -> Path:
-    """The file with its manifest, which names what was lowered, what was not, and what stayed fp32."""
+    """Write the file with its manifest, which lists what was lowered, what was not, and what stayed fp32."""
     wanted = request.wanted
     target = request.workspace.exports / f"{source.path.stem}.{label}.onnx"
-    # It is ours to make again, but not on what it is made from.
+    # Our own file may be replaced, but not the file it is made from.
     needs = (*onnx_io.files(source.path), *((Path(wanted.calibration.file),) if wanted.calibration.file else ()))
     claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=True)
     kept = [edit.reason for edit in precise.edits if not edit.changed]
@@ -222,17 +224,17 @@ def _precise(
 
 
 def label_of(request: BuildRequest, changed: bool, single: bool) -> str:
-    """What tells this file from others of the network: its backend only where that makes a difference."""
+    """The part of the file name that distinguishes it; it contains the backend only where that matters."""
     wanted = request.wanted
     asked = (wanted.calibration, wanted.io, wanted.converter, wanted.keep_fp32)
     own = asked != (Calibration(), "keep", "sesurgery", ())
     apart = changed or own or (wanted.precision == "int8" and not _for_any(request.backend))
     parts = [wanted.backend.name if apart else None, wanted.precision, wanted.name if own else None]
-    # One as exported lies beside the file of the engine that it is measured against.
+    # The baseline needs a name of its own beside the lowered file.
     parts += ["batch1" if single else None, AS_EXPORTED if request.as_exported else None]
     return ".".join(part for part in parts if part)
 
 
 def _for_any(backend: Backend) -> bool:
-    """Whether an int8 file for this backend is one that every backend computes rightly: signed, weights in 7 bits."""
+    """Whether an int8 file for this backend is correct on every backend: signed, with 7-bit weights."""
     return backend.int8_activations == "int8" and backend.wide_sums is None

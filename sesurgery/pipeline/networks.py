@@ -1,4 +1,4 @@
-"""Engines built from the network itself: the run behind an ONNX file, lowered as torch's graph."""
+"""Engines built from the torch network of the run behind an ONNX file."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from sesurgery.surgeons.base import Leaf
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """A plan with the untouched network it is for, and what the network costs before and after."""
+    """A plan, the unchanged network it is for, and the network's cost before and after."""
 
     spec: Spec
     network: OpenNetwork
@@ -73,7 +73,7 @@ class NetworkPlan:
 
 
 def unseen(leaves: tuple[Leaf, ...]) -> str:
-    """What a summary adds where convolutions lie in parts that tracing could not look into."""
+    """The addition to a summary where convolutions lie in parts that cannot be traced."""
     blind = [leaf for leaf in leaves if leaf.hidden]
     if not blind:
         return ""
@@ -89,14 +89,14 @@ def plan(spec: Spec) -> NetworkPlan:
 
 
 def plan_on(spec: Spec, network: OpenNetwork) -> NetworkPlan:
-    """Plan a spec on a network; what cannot be drawn or counted is told at the keys of the spec that it is about."""
+    """Plan a spec on a network; a network that cannot be drawn or counted is an error at the spec's own keys."""
     try:
         _, before = network.view, network.cost
     except SesurgeryError as error:
         raise located(error, {code: spec.span(*place) for code, place in network.keys.items()}) from error
     made = network.plan(spec)
     sites = costs_or_mistakes(spec, made)
-    # What goes is part of the network: only the changed one tells what is left.
+    # Removed gates are part of the network: only the changed network shows what is left.
     after = network.apply(made).cost if made.removals else added(before, sites)
     return NetworkPlan(spec, network, made, before, sites, after)
 

@@ -1,4 +1,4 @@
-"""The verb `refit`: weights of an ONNX file into an engine that was built to take them, without building it again."""
+"""The verb `refit`: put the weights of an ONNX file into an engine that was built for it, without building again."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from sesurgery.workspace.origin import Origin
 from sesurgery.workspace.targets import claim
 
 ASIDE = "refit"
-"""The name of a folder for a file that is not known yet to be one for the engine."""
+"""Prefix of the temporary folder for a file that is still to be checked."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """A file with weights, named by the user or not, and the passes that its engine's file was lowered by."""
+    """A file with weights, whether the user named it, and the passes that lowered the engine's own file."""
 
     file: Origin
     asked_for: bool
@@ -42,7 +42,7 @@ class Given:
 
 @dataclass(frozen=True)
 class RefitResult:
-    """An engine with weights in it, and the file they came from; `changed` where they are not those it had before."""
+    """The refitted engine, and the file its weights came from; `changed` if they differ from those before."""
 
     path: Path
     source: Path
@@ -54,7 +54,8 @@ class RefitResult:
 class RefitRequest:
     """An engine that is to be written to `target` with the weights of `onnx`, by default of the file it was built from.
 
-    With `foreign` an engine of another version or device is taken. Without `force` nobody else's file is written over.
+    With `foreign` an engine of another version or device is taken. Without `force` no file of somebody else is
+    replaced.
     """
 
     engine: Path
@@ -81,7 +82,7 @@ def refit(request: RefitRequest) -> RefitResult:
         text = f"the manifest of {engine} does not say which network it is of"
         raise fail("SE603", text, f"build it again: `{manifest.command}`")
     given = _given(request.onnx, engine, manifest)
-    # The engine itself may be written over: what it held is in the file that its weights come from.
+    # The engine itself may be replaced: its old weights are in the ONNX file they came from.
     claim(target, needs=onnx_io.files(given.file.path), force=request.force or target.resolve() == engine.resolve())
     with _fitting(request, given, known, wanted) as source:
         changed = weights.read(source).values != known.values
@@ -99,7 +100,7 @@ def refit(request: RefitRequest) -> RefitResult:
 
 
 def _refittable(engine: Path, wanted: Engine) -> NvidiaBackend:
-    """The backend that can put weights in, here; raises SE603 where there is none."""
+    """The backend, if it can refit here; raises SE603 otherwise."""
     backend = wanted.backend.options
     if not isinstance(backend, NvidiaBackend):
         text = f"{engine} is an engine of {wanted.backend.name}, whose weights cannot be replaced"
@@ -120,13 +121,13 @@ def _given(onnx: Path | None, engine: Path, manifest: EngineManifest) -> Given:
     path = onnx or weights.origin(engine)
     if not path.is_file():
         raise fail("SE402", f"{path} is not there", "export the model first")
-    # None: those that its backend has of its own accord, which are left out where they do not go with a file.
+    # None: the backend's default passes, which are skipped where they do not fit a file.
     return Given(Origin.read(path), onnx is not None, manifest.details.lowering)
 
 
 @contextmanager
 def _fitting(request: RefitRequest, given: Given, known: weights.Network, wanted: Engine) -> Iterator[Path]:
-    """The given file where it is of the engine's network, else what lowering makes of it, in a folder of its own."""
+    """The given file if it is of the engine's network, else its lowered form in a temporary folder."""
     path = given.file.path
     if known.difference(weights.read(path)) is None:
         yield path
@@ -143,13 +144,13 @@ def _fitting(request: RefitRequest, given: Given, known: weights.Network, wanted
 
 
 def _full(wanted: Engine) -> Engine:
-    """What an engine is once it has its weights: nothing is to be put in when it is loaded."""
+    """The engine's options once it has its weights: none are put in when it is loaded."""
     backend: NvidiaBackend = wanted.backend.options
     return wanted.model_copy(update={"backend": Ref(wanted.backend.name, replace(backend, stripped=False))})
 
 
 def _moved_into_place(source: Path, workspace: Workspace) -> Path:
-    """What was lowered aside takes the place that a build would give it."""
+    """Move the lowered file to where a build would have written it."""
     if not source.parent.parent.name.startswith(f".{ASIDE}."):
         return source
     for path in (*onnx_io.beside(source), source, manifest_path(source)):
@@ -160,7 +161,7 @@ def _moved_into_place(source: Path, workspace: Workspace) -> Path:
 def _describe(
     request: RefitRequest, before: EngineManifest, full: Engine, source: Path, given: Given
 ) -> EngineManifest:
-    """The manifest of the engine with its weights; of a file that was given it is that file's, run and all."""
+    """The manifest of the refitted engine; with a given file, run and digests are those of that file."""
     engine, target = request.engine, request.target
     written = dict(before.details.ingredients)
     spec, plan = before.spec_digest, before.plan_digest
@@ -175,7 +176,7 @@ def _describe(
     written[ingredients.OPTIONS] = ingredients.asked_for(full)
     again = f"sesurgery refit {engine.as_posix()} --onnx {source.as_posix()} -o {target.as_posix()}"
     if engine.resolve() == target.resolve():
-        # What it was made of is gone: a build gives one like it.
+        # The stripped engine is gone: a build makes an equal one.
         again = command(onnx, full)
     backend: NvidiaBackend = full.backend.options
     gone = replace(backend, stripped=True).remarks()

@@ -88,7 +88,7 @@ def _network(folder: Path, spec: Spec, plan: Plan, run: RunManifest) -> NetworkS
     found = results.NETWORK.read(folder, results.PLAN, OfPlan(run.plan_digest or ""))
     if found is not None:
         return found.section
-    # A version that did not store it made the run. The plan says which blocks there are: they alone are built.
+    # A run of an earlier version, which did not store costs: count the plan's blocks.
     told = run.details
     before, after = Cost(told.params_before, told.macs_before), Cost(told.params_after, told.macs_after)
     return results.network_section(spec, plan, site_costs(plan), before, after)

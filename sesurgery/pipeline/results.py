@@ -39,7 +39,7 @@ PLAN = "plan"
 
 
 def write_network(run: Path, planned: NetworkPlan) -> None:
-    """Keep what a plan costs beside the run that it was carried out for."""
+    """Store the cost of a plan beside its run."""
     section = network_section(planned.spec, planned.plan, planned.sites, planned.before, planned.after)
     NETWORK.write(run, PLAN, NetworkCost(OfPlan(planned.plan.digest), section))
 
@@ -63,15 +63,15 @@ def network_section(spec: Spec, plan: Plan, sites: tuple[Cost, ...], before: Cos
 
 
 def latency_sections(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> tuple[LatencySection, ...]:
-    """How fast an engine was found to be; nothing where that was measured of another one."""
+    """The measured latency of an engine; empty where the measurement is of another engine."""
     found = LATENCY.read(run, engine.name, Of(manifest.sha256, weights))
     return () if found is None else found.sections
 
 
 def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> EngineSection:
-    """What a report says of an engine: how it was built, and its parity or why there is none.
+    """The section on an engine: how it was built, and its parity or why there is none.
 
-    What was measured of another engine of this name, or beside other `weights` than the run has now, is not told.
+    Measurements of an earlier engine of this name, or of other `weights` than the run has now, are left out.
     """
     details = manifest.details
     stale = _stale(run, engine, manifest, weights)
@@ -83,7 +83,7 @@ def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: s
         build_seconds=details.seconds,
         convolutions=details.convolutions,
         parity=parity.entries if parity else (),
-        not_verified=None if parity else stale or read_reason(run, engine) or "it was not verified yet",
+        not_verified=None if parity else stale or read_reason(run, engine) or "it has not been verified yet",
         unverified=parity.unverified if parity else (),
         probes=parity.probes if parity else (),
         flipped=parity.flipped if parity else (),
@@ -97,7 +97,7 @@ def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: s
 
 
 def _stale(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> str | None:
-    """Why nothing that was measured of an engine holds now, and what to do; None where it does."""
+    """Why measurements of an engine are out of date, and what to do; None where they are current."""
     try:
         require_intact(engine)
         freshness.require_current(engine, manifest, run, weights)

@@ -21,7 +21,7 @@ from sesurgery.workspace.measurements import write_reason
 
 @dataclass(frozen=True)
 class RunResult:
-    """All that a run made. After ^C in training, only what came before it."""
+    """Everything a run made. After ^C in training, only what came before."""
 
     applied: NewRun
     trained: TrainResult
@@ -40,7 +40,7 @@ class RunResult:
 def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None) -> RunResult:
     """Apply, train, export, build every engine of the spec, verify, bench, report.
 
-    A backend that is not installed is left out and said so; an engine that cannot run here is built and not verified.
+    A backend that is not installed is skipped with a message; an engine that cannot run here is built but not verified.
     """
     talk = talk or Silent()
     applied = apply(spec, workspace, origin)

@@ -26,7 +26,7 @@ __all__ = ["backend_of", "catalogs", "engine", "engine_of", "load_spec"]
 
 def catalogs() -> Catalogs:
     """The blocks, placements, data sets, backends, passes, presets and key maps that a spec may name here."""
-    # The precision is an engine's, not the file's: it is asked for there.
+    # Precisions are no passes of a spec: each engine names its own.
     return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS, PASSES.names(), PRESETS, KEYMAPS)
 
 
@@ -38,7 +38,7 @@ def load_spec(given: Path | str | Mapping[str, object]) -> Spec:
 
 
 def files_of(spec: Spec) -> tuple[Path, ...]:
-    """The files that a spec stands for: its own, its weights, its ONNX file with the files that hold its weights."""
+    """The files that a spec needs: its own, its weights, and its ONNX file with external data."""
     from sesurgery.onnxgraph import io as onnx_io
 
     own = spec.span()
@@ -52,7 +52,7 @@ def files_of(spec: Spec) -> tuple[Path, ...]:
 
 
 def engine(given: Mapping[str, object] | None = None) -> Engine:
-    """One engine of a spec's `engines:`, from what would stand there; raises SpecError with every mistake."""
+    """One engine from the data of an entry of `engines:`; raises SpecError with every mistake."""
     return specs.load_engine(dict(given or {}), catalogs())
 
 

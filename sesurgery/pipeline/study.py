@@ -33,7 +33,7 @@ STUDIES = "studies"
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What is known after this process has done its share; `signal` is the one that stopped it."""
+    """The state of a study after this process's share of trials; `signal` is the one that stopped it."""
 
     folder: Path
     answer: Answer
@@ -53,15 +53,15 @@ def study(
 ) -> StudyResult:
     """Run the trials that nobody has taken, until none is left, and write the answer into studies/NAME/.
 
-    A trial that fails is recorded with its reason. `retry` lets those that failed wait once more. ^C and SIGTERM leave
-    the trial that was running to be gone on with, by whichever process takes it.
+    A trial that fails is recorded with its reason. `retry` lets those that failed wait once more. After ^C or SIGTERM,
+    the next process that takes the interrupted trial resumes it.
     """
     talk = talk or Silent()
     asked = asked_of(spec)
     folder = workspace.root / STUDIES / spec.name
     storage = opened(spec.name, asked, folder)
     if retry and (count := storage.retry()):
-        talk.say(f"{count} failed trials wait once more")
+        talk.say(f"{count} failed trials will be tried again")
     done = 0
     while True:
         with storage.take() as task:
@@ -91,7 +91,7 @@ def study(
 
 
 def answered(spec: Spec, workspace: Workspace) -> StudyResult:
-    """The answer of the trials that there are, without running any."""
+    """The answer from the finished trials, without running any."""
     asked = asked_of(spec)
     folder = workspace.root / STUDIES / spec.name
     return StudyResult(folder, _write(spec, opened(spec.name, asked, folder)), 0)
@@ -107,7 +107,7 @@ def run_trial(spec: Spec, task: Task, workspace: Workspace, origin: str, talk: T
     if not _is_run_of(folder, own):
         from sesurgery.pipeline.apply import apply
 
-        # A file of its own, which the run's manifest names: the study's spec alone does not make this run.
+        # The manifest names this file: the study's spec alone cannot make this run again.
         written = workspace.root / "specs" / f"{own.name}.yaml"
         write_text(written, f"# A trial of {origin}\n{own.text()}")
         folder = apply(own, workspace, written.as_posix()).folder
@@ -136,7 +136,7 @@ def run_trial(spec: Spec, task: Task, workspace: Workspace, origin: str, talk: T
 
 
 def _is_run_of(folder: Path, spec: Spec) -> bool:
-    """Whether an earlier process has made the run of this trial, and perhaps begun to train it."""
+    """Whether an earlier process has created the run of this trial, perhaps with some training done."""
     try:
         return read_manifest(folder / run_files.WEIGHTS, RunManifest).is_of(spec)
     except (SesurgeryError, OSError):

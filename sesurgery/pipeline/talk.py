@@ -1,4 +1,4 @@
-"""How a verb tells what it is doing, without knowing who listens."""
+"""How a verb reports progress, without knowing who shows it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class Talk(Protocol):
-    """Takes finished lines and the state of long work."""
+    """Receives finished lines and the progress of long work."""
 
     def say(self, line: str) -> None:
-        """One finished piece of news."""
+        """Report one line."""
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Long work: what it is, steps done, steps in all (0 where that is unknown)."""
 
 
 class Silent:
-    """Nobody listens."""
+    """Shows nothing."""
 
     def say(self, line: str) -> None:
         return

@@ -109,7 +109,7 @@ def _train(
             "applied": applied or run.manifest.sha256,
         }
         details = run.manifest.details.model_copy(update=changes)
-        # Of the spec, not of the run: the run is what has to be made again where its files are damaged.
+        # The command names the spec: a run with damaged files can only be made again from it.
         command = f"sesurgery train {(origin or folder).as_posix()}"
         checkpoint.save(folder, run.network, run.spec, run.plan, command, details)
     return TrainResult(folder, result, recipe.epochs, first)

@@ -170,7 +170,7 @@ def _probed(runner: Runner, run: Run, data: Data, batch: int, tolerance: Toleran
 def _flipped(
     data: Data, reference: Array, given: dict[int, Array], entries: list[BatchParity]
 ) -> tuple[FlippedSample, ...]:
-    """Of the batch size at which most answers changed."""
+    """Flipped samples at the batch size where most answers changed."""
     if not entries:
         return ()
     worst = max(entries, key=lambda entry: len(entry.report.disagreeing))

@@ -1,4 +1,4 @@
-"""Where artefacts lie, and which one is meant when none is named: the newest."""
+"""The folders of artefacts; the newest artefact is the default where none is named."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Workspace:
         return found
 
     def built(self, run: Path | None = None) -> list[tuple[Path, EngineManifest]]:
-        """All engines with their manifests, those of one run where it is given; broken manifests are passed over."""
+        """All engines with their manifests, or those of one run; broken manifests are skipped."""
         found = []
         for path in sorted(self.engines.glob("*.manifest.json")):
             engine = path.with_name(path.name.removesuffix(".manifest.json"))
@@ -85,7 +85,7 @@ class Workspace:
 
 
 def is_yardstick(manifest: EngineManifest) -> bool:
-    """Whether an engine is there for others to be measured against: the plain network's, or one as exported."""
+    """Whether an engine is a baseline: of the plain network, or as exported."""
     return manifest.details.plain or manifest.details.as_exported
 
 

@@ -25,8 +25,8 @@ def test_after_training_and_building_an_engine_is_not_yet_verified(here):
     assert report.training is not None
     assert [row.epoch for row in report.training.epochs] == [1, 2, 3, 4]
     assert [(engine.precision, engine.not_verified) for engine in report.engines] == [
-        ("fp16", "it was not verified yet"),
-        ("fp32", "it was not verified yet"),
+        ("fp16", "it has not been verified yet"),
+        ("fp32", "it has not been verified yet"),
     ]
 
 
@@ -35,7 +35,7 @@ def test_each_verb_adds_its_own(here):
     pipeline.bench(BenchRequest(Path("engines/tiny.onnxruntime.fp16.onnx"), Workspace()))
     report = pipeline.write_report(RUN, Workspace()).report
     assert [(engine.precision, engine.not_verified) for engine in report.engines] == [
-        ("fp16", "it was not verified yet"),
+        ("fp16", "it has not been verified yet"),
         ("fp32", None),
     ]
     assert [section.title for section in report.latency] == ["onnxruntime fp16, batch 1"]

@@ -63,7 +63,7 @@ def test_what_was_measured_of_another_engine_of_that_name_is_not_told(here):
     if FP32.read_bytes() == engine:
         kept.write_bytes(before.replace(read_manifest(FP32).sha256.encode(), b"0" * 64))
     section, _ = told()
-    assert (section.passed, section.not_verified) == (None, "it was not verified yet")
+    assert (section.passed, section.not_verified) == (None, "it has not been verified yet")
 
 
 def test_a_damaged_engine_is_not_told_as_passed(here):
