@@ -1,4 +1,4 @@
-"""What decides the bytes of an engine, in words: same ingredients, same engine; one that differs is why it is stale."""
+"""The inputs that decide the bytes of an engine, by name. An engine is stale when one of them has changed."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def ingredients(
 
 
 def named(passes: Sequence[str]) -> str:
-    """Lowering passes, as ingredients name them."""
+    """The name of a list of lowering passes among the ingredients."""
     return ", ".join(passes) or "none"
 
 
 def asked_for(wanted: Engine) -> str:
-    """All that was asked for but the name."""
+    """Everything an engine was asked for, except its name."""
     asked = wanted.model_dump(mode="json", by_alias=True)
     # An engine that was built before there was such a thing to ask for is the same where nothing is.
     left = {"name"} if wanted.keep_fp32 else {"name", "keep_fp32"}
@@ -67,13 +67,13 @@ def digest_onnx(path: Path) -> str:
 
 
 def machine(backend: Backend) -> str:
-    """The device that a backend builds for, told apart by what decides an engine and not by how many cores are free."""
+    """The device that a backend builds for, without what does not decide an engine, such as the number of free cores."""
     device = backend.device()
     return cpu_kind() if device == cpu_name() else device
 
 
 def here(name: str, backend: Backend) -> dict[str, str]:
-    """Version and device as they are here; what cannot be asked for here is left out."""
+    """The version and device of this machine; what cannot be found here is left out."""
     ability = backend.probe()
     found = {} if ability.version is None else {VERSION: f"{name} {ability.version}"}
     return found if ability.builds is not None else {**found, DEVICE: machine(backend)}

@@ -1,4 +1,4 @@
-"""What a run's network takes and answers, beside the run: how an image becomes its input, and what its classes are."""
+"""A run's interface, stored beside it: how an image becomes the network's input, and the names of the classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "interface.json"
 
 @dataclass(frozen=True)
 class Interface:
-    """Of one data set at one input size; `preprocessing` is None where the data set takes no image files."""
+    """The interface for one data set and input size; `preprocessing` is None where the data set has no image files."""
 
     dataset: str
     classes: tuple[str, ...]
@@ -36,7 +36,7 @@ def read(run: Path) -> Interface:
     """The interface of a run; raises SE402 where it is not there and SE401 where it is something else."""
     path = run / FILE
     if not path.is_file():
-        text = f"{path.as_posix()} is not there: nobody knows what the network takes and answers"
+        text = f"{path.as_posix()} is not there, and it has the preprocessing and the class names"
         raise fail("SE402", text, f"write it with: `sesurgery build-engine {run.as_posix()}`")
     try:
         return _ADAPTER.validate_json(read_small(path))

@@ -1,6 +1,6 @@
 """The verb `package`: an engine as a model of Triton Inference Server.
 
-    DIR/NAME/config.pbtxt   what it takes and answers, and how requests are put together into batches
+    DIR/NAME/config.pbtxt   inputs, outputs, and dynamic batching
     DIR/NAME/labels.txt     class names, where its run's data set has them
     DIR/NAME/1/model.*      the engine; the next one packaged under that name is version 2
 
@@ -49,7 +49,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Packaged:
-    """A version of a model on a server; `notes` is what differs there from the engine that was verified."""
+    """A version of a model on a server; `notes` say how it differs from the engine that was verified."""
 
     folder: Path
     version: int
@@ -66,7 +66,7 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How Triton takes the engines of one backend: its backend's name, the file's name, and what it cannot do."""
+    """How Triton loads the engines of one backend: Triton's backend, the file name, and its limits."""
 
     backend: str
     files: tuple[str, ...]
@@ -90,12 +90,12 @@ KINDS = {
             "ONNX Runtime, and the server optimises for its own",
         ),
     ),
-    # With a batch size it compiles for that size alone, and computes the whole of it for a single sample.
+    # With a batch size, it compiles for that size alone and computes a full batch even for a single sample.
     "openvino": _Kind(
         "openvino",
         ("model.xml", "model.bin"),
         batches=False,
-        notes=("Triton's OpenVINO backend puts no requests together: a client's batch is run as it comes",),
+        notes=("Triton's OpenVINO backend does not combine requests: each client's batch runs alone",),
     ),
 }
 
@@ -176,7 +176,7 @@ def _classes(engine: Path, manifest: EngineManifest, outputs: list[_Tensor]) -> 
     try:
         classes = interface.of(engine, manifest).classes
     except SesurgeryError:
-        # A model without names is a model all the same.
+        # Class names are optional.
         return ()
     return classes if len(outputs) == 1 and outputs[0].shape[1:] == (len(classes),) else ()
 
@@ -197,7 +197,7 @@ def configuration(
     parts = [
         f"name: {_quoted(name)}",
         f"backend: {_quoted(kind.backend)}",
-        # Zero: the first dimension is an ordinary one, and no requests are put together.
+        # Zero: the first dimension is not a batch, and requests are not combined.
         f"max_batch_size: {_largest(asked) if batched else 0}",
         *(_tensor("input", tensor, batched) for tensor in inputs),
         *(_tensor("output", tensor, batched, LABELS if labels else None) for tensor in outputs),
@@ -228,7 +228,7 @@ def _parameter(key: str, value: str) -> str:
 
 
 def _parameters(manifest: EngineManifest) -> dict[str, str]:
-    """What Triton's OpenVINO backend is told; it has no word for fp32."""
+    """Parameters of Triton's OpenVINO backend; there is none for fp32."""
     if manifest.details.backend != "openvino":
         return {}
     found = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
@@ -241,12 +241,12 @@ def _provider(manifest: EngineManifest) -> str | None:
 
 
 def _option(manifest: EngineManifest, name: str) -> Any:
-    """An option of the backend that built an engine; None where it has none of that name."""
+    """An option of the backend that built an engine; None where there is no such option."""
     return getattr(backend_of(manifest), name, None)
 
 
 def _notes(kind: _Kind, manifest: EngineManifest, batched: bool) -> tuple[str, ...]:
-    """What is different on the server."""
+    """How the model differs on the server."""
     smallest = manifest.details.engine.batch.min
     notes = list(kind.notes)
     if manifest.details.backend == "openvino" and manifest.details.precision != "bf16":
@@ -260,7 +260,7 @@ def _notes(kind: _Kind, manifest: EngineManifest, batched: bool) -> tuple[str, .
 
 
 def _files(engine: Path, manifest: EngineManifest, source: Path, kind: _Kind) -> dict[str, Path]:
-    """The files of a version, by their names there."""
+    """The files of a version, by their names on the server."""
     if not kind.from_source:
         files = tuple(belonging(engine, manifest))
         if len(files) != len(kind.files):
@@ -274,12 +274,12 @@ def _files(engine: Path, manifest: EngineManifest, source: Path, kind: _Kind) ->
     if main in weights:
         text = f"{source} keeps weights in a file that is called {main}, as the server calls the model itself"
         raise fail("SE603", text, "write it anew with `sesurgery lower`, and build the engine of that")
-    # Weights outside the file are sought beside it, under the name that it holds.
+    # External weights are looked for beside the file, under the name stored in it.
     return {main: source, **dict(sorted(weights.items()))}
 
 
 def _place(model: Path, files: Mapping[str, Path]) -> tuple[int, tuple[Path, ...]]:
-    """Copy the files into the next version's folder, which appears when it is whole: a server may be watching."""
+    """Copy the files into the next version's folder, which appears only when complete: a server may be watching."""
     there = [int(path.name) for path in model.iterdir() if path.is_dir() and path.name.isdigit()]
     version = max(there, default=0) + 1
     with temporaries.folder(model / "version") as folder:
@@ -294,16 +294,16 @@ def _place(model: Path, files: Mapping[str, Path]) -> tuple[int, tuple[Path, ...
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Write a file that all versions share; raises SE405 where another one is there."""
+    """Write a file that all versions share; raises SE405 where a different one is there."""
     if not path.exists():
         write_text(path, text)
     elif (before := path.read_text(encoding="utf-8")) != text:
         pairs = zip_longest(before.splitlines(), text.splitlines(), fillvalue="nothing")
         old, new = next((old.strip(), new.strip()) for old, new in pairs if old != new)
         what = f"{path} is there and says {old!r} where this engine needs {new!r}"
-        raise fail("SE405", what, "give the model another --name, or take the folder away")
+        raise fail("SE405", what, "give the model another --name, or remove the folder")
 
 
 def _quoted(text: str) -> str:
-    """A string of protobuf's text form, which reads JSON's escapes but for those of characters beyond ASCII."""
+    """A string in protobuf's text form, which reads JSON's escapes except those of non-ASCII characters."""
     return json.dumps(text, ensure_ascii=False)

@@ -17,12 +17,12 @@ from sesurgery.serving.loadable import backend_of, require_loadable
 from sesurgery.training.preprocessing import Preprocessing
 
 LARGEST = 32
-"""Images a run of the engine, where it takes as many: they are all in memory at once."""
+"""Largest number of images in one run of the engine: all are in memory at once."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A class and the share of certainty that the network gives it."""
+    """A class and its softmax probability."""
 
     name: str
     probability: float
@@ -38,14 +38,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The answers in the order of the images, and an error for every file that is no image."""
+    """The predictions in the order of the images, and an error for every file that is no image."""
 
     predictions: tuple[Prediction, ...]
     failures: tuple[Diagnostic, ...]
 
 
 def predict(engine: Path, images: Sequence[Path], top: int = 5, *, foreign: bool = False) -> Predicted:
-    """Answer for image files, and for those in the folders named, prepared as the run's data set does in evaluation.
+    """Classify image files, and those in folders, prepared as the run's data set prepares them in evaluation.
 
     A file that cannot be read is left out, with an error in `failures`. Raises SE603 where the engine cannot run here
     or is from elsewhere (unless `foreign`), SE402 where its run is unknown, SE501 where its data set has no images.
@@ -54,7 +54,7 @@ def predict(engine: Path, images: Sequence[Path], top: int = 5, *, foreign: bool
     known = interface.of(engine, manifest)
     if known.preprocessing is None:
         text = f"the data set {known.dataset!r} does not say how an image file becomes the network's input"
-        raise fail("SE501", text, "feed the engine arrays of your own")
+        raise fail("SE501", text, "run the engine on arrays from Python instead")
     batch = manifest.details.engine.batch
     predictions: list[Prediction] = []
     failures: list[Diagnostic] = []
@@ -85,7 +85,7 @@ def _sizes(runner: Runner, smallest: int, largest: int) -> tuple[int, int]:
 
 
 def _files(given: Sequence[Path]) -> Iterator[Path]:
-    """Files as they are named; of a folder, those whose names end as an image's do, in order."""
+    """The files as named; in a folder, those with an image suffix, in order."""
     suffixes = Image.registered_extensions()
     for path in given:
         if not path.is_dir():
@@ -113,7 +113,7 @@ def _answers(
     runner: Runner, pile: Sequence[tuple[Path, NDArray[np.float32]]], smallest: int, classes: Sequence[str], top: int
 ) -> Iterator[Prediction]:
     batch = np.stack([array for _, array in pile])
-    # An engine that takes no batch as small as this gets the last image several times over.
+    # A batch below the engine's smallest is filled with copies of the last image.
     missing = max(0, smallest - len(pile))
     batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
     info = runner.inputs[0]
@@ -122,7 +122,7 @@ def _answers(
         text = f"the engine gives {list(logits.shape)} for {len(batch)} images, the data set has {len(classes)} classes"
         raise fail("SE606", text, "is it the engine of this run?")
     if not np.isfinite(logits).all():
-        raise fail("SE606", "the engine gives NaN or infinity", "see what `sesurgery verify` says of it")
+        raise fail("SE606", "the engine gives NaN or infinity", "check it with `sesurgery verify`")
     for (path, _), row in zip(pile, _softmax(logits), strict=False):
         best = np.argsort(-row, kind="stable")[:top]
         yield Prediction(path, tuple(Guess(classes[index], float(row[index])) for index in best))
@@ -130,7 +130,7 @@ def _answers(
 
 def _softmax(logits: NDArray[np.generic]) -> NDArray[np.float64]:
     values = logits.astype(np.float64)
-    # The largest is taken away first: exp of a large logit overflows.
+    # The largest logit is subtracted first: exp of a large one overflows.
     powers = np.exp(values - values.max(axis=1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares

@@ -1,1 +1,1 @@
-"""Studies: axes and seeds, cells, who takes which trial, and the answer; nothing here trains."""
+"""Studies: axes and seeds, cells, the queue of trials, and the answer; nothing here trains."""

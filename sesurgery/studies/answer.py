@@ -1,4 +1,4 @@
-"""The answer of a study: a row a cell, what is told apart from the plain network, and which point to take."""
+"""The answer of a study: a row for each cell, which cells differ from the plain network, and which one to take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sesurgery.studies.statistics import Difference, Interval, against, mean_int
 
 @dataclass(frozen=True)
 class Timing:
-    """Of a cell's engine, in seconds a run: the median, and the smallest and largest median of a round."""
+    """Latency of a cell's engine in seconds: the median, and the smallest and largest median of a round."""
 
     median: float
     low: float
@@ -52,7 +52,7 @@ class Row:
 
     @property
     def cost(self) -> float:
-        """By what cells are ranked beside accuracy: latency where it was measured, MACs else."""
+        """The cost that cells are ranked by: latency where it was measured, else MACs."""
         if self.latency is not None:
             return self.latency.median
         return math.inf if self.macs is None else float(self.macs)
@@ -75,7 +75,7 @@ class Answer:
 def answer(
     name: str, axes: Mapping[str, object], seeds: tuple[int, ...], outcomes: Sequence[Outcome], confidence: float = 0.95
 ) -> Answer:
-    """What the trials say; cells stand in the order of their first trial, each group behind its plain network."""
+    """The answer from trials. Cells are in the order of their first trial, each group after its plain network."""
     groups: dict[str, dict[str, list[Outcome]]] = {}
     for outcome in outcomes:
         group = groups.setdefault(outcome.cell.group, {plain_of(outcome.cell).key: []})
@@ -100,7 +100,7 @@ def _scores(outcomes: Sequence[Outcome]) -> dict[int, float]:
 def _row(outcomes: Sequence[Outcome], difference: Difference | None, confidence: float) -> Row:
     scores = _scores(outcomes)
     done = [outcome for outcome in outcomes if outcome.top1 is not None]
-    # What failed and ended well when it was tried again is no failure of the table.
+    # A trial that failed and later succeeded does not count as failed.
     failures = {outcome.seed: outcome.failed for outcome in outcomes if outcome.failed and outcome.seed not in scores}
     first = done[0] if done else None
     curves = [outcome.curve for outcome in done if outcome.curve]
@@ -130,7 +130,7 @@ def _front(rows: Sequence[Row]) -> tuple[int, ...]:
 
 
 def costs(rows: Sequence[Row]) -> list[float]:
-    """Of each row in one unit: latency in seconds where every row with a result has one, MACs else."""
+    """The cost of each row in one unit: latency in seconds where every row with a result has it, else MACs."""
     timed = all(row.latency is not None for row in rows if row.top1 is not None)
     return [row.cost if timed else math.inf if row.macs is None else float(row.macs) for row in rows]
 
@@ -145,7 +145,7 @@ def _advise(
     scores: Sequence[Sequence[Mapping[int, float]]],
     outcomes: Sequence[Outcome],
 ) -> tuple[int | None, str]:
-    """The point to take, and why in words."""
+    """The recommended row, and the reason in words."""
     compared = [row.against_plain for row in rows if row.against_plain is not None]
     if not front or not compared:
         return None, "Nothing can be said yet: no cell has a seed in common with its plain network."

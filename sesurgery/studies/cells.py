@@ -1,4 +1,4 @@
-"""The cells of a study: what each changes in the spec, which plain network it is compared with, and its spec."""
+"""The cells of a study: the changes each makes to the spec, its plain network, and its spec."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from sesurgery.spec import Spec
 from sesurgery.spec.study import Range, Study
 
 NO_BLOCKS: dict[str, JsonValue] = {"insert": "se", "at": "residual", "min_channels": 2**31, "expect": 0}
-"""The rule of the plain network: a run like every other, with no site."""
+"""The rule of the plain network: a run like any other, without a site."""
 Where = Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of values by path of the spec; of a plain network, of the paths that are not about surgery."""
+    """One combination of values, by path of the spec; for a plain network, only of paths outside `surgery`."""
 
     where: Where
     plain: bool = False
 
     @property
     def key(self) -> str:
-        """The same for the same cell, whoever made it."""
+        """A key that is equal for equal cells."""
         return json.dumps([self.plain, dict(sorted(self.where.items()))], sort_keys=True)
 
     @property
     def group(self) -> str:
-        """The key of the plain network that it is compared with: alike in all but surgery."""
+        """The key of the plain network it is compared with, which differs in surgery alone."""
         return plain_of(self).key
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Cell:
 
 
 def plain_of(cell: Cell) -> Cell:
-    """The cell without blocks that shares everything else with it."""
+    """The cell without blocks and otherwise equal."""
     return Cell({path: value for path, value in cell.where.items() if not _of_surgery(path)}, plain=True)
 
 
@@ -64,20 +64,20 @@ def _with_plain(cells: Iterator[Cell]) -> Iterator[Cell]:
 
 
 def trial_spec(spec: Spec, cell: Cell, seed: int) -> Spec:
-    """The spec that a trial runs; raises SpecError where a value does not go at its place."""
+    """The spec of a trial; raises SpecError where a value is not valid at its path."""
     surgery: dict[str, object] = {"surgery": [NO_BLOCKS]} if cell.plain else {}
     name = trial_name(cell, seed)
     return spec.with_({**cell.where, **surgery, "train.seed": seed, "study": None, "name": name})
 
 
 def trial_name(cell: Cell, seed: int) -> str:
-    """The name of a trial's run: to be read, and with a digest because what can be read may be cut short."""
+    """The name of a trial's run: readable, with a digest because the readable part may be shortened."""
     words = re.sub(r"[^A-Za-z0-9.]+", "-", str(cell)).strip("-.")[:48].strip("-.")
     return f"{words}-{digest_text(cell.key)[:6]}-seed{seed}"
 
 
 def require_axes(spec: Spec) -> None:
-    """Raise SpecError with every value of an axis that does not go at its place, where the axis stands in the file."""
+    """Raise SpecError for every value that is not valid at its axis's path, placed at the axis in the file."""
     study = spec.study
     if study is None:
         return
@@ -99,7 +99,7 @@ def require_axes(spec: Spec) -> None:
 
 
 def short(path: str) -> str:
-    """The last key of a path, which is how a table calls an axis."""
+    """The last key of a path: the name of an axis in tables."""
     return re.sub(r"\[\d+\]$", "", path).rpartition(".")[2]
 
 

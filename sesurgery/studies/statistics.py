@@ -1,4 +1,4 @@
-"""Which cells of a study differ from the plain network, told from noise with a bounded share of false findings.
+"""Which cells of a study differ from the plain network, with a bounded chance of false findings.
 
 A study is a blocked design: every cell is trained from the same seeds, so a seed's own effect (its first weights, its
 order of data) is common to all cells. The model of one score is
@@ -25,10 +25,10 @@ import numpy as np
 POWER = 0.8
 """The chance of a finding for which the seeds that are still needed are counted."""
 MOST_SEEDS = 1000
-"""More than anybody trains: a difference that would need more is told to be none that matters."""
+"""Larger studies are unrealistic: a difference that needs more seeds is reported as not worth finding."""
 
 Scores = Mapping[int, float]
-"""Of one cell: its score by seed."""
+"""The scores of one cell by seed."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Difference:
     """A cell's score less another's, over the seeds of both; `p` is corrected for the number of comparisons.
 
     `more_seeds` is how many further seeds would tell a difference of this size in 80 % of studies: None where it is
-    told already, where no noise could be estimated, and where it would take more than `MOST_SEEDS`.
+    significant already, where no noise could be estimated, and where it would take more than `MOST_SEEDS`.
     """
 
     difference: float
@@ -59,7 +59,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A difference, the factor by which the noise is its standard error, and the seeds that it rests on."""
+    """A difference, the factor from the noise to its standard error, and the seeds it is based on."""
 
     value: float
     scale: float
@@ -81,7 +81,7 @@ def mean_interval(scores: Scores, confidence: float = 0.95) -> Interval:
 def against(groups: Sequence[Sequence[Scores]], confidence: float = 0.95) -> tuple[tuple[Difference | None, ...], ...]:
     """Every cell against the first of its group, the plain network; None where they have no seed in common.
 
-    The first of each group is compared with nothing, and its place is left out of the result.
+    The first of each group is not part of the result.
     """
     noise, freedom = _noise(groups)
     fits = [[_fit(group[0], cell) for cell in group[1:]] for group in groups]

@@ -1,4 +1,4 @@
-"""Inputs that nobody photographed: seeded noise, and images made faint, strong or extreme.
+"""Synthetic inputs: seeded noise, and images made faint, strong or extreme.
 
 Held-out samples show an engine where it was trained. A squeeze that overflows, a range that was found on tame images, a
 kernel that loses what is small: those show on other inputs. The model's own answers to them are the measure, so no
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Images = NDArray[np.float32]
 SAMPLES = 8
-"""Of each probe."""
+"""Samples of each probe."""
 SEED = 1709
 STRONG, FAINT = 4.0, 1 / 64
 BLOCK = 4
@@ -41,12 +41,12 @@ class ProbeParity:
 
     @property
     def passed(self) -> bool:
-        """Whether it met what was asked; a NaN meets nothing."""
+        """Whether it met the criterion; NaN never does."""
         return self.allowed is None or self.max_relative <= self.allowed
 
     @property
     def failure(self) -> str | None:
-        """What was asked and what was found, where that is too much."""
+        """What was asked and what was found, where the criterion is not met."""
         if self.passed:
             return None
         found = (

@@ -30,5 +30,5 @@ def wilson(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, fl
     middle_share, weight = hits / samples, z * z / samples
     middle = (middle_share + weight / 2) / (1 + weight)
     reach = z / (1 + weight) * (middle_share * (1 - middle_share) / samples + weight / (4 * samples)) ** 0.5
-    # At either end the bound is exact; rounding would leave it a hair beside.
+    # At either end the bound is exact: this removes rounding errors.
     return (0.0 if hits == 0 else middle - reach), (1.0 if hits == samples else middle + reach)

@@ -15,7 +15,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class ClassScore:
-    """A class's samples and the share of them that was answered right; None where it has no sample."""
+    """A class's samples and the share classified correctly; None where it has no sample."""
 
     name: str
     samples: int
@@ -26,8 +26,8 @@ class ClassScore:
 class Scores:
     """Shares between 0 and 1 and the mean cross-entropy in nats, over all samples.
 
-    `top3` and `top5` ask no more than there are classes. `ece` is the expected calibration error; `top1_interval` is
-    Wilson's at 95 %.
+    With fewer classes, `top3` and `top5` are over all of them. `ece` is the expected calibration error; `top1_interval`
+    is Wilson's at 95 %.
     """
 
     samples: int

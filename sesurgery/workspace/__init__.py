@@ -1,4 +1,4 @@
-"""What is known about files of ours: folders, typed manifests, measurements, and whether a file is still current."""
+"""Everything about the files we write: folders, typed manifests, measurements, and whether a file is up to date."""
 
 from sesurgery.workspace.manifest_files import (
     belonging,

@@ -1,4 +1,4 @@
-"""Is an engine on disk the one that a build would give now, and does it come from its run's weights of now?"""
+"""Whether an engine on disk is up to date, and built from its run's current weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sesurgery.workspace.manifests import EngineManifest
 
 
 def stale(engine: Path, wanted: Mapping[str, str]) -> str | None:
-    """Why an engine has to be built, or None where the one that is there has the same ingredients."""
+    """Why an engine has to be built, or None where the existing one has the same ingredients."""
     if not engine.is_file():
-        return "it is not there yet"
+        return "it does not exist yet"
     try:
         made = require_intact(engine, EngineManifest)
         for path, digest in made.parent_files(engine).items():
@@ -30,14 +30,14 @@ def stale(engine: Path, wanted: Mapping[str, str]) -> str | None:
 
 
 def require_current(engine: Path, manifest: EngineManifest, run: Path, weights: str) -> None:
-    """Raise SE401 where an engine of a run was not built from the weights with this digest: the run's own of now."""
+    """Raise SE401 where an engine was not built from the run's current weights, whose digest is given."""
     if not descends_from(engine, manifest, weights):
         text = f"{engine.as_posix()} was not built from the weights that {run.as_posix()} holds now"
         raise fail("SE401", text, again(manifest, run))
 
 
 def again(manifest: EngineManifest, run: Path) -> str:
-    """How an engine is built from a run's weights of now."""
+    """The command that builds an engine from the run's current weights."""
     plain = "" if not manifest.details.plain else f"`sesurgery export {run.as_posix()} --plain`, then "
     command = manifest.command if plain else f"sesurgery build-engine {run.as_posix()}"
     return f"build it again: {plain}`{command}`"
@@ -57,7 +57,7 @@ def descends_from(engine: Path, manifest: EngineManifest, weights: str) -> bool:
         try:
             made = require_intact(path)
         except SesurgeryError:
-            # Damaged since: whatever it was, nothing can be said of where it came from.
+            # The file is damaged, so its origin cannot be proved.
             continue
         if made.sha256 == digest:
             parents |= made.parent_files(path)

@@ -1,4 +1,4 @@
-"""Manifests on disk: written beside what they describe and sealed, read as their own kind, held against the bytes."""
+"""Manifests on disk: sealed and written beside the artefact, read by kind, and compared with the artefact's bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sesurgery.workspace.manifests import (
 
 M = TypeVar("M", bound=BaseManifest)
 NAMES = {"run": "a run's weights", "onnx": "an ONNX file", "engine": "an engine", "package": "a packaged engine"}
-"""The kinds, in an error."""
+"""The kinds, as errors name them."""
 
 
 def manifest_path(artifact: Path) -> Path:
@@ -52,9 +52,10 @@ def describe(
 ) -> M:
     """Write the manifest of a finished artefact beside it and return it.
 
-    With `written`, the artefact lies there still: its manifest waits, and `place` puts both in place.
+    With `written`, the artefact is still at that temporary path: the manifest waits there too, until `place` moves
+    both.
     """
-    # All is given, defaults too: what was not set is not written.
+    # Every field is set explicitly, as unset fields are not written.
     manifest = kind(
         schema_version=VERSION,
         kind=kind.model_fields["kind"].default,
@@ -89,9 +90,12 @@ def _write_sealed(path: Path, manifest: M) -> M:
 
 
 def place(written: Path, artifact: Path) -> None:
-    """Put an artefact in place whose manifest waits: at every moment, one of the two manifests is that of the bytes."""
+    """Move an artefact and its waiting manifest into place.
+
+    At every moment, one of the two manifests matches the bytes.
+    """
     settle(written, artifact)
-    # Somebody who read in between has done it already.
+    # A reader in between may have moved it already.
     with contextlib.suppress(FileNotFoundError):
         _waiting(artifact).replace(manifest_path(artifact))
 
@@ -101,11 +105,11 @@ def _waiting(artifact: Path) -> Path:
 
 
 def _finish(artifact: Path) -> None:
-    """Put a manifest in place that waits for the bytes that are there: who placed them was ended in between."""
+    """Move a waiting manifest into place if it matches the bytes: the process that placed those was killed midway."""
     waiting = _waiting(artifact)
     if not waiting.is_file():
         return
-    # A manifest that waits for other bytes, or a folder that cannot be written to, changes nothing.
+    # Nothing happens where it waits for other bytes, or where the folder is read-only.
     with contextlib.suppress(OSError, ValueError):
         if ADAPTER.validate_json(waiting.read_bytes()).sha256 == digest_file(artifact):
             waiting.replace(manifest_path(artifact))
@@ -143,7 +147,7 @@ def require_intact(artifact: Path) -> Manifest: ...
 @overload
 def require_intact(artifact: Path, kind: type[M]) -> M: ...
 def require_intact(artifact: Path, kind: type[BaseManifest] | None = None) -> BaseManifest:
-    """The manifest of an artefact whose bytes are the ones that were written; raises SE401 otherwise."""
+    """The manifest of an artefact whose bytes are unchanged; raises SE401 otherwise."""
     if not artifact.is_file():
         raise fail("SE402", f"{artifact} is not there", "make it first")
     manifest = read_manifest(artifact) if kind is None else read_manifest(artifact, kind)
@@ -175,8 +179,8 @@ def require_trusted(artifact: Path, manifest: BaseManifest, what: str) -> None:
 def run_folder(artifact: Path, manifest: OnnxManifest | EngineManifest) -> Path | None:
     """The folder of the run that an artefact came from, as its manifest says, or None where it came from none.
 
-    Results are written there: one that was not made here, and that nobody vouches for, may name a folder below the
-    current one alone. Raises SE408 otherwise.
+    Results are written there, so an artefact that was not made here and is not trusted may only name a folder below the
+    current one. Raises SE408 otherwise.
     """
     folder = manifest.run_named(artifact)
     if folder is not None and not manifest.made_here and not trust.is_agreed(artifact):

@@ -1,7 +1,7 @@
-"""Typed manifests, one a kind of artefact: where a file came from, and what only its kind knows, under `details`.
+"""Typed manifests, one for each kind of artefact: where a file came from, and the details of its kind.
 
 Every path in a manifest is relative to the folder that the artefact lies in, so that a workspace can be moved or copied
-whole. A key that is not known here is kept: a later version may have written it.
+whole. Unknown keys are kept: a later version may have written them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Place = Annotated[str, AfterValidator(_place)]
 
 
 class Details(BaseModel):
-    """What only one kind of artefact knows; of a report, nothing."""
+    """The fields of one kind of artefact; a report has none."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
@@ -52,7 +52,10 @@ class Parent(BaseModel):
 
 
 class RunDetails(Details):
-    """Of a run's weights: what the plan cost, and how far training got. `spec` is the path of the file it came from."""
+    """Details of a run's weights: the cost of the plan, and how far training got.
+
+    `spec` is the path of the file it came from.
+    """
 
     spec: Place | None = None
     sites: int = 0
@@ -77,7 +80,7 @@ class Int8Weights(Details):
 
 
 class OnnxDetails(Details):
-    """Of an ONNX file. `run` is the run that it came from; each verb sets what it knows.
+    """Details of an ONNX file. `run` is the run it came from; each verb sets some of the fields.
 
     export: run, plain, precision, opset, nodes, max_abs_by_batch. apply: spec, sites, removals, nodes, notes.
     lower: passes, edits, difference, notes. build-engine, of the file that an engine is built from: the rest.
@@ -107,7 +110,7 @@ class OnnxDetails(Details):
 
 
 class BackendOptions(Details):
-    """A backend's name with the options that an engine was built with, which are the extra keys."""
+    """A backend's name, with the options an engine was built with as extra keys."""
 
     backend: str
 
@@ -160,12 +163,12 @@ class Choice(Details):
 
 
 class EngineDetails(Details):
-    """Of an engine: what was asked for, what it was built from, and what its builder reported."""
+    """Details of an engine: the request, what it was built from, and what the builder reported."""
 
     run: Place | None = None
     plain: bool = False
     as_exported: bool = False
-    """Built without any lowering, for others to be measured against."""
+    """Built without any lowering, as a baseline."""
     onnx: Place
     backend: str
     precision: str
@@ -178,16 +181,16 @@ class EngineDetails(Details):
     kept_fp32: tuple[Reason, ...] = ()
     int8_weights: Int8Weights | None = None
     lowering: tuple[str, ...] | None = None
-    """The passes that were named for it; None: those that its backend has of its own accord."""
+    """The passes that were named for it; None: the backend's default passes."""
     ingredients: dict[str, str] = {}
-    """Whatever decides the engine's bytes, in words: same ingredients, same engine."""
+    """The inputs that decide the engine's bytes, by name: same ingredients, same engine."""
     network: NetworkDigests | None = None
     refitted: Refitted | None = None
     choice: Choice | None = None
 
 
 class PackageDetails(Details):
-    """Of an engine as a server's model."""
+    """Details of an engine packaged for a server."""
 
     server: str
     version: int
@@ -221,12 +224,12 @@ class BaseManifest(BaseModel):
 
     @property
     def made_here(self) -> bool:
-        """Whether this user made it, on this machine: nobody else could have sealed what it says."""
+        """Whether this user made it on this machine, proved by the seal."""
         return trust.holds(self.sealed_text(), self.seal)
 
     def sealed_text(self) -> str:
-        """All that the manifest says but the seal: the same text before it was written and after it was read."""
-        # By way of the text that is written: infinity, say, has another form there.
+        """The manifest's content without the seal: the same text before writing and after reading."""
+        # Via JSON, where some values (infinity) have another form.
         return json.dumps(json.loads(self.model_dump_json(exclude={"seal"}, exclude_unset=True)), sort_keys=True)
 
     def parent_files(self, artifact: Path) -> dict[Path, str]:
@@ -234,15 +237,15 @@ class BaseManifest(BaseModel):
         return {self.locate(artifact, parent.path): parent.sha256 for parent in self.parents}
 
     def locate(self, artifact: Path, path: str) -> Path:
-        """A path that the manifest of `artifact` names, as it is reached from here."""
+        """A path in the manifest of `artifact`, resolved from the current folder."""
         if self.schema_version == 1:
             return Path(path)
-        # By its text: a folder of the workspace may be a link to another disk, whose parent is elsewhere.
+        # Not resolved: a folder of the workspace may be a link to another disk, whose parent is elsewhere.
         return Path(os.path.normpath(artifact.parent / path))
 
 
 class RunManifest(BaseManifest):
-    """Of the weights of a run, and so of the run."""
+    """The manifest of a run, which is that of its weights."""
 
     kind: Literal["run"] = "run"
     details: RunDetails
@@ -260,40 +263,40 @@ class RunManifest(BaseManifest):
 
 
 class OnnxManifest(BaseManifest):
-    """Of an ONNX file."""
+    """The manifest of an ONNX file."""
 
     kind: Literal["onnx"] = "onnx"
     details: OnnxDetails
 
     def run_named(self, artifact: Path) -> Path | None:
-        """The run that it says it came from; `workspace.run_folder` asks whether that may be used."""
+        """The run it names; `workspace.run_folder` checks whether that folder may be used."""
         return self.locate(artifact, self.details.run) if self.details.run else None
 
 
 class EngineManifest(BaseManifest):
-    """Of an engine."""
+    """The manifest of an engine."""
 
     kind: Literal["engine"] = "engine"
     details: EngineDetails
 
     def run_named(self, artifact: Path) -> Path | None:
-        """As of an ONNX file."""
+        """The run it names, as for an ONNX file."""
         return self.locate(artifact, self.details.run) if self.details.run else None
 
     def onnx_file(self, artifact: Path) -> Path:
-        """The ONNX file that the engine is of, before it was lowered."""
+        """The ONNX file of the engine's network, before lowering."""
         return self.locate(artifact, self.details.onnx)
 
 
 class PackageManifest(BaseManifest):
-    """Of an engine as a server's model. Version 1 called it an engine."""
+    """The manifest of an engine packaged for a server. Version 1 called it an engine."""
 
     kind: Literal["package", "engine"] = "package"
     details: PackageDetails
 
 
 class ReportManifest(BaseManifest):
-    """Of a report."""
+    """The manifest of a report."""
 
     kind: Literal["report"] = "report"
     details: Details = Details()
@@ -318,5 +321,5 @@ ADAPTER: TypeAdapter[Manifest] = TypeAdapter(Manifest)
 
 
 def relative(path: Path | str, artifact: Path) -> str:
-    """A path as a manifest of `artifact` holds it."""
+    """A path as stored in a manifest of `artifact`."""
     return Path(os.path.relpath(path, artifact.parent)).as_posix()

@@ -1,10 +1,10 @@
-"""The measurement store of a run: every measurement as it was measured, one file each in `reports/`.
+"""The measurement store of a run: one file for each measurement, in `reports/`.
 
     reports/SUBJECT.KIND.json          what was measured, and of which files (their digests)
     reports/ENGINE.not-verified.txt    why an engine was not measured
 
-A measurement is a frozen dataclass with a field `of` that says what it was measured of. Who measures declares the kind
-beside the type; who reads gives the `of` that holds now, so what was measured of other files is never told.
+A measurement is a frozen dataclass with a field `of` that says what it was measured of. The measuring code declares the
+kind beside its type. A reader gives the current `of`, so measurements of other files are never shown.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class OfPlan:
 
 
 class Measured(Protocol):
-    """What a measurement says of itself."""
+    """What every measurement has."""
 
     @property
     def of(self) -> object: ...
@@ -61,15 +61,18 @@ class Kind(Generic[T]):
         return TypeAdapter(self.type)
 
     def file(self, run: Path, subject: str) -> Path:
-        """Where it lies; `subject` is the engine's file name, or what else was measured."""
+        """Its path; `subject` is the engine's file name, or another thing that was measured."""
         return run / FOLDER / f"{subject}.{self.name}.json"
 
     def write(self, run: Path, subject: str, measured: T) -> None:
-        """Keep a measurement, in place of an earlier one."""
+        """Store a measurement, replacing an earlier one."""
         write_text(self.file(run, subject), self._adapter.dump_json(measured, indent=2).decode() + "\n")
 
     def read(self, run: Path, subject: str, of: object) -> T | None:
-        """What was measured `of` these very files; None where nothing was. Raises SE401 for a file of another form."""
+        """The measurement `of` exactly these files; None where there is none.
+
+        Raises SE401 for a file of another form.
+        """
         path = self.file(run, subject)
         if not path.is_file():
             return None
@@ -85,23 +88,23 @@ class Kind(Generic[T]):
 
 
 def write_reason(run: Path, engine: Path, why: str) -> None:
-    """Keep why an engine was not measured."""
+    """Store why an engine was not measured."""
     write_text(_reason_file(run, engine), why + "\n")
 
 
 def read_reason(run: Path, engine: Path) -> str | None:
-    """Why an engine was not measured, where that was written down."""
+    """Why an engine was not measured, if that was stored."""
     path = _reason_file(run, engine)
     return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else None
 
 
 def forget_reason(run: Path, engine: Path) -> None:
-    """The engine was measured now."""
+    """Remove the reason, as the engine has now been measured."""
     _reason_file(run, engine).unlink(missing_ok=True)
 
 
 def forget(run: Path, engine: Path) -> None:
-    """Take away what was measured of an engine that is gone, whatever kinds there are."""
+    """Remove all measurements of an engine that is gone."""
     for path in (run / FOLDER).glob("*.json") if (run / FOLDER).is_dir() else ():
         if path.name.removesuffix(".json").rpartition(".")[0] == engine.name:
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""An ONNX file as the start of an engine: one of ours with its manifest, or one from anywhere without."""
+"""The ONNX file an engine is built from: one of ours with its manifest, or any other without."""
 
 from __future__ import annotations
 

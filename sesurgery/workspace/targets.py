@@ -1,7 +1,7 @@
-"""What a command may write to: nothing that its input needs, and nothing of anybody else's unless the person says so.
+"""What a command may write to: no file that its input needs, and no file of somebody else without `--force`.
 
-Verbs that write where a person tells them ask `claim` before they begin. What they write into the workspace by a name
-of their own choosing (runs/, export/, engines/) they may make again.
+Verbs with an output option call `claim` before they begin. Files in the workspace whose names they choose themselves
+(runs/, export/, engines/) they may replace.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sesurgery.workspace.manifest_files import belonging, manifest_path, read_ma
 
 Ours = Callable[[Path], bool]
 _MARKED = 1 << 20
-"""Bytes in which a mark is looked for."""
+"""Number of bytes searched for a mark."""
 
 
 def claim(
@@ -32,7 +32,7 @@ def claim(
     has to be `ours` (by default: what its manifest describes, byte for byte), unless `force`.
     """
     if target.is_dir():
-        # Of `.` and `..` there is no name that a file beside could be called by.
+        # `.` and `..` have no name from which the manifest's could be made.
         raise fail("SE405", f"{target.as_posix()} is a folder", "name a file with -o")
     by_manifest = ours is None
     own = _own(target) if ours is None else frozenset({target} if target.is_file() and ours(target) else ())
@@ -40,19 +40,19 @@ def claim(
     for path in (target, *beside, *((manifest_path(target),) if by_manifest else ())):
         for other in needed:
             if _same(path, other):
-                text = f"{path.as_posix()} is needed to make what would be written there"
+                text = f"{path.as_posix()} is an input of the file that would replace it"
                 raise fail("SE405", text, "give the result another name with -o: the input is never replaced")
         if path.is_symlink() or path.exists():
             if not path.is_file():
                 kind = "a folder" if path.is_dir() else "no regular file"
                 raise fail("SE405", f"{path.as_posix()} is {kind}", "name a file with -o")
             if path not in own and not force:
-                text = f"{path.as_posix()} is already there, and is not this program's to replace"
+                text = f"{path.as_posix()} exists already and was not written by this program"
                 raise fail("SE405", text, "give the result another name with -o, or replace the file with --force")
 
 
 def marked(mark: str) -> Ours:
-    """Whether a text file carries a mark of ours: of kinds of file that have no manifest."""
+    """Whether a text file carries our mark, for kinds of files without a manifest."""
 
     def ours(path: Path) -> bool:
         with path.open("rb") as stream:
@@ -62,7 +62,7 @@ def marked(mark: str) -> Ours:
 
 
 def _own(target: Path) -> frozenset[Path]:
-    """The files of the artefact at `target` as they were written; none where one of them was changed since."""
+    """The unchanged files of the artefact at `target`; empty where one of them was changed."""
     if not target.is_file():
         return frozenset()
     try:

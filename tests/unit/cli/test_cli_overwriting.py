@@ -85,7 +85,7 @@ def test_nothing_that_the_input_needs_is_a_target(location, target, force, verb,
     ended = sesurgery(*verb, "-o", target, *force)
     assert ended.code == 1
     assert "error[SE405]" in ended.err
-    assert "is needed to make what would be written there" in ended.err
+    assert "is an input of the file that would replace it" in ended.err
     assert snapshot() == before
 
 

@@ -30,7 +30,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file in the current folder, with an engine of it."""
     monkeypatch.chdir(tmp_path)
     onnx.save(onnx.parser.parse_model(NET), "net.onnx")
-    assert build().why == "it is not there yet"
+    assert build().why == "it does not exist yet"
     return Path("net.onnx")
 
 
@@ -115,7 +115,7 @@ def lose_the_engine(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
         (change_the_program, "the version of sesurgery changed"),
         (damage_the_engine, "is not the file its manifest describes"),
         (lose_the_manifest, "has no manifest"),
-        (lose_the_engine, "it is not there yet"),
+        (lose_the_engine, "it does not exist yet"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -129,7 +129,7 @@ def test_other_weights_beside_the_file_are_another_file(net: Path) -> None:
     weights = {"location": "net.data", "save_as_external_data": True, "size_threshold": 0}
     change_the_file(None)
     onnx.save(onnx.load("net.onnx"), "large.onnx", **weights)
-    assert build(path="large.onnx").why == "it is not there yet"
+    assert build(path="large.onnx").why == "it does not exist yet"
     assert build(path="large.onnx").why is None
     header = Path("large.onnx").read_bytes()
     Path("net.data").write_bytes(np.full(1, 5, np.float32).tobytes())

@@ -243,7 +243,7 @@ def test_lower_writes_another_file_and_compares(empty):
 def test_lower_does_not_write_over_what_it_reads(empty):
     squeezed("theirs.onnx")
     before = Path("theirs.onnx").read_bytes()
-    with pytest.raises(SesurgeryError, match=r"SE405.*theirs\.onnx is needed to make what would be written there"):
+    with pytest.raises(SesurgeryError, match=r"SE405.*theirs\.onnx is an input of the file that would replace it"):
         pipeline.lower(pipeline.LowerRequest(Path("theirs.onnx"), Path("./theirs.onnx"), "tensorrt-rtx"))
     assert Path("theirs.onnx").read_bytes() == before
 

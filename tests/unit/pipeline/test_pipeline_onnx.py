@@ -108,7 +108,7 @@ def test_a_run_without_weights_for_a_site_is_se401(plain: Path, tmp_path: Path) 
 @pytest.mark.slow
 def test_the_file_to_be_changed_is_never_written_over(plain: Path) -> None:
     before = plain.read_bytes()
-    with pytest.raises(SesurgeryError, match=r"SE405.*is needed to make what would be written there"):
+    with pytest.raises(SesurgeryError, match=r"SE405.*is an input of the file that would replace it"):
         pipeline.apply_onnx(
             pipeline.FileRequest(spec(plain.parent, "onnx, name: net.onnx"), pipeline.Workspace(), "x.yaml", out=plain)
         )

@@ -47,7 +47,7 @@ def test_our_own_that_was_changed_since_needs_force(here):
 
 def test_a_file_of_somebody_else_needs_force(here):
     Path("notes.txt").write_text("notes")
-    assert "notes.txt is already there, and is not this program's to replace" in refused(Path("notes.txt"))
+    assert "notes.txt exists already and was not written by this program" in refused(Path("notes.txt"))
     claim(Path("notes.txt"), force=True)
 
 
@@ -57,7 +57,7 @@ def test_what_is_needed_is_never_written_over(here):
     Path("folder").mkdir()
     for target in (path, Path("link"), Path("folder/../x"), path.resolve()):
         text = refused(target, needs=[Path("x")], force=True)
-        assert "is needed to make what would be written there" in text
+        assert "is an input of the file that would replace it" in text
     os.link("x", "hard")
     refused(Path("hard"), needs=[path], force=True)
 
