@@ -67,7 +67,7 @@ def digest_onnx(path: Path) -> str:
 
 
 def machine(backend: Backend) -> str:
-    """The device that a backend builds for, without what does not decide an engine, such as the number of free cores."""
+    """The device that a backend builds for, without what does not decide an engine (the number of free cores)."""
     device = backend.device()
     return cpu_kind() if device == cpu_name() else device
 

@@ -47,7 +47,7 @@ def claim(
                 kind = "a folder" if path.is_dir() else "no regular file"
                 raise fail("SE405", f"{path.as_posix()} is {kind}", "name a file with -o")
             if path not in own and not force:
-                text = f"{path.as_posix()} exists already and was not written by this program"
+                text = f"{path.as_posix()} is already there, and was not written by this program"
                 raise fail("SE405", text, "give the result another name with -o, or replace the file with --force")
 
 

@@ -47,7 +47,7 @@ def test_our_own_that_was_changed_since_needs_force(here):
 
 def test_a_file_of_somebody_else_needs_force(here):
     Path("notes.txt").write_text("notes")
-    assert "notes.txt exists already and was not written by this program" in refused(Path("notes.txt"))
+    assert "notes.txt is already there, and was not written by this program" in refused(Path("notes.txt"))
     claim(Path("notes.txt"), force=True)
 
 
