@@ -11,16 +11,18 @@ from sesurgery.cli.console import SpecFile, force, spec_of
 
 @click.command("apply")
 @click.argument("spec", type=SpecFile())
-@click.option("--onnx", "file", type=click.Path(path_type=Path), help="Change this ONNX file, not the spec's network.")
+@click.option(
+    "--onnx", "file", type=click.Path(path_type=Path), help="Change this ONNX file instead of the spec's network."
+)
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="The changed ONNX file.  [default: export/NAME.onnx]"
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Take the blocks' values from this trained run.")
 @force
 def command(spec: Path, file: Path | None, out: Path | None, weights: Path | None, force: bool) -> None:
-    """Insert the blocks, prove that they run, and write a run: runs/NAME/ with spec, plan and weights.
+    """Insert the blocks, check that each one runs, and write runs/NAME/ with spec, plan and weights.
 
-    On an ONNX file (`--onnx`, or `source: onnx` in the spec) the result is an ONNX file.
+    With an ONNX file (`--onnx`, or `source: onnx` in the spec) the result is an ONNX file.
     """
     from sesurgery import pipeline
 

@@ -39,22 +39,26 @@ def _limits(context: click.Context, option: click.Parameter, given: tuple[str, .
 @click.command("bench")
 @click.argument("engine", required=False, type=click.Path(path_type=Path), metavar="[ENGINE]")
 @click.option(
-    "--against", type=click.Path(path_type=Path), help="Default: the plain network's engine, built if need be."
+    "--against",
+    type=click.Path(path_type=Path),
+    help="Engine to compare with. Default: the plain network's, built if needed.",
 )
-@click.option("--batch", "batches", callback=_sizes, metavar="N[,N]", help="Batches to time; default: the spec's.")
+@click.option("--batch", "batches", callback=_sizes, metavar="N[,N]", help="Batch sizes to time. Default: the spec's.")
 @click.option(
-    "--processes", type=click.IntRange(min=1), help="Repeat it in so many fresh processes; default: the spec's."
+    "--processes", type=click.IntRange(min=1), help="Repeat the race in N fresh processes. Default: the spec's."
 )
-@click.option("--as-exported/--no-as-exported", default=True, help="Race the engine without lowering too, or not.")
+@click.option("--as-exported/--no-as-exported", default=True, help="Also race the engine without lowering.")
 @click.option(
     "--fail-if",
     "limits",
     multiple=True,
     callback=_limits,
     metavar="LIMIT",
-    help="Exit with 4 where it holds, as in 'tax > 5 %' or 'median > 2 ms'; may be given several times.",
+    help="Exit with 4 if this is true, e.g. 'tax > 5 %' or 'median > 2 ms'. May be repeated.",
 )
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the limits as JUnit XML.")
+@click.option(
+    "--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the results of --fail-if as JUnit XML."
+)
 @force
 @foreign
 @as_json
@@ -71,9 +75,9 @@ def command(
     foreign: bool,
     as_json: bool,
 ) -> None:
-    """Time an engine (default: the newest) in turn with another one, and write the run's report.
+    """Time an engine (default: the newest) against another one, and write the run's report.
 
-    The other one is the plain network's engine; the engine of the same network without lowering runs beside them.
+    The other one is the engine of the plain network. The engine of the same network without lowering runs too.
     """
     from sesurgery import pipeline
     from sesurgery.reports.latency import to_json, to_text

@@ -22,23 +22,25 @@ if TYPE_CHECKING:
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision; the gates stay in single.")
 @click.option("--bf16", "precision", flag_value="bf16", help="Brain float; the gates stay in single.")
 @click.option("--int8", "precision", flag_value="int8", help="8 bits, calibrated on training data; not the gates.")
-@click.option("--backend", help="Who builds it (`sesurgery list backends`); auto: the fastest. Default: onnxruntime.")
-@click.option("--batch", help="Batch sizes MIN,BEST,MAX the engine takes. Default: 1,1,64.")
-@click.option("--shape", "shapes", multiple=True, help="A profile, as input=1,8,32x3x224x224; once for each profile.")
-@click.option("-O", "options", multiple=True, metavar="KEY=VALUE", help="An option of the backend.")
+@click.option(
+    "--backend", help="A backend of `sesurgery list backends`, or auto for the fastest. Default: onnxruntime."
+)
+@click.option("--batch", help="Smallest, optimal and largest batch: MIN,BEST,MAX. Default: 1,1,64.")
+@click.option("--shape", "shapes", multiple=True, help="A shape profile, e.g. input=1,8,32x3x224x224. May be repeated.")
+@click.option("-O", "options", multiple=True, metavar="KEY=VALUE", help="An option of the backend. May be repeated.")
 @click.option(
     "--calibration",
     multiple=True,
     metavar="FILE|KEY=VALUE",
-    help="Samples (.npy, .npz) instead of the training data; samples=N, method=NAME.",
+    help="Calibrate on a file (.npy, .npz) instead of training data; or set samples=N, method=NAME, weights=7|8.",
 )
 @click.option("--keep-fp32", "keep", multiple=True, metavar="GLOB", help="Modules that stay fp32, as layer1.0.se.")
 @click.option(
-    "--io", type=click.Choice(["keep", "convert"]), help="Inputs and outputs in fp32 (keep) or with the rest."
+    "--io", type=click.Choice(["keep", "convert"]), help="Keep inputs and outputs in fp32, or convert them too."
 )
-@click.option("--autocast", is_flag=True, help="ModelOpt's AutoCast writes fp16 and bf16, where it is installed.")
-@click.option("--name", help="Part of the file's name, to keep engines of one kind apart.")
-@click.option("--again", is_flag=True, help="Build also what is up to date.")
+@click.option("--autocast", is_flag=True, help="Convert to fp16 or bf16 with AutoCast of nvidia-modelopt.")
+@click.option("--name", help="Add this to the file name.")
+@click.option("--again", is_flag=True, help="Build even if the engine is up to date.")
 @trust
 def command(
     target: Path | None,
@@ -54,9 +56,9 @@ def command(
     name: str | None,
     again: bool,
 ) -> None:
-    """Build an engine of a run (default: the newest) or an ONNX file into engines/.
+    """Build an engine of a run (default: the newest) or of an ONNX file, in engines/.
 
-    Without an option that says which: every engine that the run's spec names.
+    Without options, every engine in the run's spec is built.
     """
     from sesurgery import pipeline
 
@@ -83,7 +85,7 @@ def command(
 
 
 def _table(tried: tuple[Attempt, ...]) -> str:
-    """What `auto` found: each backend with its median, its largest error, and why it was left."""
+    """What `auto` found: each backend with its median, its largest error, and why it was not kept."""
     rows = [("backend", "median ms", "max error", "")]
     for each in tried:
         median = "" if each.median_ms is None else f"{each.median_ms:.4f}"

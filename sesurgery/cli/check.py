@@ -1,4 +1,4 @@
-"""`sesurgery check`: are these specs right?"""
+"""`sesurgery check`: check specs without building anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sesurgery.diagnostics import Diagnostic, SesurgeryError
 @click.command("check")
 @click.argument("specs", nargs=-1, required=True, type=SpecFile(), metavar="SPEC...")
 def command(specs: tuple[Path, ...]) -> None:
-    """Check specs as far as the files alone tell: YAML, keys, types, names."""
+    """Check specs for mistakes in YAML, keys, types and names. No network is built."""
     from sesurgery import pipeline
 
     mistakes: list[Diagnostic] = []

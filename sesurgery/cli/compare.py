@@ -16,12 +16,12 @@ from sesurgery.cli.console import as_json, emit_json, trust
     "--accuracy",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="Count the epochs to this held-out top-1 (default: the highest that both reached).",
+    help="Compare the epochs needed to reach this held-out top-1 (default: the highest that both reached).",
 )
 @as_json
 @trust
 def command(first: Path, second: Path, accuracy: float | None, as_json: bool) -> None:
-    """Is the first run better than the second, worse, or not told apart, on the same held-out samples?"""
+    """Test whether the first run is better or worse than the second on the same held-out samples."""
     from sesurgery import pipeline
     from sesurgery.reports.comparison import to_text
     from sesurgery.reports.wording import fields

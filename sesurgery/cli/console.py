@@ -1,4 +1,4 @@
-"""What the user sees: talk on stderr, data on stdout; a bar on a terminal, plain lines elsewhere."""
+"""Console output: messages on stderr, data on stdout; a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SpecFile(click.Path):
 
 
 class Lines:
-    """Talk for logs and pipes: finished news only, one line each."""
+    """Messages for logs and pipes: one line each, without progress."""
 
     def say(self, line: str) -> None:
         click.echo(line, err=True)
@@ -42,7 +42,7 @@ class Lines:
 
 
 class Bars:
-    """Talk for a terminal: news above, one bar below that shows what is going on now."""
+    """Messages for a terminal, with one progress bar below them."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -69,7 +69,7 @@ class Bars:
 
 @contextmanager
 def talking() -> Iterator[Lines | Bars]:
-    """A talk that suits stderr, for the time of the block."""
+    """Messages in the form that suits stderr, for the duration of the block."""
     if not sys.stderr.isatty():
         yield Lines()
         return
@@ -87,20 +87,20 @@ def emit_json(value: Any) -> None:
 
 
 def spec_of(path: Path) -> Spec:
-    """The spec in a file that the user named, which is to agree to its code; says what it will import."""
+    """Load a spec that the user named, which implies consent to its code, and print what it will import."""
     from sesurgery import pipeline
     from sesurgery.spec.code import code_of
 
     spec = pipeline.load_spec(path)
     for name in code_of(spec):
-        # Of this program's own there is no news.
+        # Modules of this package need no mention.
         if not name.startswith("sesurgery."):
-            click.echo(f"{path.as_posix()} names code of yours, which is imported: {name}", err=True)
+            click.echo(f"{path.as_posix()} imports your code: {name}", err=True)
     return spec
 
 
 def newest(what: str, path: Path) -> Path:
-    """Say which artefact was taken where none was named."""
+    """Print which artefact is used where none was named."""
     click.echo(f"taking the newest {what}: {path.as_posix()}", err=True)
     return path
 
@@ -117,10 +117,10 @@ trust = click.option(
     is_flag=True,
     expose_value=False,
     callback=_agree,
-    help="Run the code that a run or engine of others has.",
+    help="Run code that comes with runs or engines of other people.",
 )
-force = click.option("--force", is_flag=True, help="Replace a file that is there and is not this program's.")
+force = click.option("--force", is_flag=True, help="Replace an existing file even if this program did not write it.")
 foreign = click.option(
-    "--foreign", is_flag=True, help="Take an engine that another version or another device has built."
+    "--foreign", is_flag=True, help="Accept an engine built by another version or for another device."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")

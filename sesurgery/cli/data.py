@@ -15,12 +15,12 @@ def command() -> None:
 
 @command.command("fetch")
 @click.argument("name")
-@click.option("--root", default="data", show_default=True, help="Folder for data sets: the `root:` of a spec.")
+@click.option("--root", default="data", show_default=True, help="Folder for data sets (`root:` in a spec).")
 def fetch(name: str, root: str) -> None:
-    """Download a data set and compare it with its checksum."""
+    """Download a data set and verify its checksum."""
     from sesurgery import pipeline
 
-    # What torchvision says of its downloads is talk.
+    # torchvision prints progress to stdout, which is for data.
     with contextlib.redirect_stdout(sys.stderr):
         done = pipeline.fetch(name, root)
     click.echo(f"{name}: {done.train} samples to train on, {done.held_out} held out -> {done.folder.as_posix()}/")

@@ -14,9 +14,9 @@ from sesurgery.cli.console import as_json, emit_json, newest, trust
 @as_json
 @trust
 def command(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Top-1, 3 and 5, loss, calibration and (--json) each class on the held-out samples, of each run.
+    """Print top-1, top-3, top-5, loss and calibration of runs on held-out samples; with --json also each class.
 
-    Takes the newest run where none is named.
+    Default: the newest run.
     """
     from sesurgery import pipeline
     from sesurgery.reports.scores import to_text

@@ -42,7 +42,7 @@ def guarded(program: click.Command) -> NoReturn:
 
 def _run(program: click.Command) -> int:
     try:
-        # Not by click's `main`: it takes an EOFError for ^C, and a pipe without a reader for a mistake.
+        # Not click's `main`: it treats EOFError as ^C, and a closed pipe as an error.
         with program.make_context("sesurgery", sys.argv[1:]) as context:
             program.invoke(context)
     except SesurgeryError as error:
@@ -63,7 +63,7 @@ def _run(program: click.Command) -> int:
         return _interrupted(stop)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and machine.of_output(error):
-            # The reader has what it wanted (`| head`): as with other programs, not a word.
+            # The reader has closed the pipe (`| head`): end silently, as other programs do.
             return _NO_READER
         if (diagnostic := machine.refused(error)) is not None:
             _tell_all([diagnostic])
@@ -102,13 +102,13 @@ def _tell_defect(error: Exception) -> None:
 
 
 def _tell(text: str) -> None:
-    # Where nobody can be told, the exit code still tells.
+    # If stderr is closed, the exit code remains.
     with contextlib.suppress(OSError):
         click.echo(text, err=True, color=colours())
 
 
 def colours() -> bool | None:
-    """False where the user wants no colours (https://no-color.org); None leaves it to what is written to."""
+    """False if NO_COLOR is set (https://no-color.org); None decides by the output."""
     return False if os.environ.get("NO_COLOR") else None
 
 

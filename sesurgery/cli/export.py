@@ -11,10 +11,10 @@ from sesurgery.cli.console import newest, trust
 
 @click.command("export")
 @click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
-@click.option("--plain", is_flag=True, help="Leave the blocks out: the network they are measured against.")
+@click.option("--plain", is_flag=True, help="Export the network without its blocks, as a baseline.")
 @trust
 def command(run: Path | None, plain: bool) -> None:
-    """Export a run (default: the newest) to export/NAME.onnx and compare the file with the model."""
+    """Export a run (default: the newest) to export/NAME.onnx, and compare the file's outputs with the model's."""
     from sesurgery import pipeline
 
     workspace = pipeline.Workspace()

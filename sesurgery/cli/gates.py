@@ -1,4 +1,4 @@
-"""`sesurgery gates`: what the blocks of a run do."""
+"""`sesurgery gates`: statistics of a run's gates."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 @click.command("gates")
 @click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
-@click.option("--classes", type=click.IntRange(min=1), default=4, show_default=True, help="So many classes.")
-@click.option("--samples", type=click.IntRange(min=1), default=50, show_default=True, help="So many samples of each.")
-@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw the mean gates by class: a PNG.")
+@click.option("--classes", type=click.IntRange(min=1), default=4, show_default=True, help="Number of classes.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=50, show_default=True, help="Number of samples of each class."
+)
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Plot the mean gates by class (.png, .svg or .pdf).",
+)
 @force
 @as_json
 @trust
 def command(run: Path | None, classes: int, samples: int, picture: Path | None, force: bool, as_json: bool) -> None:
-    """Statistics of the gates of a run's blocks (default: the newest) over held-out samples, by class.
+    """Print statistics of a run's gates (default: the newest run) on held-out samples, by class.
 
-    Dead, saturated and constant gates, how much they depend on the class, and what to do about it.
+    Shows dead, saturated and constant gates, how much they depend on the class, and advice.
     """
     if picture is not None and picture.suffix not in SUFFIXES:
         raise click.UsageError(f"--picture writes {', '.join(SUFFIXES)}, not {picture.name!r}")

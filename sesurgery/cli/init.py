@@ -15,12 +15,12 @@ from sesurgery.cli.inspect_ import shape
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The spec to write (default: specs/NAME.yaml); - prints it.",
+    help="File to write (default: specs/NAME.yaml); - prints to stdout.",
 )
 @shape
-@click.option("--force", is_flag=True, help="Replace a file that is there already.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(model: str, output: Path | None, shape: tuple[int, int, int] | None, force: bool) -> None:
-    """Write a commented spec that works as it is, with the placement that suits the network's structure.
+    """Write a commented, working spec with a placement that suits the network.
 
     MODEL is timm:NAME, torchvision:NAME, huggingface:NAME, python:package.module:factory or an ONNX file; zoo:NAME
     copies the spec of a published network.

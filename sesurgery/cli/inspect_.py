@@ -27,21 +27,21 @@ class _Shape(click.ParamType):  # type: ignore[type-arg]
 
 
 shape = click.option(
-    "--shape", type=_Shape(), help="The input's channels, height and width (default: what the network was made for)."
+    "--shape", type=_Shape(), help="Channels, height and width of the input (default: the network's own)."
 )
 
 
 _ACCOUNT = (
-    click.option("--account", is_flag=True, help="Show parameters, MACs and activations module by module."),
+    click.option("--account", is_flag=True, help="Show parameters, MACs and activations of each module."),
     click.option(
         "--depth",
         type=click.IntRange(min=0),
-        help="With --account: cut paths to so many names; 0 shows every module.  [default: 1]",
+        help="With --account: depth of the module tree; 0 shows every module.  [default: 1]",
     ),
     click.option(
         "--convention",
         type=click.Choice(["torch", "fvcore"]),
-        help="With --account: what counts, as torch or as fvcore counts it.  [default: torch]",
+        help="With --account: count as torch or as fvcore does.  [default: torch]",
     ),
 )
 
@@ -63,9 +63,9 @@ def account_choices(account: bool, depth: int | None, convention: Convention | N
 @click.command("inspect")
 @click.argument("model")
 @shape
-@click.option("--at", "at", multiple=True, metavar="PLACEMENT", help="Only this placement; may be given several times.")
-@click.option("-v", "--all", "every", is_flag=True, help="Every site and every rejected candidate, one a line.")
-@click.option("--compiled", is_flag=True, help="MODEL is an ONNX file or an engine: show its compiled kernels.")
+@click.option("--at", "at", multiple=True, metavar="PLACEMENT", help="Only this placement. May be repeated.")
+@click.option("-v", "--all", "every", is_flag=True, help="List every site and every rejected candidate.")
+@click.option("--compiled", is_flag=True, help="Show the compiled kernels; MODEL is an ONNX file or an engine.")
 @account_options
 @as_json
 @trust
@@ -80,12 +80,12 @@ def command(
     convention: Convention | None,
     as_json: bool,
 ) -> None:
-    """Show a network's parts, and for every placement the sites it offers and why other candidates are none.
+    """Show a network's structure, and the sites and rejected candidates of every placement.
 
     MODEL is timm:NAME, torchvision:NAME, huggingface:NAME, python:package.module:factory, an ONNX file or a spec. With
-    --account it shows what every part costs instead. With --compiled MODEL is an ONNX file or an engine: NVIDIA's
-    compiler lists the kernels that it makes, the activations that they move, and what it fused; an engine of ONNX
-    Runtime lists its own kernels. An engine is always shown in this way.
+    --account it shows the cost of each module instead. With --compiled, MODEL is an ONNX file or an engine: its kernels
+    are listed with their memory traffic and fusions, as compiled by TensorRT-RTX, or as stored in an engine of ONNX
+    Runtime. Engines are always shown this way.
     """
     choices = account_choices(account, depth, convention)
     from sesurgery.workspace import is_engine

@@ -1,4 +1,4 @@
-"""`sesurgery list`: what a spec may name."""
+"""`sesurgery list`: the names that a spec may use."""
 
 from __future__ import annotations
 

@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 @click.command("lower")
 @click.argument("source", type=click.Path(path_type=Path), metavar="NET.onnx")
 @click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="The file to write.")
-@click.option("--for", "backend", required=True, metavar="BACKEND", help="Whose passes (`sesurgery list backends`).")
+@click.option(
+    "--for",
+    "backend",
+    required=True,
+    metavar="BACKEND",
+    help="Use the passes of this backend (`sesurgery list backends`).",
+)
 @click.option("--passes", help="These passes instead, separated by commas (`sesurgery list passes`).")
-@click.option("--explain", is_flag=True, help="Say what was changed, and what was left alone and why.")
+@click.option("--explain", is_flag=True, help="List every change, and what was left alone and why.")
 @click.option(
     "--calibration", type=click.Path(path_type=Path), metavar="FILE.npz", help="Samples, for the pass constant_gates."
 )
-@click.option("--bound", type=float, help="How far off a gate may be that constant_gates folds (0.01).")
-@click.option("--no-verify", is_flag=True, help="Do not compare the outputs after every pass.")
+@click.option("--bound", type=float, help="Largest error of a gate that constant_gates may fold. Default: 0.01.")
+@click.option("--no-verify", is_flag=True, help="Do not compare outputs after each pass.")
 @force
 @as_json
 def command(
@@ -38,10 +44,10 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Rewrite an ONNX file so that attention blocks cost less on a backend; its function is kept, and compared.
+    """Rewrite an ONNX file so that attention blocks cost less on a backend. Outputs are compared after each pass.
 
-    What a backend does to gates while it builds an engine is not in the file: onnxruntime scales them in blocks of
-    channels, for single samples and for the batch that an engine is tuned for.
+    Some optimisations happen only while an engine is built and are not in the file: onnxruntime applies gates in its
+    blocked layout, for single samples and for the engine's optimal batch.
     """
     from sesurgery import pipeline
 
@@ -62,7 +68,7 @@ def command(
         if done.left_out:
             click.echo(f"not in the passes of {backend}: {', '.join(done.left_out)}")
     if not done.gates and not explain:
-        click.echo("no gate of an attention block was found: nothing is scaled by what a mean over its map decides")
+        click.echo("no attention gate was found: no map is scaled by values computed from its own mean")
     for note in done.notes:
         click.echo(note)
     compared = "" if done.difference is None else f", largest relative difference {done.difference:.2g}"

@@ -1,4 +1,4 @@
-"""What the machine refuses (a full disk, a folder that is read-only) as a diagnostic: it is no defect of ours."""
+"""Errors of the machine (a full disk, a read-only folder) as diagnostics, as they are not defects of the program."""
 
 from __future__ import annotations
 

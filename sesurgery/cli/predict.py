@@ -13,14 +13,16 @@ from sesurgery.diagnostics import SesurgeryError
 @click.command("predict")
 @click.argument("engine", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes an image.")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of classes to show for each image."
+)
 @foreign
 @as_json
 @trust
 def command(engine: Path, images: tuple[Path, ...], top: int, foreign: bool, as_json: bool) -> None:
-    """Run an engine on images, or on all images of a folder, and show their most probable classes.
+    """Classify images, or all images in a folder, with an engine.
 
-    Files that cannot be read are named at the end, with exit code 1.
+    Files that cannot be read are listed at the end, with exit code 1.
     """
     # Not by way of the pipeline, which brings torch along.
     from sesurgery.serving.predict import predict

@@ -15,14 +15,14 @@ from sesurgery.cli.console import force, foreign, talking, trust
     "--onnx",
     type=click.Path(path_type=Path),
     metavar="NET.onnx",
-    help="Whose weights: of the same network, as exported or lowered. Default: the file the engine was built from.",
+    help="File with the weights, of the same network. Default: the file the engine was built from.",
 )
 @click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="The engine to write.")
 @force
 @foreign
 @trust
 def command(engine: Path, onnx: Path | None, target: Path, force: bool, foreign: bool) -> None:
-    """Put weights into an engine of tensorrt or tensorrt-rtx that was built stripped or refit; needs a GPU."""
+    """Put weights into a stripped or refittable engine of tensorrt or tensorrt-rtx. Needs a GPU."""
     from sesurgery import pipeline
 
     with talking() as talk:

@@ -1,4 +1,4 @@
-"""`sesurgery run`: the whole way."""
+"""`sesurgery run`: every step from spec to report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sesurgery.diagnostics import CheckFailed
 @click.command("run")
 @click.argument("spec", type=SpecFile())
 def command(spec: Path) -> None:
-    """Everything from the spec to the report: apply, train, export, build engines, verify, bench."""
+    """Do everything from spec to report: apply, train, export, build engines, verify, bench."""
     from sesurgery import pipeline
     from sesurgery.reports import to_text
 

@@ -10,10 +10,10 @@ from sesurgery.cli.console import force
 
 
 @click.command("schema")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write it to a file instead of stdout.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
 @force
 def command(output: Path | None, force: bool) -> None:
-    """Print the JSON Schema of a spec, for editors that complete and check."""
+    """Print the JSON Schema of a spec, for completion and checks in editors."""
     from sesurgery import pipeline
     from sesurgery.artifacts import to_json, write_text
     from sesurgery.spec.schema import TITLE, json_schema

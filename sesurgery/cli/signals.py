@@ -1,4 +1,4 @@
-"""A signal that ends a process ends a command as ^C does: what is being written goes away, and the code is 128 + N."""
+"""SIGTERM and SIGHUP end a command as ^C does: temporary files are removed, and the exit code is 128 + N."""
 
 from __future__ import annotations
 

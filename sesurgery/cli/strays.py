@@ -1,4 +1,4 @@
-"""What killed commands have left half done in a workspace goes away with the next command that is run there."""
+"""Remove temporary files that killed commands have left in a workspace."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ PLACES = (*_OF_A_WORKSPACE, "studies/*", *(f"studies/*/{place}" for place in _OF
 
 
 def clean(root: Path) -> tuple[Path, ...]:
-    """Remove it, and return it; what living processes write stays."""
+    """Remove them, and return their paths. Files of running processes stay."""
     return temporaries.sweep(*(folder for place in PLACES for folder in root.glob(place) if folder.is_dir()))

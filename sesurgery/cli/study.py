@@ -1,4 +1,4 @@
-"""`sesurgery study`: is it worth it?"""
+"""`sesurgery study`: compare cells of a study with the plain network."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @click.command("study")
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="List the trials with an estimate of their time, and run none.")
-@click.option("--table", is_flag=True, help="Only answer from the trials that there are.")
-@click.option("--retry", is_flag=True, help="Trials that failed wait once more.")
+@click.option("--dry-run", is_flag=True, help="List the trials with estimated times, without running any.")
+@click.option("--table", is_flag=True, help="Only show the results so far.")
+@click.option("--retry", is_flag=True, help="Run failed trials again.")
 @as_json
 def command(spec: Path, dry_run: bool, table: bool, retry: bool, as_json: bool) -> None:
-    """Run the trials of a spec's `study:`, and say which cells differ from the plain network.
+    """Run the trials of a spec's `study:`, and show which cells differ from the plain network.
 
-    Started again it goes on where it was; started twice, the processes share the work. What came out is written into
+    An interrupted study continues when started again. Several processes share the trials. Results are written to
     studies/NAME/ as study.json, .md and .html.
     """
     from sesurgery import pipeline

@@ -1,4 +1,4 @@
-"""`sesurgery train`: training, and going on with it."""
+"""`sesurgery train`: train a run, or resume training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sesurgery.cli.signals import Stopped
 
 @click.command("train")
 @click.argument("target", required=False, type=SpecFile(), metavar="[RUN|SPEC]")
-@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
-@click.option("--restart", is_flag=True, help="Begin anew, and give up what an earlier training left.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
+@click.option("--restart", is_flag=True, help="Start again, discarding earlier training.")
 @click.option(
     "--split",
     type=click.IntRange(1),
@@ -23,10 +23,10 @@ from sesurgery.cli.signals import Stopped
 )
 @trust
 def command(target: Path | None, resume: bool, restart: bool, split: int) -> None:
-    """Train a run (default: the newest) by its spec, from the weights that were applied; a spec is applied first."""
+    """Train a run (default: the newest) as its spec says. A spec is applied first."""
     of_spec = target is not None and target.suffix in (".yaml", ".yml")
     if resume and restart:
-        raise click.UsageError("--resume goes on and --restart begins anew: give one of them")
+        raise click.UsageError("--resume continues and --restart starts again: give one of them")
     if of_spec and (resume or restart):
         raise click.UsageError("a spec makes a new run: --resume and --restart go with the folder of a run")
     from sesurgery import pipeline

@@ -19,7 +19,7 @@ from sesurgery.diagnostics import CheckFailed
 def command(engines: tuple[Path, ...], drift: bool, foreign: bool, as_json: bool) -> None:
     """Compare engines (default: the newest) with the trained model on every held-out sample.
 
-    Exits with 4 when one falls short of the spec's parity.
+    Exits with 4 if one does not meet the spec's parity.
     """
     from sesurgery import pipeline
     from sesurgery.reports.drift import to_text as drift_text

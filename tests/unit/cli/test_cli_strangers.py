@@ -334,7 +334,7 @@ def test_code_of_a_spec_that_the_user_names_is_said_on_the_console(sesurgery, fo
     Path("somebodys_code.py").write_text(MODULE.format(ran=str(RAN.resolve())))
     ended = sesurgery("plan", "x.yaml")
     assert ended.code == 0, ended.err
-    assert "x.yaml names code of yours, which is imported: somebodys_code:make_net\n" in ended.err
+    assert "x.yaml imports your code: somebodys_code:make_net\n" in ended.err
     assert RAN.exists()
 
 
