@@ -324,3 +324,34 @@ def test_the_block_that_is_followed_is_the_first_of_its_spec() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert (site.stage, site.channels) == (1, 16)
     assert [name for name in (site.key, site.module, site.value) if f"`{name}`" not in page] == []
+
+
+# --- what pages name --------------------------------------------------------------------------------------------------
+
+
+def test_every_import_that_a_page_shows_works():
+    found = {}
+    for page in PAGES:
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            for module, names in re.findall(r"^from (sesurgery[\w.]*) import ([\w, ]+)$", block, re.MULTILINE):
+                for name in (part.split(" as ")[0].strip() for part in names.split(",")):
+                    found[f"{page.name}: {module}.{name}"] = _is_there(module, name)
+    assert [place for place, there in found.items() if not there] == []
+    assert len(found) > 20
+
+
+def _is_there(module: str, name: str) -> bool:
+    try:
+        return hasattr(importlib.import_module(module), name) or bool(importlib.import_module(f"{module}.{name}"))
+    except ImportError:
+        return False
+
+
+WALK = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## One block, followed through")[2]
+
+
+@pytest.mark.parametrize("leg", WALK.split("\n### ")[1:], ids=lambda leg: leg.splitlines()[0])
+def test_one_block_is_followed_through_at_most_eight_files(leg):
+    files = re.findall(r"^\| `([\w/]+\.py)` \|", leg, re.MULTILINE)
+    assert 0 < len(files) <= 8
+    assert [file for file in files if not (ROOT / "sesurgery" / file).is_file()] == []
