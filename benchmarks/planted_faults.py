@@ -127,7 +127,7 @@ def victim(seed: int) -> Victim:
     plan = planner.plan(spec, surgeon.view(plain))
     network = surgeon.apply(plain, plan).eval()
     random = np.random.default_rng(seed)
-    images = np.stack([numerics._image(random, shape) for _ in range(SAMPLES)]).astype(np.float32)
+    images = np.stack([numerics.random_image(random, shape) for _ in range(SAMPLES)]).astype(np.float32)
     # Images of one brightness would look the same after the first norm.
     images = (images * random.uniform(0.5, 1.5, (SAMPLES, 1, 1, 1))).astype(np.float32)
     images += random.normal(0, 0.5, (SAMPLES, shape[0], 1, 1)).astype(np.float32)

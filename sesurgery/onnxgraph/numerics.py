@@ -75,7 +75,7 @@ def _random(inputs: Sequence[onnx.ValueInfoProto], seed: int, size: tuple[int, i
         if not (np.issubdtype(dtype, np.floating) or value.type.tensor_type.elem_type in _COARSE):
             found[value.name] = random.integers(0, 2, shape).astype(dtype)
         else:
-            made = _image(random, shape) if len(shape) == 4 else random.normal(size=shape)
+            made = random_image(random, shape) if len(shape) == 4 else random.normal(size=shape)
             found[value.name] = made.astype(dtype)
     return found
 
@@ -117,7 +117,7 @@ def _is_open(dim: onnx.TensorShapeProto.Dimension) -> bool:
     return not dim.HasField("dim_value") or bool(dim.dim_value < 0)
 
 
-def _image(random: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float64]:
+def random_image(random: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float64]:
     """Low frequencies along the two longest sides, a little noise, and about the variance 1."""
     image = random.normal(size=[length if axis == 0 else min(length, COARSE) for axis, length in enumerate(shape)])
     for axis, length in enumerate(shape[1:], start=1):

@@ -84,21 +84,9 @@ def fit(
         require_data(_named(teacher, recipe), data)
     interruption = Interruption()
     recorder = Recorder(folder, recipe, interruption, progress, heartbeat)
-
-    def ended() -> FitResult:
-        if recipe.keep == "best" and finished(recorder.history, recipe):
-            model.load_state_dict(load_file(recorder.best))
-        return FitResult(recorder.history, interruption.signal, recorder.checkpoint, recorder.metrics, recipe.keep)
-
-    if resume:
-        saved = checkpoint.read(recorder.checkpoint)
-        checkpoint.require_fit(saved, model, recipe, recorder.checkpoint)
-        recorder.history, recorder.partial = saved.history, checkpoint.partial_of(saved, recipe)
-        if finished(saved.history, recipe):
-            model.load_state_dict(saved.result)
-            # A run killed between the two files left the table one row short.
-            write_text(recorder.metrics, to_csv(saved.history))
-            return ended()
+    training = _Training(model, data, recipe, recorder, interruption)
+    if resume and training.restore():
+        return training.result()
     folder.mkdir(parents=True, exist_ok=True)
     with (
         interruption.listening(),
@@ -107,10 +95,47 @@ def fit(
         in_mode(model, training=True),
         process_group(),
     ):
-        trainer = pl.Trainer(
+        trainer = training.trainer()
+        if not resume:
+            # Of an earlier training: nothing may take it for this one's.
+            recorder.checkpoint.unlink(missing_ok=True)
+            recorder.best.unlink(missing_ok=True)
+        classifier = Classifier(model, recipe, data, blocks, teacher)
+        classifier.partial = recorder.partial
+        training.run(trainer, classifier, resume=resume)
+    return training.result()
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A model in training, and what records it and can stop it."""
+
+    model: nn.Module
+    data: Data
+    recipe: Train
+    recorder: Recorder
+    interruption: Interruption
+
+    def restore(self) -> bool:
+        """Take over the history of the checkpoint; whether no epoch is left to do."""
+        recorder, recipe = self.recorder, self.recipe
+        saved = checkpoint.read(recorder.checkpoint)
+        checkpoint.require_fit(saved, self.model, recipe, recorder.checkpoint)
+        recorder.history, recorder.partial = saved.history, checkpoint.partial_of(saved, recipe)
+        if not finished(saved.history, recipe):
+            return False
+        self.model.load_state_dict(saved.result)
+        # A run killed between the two files left the table one row short.
+        write_text(recorder.metrics, to_csv(saved.history))
+        return True
+
+    def trainer(self) -> pl.Trainer:
+        """Lightning's trainer, which logs nothing and writes nothing: the recorder does."""
+        recipe = self.recipe
+        return pl.Trainer(
             max_epochs=recipe.epochs,
-            callbacks=[interruption, recorder],
-            default_root_dir=folder,
+            callbacks=[self.interruption, self.recorder],
+            default_root_dir=self.recorder.checkpoint.parent,
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -119,42 +144,48 @@ def fit(
             plugins=[Straight()],
             accumulate_grad_batches=recipe.accumulate,
             gradient_clip_val=recipe.clip_grad,
-            **devices(min(recipe.batch_size, len(data.train)), freezing=recipe.freeze is not None),
+            **devices(min(recipe.batch_size, len(self.data.train)), freezing=recipe.freeze is not None),
         )
-        if not resume:
-            # An earlier run's: nothing may take it for this one's.
-            recorder.checkpoint.unlink(missing_ok=True)
-            recorder.best.unlink(missing_ok=True)
-        trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        classifier = Classifier(model, recipe, data, blocks, teacher)
-        classifier.partial = recorder.partial
+
+    def run(self, trainer: pl.Trainer, classifier: Classifier, *, resume: bool) -> None:
+        """Train until the recipe is done or a signal came; the model then holds the weights of the checkpoint."""
+        saved = self.recorder.checkpoint
+        trains = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         try:
-            trainer.fit(
-                classifier,
-                ckpt_path=recorder.checkpoint if resume else None,
-                weights_only=True,
-            )
+            trainer.fit(classifier, ckpt_path=saved if resume else None, weights_only=True)
             if classifier.ema is not None:
-                model.load_state_dict(classifier.result.state_dict())
+                self.model.load_state_dict(classifier.result.state_dict())
         except (Interrupted, SystemExit) as stop:
-            # Lightning turns a KeyboardInterrupt, the second ^C, into SystemExit, and a SIGTERM that it took itself
-            # into another with the code of a success; other exits are not ours to keep.
-            if isinstance(stop, SIGTERMException):
-                interruption.stop(signal.SIGTERM)
-            elif isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
-                raise
-            interruption.stop(signal.SIGINT)
-            if recorder.checkpoint.is_file():
-                model.load_state_dict(checkpoint.read(recorder.checkpoint).result)
+            self._stopped(stop)
+            if saved.is_file():
+                self.model.load_state_dict(checkpoint.read(saved).result)
         except (OSError, MemoryError, RuntimeError) as error:
-            if (known := told(error, recorder.held, recipe)) is None:
+            if (known := told(error, self.recorder.held, self.recipe)) is None:
                 raise
             raise known from error
         finally:
-            recorder.close()
-            for name, parameter in model.named_parameters():
+            self.recorder.close()
+            for name, parameter in self.model.named_parameters():
                 parameter.requires_grad_(name in trains)
-    return ended()
+
+    def _stopped(self, stop: BaseException) -> None:
+        """Note the signal behind an exception; raises the exception again where there was none.
+
+        Lightning turns a KeyboardInterrupt, the second ^C, into SystemExit, and a SIGTERM that it took itself into
+        another with the code of a success. Any other SystemExit is not ours to keep.
+        """
+        if isinstance(stop, SIGTERMException):
+            self.interruption.stop(signal.SIGTERM)
+        elif isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop
+        self.interruption.stop(signal.SIGINT)
+
+    def result(self) -> FitResult:
+        """What was recorded, with the best weights in the model where the recipe keeps those."""
+        recorder, keep = self.recorder, self.recipe.keep
+        if keep == "best" and finished(recorder.history, self.recipe):
+            self.model.load_state_dict(load_file(recorder.best))
+        return FitResult(recorder.history, self.interruption.signal, recorder.checkpoint, recorder.metrics, keep)
 
 
 def _named(teacher: nn.Module | None, recipe: Train) -> nn.Module:
