@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from fixtures.talk import Heard
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
@@ -21,19 +22,6 @@ from sesurgery.workspace import read_manifest
 
 LOWERED = Path("export/folding.onnxruntime.fp32.onnx")
 GATES = 3
-
-
-class Heard:
-    """What a verb says while it works."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        return
 
 
 def run_with(lowering: str, planted: int, name: str = "folding") -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from fixtures.engines import source_of
 from fixtures.tiny import RUN
 from onnx import parser
 
@@ -27,11 +28,6 @@ FOREIGN = """
 net (float[batch, 1, 4, 4] x) => (float[batch, 1, 4, 4] y)
 <float[1, 1, 1, 1] w = {2.0}> { c = Conv(x, w) y = Relu(c) }
 """
-
-
-def source_of(built) -> Path:
-    """The file that an engine was built from."""
-    return next(iter(built.manifest.parent_files(built.path)))
 
 
 def test_the_chain_of_parents_leads_from_an_engine_to_the_weights(here):

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from fixtures.sharing import Once
+from fixtures.talk import Heard
 from fixtures.tiny import RUN
 
 from sesurgery import pipeline
@@ -19,23 +20,12 @@ from sesurgery.backends.inductor import Inductor
 from sesurgery.backends.inductor_package.build import lacks
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import EnginesRequest, Workspace
-from sesurgery.pipeline.talk import Silent
 from sesurgery.workspace import read_manifest
 
 REASON = Inductor().probe().builds
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 ENGINE = Path("engines/tiny.inductor.fp32.pt2")
 WANTED = {"backend": {"backend": "inductor", "target": "cpu"}, "batch": {"min": 1, "opt": 1, "max": 128}}
-
-
-class Listening(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +93,7 @@ def test_timing_gives_positive_samples_and_leaves_torchs_threads_alone(here: Pat
 @pytest.mark.skipif(lacks("bf16", "cpu") is not None, reason=str(lacks("bf16", "cpu")))
 def test_a_bf16_engine_keeps_its_gates_in_fp32(here: Path) -> None:
     wanted = pipeline.engine({**WANTED, "precision": "bf16"})
-    talk = Listening()
+    talk = Heard()
     (built,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (wanted,), talk=talk))
     assert built.report.convolutions == {"bf16": 9, "fp32": 6}
     kept = {said.where: said.text for said in read_manifest(built.path).details.kept_fp32}
@@ -115,7 +105,7 @@ def test_a_bf16_engine_keeps_its_gates_in_fp32(here: Path) -> None:
     assert kept["layer2.0.se.fc1 (conv2d)"] == "in the gate of squeeze 'layer2.0.se': its error would scale a whole map"
     assert kept["avgpool (adaptive_avg_pool2d)"] == "a sum over many values keeps 8 bits in bf16"
     summed = "12 in the gate of squeeze, 3 the squeeze of a gate, 1 a sum over many values keeps 8 bits in bf16"
-    assert f"kept in fp32: {summed}; each is named in {built.path.name}.manifest.json" in talk.lines
+    assert f"kept in fp32: {summed}; each is named in {built.path.name}.manifest.json" in talk.said
     assert "layer2.0.se.fc1 (conv2d)" in pipeline.write_report(RUN, Workspace()).html.read_text()
     for entry in pipeline.verify(built.path).section.parity:
         # As far from the model as 8 bits are, and no closer.

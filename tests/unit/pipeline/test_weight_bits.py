@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from fixtures.engines import source_of
+from fixtures.talk import Heard
 
 from sesurgery import pipeline
 from sesurgery.backends import BACKENDS
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import EnginesRequest, Workspace, lowered, weight_bits
 from sesurgery.pipeline.build_request import command
-from sesurgery.pipeline.talk import Silent
 from sesurgery.verification.integer_kernels import IntegerReport, LayerGap
 from sesurgery.workspace import read_manifest
 from sesurgery.workspace.manifests import Int8Weights
@@ -44,28 +45,15 @@ def test_weights_take_7_bits_where_some_processor_may_add_pairs_in_16(backend, a
     assert choice.why.startswith(why)
 
 
-class Listening(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
-def build(talk: Silent | None = None, **wanted: object) -> pipeline.building.BuildResult:
+def build(talk: Heard | None = None, **wanted: object) -> pipeline.building.BuildResult:
     onnx.save(onnx.parser.parse_model(NET), "net.onnx")
     np.save("samples.npy", np.random.default_rng(0).uniform(0, 1, size=(8, 2, 4, 4)).astype(np.float32))
     asked = {"precision": "int8", **wanted}
     asked["calibration"] = {"file": "samples.npy", **asked.get("calibration", {})}
     (built,) = pipeline.build_engines(
-        EnginesRequest(Path("net.onnx"), Workspace(), (pipeline.engine(asked),), talk=talk)
+        EnginesRequest(Path("net.onnx"), Workspace(), (pipeline.engine(asked),), talk=talk or Heard())
     )
     return built
-
-
-def source_of(built) -> Path:
-    """The file that an engine was built from."""
-    return next(iter(built.manifest.parent_files(built.path)))
 
 
 def largest_weight(path: Path) -> int:
@@ -74,7 +62,7 @@ def largest_weight(path: Path) -> int:
 
 
 def test_the_choice_and_its_reason_are_said_and_are_in_both_manifests(empty):
-    talk = Listening()
+    talk = Heard()
     built = build(talk)
     proof = "1 layers on 8 samples are at most 0 steps of 8 bits from float"
     assert f"weights in 7 bits: {weight_bits.ANY_PROCESSOR}" in talk.said
@@ -108,7 +96,7 @@ def test_files_whose_weights_differ_in_bits_have_names_of_their_own(backend, kin
 def test_kernels_that_add_in_32_bits_are_not_compared(empty):
     if BACKENDS.load("tensorrt-rtx")().probe().builds is not None:
         pytest.skip("TensorRT-RTX cannot build here")
-    talk = Listening()
+    talk = Heard()
     built = build(talk, backend="tensorrt-rtx")
     assert largest_weight(source_of(built)) == 127
     assert "integer kernels: a GPU adds products of 8-bit values in 32 bits" in talk.said
@@ -130,6 +118,6 @@ def test_kernels_that_part_from_float_are_refused_and_nothing_is_written(empty, 
 
 
 def test_an_engine_that_cannot_run_here_is_not_compared_and_says_so(empty):
-    talk = Listening()
+    talk = Heard()
     build(talk, backend={"backend": "onnxruntime", "provider": "cuda"})
     assert any(text.startswith("integer kernels: onnxruntime cannot run here: ") for text in talk.said)
