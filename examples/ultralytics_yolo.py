@@ -1,0 +1,97 @@
+"""Squeeze-and-Excitation into a YOLO network, trained by Ultralytics' own trainer: `python examples/ultralytics_yolo.py`.
+
+It needs `pip install ultralytics`, which is AGPL-3.0 and no dependency of this project. The images are generated.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
+
+import sesurgery
+
+
+def data_set(folder: Path) -> Path:
+    """Four images with one rectangle each, as YOLO wants them."""
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for index in range(4):
+        image = Image.new("RGB", (64, 64), (30, 30, 30))
+        ImageDraw.Draw(image).rectangle((16, 16, 40, 48), fill=(220, 40 * index, 60))
+        image.save(folder / "images" / f"{index}.png")
+        (folder / "labels" / f"{index}.txt").write_text("0 0.4375 0.5 0.375 0.5\n")
+    file = folder / "data.yaml"
+    file.write_text(f"path: {folder}\ntrain: images\nval: images\nnames: {{0: box}}\n")
+    return file
+
+
+def with_blocks(plain: nn.Module) -> nn.Module:
+    """The network with blocks at the residual sums of its third stage; all else stays Ultralytics' own."""
+    return sesurgery.insert(
+        plain,
+        block="se",
+        at="residual",
+        init="identity",
+        submodule="model.4",
+        example_input=torch.zeros(2, 3, 64, 64),
+    )
+
+
+class Trainer(DetectionTrainer):
+    """Ultralytics' trainer, whose network gets blocks after its weights were loaded."""
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
+        return with_blocks(super().get_model(cfg, weights, verbose))
+
+
+def main(folder: Path) -> None:
+    torch.manual_seed(0)
+    plain = DetectionModel("yolov8n.yaml", nc=1, verbose=False)
+    model, sample = with_blocks(plain), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        before, after = plain.eval()(sample)[0], model.eval()(sample)[0]
+    difference = (before - after).abs().max()
+    print(f"predictions with blocks and without differ by {difference:.1e} at insertion")
+    if difference > 1e-3:
+        sys.exit("the blocks do not start as the identity")
+    given = {
+        "model": "yolov8n.yaml",
+        "data": str(data_set(folder / "boxes")),
+        "epochs": 1,
+        "imgsz": 64,
+        "batch": 2,
+        "workers": 0,
+        "device": "cpu",
+        "project": str(folder),
+        "plots": False,
+    }
+    trainer = Trainer(overrides=given)
+    trainer.train()
+    trained = trainer.model.float().cpu().eval()
+    torch.save(trained.state_dict(), folder / "with_se.pt")
+
+    again = with_blocks(DetectionModel("yolov8n.yaml", nc=1, verbose=False)).eval()
+    again.load_state_dict(torch.load(folder / "with_se.pt", weights_only=True))
+    with torch.no_grad():
+        same = torch.equal(again(sample)[0], trained(sample)[0])
+    print(f"loaded again, it predicts the same: {same}")
+    if not same:
+        sys.exit("what was saved is not what was loaded")
+
+    # What Ultralytics' own export asks of the head: one tensor.
+    again.model[-1].export, again.model[-1].format = True, "onnx"
+    torch.onnx.export(again, (sample,), folder / "with_se.onnx", dynamo=True, verbose=False)
+    print("exported with_se.onnx")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        main(Path(name))
