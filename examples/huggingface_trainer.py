@@ -1,6 +1,6 @@
-"""Squeeze-and-Excitation into a network of transformers, trained by its Trainer: `python examples/huggingface_trainer.py`.
+"""SE into a network of transformers, trained by its Trainer: `python examples/huggingface_trainer.py`.
 
-It needs `pip install transformers accelerate`. The network is small and the images are generated; with a repository of the
+It needs `pip install transformers accelerate`. The network is small and the images are generated; with one of the
 hub, it is `ResNetForImageClassification.from_pretrained(...)`.
 """
 

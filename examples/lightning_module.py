@@ -1,4 +1,4 @@
-"""Squeeze-and-Excitation into a trained network, in a LightningModule of your own: `python examples/lightning_module.py`.
+"""SE into a trained network, in a LightningModule of your own: `python examples/lightning_module.py`.
 
 The images are generated, so that it runs anywhere in seconds.
 """

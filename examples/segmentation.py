@@ -1,4 +1,4 @@
-"""Squeeze-and-Excitation into the encoder of a U-Net of segmentation_models_pytorch: `python examples/segmentation.py`.
+"""SE into the encoder of a U-Net of segmentation_models_pytorch: `python examples/segmentation.py`.
 
 It needs `pip install segmentation-models-pytorch`. The images are generated.
 """

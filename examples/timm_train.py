@@ -1,6 +1,6 @@
-"""Squeeze-and-Excitation into a network of timm, trained with timm's parts: `python examples/timm_train.py`.
+"""SE into a network of timm, trained with timm's parts: `python examples/timm_train.py`.
 
-Optimiser, schedule, loader, mixup, average and checkpoints are those of timm's own training script, on generated images.
+Optimiser, schedule, loader, mixup, average and checkpoints are those of timm's training script; images are generated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Squeeze-and-Excitation into the backbones of torchvision's detectors: `python examples/torchvision_detection.py`.
+"""SE into the backbones of torchvision's detectors: `python examples/torchvision_detection.py`.
 
 Faster R-CNN and RetinaNet on three generated images, trained as torchvision's detection reference does.
 """

@@ -1,4 +1,4 @@
-"""Squeeze-and-Excitation into a YOLO network, trained by Ultralytics' own trainer: `python examples/ultralytics_yolo.py`.
+"""SE into a YOLO network, trained by Ultralytics' own trainer: `python examples/ultralytics_yolo.py`.
 
 It needs `pip install ultralytics`, which is AGPL-3.0 and no dependency of this project. The images are generated.
 """
