@@ -1,4 +1,4 @@
-"""What an engine is, whoever builds it: a backend says what it can do here, builds from ONNX, and loads a runner."""
+"""The contract of backends and engines: a backend reports what it can do here, builds engines, and loads runners."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Array = NDArray[np.generic]
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, steps done and steps in all (0 where that is unknown)."""
+"""Called with a description, the steps done and the total number of steps (0 where unknown)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class BatchRange:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What may be asked of a build, the same words for every backend; its own options are its dataclass's fields.
+    """Build options common to all backends; a backend's own options are its dataclass fields.
 
     Without `profiles` there is one, over the batch of every dynamic input.
     """
@@ -67,12 +67,12 @@ class BuildOptions:
     profiles: tuple[Profile, ...] = ()
     threads: int | None = None
     as_exported: bool = False
-    """Without what the backend itself does to gates (`Backend.rewrites`): what anybody gets from the compiler."""
+    """Whether the backend's own rewrites of gates (`Backend.rewrites`) are left out, as a baseline."""
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build really gave; `convolutions` counts the output types found in the built network: {"fp16": 53}.
+    """The result of a build; `convolutions` counts the output types found in the built network: {"fp16": 53}.
 
     `kept_fp32` is what a backend that brings the network to its precision itself left in fp32, and why.
     """
@@ -94,7 +94,7 @@ class TensorInfo:
 
 
 class Runner(AbstractContextManager["Runner"], ABC):
-    """A loaded engine. Use it in a `with` block; after it the engine's memory is gone."""
+    """A loaded engine. Use it in a `with` block, which frees the engine's memory at its end."""
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -109,7 +109,7 @@ class Runner(AbstractContextManager["Runner"], ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the engine back; calling it twice does nothing."""
+        """Free the engine; calling it twice does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -139,20 +139,20 @@ class Backend(ABC):
     uniform: ClassVar[tuple[Precision, ...]] = ()
     """Precisions in which it computes the whole network, also what the file keeps in fp32."""
     native: ClassVar[bool] = False
-    """Whether its engines are machine code, which does whatever their maker wanted."""
+    """Whether its engines are machine code, so that loading one runs code of its maker."""
     passes: ClassVar[tuple[str, ...]] = ()
-    """Lowering passes that pay for its engines, by measurement; a spec's `export: lowering:` says otherwise."""
+    """Default lowering passes, chosen by measurement; `export: lowering:` in a spec overrides them."""
     lowered: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16", "int8")
-    """The precisions for which that was measured."""
+    """The precisions for which these were measured."""
     rewrites: ClassVar[tuple[Precision, ...]] = ()
     """The precisions in which `build` itself changes how gates are computed, passes or not."""
 
     @abstractmethod
     def probe(self) -> Capability:
-        """What is installed and what it can do here; never raises and never starts anything slow."""
+        """What is installed and what it can do here; never raises and is fast."""
 
     def device(self) -> str:
-        """What an engine that is built here is for, as its manifest names it."""
+        """The device that engines are built for here, as named in manifests."""
         return cpu_name()
 
     def beside(self, engine: Path) -> tuple[Path, ...]:
@@ -160,7 +160,7 @@ class Backend(ABC):
         return ()
 
     def facts(self, onnx: Path) -> Mapping[str, object]:
-        """What an engine's manifest keeps of the file that it was built from, for the time after that."""
+        """Facts about the ONNX file for the engine's manifest."""
         return {}
 
     @abstractmethod
@@ -202,17 +202,17 @@ class BuildsFromNetwork(Protocol):
 
 
 class RunTimes(Protocol):
-    """What runs took, part by part; its text is a table."""
+    """Times of runs in parts; its text is a table."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes the numbers doubtful."""
+        """Reasons to doubt the numbers."""
         ...
 
 
 @runtime_checkable
 class TimesParts(Protocol):
-    """A runner whose engine has a memory of its own, so that copies are a part of a run."""
+    """A runner whose engine has its own memory, so that a run includes copies."""
 
     def timings(self, feeds: Mapping[str, Array], repeats: int) -> RunTimes:
         """Each of `repeats` runs in parts, its copies included."""

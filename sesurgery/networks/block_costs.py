@@ -1,4 +1,4 @@
-"""What a plan's blocks cost, each built for itself, and what is wrong with those that cannot be built or run."""
+"""The cost of a plan's blocks, each built alone, and errors for those that cannot be built or run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
 
 
 def _obstacle(site: Site) -> tuple[str, str] | None:
-    """What is wrong with the block at this site and what to do, or None; nothing is computed where that is possible."""
+    """Why the block at this site fails and what to do, or None; on fake tensors where possible."""
     where, shape = f"for {site.key} ({site.channels} channels)", (site.channels, site.height, site.width)
     try:
         with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""What can be asked of a network that is at hand, and done to it, whatever it is made of."""
+"""The common interface of opened networks, torch modules and ONNX files alike."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OpenNetwork(Protocol):
 
     @property
     def keys(self) -> Mapping[str, tuple[str, ...]]:
-        """The keys of a spec that its complaints are about, by their codes: it knows itself and no file."""
+        """The keys of a spec that its errors are about, by error code."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class OpenNetwork(Protocol):
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
-        """The parts that are taken as a whole, and why."""
+        """The parts that are not traced into, and why."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""What of a run may be carried out: the code that its spec names, once it is agreed to, and no block beyond the spec.
+"""What a run may execute: the code that its spec names, after consent, and no block that its spec does not name.
 
 A run's folder may come from anybody. Its spec is the one place that can name code, its plan can only say where.
 """
@@ -44,7 +44,7 @@ def require_agreed(weights: Path, manifest: RunManifest, spec: Spec, beside: Pat
 
 
 def foreign_part(spec: Spec, plan: Plan) -> str | None:
-    """What of a plan its spec does not say: a rule, a block or one of its options; None where all is."""
+    """The first part of a plan that its spec does not contain (a rule, a block, an option), or None."""
     if len(plan.rules) != len(spec.surgery) or len(set(plan.rules)) != len(plan.rules):
         return f"it has {len(plan.rules)} rules, the spec has {len(spec.surgery)}"
     rules = dict(zip(plan.rules, spec.surgery, strict=True))

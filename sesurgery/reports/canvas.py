@@ -1,4 +1,4 @@
-"""A matplotlib figure as an SVG that lives inside the page: themed by its CSS, its ids its own, nothing to load."""
+"""A matplotlib figure as inline SVG: themed by the page's CSS, with unique ids and nothing to load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says, without how it looks: frozen data that every rendering starts from."""
+"""The content of a report as frozen data, which every rendering starts from."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Summary:
 
 
 def summarise(report: RunReport) -> Summary:
-    """What a reader with ten seconds should take away."""
+    """The verdict, the key figures and a few sentences."""
     verdict, finding = _verdict(report)
     return Summary(
         verdict=verdict,

@@ -1,4 +1,4 @@
-"""What SE brought and what it costs, in the few lines that a person wants first."""
+"""What SE gains and costs, in a few lines."""
 
 from __future__ import annotations
 

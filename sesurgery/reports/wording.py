@@ -1,4 +1,4 @@
-"""How numbers, tables and plain data are written, the same in every rendering."""
+"""Formatting of numbers, tables and plain data, the same in every rendering."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def change(share: float, digits: int = 1) -> str:
 
 
 def growth(before: int, after: int) -> str:
-    """What was added as a share of what was there: "+9.8 %"."""
+    """Growth relative to the value before: "+9.8 %"."""
     return change(after / before - 1) if before else "n/a"
 
 

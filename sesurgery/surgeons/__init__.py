@@ -1,1 +1,1 @@
-"""One surgeon a representation: view and apply, method for method alike."""
+"""One surgeon for each representation, with the same methods: view and apply."""

@@ -21,9 +21,9 @@ Weights = Mapping[str, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class Leaf:
-    """A part of a network that is taken as a whole, and why; `kind` is the reason's, where it is in our own words.
+    """A part of a network that is not traced into, and why.
 
-    `hidden` is how many convolutions lie out of sight in it.
+    `kind` is set where the reason is one of ours. `hidden` is the number of convolutions inside it that cannot be seen.
     """
 
     path: str
@@ -33,20 +33,20 @@ class Leaf:
 
     @property
     def reason(self) -> Reason:
-        # The texts name operators, which tell them apart, and no nodes.
+        # These texts name operators but no nodes, so equal texts can be grouped.
         return Reason(self.kind, self.path, self.why, figure=self.why)
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What one look at a network tells: its neutral graph, and what of it was taken as a whole, and why."""
+    """The result of drawing a network: its neutral graph, and the parts that were not traced into, with reasons."""
 
     view: GraphView
     leaves: tuple[Leaf, ...]
 
 
 class Opened(Protocol):
-    """A network made ready for an operation, in a form of the surgeon's own, with the view it is operated by."""
+    """A network opened for an operation, in the surgeon's own form, with its view."""
 
     @property
     def view(self) -> GraphView: ...
@@ -61,16 +61,16 @@ class Surgeon(ABC, Generic[M, O]):
 
     @abstractmethod
     def look(self, model: M) -> Outline:
-        """The view and the leaves of the model, which stays untouched."""
+        """The view and the leaves of the model, which is not changed."""
 
     @final
     def view(self, model: M) -> GraphView:
-        """The neutral graph of the model, which stays untouched."""
+        """The neutral graph of the model, which is not changed."""
         return self.look(model).view
 
     @final
     def leaves(self, model: M) -> tuple[Leaf, ...]:
-        """The parts that are taken as a whole, and why."""
+        """The parts that are not traced into, and why."""
         return self.look(model).leaves
 
     @final
@@ -80,7 +80,7 @@ class Surgeon(ABC, Generic[M, O]):
         Raises SE403 where the plan was made for another view, SE305 where a block cannot be built or does not keep the
         shape, SE404 where one does not run, SE405 where a name is taken.
         """
-        # What is compared with the plan is what is operated on: one opening serves both.
+        # The view that is compared with the plan is the one that is changed.
         opened = self._open(model)
         if opened.view.digest != plan.view_digest:
             raise fail("SE403", "the plan was made for another network than this one", "plan again on this network")
@@ -90,7 +90,7 @@ class Surgeon(ABC, Generic[M, O]):
 
     @abstractmethod
     def _open(self, model: M) -> O:
-        """What `_insert` works on, drawn anew; nothing that it changes belongs to the model."""
+        """The input of `_insert`, freshly drawn; it shares nothing with the model that `_insert` changes."""
 
     @abstractmethod
     def _insert(self, opened: O, plan: Plan, weights: Weights | None) -> M:

@@ -1,4 +1,4 @@
-"""What every use of torch's ONNX exporter needs around it."""
+"""Context for every use of torch's ONNX exporter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sesurgery.muting import muted
 
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """The exporter reports progress on stdout and logs what is of no use to a user."""
+    """Silence the exporter's progress on stdout and its logs."""
     held = muted("torch.onnx", "onnxscript", "onnx_ir")
     with held, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")

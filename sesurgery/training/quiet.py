@@ -1,4 +1,4 @@
-"""Lightning speaks through loggers and warnings; a library that prints nothing has to hold it back."""
+"""Silences Lightning's loggers and warnings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOGGERS = (
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Hold back Lightning's banner, tips and hints for the time of the block; its errors still come through."""
+    """Suppress Lightning's banner, tips and hints within the block; errors still come through."""
     with warnings.catch_warnings(), muted(*LOGGERS):
         warnings.filterwarnings("ignore", module=r"lightning\.")
         yield

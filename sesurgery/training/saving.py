@@ -1,4 +1,4 @@
-"""How a checkpoint reaches the disk: straight to the file named, so that nothing is left anywhere else."""
+"""Writes checkpoints directly to the named file, so that nothing is left elsewhere."""
 
 from __future__ import annotations
 

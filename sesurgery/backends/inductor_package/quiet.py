@@ -1,4 +1,4 @@
-"""What torch's compiler says that is of no use to a user."""
+"""Silences messages of torch's compiler that are of no use to users."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What goes into an engine: the ONNX file that it is built from, and the arrays that it is fed."""
+"""Inputs of engines: the ONNX file one is built from, and the arrays it is fed."""

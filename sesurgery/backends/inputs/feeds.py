@@ -1,4 +1,4 @@
-"""What is fed to an engine, checked before the engine sees it."""
+"""Checks of the arrays that are fed to an engine."""
 
 from __future__ import annotations
 

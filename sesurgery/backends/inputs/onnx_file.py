@@ -91,7 +91,7 @@ def read(path: Path) -> Source:
 
 
 def fixed_batch_notes(source: Source, batch: BatchRange) -> tuple[str, ...]:
-    """What a report must say where the file leaves the batch range no choice."""
+    """Notes for the report where the file fixes the batch."""
     return tuple(
         f"input {name!r} has a fixed batch of {size} in the file: {batch.minimum} to {batch.maximum} does not apply"
         for name, size in source.fixed_batches().items()

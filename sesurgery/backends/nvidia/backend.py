@@ -50,7 +50,7 @@ class NvidiaBackend(Backend):
     cuda_graph: bool = True
 
     def settings(self) -> Settings:
-        """What these options ask of a builder."""
+        """The builder settings for these options."""
         return Settings(
             workspace=self.workspace,
             tf32=self.tf32,
@@ -176,7 +176,7 @@ class NvidiaBackend(Backend):
         return cuda.device_name()
 
     def remarks(self) -> tuple[str, ...]:
-        """What must be known of every engine with these options."""
+        """Notes for every engine with these options."""
         if not self.stripped:
             return ()
         return ("the engine has no weights: it takes them from its ONNX file when it is loaded, so keep that as it is",)

@@ -1,4 +1,4 @@
-"""What a runner needs of a GPU, whichever package talks to it: memory, streams, events and graphs, and no torch."""
+"""The GPU interface of runners: memory, streams, events and graphs, through pycuda or cuda-bindings, without torch."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Device(ABC):
 
     @final
     def event(self) -> int:
-        """A point in time, to be recorded on a stream; the number is its name here."""
+        """A CUDA event, to be recorded on a stream; returns its handle."""
         made = self._event()
         self._events[id(made)] = made
         return id(made)
@@ -110,11 +110,11 @@ class Device(ABC):
 
     @abstractmethod
     def begin_capture(self, stream: int) -> None:
-        """What goes to the stream from now on is written down instead of run."""
+        """Start capturing work on the stream instead of running it."""
 
     @final
     def end_capture(self, stream: int) -> int:
-        """A graph that can be launched, of what was written down."""
+        """The captured work as a graph that can be launched."""
         made = self._end_capture(stream)
         self._graphs[int(made)] = made
         return int(made)
@@ -135,7 +135,7 @@ class Device(ABC):
 
     @final
     def close(self) -> None:
-        """Give everything back, in the order in which nothing is used any more; calling it twice does nothing."""
+        """Free everything, users before what they use; calling it twice does nothing."""
         if not self._open:
             return
         self._open = False
@@ -206,4 +206,4 @@ class Device(ABC):
 
     @abstractmethod
     def _leave(self) -> None:
-        """Give the context back."""
+        """Release the context."""

@@ -1,4 +1,4 @@
-"""What EngineInspector tells of a deserialised engine, as JSON; the same picture as `compiled.parse` gives of a build.
+"""Parses the JSON of EngineInspector for a deserialised engine, into the same form as `compiled.parse` for a build.
 
 8.x and 10.x write a tensor's type and layout as one text, `Format/Datatype`, 11.x as two; they call the engine's inputs
 and outputs `Bindings`, 11.x `I/O Tensors`; 10.x lists weights of fused parts among the inputs. An engine that was not

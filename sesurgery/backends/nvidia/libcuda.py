@@ -1,4 +1,4 @@
-"""The driver's own library through ctypes: what is here, and the few calls that pycuda has no words for."""
+"""The driver library through ctypes: what is installed, and the few calls that pycuda lacks."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ def current_device() -> int:
 
 
 def begin_capture(stream: int) -> None:
-    """What goes to the stream from now on is written down instead of run."""
+    """Start capturing work on the stream instead of running it."""
     call("cuStreamBeginCapture_v2", c_void_p(stream), c_int(THREAD_LOCAL))
 
 
 def end_capture(stream: int) -> int:
-    """The graph of what was written down; zero where something broke the capture."""
+    """The captured graph; zero where the capture failed."""
     graph = c_void_p()
     call("cuStreamEndCapture", c_void_p(stream), byref(graph))
     return graph.value or 0
 
 
 def instantiate(graph: int) -> int:
-    """A graph in a form that can be launched; the graph itself is given back, whether that works or not."""
+    """A launchable form of a graph; the graph itself is freed in any case."""
     executable = c_void_p()
     try:
         call("cuGraphInstantiateWithFlags", byref(executable), c_void_p(graph), c_ulonglong(0))
@@ -84,7 +84,7 @@ def launch(executable: int, stream: int) -> None:
 
 
 def forget_graph(executable: int) -> None:
-    """Give an instantiated graph back."""
+    """Free an instantiated graph."""
     call("cuGraphExecDestroy", c_void_p(executable))
 
 
@@ -104,7 +104,7 @@ def call(function: str, *arguments: object) -> None:
 
 
 def words(library: ctypes.CDLL, status: int) -> str:
-    """What the driver says of a status."""
+    """The driver's text for a status."""
     text, name = c_char_p(), c_char_p()
     library.cuGetErrorString(c_int(status), byref(text))
     library.cuGetErrorName(c_int(status), byref(name))

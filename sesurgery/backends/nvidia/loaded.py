@@ -1,4 +1,4 @@
-"""A deserialised engine, as all runners of it share it: what it takes and answers, and when it ends."""
+"""A deserialised engine shared by its runners: inputs, outputs and lifetime."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Loaded:
         self._runners.add(runner)
 
     def leave(self) -> None:
-        """One runner less; with the last one all ends."""
+        """Remove a runner; with the last one, engine and device are freed."""
         self._users -= 1
         if self._users <= 0:
             self.end()
@@ -91,7 +91,7 @@ class Loaded:
         self.device.close()
 
     def forget(self) -> None:
-        """The engine ends, and the device does not."""
+        """Free the engine but not the device."""
         self.engine = None
         self._runtime = None
         atexit.unregister(self.end)
@@ -101,7 +101,7 @@ class Loaded:
         return self._log.logger
 
     def recent_errors(self) -> tuple[str, ...]:
-        """The errors that the library told of since the last call that went well."""
+        """The errors that the library logged since the last successful call."""
         return tuple(self._log.errors)
 
     def layers(self) -> str:
@@ -113,12 +113,12 @@ class Loaded:
         return made
 
     def require(self, done: bool, what: str) -> None:
-        """TensorRT answers False or None and tells the reason to its logger only."""
+        """Raise where TensorRT returned False or None, with the reason from its logger."""
         if not done:
             words = "; ".join(self._log.errors) or "no reason given"
             self._log.errors.clear()
             raise fail("SE603", f"{self.name} cannot {what}: {words}")
-        # What was said so far was about something else, such as a build that failed meanwhile.
+        # Earlier messages are about something else, such as a failed build.
         self._log.errors.clear()
 
     def _bounds(self, tensor: str, profile: int) -> Bounds:

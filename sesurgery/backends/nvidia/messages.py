@@ -1,4 +1,4 @@
-"""What a builder says while it works: errors collected, progress passed on. Nothing may be raised into its threads."""
+"""Messages of a builder: errors are collected, progress is passed on. Nothing may be raised into its threads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Messages:
 
 
 def listen(trt: ModuleType) -> Messages:
-    """Hear what the library says, for as long as what is given is held."""
+    """Receive the library's messages for as long as the returned object is held."""
     logger = _logger(trt.ILogger)
     messages = Messages(logger)
     logger.add(messages)
@@ -154,7 +154,7 @@ def parser_mistakes(name: str, source: Source, errors: Sequence[Any], logged: Se
 
 
 def advice(words: str) -> str | None:
-    """What to do where the build of an engine that takes weights ends in words about the builder's insides."""
+    """Advice where building a refittable engine fails with an internal error of the builder."""
     return next((hint for said, hint in ADVICE.items() if said in words), None)
 
 

@@ -1,4 +1,4 @@
-"""What no surgery can be done on, said before anything is tried, and what of a network could be named instead."""
+"""Networks that surgery cannot work on are refused before anything is tried, with parts that could be named instead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST = 4
 
 
 def admit(network: nn.Module) -> None:
-    """Raise SE403 for a network whose forward cannot be looked into, or that has no values."""
+    """Raise SE403 for a network whose forward cannot be traced, or that has no values."""
     kind = type(network).__name__
     if isinstance(network, torch.jit.ScriptModule):
         text = f"{kind} is a scripted network: its forward is no Python any more"
@@ -51,7 +51,7 @@ def _admit_dimensions(network: nn.Module) -> None:
 
 
 def with_parts(error: SesurgeryError, network: nn.Module, shape: Shape) -> SesurgeryError:
-    """The error with a hint that names the parts which could be drawn by themselves, and what each offers."""
+    """The error with a hint that names parts which can be traced alone, and how many sites each offers."""
     found = []
     for name, child in network.named_children():
         if not any(isinstance(part, nn.Conv2d) for part in child.modules()):

@@ -1,4 +1,4 @@
-"""A traced forward's parameters: what is an input of the graph, and what is decided by the call that is traced.
+"""The parameters of a traced forward: which are inputs of the graph, and which are fixed by the traced call.
 
 A tensor, and a number that has a default, is an input. A switch (`mask=None`, `return_dict=True`) is decided as the
 call has it: a graph holds one of the two ways. Where the graph will stand in for the forward, it says so when another

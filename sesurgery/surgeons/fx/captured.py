@@ -1,4 +1,4 @@
-"""What the parts of a network are called with while the whole of it runs on an example."""
+"""The arguments that the parts of a network are called with while it runs on an example."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def example_inputs(example: object) -> Inputs:
 
     def batch(size: int) -> Given:
         def sized(value: Any) -> Any:
-            """A tensor with that batch; images in a list are no batches, and stay."""
+            """A tensor with that batch size; images in a list have no batch and stay as they are."""
             if isinstance(value, Tensor) and value.dim():
                 return value[:1].expand(size, *value.shape[1:]).clone()
             return value
@@ -103,7 +103,7 @@ def _note(found: CallsSeen, path: str) -> Any:
 
 
 def _shell(tensor: Tensor) -> Tensor:
-    """A tensor like it, without its values."""
+    """A tensor of the same shape and type, without values."""
     return torch.empty_like(tensor)
 
 

@@ -82,7 +82,7 @@ class Changed(Dressed):
         return "\n".join(graph.python_code("self").src for graph in self.graphs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set it, or say that nothing would come of it: the graph holds the value that was read."""
+        """Set an attribute; raises where the graph holds its old value, so that setting it would have no effect."""
         fixed = self.__dict__.get("read_while_tracing", {})
         if name in fixed and value != fixed[name]:
             raise AttributeError(
@@ -93,7 +93,7 @@ class Changed(Dressed):
 
 
 class Holding(Dressed):
-    """A container with a block in it: it counts, indexes and walks through its own parts alone."""
+    """A container with an inserted block: length, index and iteration see only its own parts."""
 
     @contextlib.contextmanager
     def _apart(self) -> Iterator[None]:
@@ -118,7 +118,7 @@ class Holding(Dressed):
 
 
 class _Undressed(nn.Module):
-    """A changed module before its state is there."""
+    """A changed module whose state is not loaded yet."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__class__ = self.__dict__.pop("becomes")
@@ -135,7 +135,7 @@ def _undressed(kind: type[nn.Module]) -> nn.Module:
 
 
 def change(module: nn.Module, graphs: Iterable[fx.Graph], read: Mapping[str, Any]) -> None:
-    """Let these graphs be the module's forward, from now on; `read` are the attributes that they hold as values."""
+    """Make these graphs the module's forward; `read` are the attributes whose values they hold."""
     module.__dict__.pop("forward", None)
     module.__dict__["read_while_tracing"] = {**module.__dict__.get("read_while_tracing", {}), **read}
     module.__dict__["graphs"] = tuple(graphs)
@@ -143,7 +143,7 @@ def change(module: nn.Module, graphs: Iterable[fx.Graph], read: Mapping[str, Any
 
 
 def hold(module: nn.Module, block: str) -> None:
-    """Let a container's own walks pass over the block of that name, which is in it and none of its parts."""
+    """Exclude the block of that name from the container's length, index and iteration."""
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         module.__dict__["blocks"] = (*module.__dict__.get("blocks", ()), block)
         _dress(module)
@@ -194,7 +194,7 @@ def compiled(graph: fx.Graph, name: str) -> Callable[..., Any]:
 
 
 def _mode_kept(run: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, after which gradients are on or off as before even where it raises."""
+    """The function, with the gradient mode restored afterwards even if it raises."""
 
     @functools.wraps(run)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -24,7 +24,7 @@ from sesurgery.surgeons.fx.inputs import Given, mapped, tensors
 
 _SMALL = 32
 _TOLERANCE = 1e-4
-"""Of the largest value: the same operations in the same order agree to the last bit on most machines."""
+"""Relative to the largest value: equal operations in equal order agree exactly on most machines."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Twin:
 def compare(network: nn.Module, twins: Sequence[Twin], given: Given) -> None:
     """Raise SE403 naming every twin that is another function; the network is as before afterwards.
 
-    A small image comes first. What differs there may be the fault of its size, so only the real one can convict.
+    A small image is tried first. A difference there may be due to its size, so only the real size counts.
     """
     modes = [(module, module.training) for module in network.modules()]
     try:
@@ -63,7 +63,7 @@ def _compare(network: nn.Module, twins: Sequence[Twin], given: Given, training: 
             if not last:
                 continue
             if training:
-                # It wants more than an image to train on: what it does then is its own.
+                # A network that needs more than images in training cannot be compared in that mode.
                 return
             raise fail(
                 "SE304", f"the network does not run on this input: {first_line(error)}", "change 'input: shape'"
@@ -129,7 +129,7 @@ class _Watch:
 
 
 def _difference(output: object, other: object) -> str | None:
-    """What parts two outputs, or None."""
+    """How two outputs differ, or None."""
     if type(output) is not type(other):
         return f"it gives {type(other).__name__}, not {type(output).__name__}"
     ours, theirs = [*tensors(output)], [*tensors(other)]

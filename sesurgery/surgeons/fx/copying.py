@@ -15,11 +15,11 @@ from sesurgery.surgeons.fx.changed import Dressed
 
 _EMPTY = (OrderedDict, dict, set, list)
 _ATOMS = (type(None), bool, int, float, str, type, torch.dtype, torch.device, fx.Graph)
-"""What two copies may share: nothing is written to it."""
+"""Types that copies may share, as they are never written to."""
 
 
 def duplicate(network: nn.Module) -> nn.Module:
-    """A copy that shares nothing with the network."""
+    """An independent copy of the network."""
     return copy.deepcopy(network, _known(network))
 
 
@@ -29,7 +29,7 @@ def twin(network: nn.Module) -> nn.Module:
     modules, buffers = [*network.modules()], [*network.buffers()]
     if not all(map(_is_plain, modules)):
         return copy.deepcopy(network, memo | _known(network))
-    # In this order: what is no plain tensor has no place in memory to ask for.
+    # The order matters: only plain tensors have a memory address.
     if all(map(_is_whole, buffers)) and len({tensor.data_ptr() for tensor in buffers}) == len(buffers):
         memo |= {id(tensor): tensor.detach().clone() for tensor in buffers}
     # Object by object: deepcopy asks every module, dict and number how it wants to be copied.
@@ -57,7 +57,7 @@ def _twin_of(name: str, value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a module is its dictionary, and is copied in no way of its own."""
+    """Whether a module is copied by its dictionary alone."""
     kind = type(module)
     if isinstance(module, Dressed):
         kind = module.original
@@ -74,7 +74,7 @@ def _is_whole(tensor: Tensor) -> bool:
 
 @contextlib.contextmanager
 def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """Afterwards the network has its present buffers with their present values, whatever was written meanwhile."""
+    """After the block, the network has the same buffers with the same values as before."""
     kept = [
         (module._buffers, name, tensor, tensor.clone())
         for module in network.modules()

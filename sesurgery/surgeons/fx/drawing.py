@@ -1,8 +1,8 @@
 """The picture of a network: its own forward's graph, or, where that cannot be traced, the graphs of its parts.
 
 A part that cannot be traced is a leaf in the graph around it, and its own children are drawn each by itself, from what
-they are called with while the whole runs on an example. So surgery goes on inside a network whose forward decides by
-data, and what stays out of sight is said.
+they are called with while the whole runs on an example. So surgery also works inside a network whose forward depends on
+data, and the parts that stay hidden are reported.
 """
 
 from __future__ import annotations
@@ -147,14 +147,14 @@ def scope_of(node: fx.Node) -> str:
 
 
 def readings(node: fx.Node) -> list[fx.Node]:
-    """Every value that a node reads, in order; one that is read twice stands twice."""
+    """Every value that a node reads, in order; repeated where it is read twice."""
     found: list[fx.Node] = []
     map_arg((node.args, node.kwargs), found.append)
     return found
 
 
 def _hidden(module: nn.Module, path: str, frames: list[Frame]) -> int:
-    """How many convolutions of a leaf lie in no frame."""
+    """The number of convolutions of a leaf that lie in no frame."""
     seen = tuple(f"{frame.path}." for frame in frames if frame.path)
     prefix = f"{path}." if path else ""
     return sum(

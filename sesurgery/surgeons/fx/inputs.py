@@ -1,4 +1,4 @@
-"""What a forward is called with: a network's image, or what a part of it was seen to be given, for two batches."""
+"""The arguments of a forward, for two batch sizes: an image, or what a part of a network was called with."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def known(calls: Calls, owner: Owner, traced: Trace) -> dict[str, fx.Node]:
 
 
 def _end(graph: fx.Graph) -> fx.Node:
-    """What reads the results: the output, or what makes an object of a class of its own of them."""
+    """The node that reads the results: the output, or the call that builds a custom output object."""
     output: fx.Node = graph.output_node()
     result = output.args[0]
     return result if isinstance(result, fx.Node) and isinstance(result.target, type) else output
@@ -73,7 +73,7 @@ def in_training(evaluating: fx.Graph, training: fx.Graph, names: dict[str, fx.No
 
 
 def missing(name: str, where: str) -> Exception:
-    """What is said where an operation is not found again."""
+    """The error for an operation that is not found in the other mode."""
     text = f"{name} runs in evaluation alone: in training {where or 'the network'} takes another way there"
     return fail("SE403", text, "leave it out with 'except', or choose another placement")
 

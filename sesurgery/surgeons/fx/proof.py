@@ -24,7 +24,7 @@ _SIDES = (16, 64)
 
 @dataclass(frozen=True)
 class _Sample:
-    """What the network is called with once, and where further random values come from."""
+    """The arguments of one call, and the generator for further random values."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -55,7 +55,7 @@ def prove(network: nn.Module, blocks: Mapping[str, str], given: Given) -> None:
         mistakes = _at_some_size(network, blocks, given, generator)
         if not mistakes:
             return
-        # A fresh deep network may fade to nothing in evaluation, where its norms do not normalise yet.
+        # In a fresh deep network values may vanish in evaluation, as its norms do not normalise yet.
         with buffers_kept(network), torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
             network.train()
             if not _at_some_size(network, blocks, given, generator):
@@ -66,7 +66,7 @@ def prove(network: nn.Module, blocks: Mapping[str, str], given: Given) -> None:
 def _at_some_size(
     network: nn.Module, blocks: Mapping[str, str], given: Given, generator: torch.Generator
 ) -> list[Diagnostic]:
-    """What there is to say against the blocks at the size where there is least, small ones first."""
+    """The errors of the blocks at the size with the fewest, trying small sizes first."""
     for side in (*_SIDES, 0):
         try:
             mistakes = _mistakes(network, blocks, _sample(given, side, generator, 2 if network.training else 1))
@@ -82,8 +82,8 @@ def _at_some_size(
 def _sample(given: Given, side: int, generator: torch.Generator, batch: int) -> _Sample:
     """A few random samples of what the network is called with, small at first, of the real size where `side` is 0.
 
-    Who reads whom does not depend on the resolution, and a small image costs a tenth. What fails on one may be the
-    fault of its size (a norm over a map of one pixel), so only the real size can convict.
+    Who reads whom does not depend on the resolution, and a small image costs a tenth. A failure on it may be due to its
+    size (a norm over a map of one pixel), so only the real size counts.
     """
 
     def draw(tensor: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def _sample(given: Given, side: int, generator: torch.Generator, batch: int) -> 
 
 
 def _mistakes(network: nn.Module, blocks: Mapping[str, str], sample: _Sample) -> list[Diagnostic]:
-    """What there is to say against the blocks after one pass forward and back."""
+    """The errors of the blocks after one forward and one backward pass."""
     found = []
     for key, item in _run(network, blocks, sample).items():
         code, problem = _judge(item, network.get_submodule(blocks[key]), sample.generator)
@@ -134,7 +134,7 @@ def _can_learn(output: Tensor) -> bool:
 
 
 def _differentiate(loss: Tensor, seen: Mapping[str, _Observed], parameters: Mapping[str, list[nn.Parameter]]) -> None:
-    """Write down the gradients of all blocks, found in one pass."""
+    """Record the gradients of all blocks from one backward pass."""
     reached = {key: item.output for key, item in seen.items() if item.output is not None and item.output.requires_grad}
     if not reached:
         return
@@ -218,7 +218,7 @@ def _without_zeros(network: nn.Module, generator: torch.Generator) -> Iterator[N
 
 
 def _is_zero(tensor: Tensor) -> bool:
-    # The first value answers for almost all of them.
+    # The first value decides almost all cases.
     first = tensor[(0,) * tensor.dim()] if tensor.numel() else tensor
     return not first.any() and not tensor.any()
 

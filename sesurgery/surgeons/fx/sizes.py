@@ -2,8 +2,8 @@
 
 `if height != self.size` cannot be traced, for the height is a symbol then. But it does not depend on any pixel: for the
 input size that the spec names, fake tensors tell the answer without computing anything. The same tells whether a value
-is a tensor, how many parts a list has, and what number a size is. Every question is put to two worlds, of another batch
-and another mode; what they do not agree on is no answer.
+is a tensor, how many parts a list has, and what number a size is. Every question is asked in two settings with
+different batch and mode; where they disagree, there is no answer.
 """
 
 from __future__ import annotations

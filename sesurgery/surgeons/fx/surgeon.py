@@ -88,7 +88,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         self.inputs = inputs
 
     def part(self, model: nn.Module) -> nn.Module:
-        """What of the model this surgeon operates on; raises SE306 where there is no such part."""
+        """The part of the model that this surgeon changes; raises SE306 where there is no such part."""
         try:
             return model.get_submodule(self.submodule)
         except AttributeError:
@@ -141,7 +141,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         return opened.whole
 
     def _prove(self, changed: nn.Module, plan: Plan) -> None:
-        # Another object, with the same parameters: what a forward keeps of a run must not stay.
+        # A copy with the same parameters: a forward may store values from a run.
         part = twin(self.part(changed))
         try:
             prove(part, {site.key: site.module for site in plan.sites}, self._inputs(part).two)
@@ -194,7 +194,7 @@ def _traced(calls: Calls, owner: Owner, module: nn.Module) -> Trace:
 
 def _compare(part: nn.Module, operations: Iterable[_Operation], given: Given) -> None:
     """Raise SE403 where a forward's graph is another function than the forward."""
-    # On another object: what a forward keeps of a run (timm's and LeViT's attention biases) must not stay.
+    # On a copy: a forward may store values from a run (attention biases in timm, LeViT).
     shadow = twin(part)
     twins = []
     for made in operations:
@@ -205,7 +205,7 @@ def _compare(part: nn.Module, operations: Iterable[_Operation], given: Given) ->
 
 
 def _reroute(user: fx.Node, slot: int, new: fx.Node) -> None:
-    """Let the user's reading number `slot` be `new`."""
+    """Make the user read `new` at its input number `slot`."""
     count = -1
 
     def replace(value: fx.Node) -> fx.Node:
@@ -217,9 +217,9 @@ def _reroute(user: fx.Node, slot: int, new: fx.Node) -> None:
 
 
 def _remove_placeholders(part: nn.Module, operation: _Operation) -> None:
-    """Clear away the identities of the blocks' names, which timm keeps where a block could be.
+    """Remove the identities with the blocks' names, which timm keeps where a block could be.
 
-    They do nothing and hold nothing, but are called, and on another value than the block will be.
+    They do nothing, but are called, on another value than the block will be.
     """
     prefix = f"{operation.path}." if operation.path else ""
     paths = {site.module for site, _ in operation.sites}

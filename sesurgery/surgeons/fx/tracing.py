@@ -1,4 +1,4 @@
-"""Symbolic tracing that does not give up: what cannot be traced becomes a leaf, and train() / eval() keep working.
+"""Symbolic tracing in which untraceable parts become leaves, and train() and eval() keep working.
 
 Two things usually go wrong when torch.fx traces a real network. Control flow on a value raises; where the value follows
 from the input's size it is decided for that size (`Sizes`, `Symbol`), otherwise the innermost module being traced is
@@ -131,7 +131,7 @@ def trace_call(model: nn.Module, inputs: Inputs, way: Way) -> Trace:
 
 @dataclass
 class _Attempt:
-    """What is known of a module after some failures to trace it."""
+    """The state of tracing a module after some failures."""
 
     model: nn.Module
     inputs: Inputs
@@ -164,7 +164,7 @@ class _Attempt:
             )
 
     def _learn(self, tracer: _Tracer, error: Exception) -> None:
-        """Note what stood in the way, or give up."""
+        """Record the obstacle, or give up."""
         culprit = tracer.culprit or ""
         at_root = not culprit
         fixed = at_root or self.way.branches_as_in_eval or self.way.guarded
@@ -316,7 +316,7 @@ def _refuse(*_: Any, **__: Any) -> Any:
 
 @contextlib.contextmanager
 def _tracing(tracer: _Tracer, model: nn.Module) -> Iterator[None]:
-    """What torch.fx has to see differently while it traces."""
+    """Patches for torch.fx while it traces."""
 
     def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return tracer.create_proxy("call_function", function, args, kwargs)

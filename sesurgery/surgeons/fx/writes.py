@@ -1,4 +1,4 @@
-"""Writes in place: whoever reads a value after it was written to reads what was written.
+"""Writes in place: a value that is read after a write is the written one.
 
 After `out += x` every name of that tensor means the sum, and after a bare `out.add_(x)` too. torch.fx records `+=` as a
 sum of its own, and later readers by another name go on reading the value before it: another network. Here they are
@@ -13,7 +13,7 @@ from typing import Any
 from torch import fx, nn
 
 _MARK = "sesurgery_write"
-# Elsewhere `inplace` may be an option that a module takes and does not heed.
+# Elsewhere a module may accept `inplace` and ignore it.
 _HEEDED = ("torch.nn.modules.", "timm.layers.activations")
 _SIZES = ("size", "dim", "numel", "item")
 

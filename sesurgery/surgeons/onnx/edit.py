@@ -1,4 +1,4 @@
-"""Editing one ONNX graph with onnx-graphsurgeon, and giving back all that graphsurgeon forgets.
+"""Editing an ONNX graph with onnx-graphsurgeon, and restoring everything that graphsurgeon drops.
 
 graphsurgeon keeps the wiring and drops the rest: metadata, doc strings, the model's version, attribute types it does
 not know, weights that nobody reads. So it decides only who reads what. What is written is the original model with the
@@ -148,7 +148,7 @@ class Edit:
         old.name, new.name = self._unique(f"{new.name.rpartition('/')[0]}/input"), name
         self.graph.outputs[place.slot] = new
         if not old.outputs and old.inputs and id(old.inputs[0]) not in self._originals:
-            # The Identity that kept this output's name has nothing left to do.
+            # The Identity that kept this output's name is not needed any more.
             self._ends.discard(id(old))
             self._bury(old.inputs[0])
         self._ends.add(id(new))
@@ -204,7 +204,7 @@ class Edit:
         self._behind[id(source.inputs[0]) if source.inputs else None].append(nodes)
 
     def _bury(self, node: gs.Node) -> None:
-        """Take out a node that nobody reads, and what then nobody reads either."""
+        """Remove a node that is not read, and then everything else that is not read."""
         pending = [node]
         while pending:
             dead = pending.pop()
@@ -230,7 +230,7 @@ class Edit:
 
 
 def _rescope(node: NodeProto, module: str, name: str) -> None:
-    """Say of a block's node which module of the whole network it is in."""
+    """Set the module path of a block's node within the whole network."""
     inside = onnx_scopes.of_metadata(node)
     parts = (f"{module}.{inside}" if inside else module).split(".")
     paths = ["", *(".".join(parts[: depth + 1]) for depth in range(len(parts)))]

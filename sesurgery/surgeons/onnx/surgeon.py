@@ -1,4 +1,4 @@
-"""The surgeon for ONNX: the same methods as the one for PyTorch, on a file that nobody can trace any more."""
+"""The surgeon for ONNX files, with the same methods as the one for PyTorch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
         self._blocks = Blocks()
 
     def part(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """What of the model this surgeon operates on: all of it."""
+        """The part of the model that this surgeon changes: all of it."""
         return model
 
     def look(self, model: onnx.ModelProto) -> Outline:
@@ -53,7 +53,7 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
         return Outline(opened.view, tuple(_leaves(model, opened.drawing.unread)))
 
     def notes(self, before: onnx.ModelProto, changed: onnx.ModelProto) -> tuple[str, ...]:
-        """What surgery did to the file beside inserting and removing, for whoever has to run it."""
+        """Other changes that surgery made to the file, for those who run it."""
         old, new = onnx_opset.opset(before), onnx_opset.opset(changed)
         raised = [f"the opset was raised from {old} to {new}: a block needs it"] if new != old else []
         if changed.ir_version != before.ir_version:
@@ -188,7 +188,7 @@ def _dequantised(drawing: Drawing) -> dict[str, list[str]]:
 
 
 def _scaled(gone: Removal, drawing: Drawing) -> tuple[Place, ...]:
-    """Where the product that is taken out reads its value."""
+    """The place where the removed product reads its value."""
     slots = drawing.view[gone.output].inputs
     return tuple(
         place

@@ -1,4 +1,4 @@
-"""What a data set is to the rest: two splits whose images are read when they are asked for, and the classes' names.
+"""The contract of data sets: two splits whose images are read on demand, and class names.
 
 Nothing here holds an image. A tensor of images is one way to have them; a reader of files is another, and what goes
 through a split cannot tell them apart.
@@ -103,5 +103,5 @@ class Dataset(ABC):
         """
 
     def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing | None:
-        """How an image file becomes what the held-out split holds; None where there is no such thing."""
+        """How an image file is prepared as in the held-out split; None where the data are no image files."""
         return None

@@ -1,4 +1,4 @@
-"""Which weights stand still, and since when not any more: blocks first, a linear probe."""
+"""Which weights are frozen, and until which epoch: blocks first, linear probes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Frozen:
 
 
 def frozen_of(model: nn.Module, wanted: Freeze, blocks: Iterable[str], classes: int) -> Frozen:
-    """What stands still in a model whose inserted blocks have these paths. Raises SE502 where nothing would be trained.
+    """The frozen parameters of a model whose inserted blocks have these paths.
+
+    Raises SE502 where nothing would be trained.
 
     The head is the last module outside of blocks whose weights give one output a class.
     """
