@@ -17,6 +17,7 @@ from sesurgery.cli import (
     check,
     compare,
     data,
+    demo,
     doctor,
     evaluate,
     export,
@@ -59,7 +60,7 @@ def program(context: click.Context) -> None:
 
 
 _ORDER = (
-    *(run, inspect_, init, check, plan, apply, data, train, evaluate, compare, gates),
+    *(demo, run, inspect_, init, check, plan, apply, data, train, evaluate, compare, gates),
     *(export, lower, build_engine, refit, verify, bench, study, predict, package, schema, list_, doctor),
 )
 

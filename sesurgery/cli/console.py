@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SpecFile(click.Path):
-    """A spec's file, or `zoo:NAME` for one that comes with the package."""
+    """A spec's file, or `zoo:NAME` or `demo:NAME` for one that comes with the package."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -26,9 +26,7 @@ class SpecFile(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from sesurgery.spec import zoo
 
-        if str(value).startswith(zoo.PREFIX):
-            return zoo.path_of(str(value).removeprefix(zoo.PREFIX))
-        return super().convert(value, param, ctx)
+        return zoo.packaged(str(value)) or super().convert(value, param, ctx)
 
 
 class Lines:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.build_request import BuildRequest
     from sesurgery.pipeline.compare import compare
     from sesurgery.pipeline.data import fetch
+    from sesurgery.pipeline.demo import DemoRequest, demo
     from sesurgery.pipeline.engines import EnginesRequest, build_engine, build_engines
     from sesurgery.pipeline.estimate import estimate
     from sesurgery.pipeline.export import export
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BenchRequest",
     "BuildRequest",
+    "DemoRequest",
     "EnginesRequest",
     "FileRequest",
     "LowerRequest",
@@ -53,6 +55,7 @@ __all__ = [
     "build_engines",
     "catalogs",
     "compare",
+    "demo",
     "draw",
     "engine",
     "estimate",
@@ -78,6 +81,7 @@ __all__ = [
 _PLACES = {
     "BenchRequest": "sesurgery.pipeline.bench",
     "BuildRequest": "sesurgery.pipeline.build_request",
+    "DemoRequest": "sesurgery.pipeline.demo",
     "EnginesRequest": "sesurgery.pipeline.engines",
     "FileRequest": "sesurgery.pipeline.apply",
     "LowerRequest": "sesurgery.pipeline.lower",
@@ -93,6 +97,7 @@ _PLACES = {
     "build_engines": "sesurgery.pipeline.engines",
     "catalogs": "sesurgery.pipeline.specs",
     "compare": "sesurgery.pipeline.compare",
+    "demo": "sesurgery.pipeline.demo",
     "draw": "sesurgery.pipeline.inspect",
     "engine": "sesurgery.pipeline.specs",
     "estimate": "sesurgery.pipeline.estimate",

@@ -61,14 +61,14 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
     """
     if Path(model).suffix in (".yaml", ".yml"):
         raise fail("SE301", f"{model} is a spec already", "name a network, as in timm:resnet50")
-    published = model.startswith(zoo.PREFIX)
-    path = out or Path("specs") / f"{model.removeprefix(zoo.PREFIX) if published else _stem(model)}.yaml"
+    published = zoo.packaged(model)
+    path = out or Path("specs") / f"{published.stem if published else _stem(model)}.yaml"
     if str(path) != "-":
         # Users edit specs: an existing one is never replaced unasked.
         needs = _files(Path(model))
         claim(path, needs=needs, ours=lambda _: False, force=force)
     if published:
-        return _published(zoo.path_of(model.removeprefix(zoo.PREFIX)), path)
+        return _published(published, path)
     named = open_named(model, shape)
     inspection = inspection_of(named, structural())
     choice = _choose(named, inspection)

@@ -1,4 +1,4 @@
-"""The specs of published networks, which come with the package: `zoo:seresnet50` stands for one of them."""
+"""Specs that come with the package: `zoo:seresnet50` is a published network's, `demo:digits` one of the demo's."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from pathlib import Path
 
 from sesurgery.diagnostics import fail
 
-FOLDER = Path(__file__).parent.parent / "zoo"
-PREFIX = "zoo:"
+FOLDERS = {kind: Path(__file__).parent.parent / kind for kind in ("zoo", "demo")}
 
 
-def names() -> tuple[str, ...]:
+def packaged(text: str) -> Path | None:
+    """The file of `zoo:NAME` or `demo:NAME`, None for anything else; raises SE301 for a name that is none."""
+    kind, colon, name = text.partition(":")
+    return path_of(name, kind) if colon and kind in FOLDERS else None
+
+
+def names(kind: str = "zoo") -> tuple[str, ...]:
     """All names, in order."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+    return tuple(sorted(path.stem for path in FOLDERS[kind].glob("*.yaml")))
 
 
-def path_of(name: str) -> Path:
+def path_of(name: str, kind: str = "zoo") -> Path:
     """The spec's file; raises SE301 for a name that is none."""
-    if name not in names():
-        near = get_close_matches(name, names(), 3)
-        hint = f"did you mean {', '.join(near)}?" if near else "`sesurgery list zoo` shows them all"
-        raise fail("SE301", f"there is no network {name!r} in the zoo", hint)
-    return FOLDER / f"{name}.yaml"
+    known = names(kind)
+    if name not in known:
+        near = get_close_matches(name, known, 3)
+        others = "`sesurgery list zoo` shows them all" if kind == "zoo" else f"there are {' and '.join(known)}"
+        hint = f"did you mean {', '.join(near)}?" if near else others
+        what = "network" if kind == "zoo" else "spec"
+        raise fail("SE301", f"there is no {what} {name!r} in the {kind}", hint)
+    return FOLDERS[kind] / f"{name}.yaml"
 
 
 def title(name: str) -> str:

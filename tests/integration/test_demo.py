@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from fixtures.tiny import SPEC
 
-DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 SHORT = SPEC.replace("epochs: 4", "epochs: 1").replace("{batches: [64]}", "{batches: [64], fp32: {max_abs: 1.0e-12}}")
 
 
@@ -19,7 +18,7 @@ def test_the_demo_ends_with_a_verdict_and_a_report_where_parity_falls_short(tmp_
     (tmp_path / "short.yaml").write_text(SHORT)
     (tmp_path / "large.yaml").write_text(SPEC)
     done = subprocess.run(
-        [sys.executable, str(DEMO), "--small", "short.yaml", "--large", "large.yaml", "--seeds", "1"],
+        [sys.executable, "-m", "sesurgery", "demo", "--small", "short.yaml", "--large", "large.yaml", "--seeds", "1"],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -1,0 +1,37 @@
+"""`sesurgery demo`: what the program does, on real data, in some minutes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from sesurgery.cli.console import SpecFile, talking
+from sesurgery.cli.signals import Stopped
+from sesurgery.diagnostics import CheckFailed
+
+
+@click.command("demo")
+@click.option("--small", default="demo:digits", type=SpecFile(), show_default=True, help="What is trained.")
+@click.option("--large", default="demo:seresnet50", type=SpecFile(), show_default=True, help="What is timed.")
+@click.option("--seeds", default=2, show_default=True, type=click.IntRange(min=1), help="How often both are trained.")
+def command(small: Path, large: Path, seeds: int) -> None:
+    """Train with SE and without, verify engines, time SE in a large network, and say what came of it."""
+    from sesurgery import pipeline
+    from sesurgery.pipeline import DemoRequest
+    from sesurgery.pipeline.demo import DemoStopped
+    from sesurgery.reports import verdict
+
+    started = time.perf_counter()
+    with talking() as talk:
+        try:
+            found = pipeline.demo(DemoRequest(small, large, seeds, pipeline.Workspace(), talk))
+        except DemoStopped as stopped:
+            raise Stopped(stopped.number, "interrupted; `sesurgery demo` begins anew") from stopped
+    click.echo("")
+    click.echo(verdict.to_text(found.learned, found.where, found.prices, found.failures))
+    took = time.perf_counter() - started
+    click.echo(f"the report, for a browser: {found.report.as_posix()}  ({took:.0f} s in all)")
+    if found.failures:
+        raise CheckFailed(found.failures)
