@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sesurgery.verification.taps import Tap
+if TYPE_CHECKING:
+    from sesurgery.verification.taps import Tap
 
 Values = Mapping[str, NDArray[np.generic]]
 Compute = Callable[[NDArray[np.float32]], Values]
