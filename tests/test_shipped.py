@@ -83,7 +83,7 @@ def test_the_sdist_holds_what_tests_and_docs_need(dist: Path) -> None:
         "LICENSE",
         "docs/guide.md",
         "specs/digits.yaml",
-        "tests/test_package.py",
+        "tests/test_shipped.py",
     ):
         assert name in found
 
