@@ -61,7 +61,7 @@ def writing(target: Path) -> Iterator[Path]:
     try:
         with temporaries.file(target) as temporary:
             yield temporary
-            settle(temporary, target)
+            move_into_place(temporary, target)
     except OSError as error:
         # The user knows the file by its own name, which a write that fails does not tell at all.
         hidden = error.filename is None or Path(os.fsdecode(error.filename)).name.startswith(f".{target.name}.")
@@ -70,7 +70,7 @@ def writing(target: Path) -> Iterator[Path]:
         raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
 
 
-def settle(written: Path, target: Path) -> None:
+def move_into_place(written: Path, target: Path) -> None:
     """Give a file that is whole its name, once the disk has it: a full disk may tell only then."""
     # Temporary files are private; an artefact is as readable as any file the user writes.
     umask = os.umask(0)

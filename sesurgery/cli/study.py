@@ -36,7 +36,7 @@ def command(spec: Path, dry_run: bool, table: bool, retry: bool, as_json: bool) 
 
     workspace = pipeline.Workspace()
     if table:
-        studied = pipeline.answered(loaded, workspace)
+        studied = pipeline.study_results(loaded, workspace)
     else:
         with talking() as talk:
             studied = pipeline.study(loaded, workspace, spec.as_posix(), talk, retry=retry)

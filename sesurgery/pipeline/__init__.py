@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.report import write_report
     from sesurgery.pipeline.run import run
     from sesurgery.pipeline.specs import catalogs, engine, load_spec
-    from sesurgery.pipeline.study import answered, study
+    from sesurgery.pipeline.study import study, study_results
     from sesurgery.pipeline.train import evaluate, train
     from sesurgery.pipeline.verify import verify
     from sesurgery.pipeline.workspace import Workspace
@@ -47,7 +47,6 @@ __all__ = [
     "Workspace",
     "account_of_model",
     "account_of_plan",
-    "answered",
     "apply",
     "apply_onnx",
     "bench",
@@ -73,6 +72,7 @@ __all__ = [
     "refit",
     "run",
     "study",
+    "study_results",
     "train",
     "verify",
     "write_report",
@@ -90,7 +90,7 @@ _PLACES = {
     "account_of_model": "sesurgery.pipeline.account",
     "account_of_plan": "sesurgery.pipeline.account",
     "apply": "sesurgery.pipeline.apply",
-    "answered": "sesurgery.pipeline.study",
+    "study_results": "sesurgery.pipeline.study",
     "apply_onnx": "sesurgery.pipeline.apply",
     "bench": "sesurgery.pipeline.bench",
     "build_engine": "sesurgery.pipeline.engines",

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from sesurgery import temporaries
-from sesurgery.artifacts import digest_file, settle
+from sesurgery.artifacts import digest_file, move_into_place
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.networks.checkpoint import Run
 from sesurgery.networks.run_files import WEIGHTS
@@ -77,4 +77,4 @@ def _keep(weights: Path, kept: Path) -> None:
             os.link(weights, aside / APPLIED)
         except OSError:
             shutil.copyfile(weights, aside / APPLIED)
-        settle(aside / APPLIED, kept)
+        move_into_place(aside / APPLIED, kept)

@@ -1,4 +1,4 @@
-"""One engine of an ONNX file by one backend, with its manifest; kept where it is up to date."""
+"""One engine of an ONNX file by one backend, with its manifest; an engine that is up to date is kept."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def build(request: BuildRequest) -> BuildResult:
     ingredients = request.ingredients()
     why = "it was asked for" if request.again else freshness.stale(target, ingredients)
     if why is None:
-        return kept(target)
+        return existing(target)
     request.talk.say(f"building {target.name}" + (f": {why}" if target.exists() else ""))
     with locked(request.workspace.engines):
         source, report, found = _built(request, given)
@@ -115,7 +115,7 @@ def _of_source(source: Path, uniform: bool) -> Mapping[str, Any]:
     return {"kept_fp32": () if made is None or uniform else made.kept_fp32, **weights}
 
 
-def kept(target: Path) -> BuildResult:
+def existing(target: Path) -> BuildResult:
     """The result for an engine that exists already."""
     manifest = read_manifest(target, EngineManifest)
     details = manifest.details

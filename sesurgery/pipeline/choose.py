@@ -16,7 +16,7 @@ from sesurgery.backends.base import Array, Backend, Runner
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.build_request import BuildRequest
-from sesurgery.pipeline.building import Attempt, BuildResult, build, kept
+from sesurgery.pipeline.building import Attempt, BuildResult, build, existing
 from sesurgery.pipeline.contestants import engine_file
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import backend_of, catalogs
@@ -122,7 +122,7 @@ def _kept(targets: Mapping[Path, Mapping[str, str]], key: str) -> BuildResult | 
     """The engine that an earlier choice among the same candidates kept, if it is unchanged."""
     for target, ingredients in targets.items():
         if freshness.stale(target, ingredients) is None:
-            built = kept(target)
+            built = existing(target)
             choice = built.manifest.details.choice
             if choice is not None and choice.key == key:
                 return replace(built, tried=tuple(Attempt(**each.model_dump()) for each in choice.tried))

@@ -14,7 +14,7 @@ from sesurgery.pipeline import results
 from sesurgery.pipeline.begun import TRAIN
 from sesurgery.pipeline.epochs import epochs_of
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.pipeline.workspace import Workspace, is_yardstick
+from sesurgery.pipeline.workspace import Workspace, is_baseline
 from sesurgery.planner import Plan
 from sesurgery.reports import to_html, to_markdown
 from sesurgery.reports import to_json as report_to_json
@@ -61,7 +61,7 @@ def assemble(folder: Path, workspace: Workspace) -> RunReport:
     run = require_intact(folder / WEIGHTS, RunManifest)
     plan = read_plan(folder, spec)
     engines = workspace.built(folder)
-    built = [(path, manifest) for path, manifest in engines if not is_yardstick(manifest)]
+    built = [(path, manifest) for path, manifest in engines if not is_baseline(manifest)]
     latencies: list[LatencySection] = []
     for path, manifest in built:
         latencies += results.latency_sections(folder, path, manifest, run.sha256)

@@ -90,7 +90,7 @@ def study(
     return StudyResult(folder, _write(spec, storage), done)
 
 
-def answered(spec: Spec, workspace: Workspace) -> StudyResult:
+def study_results(spec: Spec, workspace: Workspace) -> StudyResult:
     """The answer from the finished trials, without running any."""
     asked = asked_of(spec)
     folder = workspace.root / STUDIES / spec.name

@@ -41,7 +41,7 @@ class Workspace:
 
     def newest_engine(self) -> Path:
         """The engine with blocks that was built last, one that can run here if there is any; raises SE402 for none."""
-        built = [(path, manifest) for path, manifest in self.built() if not is_yardstick(manifest)]
+        built = [(path, manifest) for path, manifest in self.built() if not is_baseline(manifest)]
         runs = {
             name: not BACKENDS.load(name)().probe().runs for name in {manifest.details.backend for _, manifest in built}
         }
@@ -84,7 +84,7 @@ class Workspace:
             number += 1
 
 
-def is_yardstick(manifest: EngineManifest) -> bool:
+def is_baseline(manifest: EngineManifest) -> bool:
     """Whether an engine is a baseline: of the plain network, or as exported."""
     return manifest.details.plain or manifest.details.as_exported
 

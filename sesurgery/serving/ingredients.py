@@ -30,7 +30,7 @@ def ingredients(
         FILE: digest_onnx(onnx),
         PASSES: named(backend.passes if lowering is None else lowering),
         OPTIONS: asked_for(wanted),
-        **here(wanted.backend.name, backend),
+        **built_here(wanted.backend.name, backend),
         PROGRAM: importlib.metadata.version("sesurgery"),
     }
     return found if calibration is None else {**found, CALIBRATION: calibration}
@@ -72,7 +72,7 @@ def machine(backend: Backend) -> str:
     return cpu_kind() if device == cpu_name() else device
 
 
-def here(name: str, backend: Backend) -> dict[str, str]:
+def built_here(name: str, backend: Backend) -> dict[str, str]:
     """The version and device of this machine; what cannot be found here is left out."""
     ability = backend.probe()
     found = {} if ability.version is None else {VERSION: f"{name} {ability.version}"}

@@ -10,7 +10,7 @@ from sesurgery.artifacts import mistake
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Backend
 from sesurgery.diagnostics import SesurgeryError, fail, suggest
-from sesurgery.serving.ingredients import here
+from sesurgery.serving.ingredients import built_here
 from sesurgery.spec.plugins import ref_from_dict
 from sesurgery.workspace import EngineManifest, require_intact, require_trusted
 
@@ -44,7 +44,7 @@ def require_loadable(engine: Path, *, foreign: bool = False) -> EngineManifest:
     if foreign:
         return manifest
     written = manifest.details.ingredients
-    for what, found in here(manifest.details.backend, backend).items():
+    for what, found in built_here(manifest.details.backend, backend).items():
         # A library that is missing here is not compared: loading the engine reports it.
         if written.get(what) != found:
             before = written.get(what) or "not written down"

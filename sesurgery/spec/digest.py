@@ -20,33 +20,33 @@ from sesurgery.catalog import Ref
 
 def digest(part: object) -> str:
     """SHA-256 of what a spec, or a part of one, says, however it was written."""
-    return digest_text(json.dumps(said(part), sort_keys=True))
+    return digest_text(json.dumps(without_defaults(part), sort_keys=True))
 
 
-def said(part: Any) -> JsonValue:
+def without_defaults(part: Any) -> JsonValue:
     """A part of a spec as JSON, without what is the default: of a plugin, its name and the options that differ."""
     if isinstance(part, BaseModel):
         fields = type(part).model_fields
         found = {
             field.alias or name: value
             for name, field in fields.items()
-            if (value := said(getattr(part, name))) != _default(field)
+            if (value := without_defaults(getattr(part, name))) != _default(field)
         }
         alone = getattr(part, "alone", "")
         return found[alone] if found.keys() == {alone} else found
     if isinstance(part, Ref):
-        options = said(part.options)
+        options = without_defaults(part.options)
         return {part.name: options} if options else part.name
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
         return {
             item.name: value
             for item in dataclasses.fields(part)
-            if (value := said(getattr(part, item.name))) != _default_option(item)
+            if (value := without_defaults(getattr(part, item.name))) != _default_option(item)
         }
     if isinstance(part, Mapping):
-        return {str(key): said(value) for key, value in part.items()}
+        return {str(key): without_defaults(value) for key, value in part.items()}
     if isinstance(part, list | tuple):
-        return [said(value) for value in part]
+        return [without_defaults(value) for value in part]
     # A number, a text, a truth value or nothing: no option is anything else.
     return part  # type: ignore[no-any-return]
 
@@ -55,13 +55,13 @@ _REQUIRED = object()
 
 
 def _default(field: FieldInfo) -> object:
-    """What `said` is of a field that is left out. A section whose default is made by its class alone says nothing."""
+    """What `without_defaults` gives for a field that is left out; `{}` for a section that is made by its class."""
     if isinstance(field.default_factory, type) and issubclass(field.default_factory, BaseModel):
         return {}
-    return _REQUIRED if field.is_required() else said(field.get_default(call_default_factory=True))
+    return _REQUIRED if field.is_required() else without_defaults(field.get_default(call_default_factory=True))
 
 
 def _default_option(item: dataclasses.Field[Any]) -> object:
     if item.default_factory is not dataclasses.MISSING:
-        return said(item.default_factory())
-    return _REQUIRED if item.default is dataclasses.MISSING else said(item.default)
+        return without_defaults(item.default_factory())
+    return _REQUIRED if item.default is dataclasses.MISSING else without_defaults(item.default)

@@ -27,14 +27,14 @@ from sesurgery.training.quiet import quiet_lightning
 from sesurgery.training.recipes.stopping import finished
 from sesurgery.training.record import Heartbeat, Progress, Recorder
 from sesurgery.training.saving import Straight
-from sesurgery.training.trouble import told
+from sesurgery.training.trouble import as_diagnostic
 
 
 @dataclass(frozen=True)
 class FitResult:
     """The finished epochs, with those before a resume; `signal` is the one that came to stop the training, if any.
 
-    A signal that came after the last epoch is told as well.
+    A signal that came after the last epoch is reported too.
     """
 
     epochs: tuple[Epoch, ...]
@@ -160,7 +160,7 @@ class _Training:
             if saved.is_file():
                 self.model.load_state_dict(checkpoint.read(saved).result)
         except (OSError, MemoryError, RuntimeError) as error:
-            if (known := told(error, self.recorder.held, self.recipe)) is None:
+            if (known := as_diagnostic(error, self.recorder.held, self.recipe)) is None:
                 raise
             raise known from error
         finally:

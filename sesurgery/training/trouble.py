@@ -15,7 +15,7 @@ _OF_THE_CPU = ("not enough memory", "can't allocate memory", "bad allocation")
 """What torch says on a CPU, where it has no error of its own for it."""
 
 
-def told(error: BaseException, held: str, recipe: Train) -> SesurgeryError | None:
+def as_diagnostic(error: BaseException, held: str, recipe: Train) -> SesurgeryError | None:
     """The error as one that says what is safe (`held`) and what to try; None where it is something else."""
     if isinstance(error, OSError) and error.errno in _FULL:
         file = error.filename2 or error.filename

@@ -33,10 +33,10 @@ def require_current(engine: Path, manifest: EngineManifest, run: Path, weights: 
     """Raise SE401 where an engine was not built from the run's current weights, whose digest is given."""
     if not descends_from(engine, manifest, weights):
         text = f"{engine.as_posix()} was not built from the weights that {run.as_posix()} holds now"
-        raise fail("SE401", text, again(manifest, run))
+        raise fail("SE401", text, build_commands(manifest, run))
 
 
-def again(manifest: EngineManifest, run: Path) -> str:
+def build_commands(manifest: EngineManifest, run: Path) -> str:
     """The command that builds an engine from the run's current weights."""
     plain = "" if not manifest.details.plain else f"`sesurgery export {run.as_posix()} --plain`, then "
     command = manifest.command if plain else f"sesurgery build-engine {run.as_posix()}"

@@ -11,7 +11,7 @@ from typing import TypeVar, overload
 from pydantic import ValidationError
 
 from sesurgery import trust
-from sesurgery.artifacts import cpu_name, digest_file, mistake, read_small, settle, versions, write_text
+from sesurgery.artifacts import cpu_name, digest_file, mistake, move_into_place, read_small, versions, write_text
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.paths import inside
 from sesurgery.workspace.manifests import (
@@ -94,7 +94,7 @@ def place(written: Path, artifact: Path) -> None:
 
     At every moment, one of the two manifests matches the bytes.
     """
-    settle(written, artifact)
+    move_into_place(written, artifact)
     # A reader in between may have moved it already.
     with contextlib.suppress(FileNotFoundError):
         _waiting(artifact).replace(manifest_path(artifact))

@@ -202,7 +202,7 @@ def _meets(node: fx.Node, value: fx.Node, users: list[fx.Node]) -> bool:
 def _removals(calls: Calls, nodes: dict[str, fx.Node], removals: Iterable[Removal]) -> Iterator[Item]:
     for gone in removals:
         output, value = nodes[gone.output], nodes[gone.value]
-        seen = tuple(dying(output, value))
+        seen = tuple(unread_after(output, value))
         home = _relative(calls.frame, gone.scope)
         chain = _common([calls.chain(node) for node in seen])
         if chain and calls.path(chain) == home:
@@ -211,7 +211,7 @@ def _removals(calls: Calls, nodes: dict[str, fx.Node], removals: Iterable[Remova
         yield Item(gone, value, seen, False, home)
 
 
-def dying(output: fx.Node, value: fx.Node) -> list[fx.Node]:
+def unread_after(output: fx.Node, value: fx.Node) -> list[fx.Node]:
     """What nobody reads any more once readers of `output` read `value`."""
     dead, queue = {output}, [output]
     while queue:

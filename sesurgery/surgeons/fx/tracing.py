@@ -36,7 +36,7 @@ from sesurgery.surgeons.fx.inputs import Inputs, image_inputs
 from sesurgery.surgeons.fx.regions import Regions
 from sesurgery.surgeons.fx.sizes import Sizes
 from sesurgery.surgeons.fx.symbols import Symbol, builtins_that_see_symbols
-from sesurgery.surgeons.fx.writes import settle
+from sesurgery.surgeons.fx.writes import reroute_reads
 
 # Whatever derives from these is one operation to planning, however its forward is written.
 PRIMITIVES: tuple[type[nn.Module], ...] = (
@@ -156,7 +156,7 @@ class _Attempt:
             constants = tuple({*vars(model)} - before)
             if isinstance(model, fx.GraphModule):
                 _restore_scopes(model.graph, graph)
-            settle(model, graph)
+            reroute_reads(model, graph)
             leaves = tuple(Leaf(path, why) for path, why in self.leaves.items())
             branching = frozenset(self.branching)
             return Trace(

@@ -56,7 +56,7 @@ def _marked(result: Any) -> Any:
     return result
 
 
-def settle(root: nn.Module, graph: fx.Graph) -> None:
+def reroute_reads(root: nn.Module, graph: fx.Graph) -> None:
     """Point each reading of a tensor after a write in place to that write."""
     places = {node: place for place, node in enumerate(graph.nodes)}
     # The first write first: what it takes over, a later write of the same tensor takes over from it.
