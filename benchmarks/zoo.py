@@ -2,7 +2,9 @@
 
     python benchmarks/zoo.py                 torchvision's convolutional classifiers and the sample of timm below
     python benchmarks/zoo.py --from huggingface   the image classes and backbones of transformers that convolve
+    python benchmarks/zoo.py --from ultralytics   families and tasks of Ultralytics, where it is installed
     python benchmarks/zoo.py timm:resnet18   some models
+    python benchmarks/zoo.py --sites 600     the column `sites` for rows that have none, the quickest rows first
     python benchmarks/zoo.py --table         docs/support.md from the committed results
 
 A model is given the first of the placements residual, concat, conv that finds sites in it, with identity blocks, at the
@@ -16,6 +18,8 @@ smallest input that it takes. It passes a column when
     replay   a run that is saved and read back gives the same outputs
     export   the ONNX file agrees with the model at two batch sizes other than the exported one, in ONNX Runtime
              (largest difference at most 1e-3 of the largest output)
+    sites    planned on the ONNX file of the network as it was, the same keys, channels and resolutions come out; a
+             column of its own, which younger rows have
 
 Each model has a process of its own with a time limit. Results are added to benchmarks/results/zoo.json as they come, so
 that a run that was stopped goes on where it was. `--again` examines models that have a result already.
@@ -25,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import copy
 import json
 import multiprocessing
 import os
@@ -49,6 +54,11 @@ PLACEMENTS = ("residual", "concat", "conv")
 SIZES = (64, 96, 128, 160, 192, 224, 256, 299, 331, 384, 448)
 SMALLER = {"timm:samvit_base_patch16": 256}
 TRANSFORMERS = ("vit_", "swin_")
+YOLO = (
+    *("yolov3-tiny", "yolov5n", "yolov6n", "yolov8n", "yolov8n-ghost", "yolov8n-p2", "yolov8n-seg", "yolov8n-pose"),
+    *("yolov8n-obb", "yolov8n-cls", "yolov8-rtdetr", "yolov9t", "yolov10n", "yolo11n", "yolo11n-seg", "yolo11n-cls"),
+    *("yolo12n", "yolo12n-cls", "yolo26n", "yolo26n-cls", "rtdetr-resnet50"),
+)
 SECONDS = 400
 DRAWS = 12
 TOLERANCE = 1e-5
@@ -99,6 +109,11 @@ def huggingface_models() -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
+def ultralytics_models() -> list[str]:
+    """The smallest network of the families and tasks of Ultralytics."""
+    return [f"ultralytics:{name}.yaml" for name in YOLO]
+
+
 def _built(source: str, name: str, device: str):
     """The network without values; None where it cannot be built so (some look at their values while being built)."""
     import timm
@@ -112,7 +127,9 @@ def _built(source: str, name: str, device: str):
         return kind(kind.config_class())
 
     makers = {"timm": timm.create_model, "torchvision": torchvision.models.get_model, "huggingface": from_transformers}
-    make = makers[source]
+    make = makers.get(source)
+    if make is None:
+        return None
     try:
         with torch.device(device), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -160,6 +177,8 @@ def _steps(model_id, row, pipeline, torch) -> None:
     planned, spec = _plan(model_id, row, pipeline)
     row["plan"] = True
     original = planned.network.module.eval()
+    # A forward may keep what it computed (Ultralytics' anchors), and is another one then.
+    unused = copy.deepcopy(original)
     from sesurgery.networks import checkpoint
     from sesurgery.networks.export import export
     from sesurgery.networks.sources import surgeon_for
@@ -173,7 +192,7 @@ def _steps(model_id, row, pipeline, torch) -> None:
     if not row["equal"]:
         raise ValueError(f"outputs differ by {row['difference']:.2g} of the largest")
     row["train"] = _train(changed, planned.plan, image, torch)
-    changed = surgeon_for(spec).apply(original, planned.plan)
+    changed = surgeon_for(spec).apply(unused, planned.plan)
     changed.train()
     reached = all(part.training for part in changed.modules())
     changed.eval()
@@ -189,8 +208,45 @@ def _steps(model_id, row, pipeline, torch) -> None:
         with torch.no_grad():
             row["export_difference"] = report.worst / max(float(changed(image).abs().max()), 1e-12)
         row["export"] = row["export_difference"] <= EXPORT_TOLERANCE
+        row["sites_agree"] = sites_agree(unused, planned.plan, spec)
         if not row["export"]:
             raise ValueError(f"the ONNX file differs by {row['export_difference']:.2g} of the largest output")
+
+
+def sites_agree(network, plan, spec) -> str:
+    """Empty where the network's ONNX file offers the plan's sites; else what does not agree first."""
+    from sesurgery import planner
+    from sesurgery.networks.export import convert
+    from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
+
+    try:
+        file = convert(network.eval(), spec.input.shape, spec.export)
+        other = planner.plan(spec, OnnxSurgeon(spec.input.shape).view(file))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    ours, theirs = (
+        [(site.key, site.channels, site.height, site.width) for site in found.sites] for found in (plan, other)
+    )
+    if ours == theirs:
+        return ""
+    only, missing = [site for site in theirs if site not in ours], [site for site in ours if site not in theirs]
+    return f"{len(ours)} sites in torch, {len(theirs)} in ONNX; missing {missing[:1]}, instead {only[:1]}"
+
+
+def examine_sites(model_id: str) -> dict[str, object]:
+    """The column `sites` alone, of a model that has a row."""
+    warnings.simplefilter("ignore")
+    import torch
+
+    from sesurgery import pipeline
+
+    torch.set_num_threads(1)
+    row: dict[str, object] = {}
+    try:
+        planned, spec = _plan(model_id, row, pipeline)
+        return {"model": model_id, "sites_agree": sites_agree(planned.network.module, planned.plan, spec)}
+    except Exception as error:
+        return {"model": model_id, "sites_agree": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
 
 
 def _plan(model_id: str, row, pipeline):
@@ -265,6 +321,8 @@ def _difference(one, other, image, torch) -> float:
 
 def _train(changed, plan, image, torch) -> bool:
     """One training step; every block must get a finite gradient that is not zero, within a few draws of drop-paths."""
+    from sesurgery.surgeons.fx.inputs import tensors
+
     changed.train()
     for part in changed.parameters():
         # Branches whose last norm starts at zero hide what lies before them.
@@ -273,11 +331,14 @@ def _train(changed, plan, image, torch) -> bool:
     optimizer = torch.optim.SGD(changed.parameters(), lr=1e-3)
     blocks = {site.key: changed.get_submodule(site.module) for site in plan.sites}
     batch = torch.cat([image, image.flip(0) * 0.5])
+    with torch.no_grad():
+        plain = isinstance(changed(batch), dict)
     left = dict(blocks)
     for _ in range(DRAWS):
-        outputs = changed(batch)
-        outputs = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
-        (outputs * torch.randn_like(outputs)).sum().backward()
+        outputs = [item for item in tensors(changed(batch)) if item.requires_grad]
+        # A classifier's auxiliary heads are left out; a detector's outputs are all its own.
+        outputs = outputs if plain else outputs[:1]
+        sum((item * torch.randn_like(item)).sum() for item in outputs).backward()
         # A drop-path takes whole branches out, so a block may have to wait for its turn.
         left = {key: block for key, block in left.items() if not any(_moved(part) for part in block.parameters())}
         if not left:
@@ -296,7 +357,7 @@ def _moved(part) -> bool:
     return part.grad is not None and bool(part.grad.any())
 
 
-def _alone(model_id: str, seconds: int) -> dict[str, object]:
+def _alone(model_id: str, seconds: int, look=examine) -> dict[str, object]:
     """Examine one model in a child that is ended when its time is up."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -304,7 +365,7 @@ def _alone(model_id: str, seconds: int) -> dict[str, object]:
     def work() -> None:
         os.setpgrp()
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (the exporter talks)
-        sender.send(examine(model_id))
+        sender.send(look(model_id))
 
     child = context.Process(target=work)
     child.start()
@@ -320,11 +381,11 @@ def _alone(model_id: str, seconds: int) -> dict[str, object]:
     return row
 
 
-def measure(models: list[str], again: bool, seconds: int) -> None:
-    """Examine the models that have no result yet, two at a time."""
+def measure(models: list[str], again: bool, seconds: int, jobs: int) -> None:
+    """Examine the models that have no result yet, some at a time."""
     known = set() if again else {row["model"] for row in _results()}
     todo = [model for model in models if model not in known]
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         rows = [pool.submit(_alone, model, seconds) for model in todo]
         for count, done in enumerate(concurrent.futures.as_completed(rows), start=1):
             row = done.result()
@@ -334,15 +395,28 @@ def measure(models: list[str], again: bool, seconds: int) -> None:
             print(f"{count}/{len(todo)} {verdict} {row['model']} {row.get('reason', '')}", flush=True)
 
 
+def measure_sites(seconds: int, limit: int) -> None:
+    """Fill in the column `sites` of rows without it, the quickest rows first, for `limit` seconds in all."""
+    started = time.monotonic()
+    todo = [row for row in _results() if all(row.get(column) for column in COLUMNS) and "sites_agree" not in row]
+    for count, row in enumerate(sorted(todo, key=lambda row: row["seconds"]), start=1):
+        if time.monotonic() - started > limit:
+            return
+        found = _alone(row["model"], seconds, examine_sites)
+        agree = found.get("sites_agree", found.get("reason", ""))
+        _add({**row, "sites_agree": agree}, stamped=False)
+        print(f"{count}/{len(todo)} {row['model']} {agree or 'the same sites'}", flush=True)
+
+
 def _results() -> list[dict[str, object]]:
     return json.loads(RESULTS.read_text())["models"] if RESULTS.is_file() else []
 
 
-def _add(row: dict[str, object]) -> None:
-    """Write one row in; another run of this program may be writing others."""
+def _add(row: dict[str, object], *, stamped: bool = True) -> None:
+    """Write one row in, with this machine unless it has its own; another run of this program may be writing others."""
     with locked(RESULTS.parent):
         rows = {known["model"]: known for known in _results()}
-        rows[row["model"]] = row | {"device": cpu_name(), "versions": versions()}
+        rows[row["model"]] = row | ({"device": cpu_name(), "versions": versions()} if stamped else {})
         before = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
         # What rows without a machine of their own were measured on.
         first = {key: before.get(key, given) for key, given in (("device", cpu_name()), ("versions", versions()))}
@@ -353,8 +427,12 @@ def _add(row: dict[str, object]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
-    parser.add_argument("--from", dest="source", choices=("torchvision", "timm", "huggingface"), help="of this alone")
+    parser.add_argument(
+        "--from", dest="source", choices=("torchvision", "timm", "huggingface", "ultralytics"), help="of this alone"
+    )
     parser.add_argument("--again", action="store_true", help="examine models that have a result already, too")
+    parser.add_argument("--sites", type=int, metavar="SECONDS", help="fill in the column `sites` for that long")
+    parser.add_argument("--jobs", type=int, default=2, help="models at a time")
     parser.add_argument("--table", action="store_true", help="write docs/support.md from the results")
     parser.add_argument("--per-module", type=int, default=2, help="models of every module of timm")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="time limit of one model")
@@ -364,14 +442,18 @@ def main() -> None:
 
         write_table(RESULTS, TABLE, COLUMNS)
         return
+    if given.sites is not None:
+        measure_sites(given.seconds, given.sites)
+        return
     sources = {
         "torchvision": torchvision_models,
         "timm": lambda: timm_models(given.per_module),
         "huggingface": huggingface_models,
+        "ultralytics": ultralytics_models,
     }
     chosen = [given.source] if given.source else ["torchvision", "timm"]
     models = given.models or by_size([model for source in chosen for model in sources[source]()])
-    measure(models, given.again, given.seconds)
+    measure(models, given.again, given.seconds, given.jobs)
 
 
 if __name__ == "__main__":

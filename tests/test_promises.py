@@ -25,6 +25,7 @@ HEAVY = (
         "torchvision",
         "timm",
         "transformers",
+        "ultralytics",
         "lightning",
         "torchmetrics",
         "tensorboard",

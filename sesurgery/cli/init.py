@@ -22,8 +22,8 @@ from sesurgery.cli.inspect_ import shape
 def command(model: str, output: Path | None, shape: tuple[int, int, int] | None, force: bool) -> None:
     """Write a commented, working spec with a placement that suits the network.
 
-    MODEL is timm:NAME, torchvision:NAME, huggingface:NAME, python:package.module:factory or an ONNX file; zoo:NAME
-    copies the spec of a published network, demo:NAME one of the demo's.
+    MODEL is timm:NAME, torchvision:NAME, huggingface:NAME, ultralytics:NAME, python:package.module:factory or an ONNX
+    file; zoo:NAME copies the spec of a published network, demo:NAME one of the demo's.
     """
     from sesurgery import pipeline
 

@@ -82,10 +82,10 @@ def command(
 ) -> None:
     """Show a network's structure, and the sites and rejected candidates of every placement.
 
-    MODEL is timm:NAME, torchvision:NAME, huggingface:NAME, python:package.module:factory, an ONNX file or a spec. With
-    --account it shows the cost of each module instead. With --compiled, MODEL is an ONNX file or an engine: its kernels
-    are listed with their memory traffic and fusions, as compiled by TensorRT-RTX, or as stored in an engine of ONNX
-    Runtime. Engines are always shown this way.
+    MODEL is timm:NAME, torchvision:NAME, huggingface:NAME, ultralytics:NAME, python:package.module:factory, an ONNX
+    file or a spec. With --account it shows the cost of each module instead. With --compiled, MODEL is an ONNX file or
+    an engine: its kernels are listed with their memory traffic and fusions, as compiled by TensorRT-RTX, or as stored
+    in an engine of ONNX Runtime. Engines are always shown this way.
     """
     choices = account_choices(account, depth, convention)
     from sesurgery.workspace import is_engine

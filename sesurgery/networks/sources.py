@@ -1,4 +1,4 @@
-"""Networks by name from timm, torchvision, transformers or the user's own function, with local weights where given."""
+"""Networks by name from timm, torchvision, transformers, Ultralytics or the user's own function, with local weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sesurgery.catalog import import_object
 from sesurgery.diagnostics import SesurgeryError, described, fail, suggest
 from sesurgery.networks.weights import WeightsFile
 from sesurgery.spec import NamesModel, Spec
-from sesurgery.spec.model import HuggingFaceModel, Model, OnnxModel, PythonModel, TimmModel
+from sesurgery.spec.model import HuggingFaceModel, Model, OnnxModel, PythonModel, TimmModel, UltralyticsModel
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
@@ -30,13 +30,20 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
     if isinstance(model, OnnxModel):
         text = "a network that is an ONNX file cannot be built as a torch module"
         raise fail(
-            "SE302", text, "name a timm, torchvision, huggingface or python model", span=spec.span("model", "source")
+            "SE302",
+            text,
+            "name a timm, torchvision, huggingface, ultralytics or python model",
+            span=spec.span("model", "source"),
         )
     if isinstance(model, HuggingFaceModel):
         from sesurgery.networks.huggingface import build_huggingface
 
         folders = (beside or spec.folder, Path.cwd())
         return _with_values(build_huggingface(model, spec, folders, weights=weights), spec, weights=weights)
+    if isinstance(model, UltralyticsModel):
+        from sesurgery.networks.ultralytics import build_ultralytics
+
+        return _with_values(build_ultralytics(model, spec), spec, weights=weights)
     factory = _factory(model, spec, beside or spec.folder)
     kwargs: dict[str, Any] = dict(model.kwargs)
     if not isinstance(model, PythonModel) and model.pretrained and weights:
@@ -81,7 +88,7 @@ def _with_drop_path(spec: NamesModel) -> Model:
     """The spec's `model:` with its `train: drop_path` among the arguments, unless they say it themselves."""
     rate: float = getattr(getattr(spec, "train", None), "drop_path", 0.0)
     model = spec.model
-    if isinstance(model, OnnxModel) or not rate or _DROP_PATH[model.source] in model.kwargs:
+    if isinstance(model, OnnxModel | UltralyticsModel) or not rate or _DROP_PATH[model.source] in model.kwargs:
         return model
     return model.model_copy(update={"kwargs": {**model.kwargs, _DROP_PATH[model.source]: rate}})
 

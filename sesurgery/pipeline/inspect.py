@@ -25,7 +25,7 @@ from sesurgery.spec import GivenModel, NamesModel
 from sesurgery.spec.model import Model
 from sesurgery.workspace.targets import claim, marked
 
-SOURCES = ("timm", "torchvision", "huggingface", "python")
+SOURCES = ("timm", "torchvision", "huggingface", "ultralytics", "python")
 
 
 @dataclass(frozen=True)

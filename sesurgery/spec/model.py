@@ -70,6 +70,16 @@ class HuggingFaceModel(Frozen):
     kwargs: LibraryKwargs = Field(default_factory=dict, description="keys of the network's config")
 
 
+class UltralyticsModel(Frozen):
+    """A network of Ultralytics (AGPL, installed by the user) by the yaml family that it brings."""
+
+    source: Literal["ultralytics"]
+    name: str = Field(description="a family with its scale, such as yolo11n.yaml or yolov8n-cls.yaml")
+    checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
+    kwargs: LibraryKwargs = Field(default_factory=dict, description="'nc' classes and 'ch' channels")
+
+
 class PythonModel(Frozen):
     """A network made by the user's own function. The named module is imported: it is code that runs."""
 
@@ -88,7 +98,8 @@ class OnnxModel(Frozen):
 
 
 Model = Annotated[
-    TimmModel | TorchvisionModel | HuggingFaceModel | PythonModel | OnnxModel, Field(discriminator="source")
+    TimmModel | TorchvisionModel | HuggingFaceModel | UltralyticsModel | PythonModel | OnnxModel,
+    Field(discriminator="source"),
 ]
 
 

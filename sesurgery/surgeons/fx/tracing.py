@@ -14,6 +14,7 @@ holds one of the two ways, and `None` as a symbol would be taken for a value tha
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import sys
 from collections import OrderedDict
@@ -153,6 +154,7 @@ class _Attempt:
             except Exception as error:
                 self._learn(tracer, error)
                 continue
+            _forget_symbols(model, self.model)
             constants = tuple({*vars(model)} - before)
             if isinstance(model, fx.GraphModule):
                 _restore_scopes(model.graph, graph)
@@ -180,6 +182,25 @@ class _Attempt:
         else:
             self.branching.discard(culprit)
             self.leaves[culprit] = first_line(error)
+
+
+def _forget_symbols(traced: nn.Module, original: nn.Module) -> None:
+    """Give the parts of a traced object back what its forward wrote over with symbols: no symbol can be copied."""
+    known = dict(original.named_modules())
+    for path, module in traced.named_modules():
+        before = vars(known[path]) if path in known else {}
+        for name in [name for name, value in vars(module).items() if _holds_a_symbol(value)]:
+            del module.__dict__[name]
+            if name in before:
+                module.__dict__[name] = copy.deepcopy(before[name])
+
+
+def _holds_a_symbol(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_a_symbol, value.values()))
+    if isinstance(value, tuple | list):
+        return any(map(_holds_a_symbol, value))
+    return issubclass(type(value), fx.Proxy)
 
 
 def _restore_scopes(before: fx.Graph, after: fx.Graph) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.surgeons.base import Leaf
+from sesurgery.surgeons.fx.inputs import image_inputs
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
-from sesurgery.surgeons.fx.tracing import trace
+from sesurgery.surgeons.fx.tracing import Way, trace, trace_call
 
 SHAPE = (8, 6, 6)
 CONTROL_FLOW = "symbolically traced variables cannot be used as inputs to control flow"
@@ -185,3 +187,24 @@ def test_what_a_part_keeps_while_a_question_is_answered_does_not_stay_in_the_net
     changed = operate(model, SHAPE, insert={"block": "se", "reduction": 2, "init": "identity"})
     x = torch.randn(2, *SHAPE)
     assert torch.equal(changed(x), model(x))
+
+
+class Keeps(nn.Module):
+    """Keeps what it computed, as a detector keeps its anchors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+        self.kept: list[object] = [0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept = [x.mean()]
+        self.last = x.shape
+        return x + self.conv(x)
+
+
+def test_what_was_traced_can_be_copied_though_its_forward_keeps_symbols():
+    model = Keeps()
+    traced = trace_call(model, image_inputs(model, SHAPE), Way())
+    assert copy.deepcopy(traced.root).kept == [0]
+    assert not hasattr(traced.root, "last")

@@ -1,0 +1,181 @@
+"""Networks of Ultralytics: by spec and by insert, exported, and going on in their own trainer. Skipped without it."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+import sesurgery
+from sesurgery import pipeline
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.networks import sources
+from sesurgery.networks.export import export
+from sesurgery.spec.export import Export
+from sesurgery.surgeons.fx.inputs import tensors
+
+# It writes its settings while it is imported, and asks whether there is a network.
+os.environ.setdefault("YOLO_OFFLINE", "True")
+os.environ.setdefault("YOLO_CONFIG_DIR", os.path.join(os.environ.get("TMPDIR", "/tmp"), "ultralytics"))
+pytest.importorskip("ultralytics", reason="ultralytics is not installed (AGPL: it is no dependency)")
+
+FAMILIES = {
+    "yolov5n": "residual",
+    "yolov6n": "conv",
+    "yolov8n": "residual",
+    "yolov8n-cls": "residual",
+    "yolov8n-seg": "residual",
+    "yolov9t": "residual",
+    "yolov10n": "residual",
+    "yolo11n": "residual",
+    "yolo12n": "residual",
+    "rtdetr-resnet50": "residual",
+}
+QUICK = ("yolov8n-cls", "yolo11n")
+
+
+def spec(name, at="residual", side=32, **model):
+    return pipeline.load_spec(
+        {
+            "version": 1,
+            "name": "net",
+            "model": {"source": "ultralytics", "name": name, "kwargs": {"nc": 2}, **model},
+            "input": {"shape": [3, side, side]},
+            "surgery": [{"insert": {"block": "se", "init": "identity", "min_width": 4}, "at": at}],
+        }
+    )
+
+
+def loss(output):
+    return sum(item.float().sum() for item in tensors(output) if item.requires_grad)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+)
+def test_a_family_keeps_its_function_and_keys_and_trains(name):
+    given = spec(name, FAMILIES[name], 128 if "rtdetr" in name else 32)
+    network = sources.build(given).eval()
+    changed = sesurgery.apply(given, network)
+    assert isinstance(changed, type(network))
+    keys = list(network.state_dict())
+    assert [key for key in changed.state_dict() if key in set(keys)] == keys
+    image = torch.randn(2, *given.input.shape)
+    with torch.no_grad():
+        # By keywords, as its own predictor calls it: all outputs, not one.
+        ours, theirs = [*tensors(changed.eval()(x=image))], [*tensors(network(x=image))]
+    assert len(ours) == len(theirs)
+    assert all(map(torch.equal, ours, theirs))
+    changed.train()
+    loss(changed(image)).backward()
+    blocks = [value for key, value in changed.named_parameters() if key not in set(keys)]
+    assert blocks
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in blocks)
+    before = [value.clone() for value in blocks]
+    torch.optim.SGD(changed.parameters(), lr=0.1).step()
+    assert any(not torch.equal(one, other) for one, other in zip(blocks, before, strict=True))
+
+
+def test_insert_takes_a_network_as_ultralytics_makes_it():
+    from ultralytics.nn.tasks import ClassificationModel
+
+    model = ClassificationModel("yolov8n-cls.yaml", nc=2, verbose=False).eval()
+    changed = sesurgery.insert(model, at="residual", example_input=torch.zeros(1, 3, 32, 32), init="identity")
+    image = torch.randn(2, 3, 32, 32)
+    assert all(torch.equal(one, other) for one, other in zip(changed(image), model(image), strict=True))
+
+
+def test_a_detector_is_planned_and_keeps_what_it_was():
+    given = spec("yolov3-tiny", "conv")
+    network = sources.build(given).eval()
+    before = dict(vars(network.model[-1]))
+    assert len(sesurgery.plan(given, network).sites) > 10
+    assert vars(network.model[-1]) == before
+
+
+def test_a_classifier_gives_its_logits_in_either_mode():
+    network = sources.build(spec("yolov8n-cls"))
+    image = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert network.train()(image).shape == (2, 2)
+        found, (probabilities, logits) = network.eval()(image), network.predict(image)
+    assert torch.equal(found, logits)
+    assert torch.equal(found.softmax(1), probabilities)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolov8n", "yolov8n-cls"])
+def test_a_changed_network_is_exported_and_agrees(name, tmp_path):
+    given = spec(name)
+    changed = sesurgery.apply(given, sources.build(given))
+    report = export(changed, given.input.shape, tmp_path / "net.onnx", Export())
+    assert report.worst < 1e-3
+
+
+@pytest.mark.parametrize("name", ["yolov99n.yaml", "https://host/yolov8n.yaml", "../yolov8n.yaml"])
+def test_a_family_that_is_not_there_is_named(name):
+    with pytest.raises(SesurgeryError, match=r"SE301.*ultralytics has no family"):
+        sources.build(spec(name))
+
+
+def test_a_head_that_reads_text_is_refused_by_name():
+    with pytest.raises(SesurgeryError, match=r"SE302.*ends with WorldDetect, which needs more than an image"):
+        sources.build(spec("yolov8s-world"))
+
+
+def test_a_key_that_its_class_does_not_take_is_said():
+    with pytest.raises(SesurgeryError, match=r"SE302.*unexpected keyword argument 'num_classes'") as caught:
+        sources.build(spec("yolov8n-cls", kwargs={"num_classes": 2}))
+    assert caught.value.diagnostics[0].hint == "classes are 'nc', channels 'ch'"
+
+
+def test_a_yaml_file_in_the_current_folder_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "yolov8n-cls.yaml").write_text("activation: open('ran', 'w')\nbackbone: []\nhead: []\n")
+    monkeypatch.chdir(tmp_path)
+    sources.build(spec("yolov8n-cls"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_building_prints_nothing(capsys):
+    sources.build(spec("yolov8n-cls"))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_a_changed_network_goes_on_in_ultralytics_own_trainer(tmp_path):
+    from PIL import Image
+    from ultralytics import YOLO
+    from ultralytics.models.yolo.detect import DetectionTrainer
+    from ultralytics.nn.tasks import DetectionModel
+
+    draw = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / "data" / kind / part).mkdir(parents=True)
+        for index in range(2):
+            pixels = draw.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / "images" / part / f"{index}.png")
+            (tmp_path / "data" / "labels" / part / f"{index}.txt").write_text(f"{index} 0.5 0.5 0.4 0.4\n")
+    data = tmp_path / "data.yaml"
+    data.write_text(f"path: {tmp_path / 'data'}\ntrain: images/train\nval: images/val\nnames: [a, b]\n")
+    model = DetectionModel("yolov5n.yaml", nc=2, verbose=False)
+    changed = sesurgery.insert(model, at="residual", example_input=torch.zeros(1, 3, 32, 32), init="identity")
+    blocks = {key for key in changed.state_dict() if ".se." in key}
+    before = {key: value.clone() for key, value in changed.state_dict().items() if key in blocks}
+
+    class Trainer(DetectionTrainer):
+        def get_model(self, cfg=None, weights=None, verbose=True):
+            return changed
+
+    yolo = YOLO("yolov5n.yaml")
+    options = {"optimizer": "SGD", "lr0": 0.1, "warmup_epochs": 0, "amp": False, "plots": False, "workers": 0}
+    yolo.train(
+        trainer=Trainer, data=str(data), epochs=2, imgsz=32, batch=2, device="cpu", project=str(tmp_path), **options
+    )
+    assert blocks
+    assert blocks <= set(yolo.model.state_dict())
+    assert any(not torch.equal(changed.state_dict()[key], value) for key, value in before.items())
+    again = YOLO(next(tmp_path.rglob("last.pt")))
+    assert blocks <= set(again.model.state_dict())
