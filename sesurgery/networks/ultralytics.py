@@ -19,6 +19,7 @@ from sesurgery.diagnostics import fail, first_line, suggest
 from sesurgery.muting import muted
 from sesurgery.spec import NamesModel
 from sesurgery.spec.model import UltralyticsModel
+from sesurgery.surgeons.fx.inputs import tensors
 
 _KINDS = {
     "Detect": "DetectionModel",
@@ -74,12 +75,12 @@ def _one_tensor(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
 
     Of a classifier these are the logits, as in training. What a detector gives in training is for its loss.
     """
-    if kwargs or len(args) != 1 or not isinstance(args[0], Tensor) or not isinstance(output, tuple):
+    images = len(args) == 1 and isinstance(args[0], Tensor) and not kwargs
+    if network.training or not images or not isinstance(output, tuple):
         return None
-    tensors = [item for item in output if isinstance(item, Tensor)]
-    if not tensors or network.training:
-        return None
-    return tensors[-1] if len(tensors) == len(output) == 2 and tensors[0].dim() == 2 else tensors[0]
+    found = [*tensors(output)]
+    # Probabilities come first, the logits last.
+    return found[-1] if len(found) == 2 and found[0].shape == found[1].shape else found[0]
 
 
 def _ultralytics(spec: NamesModel) -> tuple[Any, dict[str, Path]]:

@@ -75,7 +75,7 @@ class UltralyticsModel(Frozen):
 
     source: Literal["ultralytics"]
     name: str = Field(description="a family with its scale, such as yolo11n.yaml or yolov8n-cls.yaml")
-    checkpoint: str | None = Field(None, description="a local weights file, relative to the spec")
+    checkpoint: CheckpointField = Field(None, description=WEIGHTS)
     submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")
     kwargs: LibraryKwargs = Field(default_factory=dict, description="'nc' classes and 'ch' channels")
 
