@@ -127,7 +127,7 @@ def test_a_file_without_gates_is_said_to_have_none(net: str) -> None:
     text = "(float[N,4,6,6] x) => (float[N,4,6,6] y) { y = Relu(x) }"
     onnx.save(_examples.model(text), "plain.onnx")
     said = lower("plain.onnx", "-o", "out.onnx", "--for", "openvino")
-    assert said.startswith("no gate of an attention block was found: ")
+    assert said.startswith("no attention gate was found: ")
     assert "hard_sigmoid: nothing that it could change" in lower(
         "plain.onnx", "-o", "out.onnx", "--for", "openvino", "--explain"
     )
