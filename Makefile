@@ -12,7 +12,7 @@ $(BIN)/pip install --disable-pip-version-check --no-input --progress-bar off -q 
 	{ cat $(VENV)/install.log; echo "nothing was installed: pip's words stand above, and in $(VENV)/install.log"; exit 1; } >&2
 endef
 
-.PHONY: demo test fuzz gpu check format clean help
+.PHONY: demo test fuzz gpu docs check format clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test    install, then run the tests"
 	@echo "make fuzz    input that nobody meant, of every kind, for MINUTES=30; every bad case with its seed"
 	@echo "make gpu     on a machine with an NVIDIA GPU: build pycuda there, run the GPU tests and the GPU benchmark"
+	@echo "make docs    the docs as a site, site/html/index.html: strict, links checked"
 	@echo "make check   formatting, lint, types, import layers"
 	@echo "make format  rewrite the sources in the project's format"
 
@@ -48,6 +49,10 @@ gpu: $(READY)
 	@$(BIN)/python -m pytest -q -rs tests/gpu
 	@$(BIN)/python benchmarks/gpu/latency.py
 
+docs: $(READY)
+	@$(BIN)/python docs/build_site.py
+	@echo "open site/html/index.html"
+
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
@@ -59,4 +64,4 @@ format: $(READY)
 	@$(BIN)/ruff check --fix --quiet .
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info
