@@ -71,10 +71,15 @@ def _train(
     run = checkpoint.read_empty(folder, catalogs())
     recipe = _in_parts(run.spec.train, split)
 
+    data = data_of(run.spec)
+
     def after_epoch(epoch: Epoch) -> None:
+        rate = len(data.train) / max(epoch.seconds, 1e-3)
+        left = time_left(epoch.seconds * (recipe.epochs - epoch.epoch))
         talk.say(
             f"epoch {epoch.epoch:>{len(str(recipe.epochs))}}/{recipe.epochs}  loss {epoch.train_loss:.4f}  "
             f"held-out top-1 {epoch.held_out_top1:.2%}  {epoch.seconds:.1f} s"
+            f"  {rate:,.0f} images/s{left}"
         )
         if watch is not None:
             watch(epoch)
@@ -84,7 +89,6 @@ def _train(
 
     # A plan for a part of a network names its blocks within that part.
     inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
-    data = data_of(run.spec)
     first = is_main_process()
     if first:
         write_interface(folder, run.spec, data)
@@ -113,6 +117,16 @@ def _train(
         command = f"sesurgery train {(origin or folder).as_posix()}"
         checkpoint.save(folder, run.network, run.spec, run.plan, command, details)
     return TrainResult(folder, result, recipe.epochs, first)
+
+
+def time_left(seconds: float) -> str:
+    """What is said of the time that a training takes yet; nothing at its end."""
+    if not seconds:
+        return ""
+    minutes = round(seconds / 60)
+    if not minutes:
+        return f"  {seconds:.0f} s left"
+    return f"  {minutes // 60} h {minutes % 60} min left" if minutes >= 60 else f"  {minutes} min left"
 
 
 def _in_parts(recipe: Train, parts: int) -> Train:

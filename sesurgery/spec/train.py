@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from sesurgery.diagnostics import suggest
@@ -158,7 +158,26 @@ class Train(Frozen):
     save_minutes: Annotated[float, Field(gt=0)] = Field(10.0, description="between two checkpoints within an epoch")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     threads: Threads | None = Field(None, description="CPU threads; default: all")
-    workers: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="processes that read images")
+    workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
+        0, description="processes that read images; auto: found by measuring"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of what gains by it; weights and gates stay in fp32"
+    )
+    channels_last: bool = Field(False, description="maps with their channels together in memory")
+    compile: bool = Field(False, description="the network by torch.compile: a minute first, then faster steps")
+    tf32: bool = Field(False, description="products of fp32 in 19 bits on GPUs that can")
     fused: bool = Field(
         False, description="scaling by a gate, residual sum and ReLU as one operation; a kernel of its own on a GPU"
     )
+
+    @model_validator(mode="after")
+    def _fused_is_alone(self) -> Self:
+        if self.fused and (self.compile or self.precision != "fp32"):
+            other = "compile" if self.compile else "precision"
+            raise PydanticCustomError(
+                "excluding",
+                f"'fused' has operations of its own in fp32: it does not go with {other!r}",
+                {"inner": ["fused"]},
+            )
+        return self

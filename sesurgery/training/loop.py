@@ -27,6 +27,7 @@ from sesurgery.training.quiet import quiet_lightning
 from sesurgery.training.recipes.stopping import finished
 from sesurgery.training.record import Heartbeat, Progress, Recorder
 from sesurgery.training.saving import Straight
+from sesurgery.training.speed import gates_in_fp32, precision
 from sesurgery.training.trouble import as_diagnostic
 
 
@@ -91,7 +92,7 @@ def fit(
     with (
         interruption.listening(),
         quiet_lightning(),
-        reproducible(recipe.threads),
+        reproducible(recipe.threads, tf32=recipe.tf32),
         in_mode(model, training=True),
         process_group(),
     ):
@@ -102,7 +103,8 @@ def fit(
             recorder.best.unlink(missing_ok=True)
         classifier = Classifier(model, recipe, data, blocks, teacher)
         classifier.partial = recorder.partial
-        training.run(trainer, classifier, resume=resume)
+        with gates_in_fp32(classifier.networks, () if recipe.precision == "fp32" else tuple(blocks)):
+            training.run(trainer, classifier, resume=resume)
     return training.result()
 
 
@@ -144,6 +146,7 @@ class _Training:
             plugins=[Straight()],
             accumulate_grad_batches=recipe.accumulate,
             gradient_clip_val=recipe.clip_grad,
+            precision=precision(recipe),
             **devices(min(recipe.batch_size, len(self.data.train)), freezing=recipe.freeze is not None),
         )
 

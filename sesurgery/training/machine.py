@@ -13,20 +13,23 @@ from sesurgery.diagnostics import fail
 
 
 @contextlib.contextmanager
-def reproducible(threads: int | None) -> Iterator[None]:
+def reproducible(threads: int | None, *, tf32: bool = False) -> Iterator[None]:
     """Within the block, training is deterministic: threads, random state, cuDNN. Afterwards all are as before."""
     devices = [int(os.environ.get("LOCAL_RANK", "0"))] if torch.cuda.is_available() else []
     cudnn = torch.backends.cudnn
-    before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark
+    before = torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+    products = torch.get_float32_matmul_precision()
     with torch.random.fork_rng(devices):
         if threads:
             torch.set_num_threads(threads)
-        cudnn.deterministic, cudnn.benchmark = True, False
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, tf32
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
         try:
             yield
         finally:
             torch.set_num_threads(before[0])
-            cudnn.deterministic, cudnn.benchmark = before[1:]
+            cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before[1:]
+            torch.set_float32_matmul_precision(products)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from sesurgery.training.recipes.layers import layer_rates
 from sesurgery.training.recipes.loss import distance, make_loss
 from sesurgery.training.recipes.optimizer import make_optimizer
 from sesurgery.training.recipes.schedule import make_schedule
+from sesurgery.training.speed import prepared, with_workers
 
 HELD_OUT_BATCH = 256
 
@@ -56,11 +57,12 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
             data.train,
             recipe.batch_size,
             recipe.seed,
-            workers=recipe.workers,
             augment=augment,
             repeats=1 if wanted is None else wanted.repeats,
         )
-        self.held_out = InOrder(data.held_out, HELD_OUT_BATCH, recipe.workers)
+        recipe, self.rates = with_workers(recipe, self.batches)
+        self.batches.workers = workers = recipe.workers if isinstance(recipe.workers, int) else 0
+        self.held_out = InOrder(data.held_out, HELD_OUT_BATCH, workers)
         self.mixing = make_mixing(wanted, len(data.classes))
         self.loss = make_loss(recipe)
         self.frozen = frozen_of(model, recipe.freeze, self.blocks, len(data.classes)) if recipe.freeze else None
@@ -84,6 +86,11 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         """What is evaluated, and what training ends with: the average of the weights where there is one."""
         return self.model if self.ema is None else self.ema.module
 
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """What is called in training and evaluation."""
+        return (self.model,) if self.ema is None else (self.model, self.ema.module)
+
     def train_dataloader(self) -> Shuffled:
         return self.batches
 
@@ -98,6 +105,14 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         if self.recipe.fused:
             # Only now is the model on the device that it is trained on.
             self.running = (fuse(self.model, self.shape).network,)
+        if self.recipe.channels_last:
+            for network in self.networks:
+                network.to(memory_format=torch.channels_last)
+        self.running = (prepared(self.running[0], self.recipe),)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        images, labels = batch
+        return (images.to(memory_format=torch.channels_last) if self.recipe.channels_last else images), labels
 
     def on_train_start(self) -> None:
         # Lightning begins no epoch anew that it goes on with.
