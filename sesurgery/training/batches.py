@@ -105,14 +105,8 @@ def _read(reader: _Reader, batches: Sequence[list[int]], workers: int) -> Iterat
         return
     # A generator of its own: a loader draws a seed for its processes, which must not move the network's random draws.
     generator = torch.Generator().manual_seed(0)
-    yield from DataLoader(
-        reader,
-        batch_size=None,
-        sampler=batches,
-        num_workers=workers,
-        generator=generator,
-        pin_memory=torch.cuda.is_available(),
-    )  # type: ignore[arg-type]
+    options = {"num_workers": workers, "generator": generator, "pin_memory": torch.cuda.is_available()}
+    yield from DataLoader(reader, batch_size=None, sampler=batches, **options)  # type: ignore[arg-type]
 
 
 def mixed(*numbers: int) -> int:
