@@ -15,6 +15,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+import yaml
 from fixtures.sharing import Once
 
 import sesurgery
@@ -120,10 +121,15 @@ program(["check", "demo:digits"], standalone_mode=False)
     assert [path.name for path in tmp_path.iterdir()] == ["specs"]
 
 
-def test_the_demos_specs_are_those_of_the_checkout() -> None:
+def test_the_demos_specs_are_those_of_the_checkout_but_for_what_makes_them_brief() -> None:
     assert zoo.names("demo") == ("digits", "seresnet50")
     for name in zoo.names("demo"):
-        assert zoo.path_of(name, "demo").read_bytes() == (ROOT / "specs" / f"{name}.yaml").read_bytes()
+        ours, theirs = (
+            yaml.safe_load(path.read_text()) for path in (zoo.path_of(name, "demo"), ROOT / "specs" / f"{name}.yaml")
+        )
+        for brief in ("input", "latency"):
+            del ours[brief], theirs[brief]
+        assert ours == theirs
     for name in zoo.names():
         assert zoo.path_of(name).read_bytes() == (ROOT / "specs" / "zoo" / f"{name}.yaml").read_bytes()
 
