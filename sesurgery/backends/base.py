@@ -201,6 +201,17 @@ class BuildsFromNetwork(Protocol):
         ...
 
 
+@runtime_checkable
+class TimesLayers(Protocol):
+    """A backend whose engines tell what each of their layers takes."""
+
+    def layers(
+        self, engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None = None
+    ) -> Mapping[str, float]:
+        """Seconds a run of every layer that ran, by the name that it has in the engine."""
+        ...
+
+
 class RunTimes(Protocol):
     """Times of runs in parts; its text is a table."""
 

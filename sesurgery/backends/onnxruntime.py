@@ -13,11 +13,12 @@ where a provider does not start, and logs a warning that nobody reads; here that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sesurgery.backends.base import Backend, BuildOptions, BuildReport, Capability, Progress, Runner
+from sesurgery.backends.base import Array, Backend, BuildOptions, BuildReport, Capability, Progress, Runner
 from sesurgery.backends.onnxruntime_graph.providers import PACKAGES, PROVIDERS
 from sesurgery.diagnostics import fail
 
@@ -64,6 +65,13 @@ class OnnxRuntime(Backend):
 
         rewritten = options.precision in self.rewrites and not options.as_exported
         return build(onnx, out, options, cpu=self.provider == "cpu", rewritten=rewritten, progress=progress)
+
+    def layers(
+        self, engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None = None
+    ) -> Mapping[str, float]:
+        from sesurgery.backends.onnxruntime_graph.profile import layer_times
+
+        return layer_times(engine, feeds, runs, threads)
 
     def load(self, engine: Path, threads: int | None = None) -> Runner:
         from sesurgery.backends.onnxruntime_graph.session import Session

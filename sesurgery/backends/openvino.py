@@ -13,8 +13,9 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,21 @@ class OpenVINO(Backend):
         tell("compiling", 2, 2)
         notes = (*_source.fixed_batch_notes(source, options.batch), *notes)
         return BuildReport(time.perf_counter() - started, convolutions, cpu_name(), notes)
+
+    def layers(
+        self, engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None = None
+    ) -> Mapping[str, float]:
+        """Medians of runs with the plugin's counters on."""
+        model = core().read_model(engine)
+        hint = model.get_rt_info(PRECISION).astype(str) if model.has_rt_info(PRECISION) else "f32"
+        request = compile_network(model, hint, threads or self.threads, PERF_COUNT=True).create_infer_request()
+        times: dict[str, list[float]] = defaultdict(list)
+        for _ in range(runs):
+            request.infer(dict(feeds))
+            for layer in request.get_profiling_info():
+                if layer.real_time.total_seconds() > 0:
+                    times[layer.node_name].append(layer.real_time.total_seconds())
+        return {name: statistics.median(found) for name, found in times.items()}
 
     def load(self, engine: Path, threads: int | None = None) -> Runner:
         ability = self.probe()
@@ -241,9 +257,9 @@ def _bound(model: Any, options: BuildOptions) -> None:
     model.reshape(shapes)
 
 
-def compile_network(model: Any, hint: str, threads: int | None) -> Any:
+def compile_network(model: Any, hint: str, threads: int | None, **more: object) -> Any:
     """The network compiled for the CPU, with the precision that `hint` names."""
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", **more}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     return core().compile_model(model, DEVICE, config)

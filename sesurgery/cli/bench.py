@@ -59,6 +59,7 @@ def _limits(context: click.Context, option: click.Parameter, given: tuple[str, .
 @click.option(
     "--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the results of --fail-if as JUnit XML."
 )
+@click.option("--per-block", is_flag=True, help="Tell what each block costs, by racing the engine without it.")
 @force
 @foreign
 @as_json
@@ -71,6 +72,7 @@ def command(
     as_exported: bool,
     limits: tuple[Limit, ...],
     junit: Path | None,
+    per_block: bool,
     force: bool,
     foreign: bool,
     as_json: bool,
@@ -80,6 +82,7 @@ def command(
     The other one is the engine of the plain network. The engine of the same network without lowering runs too.
     """
     from sesurgery import pipeline
+    from sesurgery.reports import prices
     from sesurgery.reports.latency import to_json, to_text
     from sesurgery.workspace.targets import claim, marked
 
@@ -93,6 +96,7 @@ def command(
         benched = pipeline.bench(
             pipeline.BenchRequest(chosen, workspace, against, talk, foreign, batches, processes, as_exported)
         )
+        priced = pipeline.price_engine(chosen, foreign=foreign, talk=talk) if per_block else None
     reported = pipeline.write_report(benched.run, workspace)
     if as_json:
         engine_json = {
@@ -100,13 +104,23 @@ def command(
             "against": benched.against.as_posix(),
             "as_exported": benched.as_exported and benched.as_exported.as_posix(),
         }
-        emit_json({"engines": [{**engine_json, **to_json(section)} for section in benched.sections]})
+        blocks = prices.to_json(priced.prices) if priced else {}
+        emit_json({"engines": [{**engine_json, **to_json(section), **_own(blocks)} for section in benched.sections]})
     else:
         click.echo(f"{chosen.as_posix()} against {benched.against.as_posix()}")
         for section in benched.sections:
             click.echo(to_text(section))
+        if priced:
+            click.echo(prices.to_text(priced.prices))
+    if priced:
+        click.echo(f"picture -> {priced.picture.as_posix()}", err=as_json)
     click.echo(f"report -> {reported.html.as_posix()}", err=as_json)
     _judge(chosen, benched.sections, limits, junit)
+
+
+def _own(blocks: dict[str, object]) -> dict[str, object]:
+    """The price list beside the race, whose own keys stay what they are."""
+    return {"blocks": blocks["blocks"], "prices": blocks} if blocks else {}
 
 
 def _judge(engine: Path, sections: tuple[LatencySection, ...], limits: tuple[Limit, ...], junit: Path | None) -> None:

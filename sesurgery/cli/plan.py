@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesurgery.cli.console import SpecFile, as_json, emit_json, force, spec_of
+from sesurgery.cli.console import SpecFile, as_json, emit_json, force, spec_of, talking
 from sesurgery.cli.inspect_ import account_choices, account_options
 
 if TYPE_CHECKING:
     from sesurgery.counting import Convention
     from sesurgery.pipeline.plan import NetworkPlan
+    from sesurgery.verification.cost import Prices
 
 
 @click.command("plan")
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 @click.option(
     "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the network and its blocks to a file."
 )
+@click.option(
+    "--price", "backend", metavar="BACKEND", help="Build its engines, untrained, and tell what each block costs."
+)
+@click.option("--precision", default="fp32", help="Of the engines that --price builds. Default: fp32.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, help="Of the engines that --price times. Default: 1.")
 @force
 @account_options
 @as_json
@@ -28,6 +34,9 @@ def command(
     spec: Path,
     explain: bool,
     svg: Path | None,
+    backend: str | None,
+    precision: str,
+    batch: int,
     force: bool,
     account: bool,
     depth: int | None,
@@ -41,13 +50,16 @@ def command(
     # First: a mistake in it is told at once, before torch is imported.
     loaded = spec_of(spec)
     planned = pipeline.plan(loaded)
-    from sesurgery.reports import accounts
+    from sesurgery.reports import accounts, prices
 
+    priced = _priced(planned, backend, precision, batch) if backend else None
     if svg is not None:
-        click.echo(f"picture -> {pipeline.draw(planned, svg, force=force).as_posix()}", err=True)
+        words = None if priced is None else prices.labels(priced)
+        click.echo(f"picture -> {pipeline.draw(planned, svg, prices=words, force=force).as_posix()}", err=True)
     counted = pipeline.account_of_plan(planned, **choices) if account else None
     if as_json:
-        emit_json(planned.to_dict() | ({"account": accounts.to_json(counted)} if counted else {}))
+        more = {"account": accounts.to_json(counted)} if counted else {}
+        emit_json(planned.to_dict() | more | ({"prices": prices.to_json(priced)} if priced else {}))
         return
     click.echo(planned.plan.table())
     click.echo(planned.plan.stage_line())
@@ -55,8 +67,19 @@ def command(
         click.echo(f"warning: {warning}", err=True)
     if counted:
         click.echo(f"\n{accounts.to_text(counted)}\n")
+    if priced:
+        click.echo(f"\n{prices.to_text(priced)}")
     _tell_rejections(planned, explain)
     click.echo(planned.summary())
+
+
+def _priced(planned: NetworkPlan, backend: str, precision: str, batch: int) -> Prices:
+    from sesurgery import pipeline
+
+    sizes = {"min": batch, "opt": batch, "max": max(batch, 64)}
+    wanted = pipeline.engine({"backend": backend, "precision": precision, "batch": sizes})
+    with talking() as talk:
+        return pipeline.price_plan(planned, wanted, batch=batch, talk=talk)
 
 
 def _tell_rejections(planned: NetworkPlan, explain: bool) -> None:

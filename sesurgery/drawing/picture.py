@@ -6,7 +6,7 @@ it is; colour only helps. The title, the description and a sentence for every ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sesurgery.drawing import ink as ink
@@ -27,14 +27,18 @@ MARK = 'class="sesurgery"'
 """By this a picture is known to be this program's."""
 
 
-def to_svg(view: GraphView, plan: Plan, title: str) -> str:
-    """The picture of a network with the plan's blocks drawn in, as the text of an SVG file."""
+def to_svg(view: GraphView, plan: Plan, title: str, chosen: Mapping[str, str] | None = None) -> str:
+    """The picture of a network with the plan's blocks drawn in, as the text of an SVG file.
+
+    `chosen` are the colours of some rules.
+    """
     parts = Parts(view)
     found = units(view, parts)
     cards = cards_of(view, plan, parts, found)
     if len(cards) > MANY:
         cards = _shared(cards)
     colours = dict(zip(dict.fromkeys(site.rule for site in plan.sites), _endless(ink.RULES), strict=False))
+    colours |= chosen or {}
     painted = [Painted(card, colours) for card in cards]
     body, wide, high = flow(_bands(painted, plan), MARGIN, 84)
     wide = max(wide, 640)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.inspect import draw, inspect
     from sesurgery.pipeline.lower import LowerRequest, lower
     from sesurgery.pipeline.plan import plan
+    from sesurgery.pipeline.prices import price_engine, price_plan
     from sesurgery.pipeline.refit import RefitRequest, refit
     from sesurgery.pipeline.report import write_report
     from sesurgery.pipeline.run import run
@@ -69,6 +70,8 @@ __all__ = [
     "package",
     "plan",
     "predict",
+    "price_engine",
+    "price_plan",
     "refit",
     "run",
     "study",
@@ -111,6 +114,8 @@ _PLACES = {
     "lower": "sesurgery.pipeline.lower",
     "package": "sesurgery.serving.package",
     "plan": "sesurgery.pipeline.plan",
+    "price_engine": "sesurgery.pipeline.prices",
+    "price_plan": "sesurgery.pipeline.prices",
     "predict": "sesurgery.serving.predict",
     "refit": "sesurgery.pipeline.refit",
     "run": "sesurgery.pipeline.run",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from sesurgery import spec as specs
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import SesurgeryError, fail, located
 from sesurgery.drawing.picture import MARK, to_svg
+from sesurgery.drawing.priced import priced_svg
 from sesurgery.graph import GraphView, Shape
 from sesurgery.graph.gates import channel_gates
 from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
@@ -117,11 +118,18 @@ def structural() -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: order.index(name) if name in order else len(order)))
 
 
-def draw(planned: NetworkPlan, out: Path, *, force: bool = False) -> Path:
-    """Write the picture of a plan on its network as an SVG file; raises SE405 where another file is there."""
+def draw(
+    planned: NetworkPlan, out: Path, *, prices: Mapping[str, tuple[float, str]] | None = None, force: bool = False
+) -> Path:
+    """Write the picture of a plan on its network as an SVG file; raises SE405 where another file is there.
+
+    With `prices` (a number and the words for it, by the blocks' keys) blocks are coloured by what they cost.
+    """
     claim(out, needs=files_of(planned.spec), ours=marked(MARK), force=force)
     name, model = planned.spec.name, planned.spec.model.name.rpartition(":")[2]
-    write_text(out, to_svg(planned.network.view, planned.plan, name if name == model else f"{name} ({model})"))
+    title = name if name == model else f"{name} ({model})"
+    view, plan = planned.network.view, planned.plan
+    write_text(out, to_svg(view, plan, title) if prices is None else priced_svg(view, plan, title, prices))
     return out
 
 

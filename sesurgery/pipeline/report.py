@@ -28,8 +28,9 @@ from sesurgery.reports.model import (
     TrainingSection,
 )
 from sesurgery.spec import Spec
+from sesurgery.verification.cost import PRICES, Prices
 from sesurgery.workspace import RunManifest, require_intact
-from sesurgery.workspace.measurements import OfPlan
+from sesurgery.workspace.measurements import Of, OfPlan
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,10 @@ def assemble(folder: Path, workspace: Workspace) -> RunReport:
     engines = workspace.built(folder)
     built = [(path, manifest) for path, manifest in engines if not is_baseline(manifest)]
     latencies: list[LatencySection] = []
+    priced: list[Prices] = []
     for path, manifest in built:
+        if (found := PRICES.read(folder, path.name, Of(manifest.sha256, run.sha256))) is not None:
+            priced.append(found.prices)
         latencies += results.latency_sections(folder, path, manifest, run.sha256)
     files = [(folder / SPEC, "spec"), (folder / PLAN, "plan"), (folder / WEIGHTS, "weights")]
     files += [(path, "engine") for path, _ in engines]
@@ -75,6 +79,7 @@ def assemble(folder: Path, workspace: Workspace) -> RunReport:
         training=_training(folder, spec, run),
         engines=tuple(results.engine_section(folder, path, manifest, run.sha256) for path, manifest in built),
         latency=tuple(latencies),
+        prices=tuple(priced),
         provenance=Provenance(
             versions=run.versions,
             device=run.device,

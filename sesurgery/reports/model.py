@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sesurgery.reasons import Reason
+from sesurgery.verification.cost import Prices
 from sesurgery.verification.diagnosis import Diagnosis
 from sesurgery.verification.drift import Drift, Repair
 from sesurgery.verification.flips import FlippedSample
@@ -147,3 +148,4 @@ class RunReport:
     engines: tuple[EngineSection, ...]
     latency: tuple[LatencySection, ...]
     provenance: Provenance
+    prices: tuple[Prices, ...] = ()

@@ -9,11 +9,22 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from sesurgery.reports import drift_plot, latency, latency_plots, parity, parity_plot, training_plot, wording
+from sesurgery.reports import (
+    drift_plot,
+    latency,
+    latency_plots,
+    parity,
+    parity_plot,
+    prices,
+    prices_plot,
+    training_plot,
+    wording,
+)
 from sesurgery.reports.canvas import Plot
 from sesurgery.reports.model import EngineSection, LatencySection, RunReport
 from sesurgery.reports.summary import summarise
 from sesurgery.reports.tables import convolution_counts, kept_fp32, network_totals
+from sesurgery.verification.cost import Prices
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -54,6 +65,8 @@ def render(report: RunReport) -> str:
         shares_rows=parity.shares(report.engines),
         probes_header=parity.PROBES,
         probes_rows=parity.probes(report.engines),
+        prices=[_priced(f"p{number}", priced) for number, priced in enumerate(report.prices)],
+        prices_header=prices.HEADER,
         tax_plot=latency_plots.tax("l", report.latency),
         races=[_race(f"l{number}", section) for number, section in enumerate(report.latency)],
     )  # fmt: skip
@@ -64,6 +77,22 @@ def _compared(name: str, engine: EngineSection) -> Compared:
     if engine.drift is not None:
         plots = (*plots, drift_plot.growth(name, engine.drift))
     return Compared(engine, plots)
+
+
+@dataclass(frozen=True)
+class PriceList:
+    """A price list as the page shows it."""
+
+    engine: str
+    rows: list[list[str]]
+    findings: list[str]
+    plot: Plot
+
+
+def _priced(name: str, priced: Prices) -> PriceList:
+    return PriceList(
+        priced.engine, prices.table(priced), prices.findings(priced), prices_plot.against_place(name, priced)
+    )
 
 
 def _race(name: str, section: LatencySection) -> Race:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sesurgery.reports import latency, parity
+from sesurgery.reports import latency, parity, prices
 from sesurgery.reports.model import EngineSection, NetworkSection, RunReport, TrainingSection
 from sesurgery.reports.summary import summarise
 from sesurgery.reports.tables import convolution_counts, kept_fp32, network_totals
@@ -48,6 +48,7 @@ def to_json(report: RunReport) -> dict[str, object]:
         "training": plain(report.training),
         "engines": [parity.to_json(engine) for engine in report.engines],
         "latency": [latency.to_json(section) for section in report.latency],
+        "prices": [prices.to_json(priced) for priced in report.prices],
         "provenance": fields(report.provenance),
     }
 
@@ -69,6 +70,8 @@ def to_markdown(report: RunReport) -> str:
         parts += ["## Engines", *_engines(report), parity.to_markdown(report.engines).rstrip()]
     for section in report.latency:
         parts += [f"## Latency: {markdown(section.title)}", latency.to_markdown(section).rstrip()]
+    for priced in report.prices:
+        parts += [f"## What each block costs: {markdown(priced.engine)}", prices.to_markdown(priced).rstrip()]
     return "\n\n".join([*parts, "## Provenance", *_provenance(report)]) + "\n"
 
 

@@ -13,7 +13,10 @@ import pytest
 from sesurgery.reports import latency_plots, to_html
 from sesurgery.reports.model import BatchParity, EngineSection, RunReport
 from sesurgery.spec.parity import Tolerance
+from sesurgery.verification.cost import BlockPrice, Prices, Seconds
+from sesurgery.verification.drift import Drift, Repair, TapError
 from sesurgery.verification.estimates import summarise
+from sesurgery.verification.flips import FlippedSample, picture
 from sesurgery.verification.parity import ParityReport, compare
 
 HOSTILE = "<script>alert('x')</script> \"&$\\frac{1}{2}$ #010203 1.2345 v"
@@ -174,3 +177,28 @@ def noise_of(samples: int, size: float) -> ParityReport:
 def with_parity(run: RunReport, report: ParityReport) -> RunReport:
     engine = EngineSection("onnxruntime", "fp32", "x.ort", 1.0, {}, (BatchParity(1, report),))
     return dataclasses.replace(run, training=None, engines=(engine,), latency=())
+
+
+def test_prices_and_drift_have_their_plots_and_tables(run: RunReport) -> None:
+    block = BlockPrice("se/a[0]", "a.se", 1, 8, 4, 4, Seconds(2e-3, 1e-3, 3e-3), 100, 200, 1e-3, 6, 4096)
+    priced = Prices((block,), 20e-3, Seconds(2e-3, 1e-3, 3e-3), 1, 2, "onnxruntime fp32", True)
+    errors = (TapError("se/a[0]", "a.se", "se/a[0]", 1e-4, 1.0), TapError("logits", "", None, float("inf"), 1.0, 2))
+    engine = dataclasses.replace(
+        run.engines[0], drift=Drift(errors, 0.03), repairs=(Repair("fp32", {"engines[0].precision": "fp32"}),)
+    )
+    page = to_html(dataclasses.replace(run, prices=(priced,), engines=(engine,)))
+    assert "What each block costs" in page
+    assert "The dearest block is se/a[0]" in page
+    assert "first over tolerance: logits" in page
+    assert "repaired by fp32; in the spec: engines[0].precision: &#34;fp32&#34;" in page
+
+
+def test_flipped_samples_are_shown_and_need_no_network(run: RunReport) -> None:
+    png = picture(np.zeros((1, 8, 8)))
+    flip = FlippedSample(7, "three", "three", "<eight>", 0.9, 0.6, png)
+    lost = FlippedSample(8, "one", "one", None, 0.8, 0.0, png)
+    page = to_html(dataclasses.replace(run, engines=(dataclasses.replace(run.engines[0], flipped=(flip, lost)),)))
+    assert page.count("data:image/png;base64,") == 2
+    assert "&lt;eight&gt;" in page
+    assert "NaN or infinity" in page
+    assert "img-src data:" in page

@@ -1,0 +1,70 @@
+"""What blocks cost: prices from races, their sum with its error, and the total that it has to meet."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sesurgery.reports import prices as rendered
+from sesurgery.verification.cost import BlockPrice, Prices, Seconds, dear_first, difference
+from sesurgery.verification.estimates import PairedTimes, estimate_tax, summarise
+from sesurgery.verification.latency import EngineTiming, LatencyReport
+
+
+def block(key, value, reach, alike=1):
+    time = Seconds(value, value - reach, value + reach)
+    return BlockPrice(key, key, 1, 8, 4, 4, time, 100, 200, 0.5 * value, 6, 4096, alike)
+
+
+def listed(*blocks, total=10e-3, reach=1e-3):
+    return Prices(blocks, 110e-3, Seconds(total, total - reach, total + reach), 1, 2, "demo fp32", True)
+
+
+def test_errors_of_races_add_as_squares_and_blocks_of_one_race_share_theirs():
+    prices = listed(block("a", 4e-3, 3e-3), block("b", 5e-3, 4e-3))
+    assert prices.summed.value == pytest.approx(9e-3)
+    assert prices.summed.reach == pytest.approx(5e-3)
+    together = listed(*(block(key, 3e-3, 1e-3, alike=3) for key in "abc"))
+    # The race of three found 9 +- 3 ms.
+    assert together.summed.reach == pytest.approx(3e-3)
+
+
+def test_the_sum_agrees_with_the_total_within_the_error_of_the_two():
+    assert listed(block("a", 4e-3, 1e-3), block("b", 5e-3, 1e-3)).agrees
+    far = listed(block("a", 1e-3, 1e-4), block("b", 2e-3, 1e-4))
+    assert not far.agrees
+    assert far.gap.value == pytest.approx(7e-3)
+    assert any("leaves" in line for line in rendered.findings(far))
+
+
+def test_the_tax_is_the_total_over_the_rest():
+    assert listed(block("a", 10e-3, 1e-3)).tax == pytest.approx(0.1)
+
+
+def test_a_race_tells_seconds_with_their_interval():
+    random = np.random.default_rng(0)
+    plain = 100e-3 * random.normal(1, 0.002, (12, 5, 5))
+    pairs = [PairedTimes(1.1 * own, own, number % 2 == 0) for number, own in enumerate(plain)]
+    kept = 1.1 * plain.reshape(60, 5)
+    timing = EngineTiming("whole", summarise(kept.ravel(), 1), tuple(map(tuple, kept.tolist())), (0.1,) * 60)
+    report = LatencyReport(1, 60, 5, 0.0, 1.0, timing, timing, estimate_tax(pairs, 0.95))
+    found = difference(report)
+    assert found.value == pytest.approx(10e-3, rel=0.01)
+    assert found.low <= found.value <= found.high
+    with pytest.raises(ValueError, match="no difference"):
+        difference(dataclasses.replace(report, tax=None))
+
+
+def test_the_table_names_what_is_dear_and_what_cannot_be_told():
+    prices = listed(block("cheap", 1e-3, 2e-3), block("dear", 8e-3, 1e-3))
+    text = rendered.to_text(prices)
+    assert "the dearest: dear\n" in text
+    assert "1 block of 2 cannot be told from nothing" in text
+    assert [each.key for each in dear_first(prices.blocks)] == ["dear", "cheap"]
+    assert "| dear | 1 | 8 x 4 x 4 |" in rendered.to_markdown(prices)
+
+
+def test_json_has_the_contracts_keys():
+    (first, _) = rendered.to_json(listed(block("a", 4e-3, 1e-3), block("b", 5e-3, 1e-3)))["blocks"]
+    assert first["time"] == {"value": 4e-3, "low": pytest.approx(3e-3), "high": pytest.approx(5e-3)}
+    assert {"key", "time", "bytes", "kernels", "params", "macs"} <= first.keys()
