@@ -78,7 +78,7 @@ def one_by_one(of: NetworkPlan, backend: str) -> Prices:
     images = np.random.default_rng(0).normal(size=(1, *of.spec.input.shape)).astype(np.float32)
     model = convert(changed.eval(), of.spec.input.shape, of.spec.export)
     wanted = pipeline.engine({"backend": backend})
-    return prices(Subject(of.spec.name, model, of.plan, "", wanted, Latency(), {INPUT: images}, False, False))
+    return prices(Subject(of.spec.name, model, of.plan, "", wanted, Latency(), {INPUT: images}, False, False, True))
 
 
 def spearman(first: Prices, second: Prices) -> float:

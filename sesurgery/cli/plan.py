@@ -50,16 +50,16 @@ def command(
     # First: a mistake in it is told at once, before torch is imported.
     loaded = spec_of(spec)
     planned = pipeline.plan(loaded)
-    from sesurgery.reports import accounts, prices
+    from sesurgery.reports import accounts
 
     priced = _priced(planned, backend, precision, batch) if backend else None
     if svg is not None:
-        words = None if priced is None else prices.labels(priced)
+        words = _labels(priced) if priced else None
         click.echo(f"picture -> {pipeline.draw(planned, svg, prices=words, force=force).as_posix()}", err=True)
     counted = pipeline.account_of_plan(planned, **choices) if account else None
     if as_json:
         more = {"account": accounts.to_json(counted)} if counted else {}
-        emit_json(planned.to_dict() | more | ({"prices": prices.to_json(priced)} if priced else {}))
+        emit_json(planned.to_dict() | more | ({"prices": _as_json(priced)} if priced else {}))
         return
     click.echo(planned.plan.table())
     click.echo(planned.plan.stage_line())
@@ -68,9 +68,24 @@ def command(
     if counted:
         click.echo(f"\n{accounts.to_text(counted)}\n")
     if priced:
+        from sesurgery.reports import prices
+
         click.echo(f"\n{prices.to_text(priced)}")
     _tell_rejections(planned, explain)
     click.echo(planned.summary())
+
+
+def _labels(priced: Prices) -> dict[str, tuple[float, str]]:
+    # A plan without prices imports nothing of engines.
+    from sesurgery.reports import prices
+
+    return prices.labels(priced)
+
+
+def _as_json(priced: Prices) -> dict[str, object]:
+    from sesurgery.reports import prices
+
+    return prices.to_json(priced)
 
 
 def _priced(planned: NetworkPlan, backend: str, precision: str, batch: int) -> Prices:

@@ -65,6 +65,8 @@ class Subject:
     trained: bool
     together: bool
     """Whether blocks that are alike are left out together."""
+    alone: bool = False
+    """Whether blocks are put alone into the plain network too."""
     lowering: tuple[str, ...] | None = None
     run: Path | None = None
     talk: Talk = field(default_factory=Silent)
@@ -143,6 +145,7 @@ def price_engine(engine: Path, *, foreign: bool = False, talk: Talk | None = Non
         feeds={INPUT: data_of(run.spec).held_out.images[: run.spec.latency.batch].numpy()},
         trained=True,
         together=False,
+        alone=True,
         lowering=manifest.details.lowering,
         run=folder,
         talk=talk or Silent(),
@@ -179,8 +182,13 @@ def prices(subject: Subject) -> Prices:
             fewer = _layers(backend, rest, subject, threads)
             kernels = None if layers is None or fewer is None else len(layers) - len(fewer)
             moved = traffic(whole.source, subject.latency.batch) - traffic(rest.source, subject.latency.batch)
+            saved, spent_alone = cost.difference(report), None
+            if subject.alone:
+                only = builder.build(f"only-{number}", [each for each in everything if each not in modules])
+                beside = race([only.file, plain.file], subject.feeds, subject.latency, subject.talk.progress)
+                spent_alone = cost.difference(beside)
             blocks += [
-                _block(site, spent, cost.difference(report), len(group), own.get(site.key), kernels, moved, subject)
+                _block(site, spent, (saved, spent_alone), len(group), own.get(site.key), kernels, moved, subject)
                 for site, spent in group
             ]
     order = {site.key: place for place, site in enumerate(subject.plan.sites)}
@@ -198,13 +206,15 @@ def prices(subject: Subject) -> Prices:
 def _block(
     site: Site,
     spent: Cost,
-    time: Seconds,
+    times: tuple[Seconds, Seconds | None],
     alike: int,
     profile: float | None,
     kernels: int | None,
     moved: int,
     subject: Subject,
 ) -> BlockPrice:
+    saved, alone = times
+    time = saved if alone is None else saved.mean(alone)
     return BlockPrice(
         key=site.key,
         module=subject.module(site),
@@ -219,6 +229,8 @@ def _block(
         kernels=None if kernels is None else round(kernels / alike),
         bytes=moved // alike,
         alike=alike,
+        left_out=saved.over(alike),
+        alone=None if alone is None else alone.over(alike),
     )
 
 

@@ -6,7 +6,10 @@ from sesurgery.reports.wording import change, count, fields, markdown, markdown_
 from sesurgery.tables import aligned
 from sesurgery.verification.cost import BlockPrice, Prices, Seconds, dear_first
 
-HEADER = ("block", "stage", "map", "time", "interval", "of the tax", "profile", "kernels", "bytes", "params", "MACs")
+HEADER = (
+    *("block", "stage", "map", "time", "interval", "of the tax", "left out", "alone", "profile"),
+    *("kernels", "bytes", "params", "MACs"),
+)
 FEW = 3
 
 
@@ -45,6 +48,8 @@ def table(prices: Prices) -> list[list[str]]:
             milliseconds(block.time.value, prices.whole),
             _interval(block.time, prices.whole),
             change(block.time.value / prices.total.value) if prices.total.value > 0 else "-",
+            "-" if block.left_out is None else milliseconds(block.left_out.value, prices.whole),
+            "-" if block.alone is None else milliseconds(block.alone.value, prices.whole),
             "-" if block.profile is None else milliseconds(block.profile, prices.whole),
             "-" if block.kernels is None else str(block.kernels),
             "-" if block.bytes is None else count(block.bytes),

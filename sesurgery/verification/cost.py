@@ -5,6 +5,11 @@ each block has a race of its own, with the engines loaded afresh in random order
 and the errors of the races are independent: the error of the sum is the root of the sum of their squares. Blocks that
 are alike (block, channels, map) may be left out together, which tells the price of one with less error and in fewer
 engines.
+
+Blocks do not cost the same beside others: a compiler that changes the layout of maps around one gate changes it for its
+neighbours too. Left out of the whole network a block saves one time, put alone into the plain network it costs another.
+The mean of the two is its price: where blocks act on one another in pairs, these means add up to the whole (they are
+Shapley's values, Contributions to the Theory of Games II, 1953).
 """
 
 from __future__ import annotations
@@ -34,6 +39,12 @@ class Seconds:
         """Whether it can be told from nothing."""
         return not self.low <= 0 <= self.high
 
+    def mean(self, other: Seconds) -> Seconds:
+        """Of two that were measured apart."""
+        value = (self.value + other.value) / 2
+        reach = (self.reach**2 + other.reach**2) ** 0.5 / 2
+        return Seconds(value, value - reach, value + reach)
+
     def over(self, count: int) -> Seconds:
         """The share of one of several that were measured together."""
         return Seconds(self.value / count, self.low / count, self.high / count)
@@ -41,7 +52,9 @@ class Seconds:
 
 @dataclass(frozen=True)
 class BlockPrice:
-    """What one block costs: time by leaving it out, and by the engine's own profile where it has one.
+    """What one block costs in time, and by the engine's own profile where it has one.
+
+    `time` is the mean of what it saves `left_out` and costs `alone`, or the first where the second was not measured.
 
     `kernels` are the layers that the compiled engine has more for it and `bytes` what its nodes read and write before
     fusion; None where they are not known. `alike` blocks were left out together.
@@ -60,6 +73,8 @@ class BlockPrice:
     kernels: int | None = None
     bytes: int | None = None
     alike: int = 1
+    left_out: Seconds | None = None
+    alone: Seconds | None = None
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,9 @@ def test_a_plan_is_priced_without_a_training(here, monkeypatch):
 def test_a_runs_engine_is_priced_block_by_block_and_the_list_kept(here):
     found = pipeline.price_engine(FP32)
     assert [block.key for block in found.prices.blocks] == KEYS
-    assert all(block.alike == 1 for block in found.prices.blocks)
+    for block in found.prices.blocks:
+        assert block.alike == 1
+        assert block.time.value == pytest.approx((block.left_out.value + block.alone.value) / 2)
     assert found.picture.is_file()
     assert PRICES.file(RUN, FP32.name).is_file()
 
