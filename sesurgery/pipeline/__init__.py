@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.apply import FileRequest, apply, apply_onnx
     from sesurgery.pipeline.bench import BenchRequest, bench
     from sesurgery.pipeline.build_request import BuildRequest
-    from sesurgery.pipeline.compare import compare
+    from sesurgery.pipeline.compare import compare, learning_curve
     from sesurgery.pipeline.data import fetch
     from sesurgery.pipeline.demo import DemoRequest, demo
     from sesurgery.pipeline.engines import EnginesRequest, build_engine, build_engines
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.study import study, study_results
     from sesurgery.pipeline.train import evaluate, train
     from sesurgery.pipeline.verify import verify
+    from sesurgery.pipeline.watch import watch
     from sesurgery.pipeline.workspace import Workspace
     from sesurgery.serving.package import package
     from sesurgery.serving.predict import predict
@@ -65,6 +66,7 @@ __all__ = [
     "gates",
     "init",
     "inspect",
+    "learning_curve",
     "load_spec",
     "lower",
     "package",
@@ -78,6 +80,7 @@ __all__ = [
     "study_results",
     "train",
     "verify",
+    "watch",
     "write_report",
 ]
 
@@ -100,6 +103,8 @@ _PLACES = {
     "build_engines": "sesurgery.pipeline.engines",
     "catalogs": "sesurgery.pipeline.specs",
     "compare": "sesurgery.pipeline.compare",
+    "learning_curve": "sesurgery.pipeline.compare",
+    "watch": "sesurgery.pipeline.watch",
     "demo": "sesurgery.pipeline.demo",
     "draw": "sesurgery.pipeline.inspect",
     "engine": "sesurgery.pipeline.specs",

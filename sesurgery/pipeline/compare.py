@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
+from sesurgery.networks.run_files import WEIGHTS
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.epochs import epochs_of
 from sesurgery.pipeline.specs import catalogs
+from sesurgery.workspace import RunManifest, read_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +39,12 @@ def compare(first: Path, second: Path, accuracy: float | None = None) -> Compari
             "give both specs the same `train: data:` and train again",
         )
     return comparison.compare(ours, theirs, (epochs, other_epochs), accuracy)
+
+
+def learning_curve(folder: Path) -> tuple[Epoch, ...]:
+    """The epochs behind a run's weights, in order."""
+    checkpoint.read_spec(folder, catalogs())
+    return epochs_of(folder, read_manifest(folder / WEIGHTS, RunManifest).details.epochs)
 
 
 def _answers(folder: Path) -> tuple[NDArray[np.bool_], Data, tuple[Epoch, ...]]:

@@ -45,6 +45,13 @@ def best_of(epochs: Sequence[Epoch]) -> Epoch | None:
     return max(epochs, key=lambda epoch: epoch.held_out_top1, default=None)
 
 
+def position_of(history: Sequence[Epoch], partial: Partial | None) -> str:
+    """Where in a training that is, in words."""
+    if partial is not None:
+        return f"after batch {partial.batches} of epoch {len(history) + 1}"
+    return f"after epoch {len(history)}" if history else "before the first epoch"
+
+
 def to_csv(epochs: Sequence[Epoch]) -> str:
     """The epochs as CSV: a header of field names and a row an epoch."""
     stream = io.StringIO()

@@ -23,7 +23,7 @@ from sesurgery.diagnostics import fail
 from sesurgery.spec.train import Train
 from sesurgery.training.batches import Batch
 from sesurgery.training.checkpoint import OWN, own_part
-from sesurgery.training.history import BEST, CHECKPOINT, Epoch, Partial, best_of, to_csv
+from sesurgery.training.history import BEST, CHECKPOINT, Epoch, Partial, best_of, position_of, to_csv
 from sesurgery.training.interruption import Interruption
 from sesurgery.training.module import Classifier
 from sesurgery.training.recipes.stopping import finished
@@ -74,7 +74,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: pl.Trainer, module: Classifier) -> None:
         self._saved = time.monotonic()
-        self._held = _position(self.history, self.partial)
+        self._held = position_of(self.history, self.partial)
         # Of an epoch that a checkpoint left unfinished; Lightning does not begin it anew.
         self._started = time.perf_counter() - (self.partial.seconds if self.partial else 0)
         if not self.history and self.partial is None:
@@ -172,16 +172,11 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         # Every process takes part in saving, the first alone writes.
         with writing(self.checkpoint) if trainer.is_global_zero else contextlib.nullcontext(self.checkpoint) as path:
             trainer.save_checkpoint(path)
-        self._saved, self._held = time.monotonic(), _position(self.history, self.partial)
+        self._saved, self._held = time.monotonic(), position_of(self.history, self.partial)
 
     def _beat(self, trainer: pl.Trainer, phase: str, index: int, batches: int | float) -> None:
         if self.heartbeat and trainer.is_global_zero:
             self.heartbeat(phase, index + 1, int(batches))
-
-
-def _position(history: tuple[Epoch, ...], partial: Partial | None) -> str:
-    after = f"after epoch {len(history)}" if history else "before the first epoch"
-    return after if partial is None else f"after batch {partial.batches} of epoch {len(history) + 1}"
 
 
 def _own_storage(network: nn.Module) -> dict[str, torch.Tensor]:

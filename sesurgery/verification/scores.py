@@ -39,6 +39,8 @@ class Scores:
     ece: float
     top1_interval: tuple[float, float]
     classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Samples by true class (rows) and answer (columns)."""
 
 
 def scores(logits: torch.Tensor, labels: torch.Tensor, names: Sequence[str]) -> Scores:
@@ -64,6 +66,7 @@ def scores(logits: torch.Tensor, labels: torch.Tensor, names: Sequence[str]) -> 
             ClassScore(name, total, hit / total if total else None)
             for name, total, hit in zip(names, totals, hits, strict=True)
         ),
+        confusion=_confusion(logits.argmax(1), labels, len(names)),
     )
 
 
@@ -78,3 +81,8 @@ def calibration_error(logits: torch.Tensor, right: torch.Tensor) -> float:
     bins = (sure * BINS).ceil().long().clamp(1, BINS) - 1
     gaps = torch.zeros(BINS, dtype=torch.float64).index_add_(0, bins, sure - right.double())
     return float(gaps.abs().sum() / len(sure))
+
+
+def _confusion(answers: torch.Tensor, labels: torch.Tensor, count: int) -> tuple[tuple[int, ...], ...]:
+    cells = torch.bincount(labels * count + answers, minlength=count * count)
+    return tuple(tuple(row) for row in cells.reshape(count, count).tolist())

@@ -1,0 +1,188 @@
+"""What a step of `sesurgery train` costs beside a bare torch loop and one of timm's parts.
+
+    python benchmarks/training.py                     SE-ResNet-20 on generated images of 32 x 32 pixels
+    python benchmarks/training.py --device cuda --network timm:resnet50 --size 224 --batch 128
+
+The same network, images in memory, order, batch and optimiser (SGD, momentum 0.9, Nesterov) in all three. `bare` is
+forward, loss, backward and step; `timm` adds what timm's training script does in a step without mixed precision: its
+optimiser from the factory, its loss and its schedule; `ours` is `fit` itself, Lightning, checkpoints between epochs and
+metrics within, timed from the end of the first batch to the end of the last one of each epoch. The three take turns in
+rounds of one epoch. A figure is the median over rounds of the time over the bare loop's in the same round, with the
+interval of the median. At most 3 % over the bare loop is the aim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sesurgery import api, pipeline
+from sesurgery.artifacts import cpu_name
+from sesurgery.training.batches import Shuffled
+from sesurgery.training.data.base import Data, Split
+from sesurgery.training.loop import fit
+
+RATE = 0.01
+
+
+def generated(count: int, size: int) -> Data:
+    def split(samples: int, seed: int) -> Split:
+        generator = torch.Generator().manual_seed(seed)
+        return Split(torch.randn(samples, 3, size, size, generator=generator), torch.arange(samples) % 10)
+
+    return Data(split(count, 0), split(10, 1), tuple("abcdefghij"), "generated")
+
+
+def network(name: str, size: int) -> nn.Module:
+    torch.manual_seed(0)
+    source, _, model = name.partition(":")
+    given = {"source": source, "name": model, "kwargs": {"num_classes": 10}}
+    rule = {"insert": {"block": "se", "reduction": 4, "min_width": 8}, "at": "residual"}
+    spec = {"version": 1, "model": given, "input": {"shape": [3, size, size]}, "surgery": [rule]}
+    return api.apply(spec)
+
+
+def bare(model: nn.Module, data: Data, batch: int, device: str) -> Callable[[], float]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, nesterov=True)
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> None:
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return _loop(step, model, data, batch, device)
+
+
+def of_timm(model: nn.Module, data: Data, batch: int, device: str) -> Callable[[], float]:
+    from timm.loss import LabelSmoothingCrossEntropy
+    from timm.optim import create_optimizer_v2
+    from timm.scheduler import create_scheduler_v2
+
+    optimizer = create_optimizer_v2(model, opt="sgd", lr=RATE, momentum=0.9)
+    scheduler, _ = create_scheduler_v2(optimizer, num_epochs=1000, updates_per_epoch=100, step_on_epochs=False)
+    loss_of, updates = LabelSmoothingCrossEntropy(smoothing=0.0), 0
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> None:
+        nonlocal updates
+        loss = loss_of(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        updates += 1
+        scheduler.step_update(updates)
+
+    return _loop(step, model, data, batch, device)
+
+
+def _loop(
+    step: Callable[[torch.Tensor, torch.Tensor], None], model: nn.Module, data: Data, batch: int, device: str
+) -> Callable[[], float]:
+    model.to(device).train()
+
+    def epoch() -> float:
+        started = 0.0
+        for index, (images, labels) in enumerate(Shuffled(data.train, batch, 0)):
+            step(images.to(device), labels.to(device))
+            if index == 0:
+                _wait(device)
+                started = time.perf_counter()
+        _wait(device)
+        return time.perf_counter() - started
+
+    return epoch
+
+
+def ours(model: nn.Module, data: Data, batch: int, device: str) -> Callable[[], float]:
+    base = {"source": "timm", "name": "resnet18"}
+    spec = {
+        "version": 1,
+        "model": base,
+        "input": {"shape": [3, 32, 32]},
+        "surgery": [{"insert": "se", "at": "residual"}],
+        "train": {
+            "epochs": 1,
+            "batch_size": batch,
+            "optimizer": {"lr": RATE, "weight_decay": 0.0, "warmup_epochs": 0.0},
+        },
+    }
+    recipe = pipeline.load_spec(spec).train
+
+    def epoch() -> float:
+        marks: list[float] = []
+
+        def beat(phase: str, done: int, of: int) -> None:
+            if phase == "train" and done in (1, of):
+                _wait(device)
+                marks.append(time.perf_counter())
+
+        with tempfile.TemporaryDirectory() as folder:
+            fit(model, data, recipe, Path(folder), heartbeat=beat)
+        return marks[-1] - marks[0]
+
+    return epoch
+
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def _interval(values: list[float]) -> tuple[float, float]:
+    """The order statistics that hold the median with at least 95 %."""
+    from scipy.stats import binom
+
+    ordered = sorted(values)
+    low = int(binom.ppf(0.025, len(ordered), 0.5))
+    return ordered[max(0, low - 1)], ordered[min(len(ordered) - 1, len(ordered) - low)]
+
+
+def _turns(count: int, names: list[str]) -> Iterator[list[str]]:
+    for index in range(count):
+        yield names[index % len(names) :] + names[: index % len(names)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="python:sesurgery.networks.cifar_resnet:resnet20", metavar="SOURCE:NAME")
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    data = generated(given.batch * given.steps, given.size)
+    kinds = {"bare": bare, "timm": of_timm, "ours": ours}
+    epochs = {
+        name: kind(network(given.network, given.size), data, given.batch, given.device) for name, kind in kinds.items()
+    }
+    for epoch in epochs.values():
+        epoch()
+    rounds = [{name: epochs[name]() for name in turn} for turn in _turns(given.rounds, list(kinds))]
+    figures = {}
+    for name in ("timm", "ours"):
+        ratios = [each[name] / each["bare"] for each in rounds]
+        low, high = _interval(ratios)
+        figures[name] = {"value": statistics.median(ratios), "low": low, "high": high}
+        print(f"{name}: {figures[name]['value']:.3f} times the bare loop ({low:.3f} to {high:.3f})")
+    seconds = statistics.median(each["bare"] for each in rounds)
+    rate = given.batch * (given.steps - 1) / seconds
+    print(f"bare: {rate:,.0f} images/s; {given.rounds} rounds of {given.steps} steps on {cpu_name()}, {given.device}")
+    if given.json:
+        settings = {key: value for key, value in vars(given).items() if key != "json"}
+        result = {"settings": settings, "machine": cpu_name(), "over_bare": figures, "bare_images_per_second": rate}
+        given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
