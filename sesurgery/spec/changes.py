@@ -21,10 +21,14 @@ _PATH = re.compile(r"[^.\[\]]+(\[\d+\])*(\.[^.\[\]]+(\[\d+\])*)*")
 _MISSING = object()
 
 
+class NoSuchPathError(SpecError):
+    """A path leads nowhere in a spec, whatever the value."""
+
+
 def changed(data: Mapping[str, Any], spec: BaseModel, changes: Mapping[str, object]) -> dict[str, Any]:
     """A copy of a spec's data with every change in it, in their order; `spec` is what the data means.
 
-    Raises SpecError (SE101) with every path that leads nowhere.
+    Raises NoSuchPathError (SE101) with every path that leads nowhere.
     """
     made = copy.deepcopy(dict(data))
     mistakes = []
@@ -35,7 +39,7 @@ def changed(data: Mapping[str, Any], spec: BaseModel, changes: Mapping[str, obje
             hint = "a path is keys and indices that count from 0, as in 'surgery[0].insert.reduction'"
             mistakes.append(Diagnostic("SE101", f"{path!r} leads nowhere: {error.args[0]}", hint=hint))
     if mistakes:
-        raise SpecError(mistakes)
+        raise NoSuchPathError(mistakes)
     return made
 
 
