@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -53,12 +54,14 @@ def insert(
     model: nn.Module,
     *,
     block: str = "se",
-    at: str | Mapping[str, object] = "residual",
+    at: str | Mapping[str, object] | Sequence[str] | re.Pattern[str] = "residual",
     example_input: torch.Tensor | tuple[object, ...] | Mapping[str, object],
     submodule: str = "",
     **options: object,
 ) -> nn.Module:
     """A changed copy of `model` with a block at every site of a placement; `model` stays untouched.
+
+    `at` is a placement, or says after which modules: a list of their paths (globs), or a compiled regular expression.
 
     `example_input` is an image batch [N, C, H, W], of which only the shape is used, or whatever the model is called
     with: a tuple of arguments, or a mapping of named ones, each tensor with the batch first. With `submodule` only that
@@ -77,13 +80,19 @@ def insert(
     if image is None:
         raise ValueError("example_input must hold an image batch [N, C, H, W]")
     shape = load_shape(image.shape[1:], pipeline.catalogs())
-    wanted = load_rule({"insert": {"block": block, **own}, "at": at, **rule}, pipeline.catalogs())
+    wanted = load_rule({"insert": {"block": block, **own}, "at": _placement(at), **rule}, pipeline.catalogs())
     plain = isinstance(example_input, torch.Tensor) and not submodule
     surgeon = FxSurgeon(shape, submodule, None if plain else inputs)
     changed = surgeon.apply(model, planner.plan(GivenSurgery((wanted,)), surgeon.view(model)))
     if submodule:
         run_whole(changed, whole)
     return changed
+
+
+def _placement(at: str | Mapping[str, object] | Sequence[str] | re.Pattern[str]) -> str | Mapping[str, object]:
+    if isinstance(at, re.Pattern):
+        return {"placement": "module", "regex": at.pattern}
+    return at if isinstance(at, str | Mapping) else {"placement": "module", "names": list(at)}
 
 
 def _spec(given: SpecLike) -> Spec:

@@ -24,12 +24,24 @@ class Miss(Reason):
     """A candidate that was turned down: the kind of reason, where, why in words, and what was found."""
 
 
+@dataclass(frozen=True)
+class Unknown:
+    """A name that stands at `place` under `at:`, and names no module."""
+
+    place: tuple[str | int, ...]
+    name: str
+
+
 class Placement(ABC):
     """Where blocks go. Subclasses are frozen dataclasses whose fields are the options under `at:` in a spec."""
 
     @abstractmethod
     def select(self, graph: GraphView) -> Iterable[Match | Miss]:
         """Every candidate of this kind, in topological order."""
+
+    def unknown(self, graph: GraphView) -> Iterable[Unknown]:
+        """Options that name what the network does not have."""
+        return ()
 
 
 def on_units(graph: GraphView, choose: Callable[[ResidualAdd], Match | Miss]) -> Iterator[Match | Miss]:

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from sesurgery.graph import GraphView, Node, Op
-from sesurgery.placements.base import Example, Match, Miss, Placement
+from sesurgery.placements.base import Example, Match, Miss, Placement, Unknown
 
 
 @dataclass(frozen=True)
 class Module(Placement):
-    """On the output of every module whose path matches `names` (globs; a module matches, its children need not)."""
+    """On the output of every module whose path matches `names` (globs), or `regex` as a whole; its children need not.
 
-    names: str | tuple[str, ...]
+    `file` holds names, one a line; they are read with the spec, and are `names` afterwards.
+    """
+
+    names: str | tuple[str, ...] = ()
+    regex: str | None = None
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.names and self.regex is None and self.file is None:
+            raise ValueError("no module is named: give 'names', 'regex' or 'file'")
+        if self.regex is not None:
+            try:
+                re.compile(self.regex)
+            except re.error as error:
+                raise ValueError(f"{self.regex!r} is no regular expression: {error}") from None
+
+    @property
+    def globs(self) -> tuple[str, ...]:
+        return (self.names,) if isinstance(self.names, str) else self.names
+
+    def unknown(self, graph: GraphView) -> Iterator[Unknown]:
+        for index, glob in enumerate(self.globs):
+            if not any(fnmatchcase(scope, glob) for scope in graph.scopes):
+                yield Unknown(("names", index), glob)
+        if self.regex is not None and not any(re.fullmatch(self.regex, scope) for scope in graph.scopes):
+            yield Unknown(("regex",), self.regex)
+
+    def _wanted(self, scope: str) -> bool:
+        named = any(fnmatchcase(scope, glob) for glob in self.globs)
+        return named or (self.regex is not None and re.fullmatch(self.regex, scope) is not None)
 
     def select(self, graph: GraphView) -> Iterator[Match | Miss]:
-        globs = (self.names,) if isinstance(self.names, str) else self.names
-        wanted = [scope for scope in graph.scopes if any(fnmatchcase(scope, glob) for glob in globs)]
+        wanted = [scope for scope in graph.scopes if self._wanted(scope)]
         outputs = _outputs(graph)
         for scope in wanted:
             found = outputs[scope]
@@ -73,5 +102,11 @@ EXAMPLES = (
         {"relu1": ("conv2", "add")},
     ),
     Example("several names", Module(("stem", "body")), _TWO_UNITS, {"relu1": ("conv2", "add"), "add": ("pool",)}),
+    Example(
+        "a regular expression over whole paths",
+        Module(regex=r"(stem|body)\.conv"),
+        _TWO_UNITS,
+        {"conv1": ("relu1",), "conv2": ("add",)},
+    ),
     Example("an output that is no feature map", Module("fc"), _TWO_UNITS, {}, ("not a feature map",)),
 )

@@ -14,7 +14,7 @@ from sesurgery.spec.surgery import InsertRule, RemoveRule
 def of_rule(spec: NamesSurgery, index: int, resolved: Resolved, around: Surroundings) -> list[Diagnostic]:
     """Stages and globs that do not exist; else a rule that matches nothing, or another number than expected."""
     rule, place = spec.surgery[index], ("surgery", index)
-    found = [*_stages(spec, index, around), *_globs(spec, index, around.graph)]
+    found = [*_stages(spec, index, around), *_globs(spec, index, around.graph), *_unknown(spec, index, around.graph)]
     if found:
         return found
     if not resolved.taken and rule.expect != 0:
@@ -89,6 +89,21 @@ def _globs(spec: NamesSurgery, index: int, graph: GraphView) -> list[Diagnostic]
         for key, globs in (("within", rule.within), ("except", rule.except_))
         for at, glob in enumerate(globs or ())
         if not any(matches(scope, (glob,)) for scope in graph.scopes)
+    ]
+
+
+def _unknown(spec: NamesSurgery, index: int, graph: GraphView) -> list[Diagnostic]:
+    rule = spec.surgery[index]
+    if not isinstance(rule, InsertRule):
+        return []
+    return [
+        Diagnostic(
+            "SE204",
+            f"no module matches '{item.name}'",
+            spec.span("surgery", index, "at", *item.place),
+            _near_scopes(item.name, graph),
+        )
+        for item in rule.at.options.unknown(graph)
     ]
 
 

@@ -16,6 +16,7 @@ from sesurgery.diagnostics import Diagnostic, SpecError, clipped, suggest
 from sesurgery.spec.engines import Engine
 from sesurgery.spec.given import GivenModel
 from sesurgery.spec.input import Input
+from sesurgery.spec.listed import with_names
 from sesurgery.spec.model import Model
 from sesurgery.spec.plugins import Catalogs, on_its_preset
 from sesurgery.spec.source import Place, Source, read_source, write
@@ -44,7 +45,9 @@ def _changed(data: dict[str, Any], file: str, *, name: str, catalogs: Catalogs) 
 
 
 def _validate(data: dict[str, Any], source: Source | None, name: str, catalogs: Catalogs) -> Spec:
-    written = data
+    whole = with_names(data, source)
+    # What was read from elsewhere is part of the spec: its text is then written anew.
+    written, data = (data if whole is data else None), whole
     # Defaults that name a plugin need the catalogs as much as what is written does.
     data = {"name": name, "train": {}, "engines": [{}], **data}
     data["train"] = on_its_preset(data["train"], catalogs)
@@ -63,6 +66,7 @@ def load_engine(data: dict[str, Any], catalogs: Catalogs) -> Engine:
 
 def load_rule(data: dict[str, Any], catalogs: Catalogs) -> Rule:
     """One entry of `surgery:`; raises SpecError with every mistake."""
+    (data,) = with_names({"surgery": [data]}, None)["surgery"]
     return _part(TypeAdapter[Rule](RuleField), data, ("surgery", 0), {"surgery": [data]}, catalogs)
 
 

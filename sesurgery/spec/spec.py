@@ -77,9 +77,9 @@ class Spec(Frozen):
         return self
 
     def remember(
-        self, source: Source | None, written: dict[str, Any], load: Callable[[dict[str, Any], str], Spec]
+        self, source: Source | None, written: dict[str, Any] | None, load: Callable[[dict[str, Any], str], Spec]
     ) -> None:
-        """Keep the file's marks, so that later stages can point at it, and the data it holds.
+        """Keep the file's marks, so that later stages can point at it, and the data it holds; None where not all of it.
 
         `load` makes a spec of other data: it is given the data and the name of the file that they are from.
         """
