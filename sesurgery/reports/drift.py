@@ -16,7 +16,11 @@ def to_text(engine: EngineSection) -> list[str]:
     if engine.drift is None:
         return []
     how = f" ({engine.drift.how})" if engine.drift.how else ""
-    return [f"drift of {engine.name} along the network{how}:", *aligned([HEADER, *table(engine.drift)], left=(0, 1, 4))]
+    lines = [
+        f"drift of {engine.name} along the network{how}:",
+        *aligned([HEADER, *table(engine.drift)], left=(0, 1, 4)),
+    ]
+    return lines if engine.drift.first is not None or engine.repairs else [*lines, *findings(engine)]
 
 
 def table(drift: Drift) -> list[list[str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sesurgery.reports.canvas import ACCENT, BAD, HALF, MUTED, Plot, draw
+from sesurgery.reports.canvas import ACCENT, BAD, HALF, MUTED, Plot, draw, powers_of_ten
 from sesurgery.reports.wording import small
 from sesurgery.verification.drift import Drift
 
@@ -35,6 +35,7 @@ def growth(name: str, drift: Drift) -> Plot:
             axes.plot(places[over], shown[over], "X", color=BAD, markersize=8, label="over tolerance")
         axes.axhline(drift.tolerance, color=BAD, linestyle="--", linewidth=1.2)
         axes.set(yscale="log", ylim=(floor / 2, top * 2), ylabel="relative error")
+        powers_of_ten(axes.yaxis)
         step = -(-len(shown) // MOST_NAMES)
         axes.set_xticks(
             places[::step], [each.name for each in drift.errors][::step], rotation=60, ha="right", fontsize=8

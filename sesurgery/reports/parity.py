@@ -158,7 +158,9 @@ def remarks(engines: Sequence[EngineSection]) -> list[str]:
         ]
         if engine.diagnosis is not None:
             lines.append(f"{engine.name}: {engine.diagnosis}; {engine.diagnosis.remedy}")
-        lines += [f"{engine.name}: {finding}" for finding in drift.findings(engine)]
+        # That an engine is right everywhere is nothing to warn of.
+        if engine.drift is not None and (engine.drift.first is not None or engine.repairs):
+            lines += [f"{engine.name}: {finding}" for finding in drift.findings(engine)]
         lines += [f"{engine.name}: not verified at {why}" for why in engine.unverified]
         if not engine.parity and not engine.unverified:
             lines.append(f"{engine.name}: not verified, {engine.not_verified or 'no reason was given'}")

@@ -87,10 +87,14 @@ def findings(prices: Prices) -> list[str]:
 
 
 def labels(prices: Prices) -> dict[str, tuple[float, str]]:
-    """Each block's price, and the words for it in a picture, by its key."""
-    return {
-        block.key: (block.time.value, f"{milliseconds(block.time.value, prices.whole)} ms") for block in prices.blocks
-    }
+    """Each block's price, and the words for it in a picture, by its key; of one that cannot be told, its bound."""
+    return {block.key: _label(block.time, prices.whole) for block in prices.blocks}
+
+
+def _label(time: Seconds, whole: float) -> tuple[float, str]:
+    if time.told:
+        return time.value, f"{milliseconds(time.value, whole)} ms"
+    return 0.0, f"< {milliseconds(time.high, whole)} ms"
 
 
 def _interval(time: Seconds, beside: float) -> str:

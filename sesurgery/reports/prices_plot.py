@@ -28,7 +28,7 @@ def against_place(name: str, prices: Prices) -> Plot:
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         places = np.arange(len(blocks))
-        axes.bar(places, values, color=ACCENT, width=0.7, label="left out")
+        axes.bar(places, values, color=ACCENT, width=0.7, label="price")
         axes.errorbar(places, values, yerr=reaches, fmt="none", ecolor=MUTED, capsize=3, label="its interval")
         if all(each is not None for each in profile):
             axes.plot(places, profile, "D", color=MUTED, markersize=4, label="the engine's own profile")
@@ -42,6 +42,6 @@ def against_place(name: str, prices: Prices) -> Plot:
     return Plot(
         f"The dearest block is {dearest.key}, {milliseconds(dearest.time.value, prices.whole)} ms",
         draw(f"{name}-prices", FULL, 340, paint),
-        "What a run takes less without the block, in the order of the network. A bar whose line crosses zero cannot be "
+        "What a run takes for the block, in the order of the network. A bar whose line crosses zero cannot be "
         "told from nothing.",
     )

@@ -64,6 +64,11 @@ def test_the_table_names_what_is_dear_and_what_cannot_be_told():
     assert "| dear | 1 | 8 x 4 x 4 |" in rendered.to_markdown(prices)
 
 
+def test_a_picture_gives_the_bound_of_a_price_that_cannot_be_told():
+    prices = listed(block("cheap", 1e-3, 2e-3), block("dear", 8e-3, 1e-3))
+    assert rendered.labels(prices) == {"cheap": (0.0, "< 3.0 ms"), "dear": (8e-3, "8.0 ms")}
+
+
 def test_json_has_the_contracts_keys():
     (first, _) = rendered.to_json(listed(block("a", 4e-3, 1e-3), block("b", 5e-3, 1e-3)))["blocks"]
     assert first["time"] == {"value": 4e-3, "low": pytest.approx(3e-3), "high": pytest.approx(5e-3)}
