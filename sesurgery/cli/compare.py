@@ -39,7 +39,7 @@ def command(first: Path, second: Path, accuracy: float | None, picture: Path | N
         from sesurgery.artifacts import writing
         from sesurgery.reports.evaluation_plots import convergence
 
-        curves = {folder.as_posix(): pipeline.learning_curve(folder) for folder in (first, second)}
+        curves = [(folder.as_posix(), pipeline.learning_curve(folder)) for folder in (first, second)]
         with writing(picture) as temporary:
             convergence(curves, temporary, picture.suffix.removeprefix("."))
         click.echo(f"picture -> {picture.as_posix()}", err=True)

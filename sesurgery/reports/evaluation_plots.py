@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ def confusion(scores: Scores, path: Path, kind: str) -> None:
     figure.savefig(path, format=kind)
 
 
-def convergence(runs: Mapping[str, Sequence[Epoch]], path: Path, kind: str) -> None:
+def convergence(runs: Sequence[tuple[str, Sequence[Epoch]]], path: Path, kind: str) -> None:
     """Held-out top-1 and training loss of two runs, epoch by epoch."""
     figure = _figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    for (name, epochs), colour in zip(runs.items(), (_FIRST, _SECOND), strict=True):
+    for (name, epochs), colour in zip(runs, (_FIRST, _SECOND), strict=True):
         count = [epoch.epoch for epoch in epochs]
         left.plot(count, [100 * epoch.held_out_top1 for epoch in epochs], color=colour, marker=".", label=name)
         right.plot(count, [epoch.train_loss for epoch in epochs], color=colour, marker=".", label=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,11 @@ def to_csv(epochs: Sequence[Epoch]) -> str:
     writer.writerow(field.name for field in dataclasses.fields(Epoch))
     writer.writerows(dataclasses.astuple(epoch) for epoch in epochs)
     return stream.getvalue()
+
+
+def to_json_lines(epochs: Sequence[Epoch]) -> str:
+    """The epochs as JSON, an object a line."""
+    return "".join(f"{json.dumps(dataclasses.asdict(epoch))}\n" for epoch in epochs)
 
 
 def from_csv(text: str) -> tuple[Epoch, ...]:

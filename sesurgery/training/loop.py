@@ -13,13 +13,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors.torch import load_file
 from torch import nn
 
-from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.spec.train import Train
 from sesurgery.training import checkpoint
 from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import in_mode, logits
-from sesurgery.training.history import Epoch, best_of, to_csv
+from sesurgery.training.history import Epoch, best_of
 from sesurgery.training.interruption import Interrupted, Interruption
 from sesurgery.training.machine import devices, process_group, reproducible
 from sesurgery.training.module import Classifier
@@ -128,7 +127,7 @@ class _Training:
             return False
         self.model.load_state_dict(saved.result)
         # A run killed between the two files left the table one row short.
-        write_text(recorder.metrics, to_csv(saved.history))
+        recorder.write_tables()
         return True
 
     def trainer(self) -> pl.Trainer:

@@ -1,4 +1,4 @@
-"""What a training run leaves in its folder: `last.ckpt`, `best.safetensors`, `metrics.csv`, TensorBoard events.
+"""What a training run leaves in its folder: `last.ckpt`, `best.safetensors`, `metrics.csv` and `.jsonl`, TensorBoard events.
 
 All but the last are written atomically.
 """
@@ -23,7 +23,7 @@ from sesurgery.diagnostics import fail
 from sesurgery.spec.train import Train
 from sesurgery.training.batches import Batch
 from sesurgery.training.checkpoint import OWN, own_part
-from sesurgery.training.history import BEST, CHECKPOINT, Epoch, Partial, best_of, position_of, to_csv
+from sesurgery.training.history import BEST, CHECKPOINT, Epoch, Partial, best_of, position_of, to_csv, to_json_lines
 from sesurgery.training.interruption import Interruption
 from sesurgery.training.module import Classifier
 from sesurgery.training.recipes.stopping import finished
@@ -82,7 +82,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             self._held = None
             self._save(trainer)
         if trainer.is_global_zero:
-            write_text(self.metrics, to_csv(self.history))
+            self.write_tables()
             # The purge hides what an earlier run, or the part this one repeats, wrote after this step.
             self._writer = SummaryWriter(str(self.metrics.parent), purge_step=trainer.global_step + 1)
 
@@ -137,7 +137,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         trainer.should_stop = trainer.should_stop or finished(self.history, self.recipe)
         if not trainer.is_global_zero:
             return
-        write_text(self.metrics, to_csv(self.history))
+        self.write_tables()
         if self._writer:
             for name in ("train_loss", "held_out_top1", "held_out_loss"):
                 self._writer.add_scalar(f"epoch/{name}", getattr(epoch, name), trainer.global_step)
@@ -154,6 +154,11 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             done = self.partial.batches
             current = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
             current.update(ready=done, started=done, processed=done, completed=done - 1)
+
+    def write_tables(self) -> None:
+        """The epochs done as CSV and as JSON lines."""
+        write_text(self.metrics, to_csv(self.history))
+        write_text(self.metrics.with_suffix(".jsonl"), to_json_lines(self.history))
 
     def close(self) -> None:
         """Write out the events; called however training ended."""

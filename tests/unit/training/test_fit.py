@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -71,7 +73,9 @@ def test_the_folder_holds_checkpoint_table_and_events(
     result = fit(make_net(), data, make_recipe(), tmp_path)
     assert (result.checkpoint, result.metrics) == (tmp_path / "last.ckpt", tmp_path / "metrics.csv")
     names = sorted(path.name.split(".tfevents")[0] for path in tmp_path.iterdir())
-    assert names == ["best.safetensors", "events.out", "last.ckpt", "metrics.csv"]
+    assert names == ["best.safetensors", "events.out", "last.ckpt", "metrics.csv", "metrics.jsonl"]
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [asdict(epoch) for epoch in result.epochs]
     assert points(tmp_path, "epoch/held_out_top1") == [6, 12, 18]
 
 

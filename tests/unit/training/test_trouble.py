@@ -95,6 +95,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         "events",
         "last.ckpt",
         "metrics.csv",
+        "metrics.jsonl",
     ]
     whole, gone_on = make_net(), make_net()
     fit(whole, data, make_recipe(), tmp_path / "whole")
