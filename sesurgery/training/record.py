@@ -1,4 +1,4 @@
-"""What a training leaves in its folder: `last.ckpt`, `best.safetensors`, `metrics.csv` and `.jsonl`, TensorBoard events.
+"""What training leaves: `last.ckpt`, `best.safetensors`, `metrics.csv` and `.jsonl`, TensorBoard events.
 
 All but the last are written atomically.
 """
