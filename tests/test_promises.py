@@ -554,3 +554,10 @@ def test_the_unit_tests_mirror_the_package():
     ] == []
     modules = tuple(f"test_{file.stem}" for file in package.glob("*.py"))
     assert [str(file) for file in tests if len(file.parts) == 1 and not file.stem.startswith(modules)] == []
+
+
+def test_the_two_surgeons_have_the_same_file_names_where_they_do_the_same():
+    fx, onnx = (
+        {file.stem for file in (ROOT / "sesurgery" / "surgeons" / name).glob("*.py")} for name in ("fx", "onnx")
+    )
+    assert {"surgeon", "view", "ops", "proof"} <= fx & onnx

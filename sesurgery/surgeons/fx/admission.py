@@ -10,8 +10,8 @@ from torch import nn
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.graph import Shape
 from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
-from sesurgery.surgeons.fx.drawing import draw
 from sesurgery.surgeons.fx.inputs import image_inputs
+from sesurgery.surgeons.fx.view import draw
 
 _MOST = 4
 

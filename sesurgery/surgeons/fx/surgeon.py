@@ -22,12 +22,12 @@ from sesurgery.surgeons.fx.admission import admit, with_parts
 from sesurgery.surgeons.fx.changed import change, compiled, hold
 from sesurgery.surgeons.fx.comparing import Twin, compare
 from sesurgery.surgeons.fx.copying import duplicate, twin
-from sesurgery.surgeons.fx.drawing import Drawing, Frame, draw, scope_of
 from sesurgery.surgeons.fx.inputs import Given, Inputs, image_inputs
 from sesurgery.surgeons.fx.owners import Calls, Owner, find
 from sesurgery.surgeons.fx.proof import prove
 from sesurgery.surgeons.fx.symbols import builtins_that_see_symbols
 from sesurgery.surgeons.fx.tracing import Trace, Way, trace_call
+from sesurgery.surgeons.fx.view import Drawing, Frame, draw, scope_of
 from sesurgery.surgeons.grafting import graft
 
 

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import TensorProto
 from torch import nn
 
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.graph import GraphView, Shape
 from sesurgery.onnxgraph import opset as onnx_opset
-from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, captured, subgraphs
-from sesurgery.onnxgraph.shapes import infer
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, subgraphs
 from sesurgery.planner import Plan, Removal, Site
 from sesurgery.surgeons.base import Leaf, Outline, Surgeon, Weights
 from sesurgery.surgeons.grafting import graft
 from sesurgery.surgeons.onnx.blocks import Blocks
 from sesurgery.surgeons.onnx.edit import Edit
+from sesurgery.surgeons.onnx.proof import prove
 from sesurgery.surgeons.onnx.view import FOLDED, Drawing, Place, draw
 
 _INTEGER = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
@@ -100,33 +100,7 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
         return edit.result()
 
     def _prove(self, changed: onnx.ModelProto, plan: Plan) -> None:
-        """Every node of every block lies on a way to an output, and keeps its value's shape and type.
-
-        An ONNX graph has no control flow at its top: what an output is computed from is executed. That the block
-        itself computes what its module does was compared when it was exported.
-        """
-        maker = {name: node for node in changed.graph.node for name in node.output}
-        reached, pending = set[str](), [value.name for value in changed.graph.output]
-        while pending:
-            name = pending.pop()
-            if name in maker and name not in reached:
-                reached.add(name)
-                pending.extend((*maker[name].input, *captured(maker[name])))
-        values = infer(changed, self.shape)
-        mistakes = []
-        inside = _inside(changed, {site.module for site in plan.sites})
-        for site in plan.sites:
-            own = inside[site.module]
-            if not own or any(reached.isdisjoint(node.output) for node in own):
-                why = "the block's output does not reach the network's output"
-                mistakes.append(Diagnostic("SE404", f"{site.key}: {why}", hint="choose another placement"))
-                continue
-            size = values.map(own[-1].output[0])
-            if size is not None and size != (site.channels, site.height, site.width):
-                text = f"{site.key}: the block puts out {'x'.join(map(str, size))}"
-                mistakes.append(Diagnostic("SE305", text, hint="a block maps [N, C, H, W] to the same shape"))
-        if mistakes:
-            raise SesurgeryError(mistakes)
+        prove(changed, plan, self.shape)
 
 
 def _build(plan: Plan, weights: Weights | None) -> list[tuple[str, nn.Module]]:
@@ -225,16 +199,6 @@ def _between(site: Site, places: list[Place], drawing: Drawing, edit: Edit) -> t
         *(place for place, index in quantiser.items() if index is None),
         *(Place(index, 0) for index in sorted(theirs)),
     ]
-
-
-def _inside(model: onnx.ModelProto, modules: set[str]) -> dict[str, list[NodeProto]]:
-    """The nodes of each module, which are called `MODULE/...`, in the file's order."""
-    found: dict[str, list[NodeProto]] = {module: [] for module in modules}
-    for node in model.graph.node:
-        for at, letter in enumerate(node.name):
-            if letter == "/" and node.name[:at] in found:
-                found[node.name[:at]].append(node)
-    return found
 
 
 def _leaves(model: onnx.ModelProto, unread: tuple[int, ...]) -> Iterator[Leaf]:
