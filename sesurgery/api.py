@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sesurgery import pipeline, planner
+from sesurgery.diagnostics import fail
 from sesurgery.networks import sources
 from sesurgery.networks.block_costs import costs_or_mistakes
 from sesurgery.networks.sources import surgeon_for
@@ -23,6 +24,7 @@ from sesurgery.surgeons.fx.captured import example_inputs, part_inputs, run_whol
 from sesurgery.surgeons.fx.inputs import tensors
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
+_AS_CALLED = "give what the model is called with: a batch of images, a tuple of arguments, or a mapping of named ones"
 _RULE_KEYS = set(Filters.model_fields)
 
 SpecLike = Spec | Path | str | Mapping[str, object]
@@ -67,18 +69,21 @@ def insert(
     with: a tuple of arguments, or a mapping of named ones, each tensor with the batch first. With `submodule` only that
     part is changed, and is looked at as the model calls it on the example. Options are the block's own (`reduction=16`)
     or a rule's filters (`stages`, `within`, `except_`, `every`, `expect`, `name` ...).
-    Raises SpecError where nothing matches or an option is not known.
+    Raises SE304 where the example holds no image batch, and SpecError where nothing matches or an option is not known.
     """
     admit(model)
     rule = {key.rstrip("_"): value for key, value in options.items() if key in _RULE_KEYS}
     own = {key: value for key, value in options.items() if key not in _RULE_KEYS}
     if isinstance(example_input, torch.Tensor) and example_input.dim() != 4:
-        raise ValueError(f"example_input must be [N, C, H, W], found {list(example_input.shape)}")
+        text = f"example_input must be an image batch [N, C, H, W], found {list(example_input.shape)}"
+        raise fail("SE304", text, _AS_CALLED)
     whole = example_inputs(example_input)
     inputs = part_inputs(model, whole, submodule) if submodule else whole
     image = next((tensor for tensor in tensors((inputs.two.args, inputs.two.kwargs or {})) if tensor.dim() == 4), None)
     if image is None:
-        raise ValueError("example_input must hold an image batch [N, C, H, W]")
+        found = [list(tensor.shape) for tensor in tensors((inputs.two.args, inputs.two.kwargs or {}))]
+        text = f"example_input must hold an image batch [N, C, H, W], found {found or 'no tensor'}"
+        raise fail("SE304", text, _AS_CALLED)
     shape = load_shape(image.shape[1:], pipeline.catalogs())
     wanted = load_rule({"insert": {"block": block, **own}, "at": _placement(at), **rule}, pipeline.catalogs())
     plain = isinstance(example_input, torch.Tensor) and not submodule

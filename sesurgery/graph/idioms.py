@@ -171,10 +171,19 @@ def _lowest(nodes: tuple[Node, ...], end: Node) -> tuple[int, int] | None:
             low = None if high or not known else max(known)
         else:
             low = _least(known)
+        if _comes_back_from_a_pixel(node):
+            low = (1, 1)
         if node.op is Op.CONV and node.shape and node.shape[1:] != (1, 1):
             low = _least([*([low] if low else []), node.shape[1:]])
         lows[node.name] = low
     return lows.get(end.name)
+
+
+def _comes_back_from_a_pixel(node: Node) -> bool:
+    """Whether a map is made of one pixel alone, as by an interpolation: nothing else is broadcast over a map."""
+    sources = [source for source in node.inputs if source.shape is not None]
+    spread = node.shape is not None and node.shape[1:] != (1, 1)
+    return spread and node.op is Op.OTHER and len(sources) == 1 and sources[0].shape[1:] == (1, 1)  # type: ignore[index]
 
 
 def _least(sizes: list[tuple[int, int]]) -> tuple[int, int] | None:

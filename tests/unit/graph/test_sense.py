@@ -81,6 +81,36 @@ def test_a_branch_that_goes_down_itself_is_a_skip_connection():
     )
 
 
+def test_a_branch_that_goes_down_to_one_pixel_and_is_interpolated_is_a_skip_connection():
+    """As in SCNet-50's last stage, whose calibration pools 7 x 7 by four."""
+    view = GraphView.parse("""
+    x = input() : 16x7x7
+    down = pool(x) : 16x1x1
+    conv = conv(down) [3x3 s1 p1 16->16] @k2 : 16x1x1
+    up = other(conv) : 16x7x7
+    add = add(x, up) : 16x7x7
+    gate = act(add) : 16x7x7
+    """)
+    (found,) = residual_adds(view)
+    assert isinstance(found, NotResidual)
+    assert found.why == "its deeper input goes down to 1x1 and comes back: a skip connection, not a residual unit"
+
+
+def test_a_squeeze_that_gates_the_branch_does_not_make_a_skip_connection_of_a_unit():
+    view = GraphView.parse("""
+    x = input() : 16x8x8
+    conv = conv(x) [3x3 s1 p1 16->16] @conv : 16x8x8
+    pool = global_pool(conv) : 16x1x1
+    fc = conv(pool) [1x1 s1 p0 16->16] @fc : 16x1x1
+    gate = act(fc) : 16x1x1
+    wide = other(gate) : 16x8x8
+    scaled = mul(conv, wide) : 16x8x8
+    add = add(x, scaled) : 16x8x8
+    """)
+    (found,) = residual_adds(view)
+    assert isinstance(found, ResidualAdd)
+
+
 def test_attention_and_its_position_code_are_no_residual_unit():
     view = GraphView.parse("""
     x = input() : 16x8x8

@@ -97,6 +97,26 @@ def test_a_refusal_says_what_is_in_the_way_and_what_to_do(name):
     assert caught.value.render() == said
 
 
+@pytest.mark.parametrize(
+    ("example", "found"),
+    [
+        (torch.zeros(1, 3, 4, 8, 8), "must be an image batch [N, C, H, W], found [1, 3, 4, 8, 8]"),
+        (torch.zeros(3, 8, 8), "must be an image batch [N, C, H, W], found [3, 8, 8]"),
+        ({"x": torch.zeros(2, 3)}, "must hold an image batch [N, C, H, W], found [[2, 3]]"),
+        ((1,), "must hold an image batch [N, C, H, W], found no tensor"),
+    ],
+    ids=["five dimensions", "no batch", "a vector", "no tensor"],
+)
+def test_an_example_without_an_image_batch_says_what_it_is(example, found):
+    with pytest.raises(SesurgeryError) as caught:
+        sesurgery.insert(Unit(), example_input=example)
+    assert caught.value.render() == (
+        f"error[SE304]: example_input {found}\n"
+        "  hint: give what the model is called with: a batch of images, a tuple of arguments, "
+        "or a mapping of named ones"
+    )
+
+
 def test_an_operation_with_a_gradient_of_its_own_is_named():
     with pytest.raises(SesurgeryError, match=r"SE403.*it calls Again, an operation with a gradient of its own"):
         sesurgery.insert(Reversible(), example_input=EXAMPLE)
