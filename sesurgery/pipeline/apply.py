@@ -48,7 +48,8 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> NewRun:
     planned = plan(spec)
     if planned.network.module is None:
         text = "a network in an ONNX file has no run: it cannot be trained"
-        raise fail("SE302", text, "write a changed file with `sesurgery apply SPEC -o OUT.onnx`")
+        hint = "write a changed file with `sesurgery apply SPEC -o OUT.onnx`, and `sesurgery build-engine OUT.onnx`"
+        raise fail("SE302", text, hint)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         try:

@@ -182,6 +182,7 @@ def _what_follows(source: str, path: Path) -> list[tuple[str, str]]:
         ]
     return [
         ("# train: {data: digits, epochs: 10}", "these have 10 classes: `kwargs: {num_classes: 10}` above"),
+        ("# your own images: `data: {dataset: image_folder, root: photos, share: 0.2}`, photos/CLASS/*.jpg", ""),
         ("# engines:", "what `sesurgery run` builds; default: onnxruntime in fp32"),
         ("#   - {backend: onnxruntime, precision: fp32}", ""),
         ("#   - {backend: onnxruntime, precision: fp16}", "`sesurgery list backends` names the others"),

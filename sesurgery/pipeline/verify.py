@@ -74,7 +74,8 @@ def run_of(engine: Path, *, foreign: bool = False) -> tuple[EngineManifest, Path
     folder = run_folder(engine, manifest)
     if folder is None:
         text = f"{engine} was built from an ONNX file that came from no run: there is no trained model to compare with"
-        raise fail("SE402", text, "export the file from a run, or build the engine from the run")
+        hint = "build the engine from a run; of a file alone, `sesurgery lower` proves that its outputs stay the same"
+        raise fail("SE402", text, hint)
     return manifest, folder
 
 

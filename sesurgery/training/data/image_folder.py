@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageFolder(Photographs):
-    """Images of your own, one folder a class: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, as ImageNet lies.
+    """Images of your own: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, or with `share: 0.2` ROOT/CLASS/*.jpg.
 
-    With `share` there are no such two folders: ROOT/CLASS/*.jpg is split, that share of every class held out by `seed`.
+    The two folders are as ImageNet lies. With `share` that share of every class is held out, chosen by `seed`.
     """
 
     train: str = "train"

@@ -114,7 +114,7 @@ class OnDisk(Dataset):
         hint = (
             f"fetch it with `sesurgery data fetch {self.name}{at}`, or set `root:` under `train: data:`"
             if self.fetched
-            else "set `root:` under `train: data:` to the folder that holds it"
+            else "set `root:` under `train: data:` to the folder that holds it, and `share:` if it is not divided"
         )
         return fail("SE503", f"{self.title}: {found}; expected under {self.folder.as_posix()}/: {self.expected}", hint)
 
