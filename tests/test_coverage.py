@@ -1,0 +1,82 @@
+"""The pages for those who change over: what they name is there, their specs plan, and their snippets run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sesurgery import pipeline
+from sesurgery.cli import program
+from sesurgery.spec import zoo
+
+ROOT = Path(__file__).parent.parent
+COVERAGE = ROOT / "docs" / "coverage.md"
+PAGES = [COVERAGE, ROOT / "docs" / "tables.md", *sorted((ROOT / "docs" / "from").glob("*.md"))]
+
+
+def blocks(page: Path, language: str, mark: str = "") -> list[str]:
+    return re.findall(rf"{mark}```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+SPECS = [
+    pytest.param(text, id=f"{page.stem}-{index}")
+    for page in PAGES
+    for index, text in enumerate(blocks(page, "yaml"))
+    # Those with weights are read as specs by tests/test_docs.py: the files are somebody else's.
+    if "checkpoint:" not in text
+]
+
+
+def test_every_row_of_coverage_names_tests_that_are_there():
+    rows = [line for line in COVERAGE.read_text().splitlines() if line.startswith("| ") and "---" not in line]
+    rows = [row for row in rows if not row.startswith("| theirs")]
+    assert len(rows) >= 30
+    for row in rows:
+        held = re.findall(r"`(tests/[\w/]+\.py)`", row)
+        assert held, row
+        assert [path for path in held if not (ROOT / path).is_file()] == []
+
+
+def test_coverage_names_every_network_of_the_zoo():
+    text = COVERAGE.read_text()
+    ranges = {"seresnet34", "seresnet50", "seresnet101", "seresnet152", "seresnetv2_101", "seresnetv2_152"}
+    ranges |= {"seresnet32", "seresnet44", "seresnet46", "seresnet56", "seresnet110"}
+    assert [name for name in zoo.names() if name not in ranges and name not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_names_specs_networks_and_verbs_that_are_there(page):
+    text = page.read_text()
+    assert [path for path in re.findall(r"specs/[\w/]+\.yaml", text) if not (ROOT / path).is_file()] == []
+    assert [name for name in re.findall(r"zoo:(\w+)", text) if name not in zoo.names()] == []
+    assert set(re.findall(r"^\$ sesurgery ([\w-]+)", text, re.MULTILINE)) <= set(program.commands)
+
+
+@pytest.mark.parametrize("text", SPECS)
+def test_a_spec_for_those_who_change_over_plans_the_sites_that_it_expects(text):
+    spec = pipeline.load_spec(yaml.safe_load(text))
+    assert len(pipeline.plan(spec).plan.sites) == (spec.surgery[0].expect or len(pipeline.plan(spec).plan.sites)) > 0
+
+
+def test_the_python_snippets_print_what_they_promise():
+    code = "\n".join(text for page in PAGES for text in blocks(page, "python", "<!-- run -->\n"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["4", "2", "True"]
+
+
+def test_the_table_of_flops_on_the_page_is_what_is_printed():
+    from click.testing import CliRunner
+
+    page = ROOT / "docs" / "tables.md"
+    (command,) = re.findall(r"^\$ sesurgery (plan .*)$", page.read_text(), re.MULTILINE)
+    arguments = [str(ROOT / part) if part.startswith("specs/") else part for part in command.split()]
+    printed = CliRunner().invoke(program, arguments).output.splitlines()
+    shown = next(text for text in blocks(page, "console") if command in text).splitlines()[2:-1]
+    assert len(shown) >= 6
+    assert [line for line in shown if line not in printed] == []
