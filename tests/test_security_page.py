@@ -1,9 +1,11 @@
-"""docs/security.md: every statement of what is held names tests, and they are there."""
+"""docs/security.md and docs/faults.md: what is said to be held names tests, and they are there."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "security.md").read_text()
@@ -14,8 +16,9 @@ TESTS = {
 }
 
 
-def test_every_test_that_the_page_names_is_there() -> None:
-    named = set(re.findall(r"`(test_\w+)`", PAGE))
+@pytest.mark.parametrize("page", ["security.md", "faults.md"])
+def test_every_test_that_the_page_names_is_there(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / page).read_text()))
     assert named
     assert named - TESTS == set()
 
