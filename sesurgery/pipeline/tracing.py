@@ -67,7 +67,8 @@ def _suspect(links: Links, run: Run, manifest: EngineManifest) -> Suspect:
     if not isinstance(backend, BuildsFromNetwork):
         raise TypeError(f"{type(backend).__name__} has neither build nor build_network")
     network = plain_network(run) if manifest.details.plain else run.network
-    taps = tuple(tap for tap in links.taps if tap.site is not None or tap is links.taps[-1])
+    everywhere = links.taps
+    taps = (*(tap for tap in everywhere[:-1] if tap.site is not None), everywhere[-1])
 
     def build(chosen: Sequence[Tap], folder: Path) -> Runner:
         from sesurgery.lowering.fx import lower
