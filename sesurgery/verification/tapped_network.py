@@ -30,7 +30,7 @@ class TappedNetwork(nn.Module):
 
         def watch(name: str) -> torch.utils.hooks.RemovableHandle:
             def keep(_: nn.Module, given: object, made: torch.Tensor) -> None:
-                # A compiler may lay maps out channels-last, of which a flat view is none.
+                # A copy: what follows may add to the map in place, and a map that lies channels-last has no flat view.
                 found[name] = made.clone(memory_format=torch.contiguous_format).flatten(1)
 
             return self.network.get_submodule(name).register_forward_hook(keep)

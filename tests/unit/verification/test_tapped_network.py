@@ -34,7 +34,9 @@ def test_the_values_come_out_of_the_one_output_by_their_taps(small_se):
     images = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
     seen = {}
     handles = [
-        small_se.get_submodule(name).register_forward_hook(lambda _, given, made, name=name: seen.update({name: made}))
+        small_se.get_submodule(name).register_forward_hook(
+            lambda _, given, made, name=name: seen.update({name: made.clone()})
+        )
         for name in WATCHED
     ]
     with TappedRunner(Torch(network), taps, network.widths((3, 32, 32))) as runner:
