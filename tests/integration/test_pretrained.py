@@ -9,7 +9,9 @@ from torch import nn
 
 import sesurgery
 from sesurgery import pipeline
+from sesurgery.networks.export import export
 from sesurgery.pipeline.data import data_of
+from sesurgery.spec.export import Export
 from sesurgery.training.evaluation import split_logits
 from sesurgery.verification.scores import scores
 
@@ -144,6 +146,59 @@ def test_a_detectors_backbone_is_changed_and_the_detector_goes_on_as_before():
     new = set(changed.state_dict()) - set(detector.state_dict())
     assert new
     assert all(key.startswith("backbone.body.") for key in new)
+
+
+DETECTORS = {
+    "fasterrcnn_mobilenet_v3_large_320_fpn": ("residual", {"min_size": 64, "max_size": 96}),
+    "keypointrcnn_resnet50_fpn": ("residual", {"min_size": 64, "max_size": 96, "num_classes": 2}),
+    "ssdlite320_mobilenet_v3_large": ("residual", {}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detector_keeps_its_function_and_keys_trains_and_its_backbone_is_exported(name, tmp_path):
+    at, options = DETECTORS[name]
+    fresh = {"weights": None, "weights_backbone": None, "num_classes": 3, **options}
+    detector = torchvision.models.get_model(name, **fresh).eval()
+    images = [torch.rand(3, 64, 80), torch.rand(3, 72, 64)]
+    changed = sesurgery.insert(
+        detector,
+        at=at,
+        example_input=([torch.zeros(3, 64, 64)],),
+        submodule="backbone",
+        init="identity",
+        min_width=4,
+    )
+    keys = list(detector.state_dict())
+    assert [key for key in changed.state_dict() if key in set(keys)] == keys
+    new = [key for key in changed.state_dict() if key not in set(keys)]
+    assert new
+    assert all(key.startswith("backbone.") for key in new)
+    with torch.no_grad():
+        before, after = detector(images), changed(images)
+    for one, other in zip(before, after, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    target = {"boxes": torch.tensor([[4.0, 4.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+    target["keypoints"] = torch.ones(1, 17, 3)
+    changed.train()
+    sum(changed([images[0], images[0]], [target, target]).values()).backward()
+    blocks = [value for key, value in changed.named_parameters() if key in new]
+    assert any(value.grad is not None and value.grad.any() for value in blocks)
+    torch.optim.SGD(changed.parameters(), lr=0.01).step()
+    report = export(FirstMap(changed.backbone.eval()), (3, 64, 64), tmp_path / "backbone.onnx", Export())
+    assert report.worst < 1e-3
+
+
+class FirstMap(nn.Module):
+    """One of the maps that a backbone gives: a file has one output."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, image):
+        return next(iter(self.backbone(image).values()))
 
 
 def no_download(*_, **__):
