@@ -216,7 +216,8 @@ def configuration() -> str:
     sections = {"Decisions": ["decisions/README.md", *decided]}
     if others := [path.name for path in sorted(DOCS.glob("*.md")) if f"- {path.name}\n" not in config]:
         sections["More"] = others
-    return config.replace("MORE", "\n".join(f"  - {title}: {json.dumps(names)}" for title, names in sections.items()))
+    listed = "".join(f"  - {title}: {json.dumps(names)}\n" for title, names in sections.items())
+    return config.replace("\nMORE\n", f"\n{listed}")
 
 
 def main(folder: Path) -> int:
