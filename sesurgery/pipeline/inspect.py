@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from sesurgery.networks.opening import open_structure
 from sesurgery.pipeline.plan import NetworkPlan
 from sesurgery.pipeline.specs import catalogs, files_of, load_spec
 from sesurgery.placements import PLACEMENTS
+from sesurgery.placements.base import Placement
 from sesurgery.planner.resolve import Surroundings, resolve
 from sesurgery.reports.inspection import Gate, Inspection, Offer, kind_of
 from sesurgery.spec import GivenModel, NamesModel
@@ -105,17 +105,18 @@ def open_named(model: str, shape: Shape | None = None) -> NamedNetwork:
 
 def structural() -> tuple[str, ...]:
     """The placements that need no options, the standard one first."""
-    missing = dataclasses.MISSING
-    names = [
-        name
-        for name in PLACEMENTS.names()
-        if all(
-            item.default is not missing or item.default_factory is not missing
-            for item in dataclasses.fields(PLACEMENTS.load(name))  # type: ignore[arg-type]
-        )
-    ]
+    names = [name for name in PLACEMENTS.names() if _stands_alone(PLACEMENTS.load(name))]
     order = ("residual", "pre", "post", "identity", "inner", "concat", "conv")
     return tuple(sorted(names, key=lambda name: order.index(name) if name in order else len(order)))
+
+
+def _stands_alone(placement: type[Placement]) -> bool:
+    """Whether a placement is one without any options."""
+    try:
+        placement()
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def draw(
