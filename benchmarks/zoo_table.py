@@ -24,8 +24,8 @@ c2829f6 (PoolFormer on 84e2dbb, Ultralytics shortly before it), by their default
 `--from huggingface` chooses 33 classes; those that are not listed were not finished
 on a machine that others used. SegformerForImageClassification and PPLCNetV3Backbone were stopped after 150 s each,
 HGNetV2Backbone, `yolo11n`, `yolo12n-cls`, `yolov8n-cls` and `rtdetr-resnet50` after 150 or 170 s: they have no row.
-`yolo11n-seg` and `yolov8n` fell for causes that were mended since (what a segmenter answers; a plan whose digest changed once the network
-had run), and were not measured again.
+`yolo11n-seg` and `yolov8n` fell for causes that were mended since (what a segmenter
+answers; a plan whose digest changed once the network had run), and were not measured again.
 Of Ultralytics one network was finished; `tests/unit/networks/test_ultralytics.py` takes ten families through insertion,
 equality, keys and a training step.
 
