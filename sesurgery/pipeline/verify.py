@@ -15,16 +15,14 @@ from sesurgery.networks import checkpoint
 from sesurgery.networks.checkpoint import Run
 from sesurgery.pipeline import results
 from sesurgery.pipeline.data import data_of
-from sesurgery.pipeline.repairs import Broken, repairs
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.talk import Silent, Talk
-from sesurgery.pipeline.tracing import trace
 from sesurgery.reports.model import EngineSection
 from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.parity import Tolerance
 from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import logits, split_logits
-from sesurgery.verification import batches, chain, diagnosis, engine_drift
+from sesurgery.verification import batches, diagnosis
 from sesurgery.verification.drift import Repair
 from sesurgery.verification.flips import FlippedSample, flipped_samples
 from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare, predict
@@ -183,6 +181,11 @@ def _flipped(
 
 def _searched(subject: _Subject, seen: _Seen, drift: bool, talk: Talk) -> EngineParity:
     """What is wrong with an engine that falls short, how its error grows where that was asked, and what repairs it."""
+    # They import onnx and the exporter, which an engine that passes has no use for.
+    from sesurgery.pipeline.repairs import Broken, repairs
+    from sesurgery.pipeline.tracing import trace
+    from sesurgery.verification import chain, engine_drift
+
     found, run = seen.parity, subject.run
     which = _telling(found.entries)
     images = np.asarray(subject.data.held_out.images[which], np.float32)
