@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,3 +158,24 @@ def test_an_interruption_exits_130(sesurgery, empty, monkeypatch):
     ended = sesurgery("plan", "tiny.yaml")
     assert (ended.code, ended.out) == (130, "")
     assert ended.err.splitlines()[-1] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "passive"}, "None")],
+    ids=["nothing", "a count", "a policy"],
+)
+def test_threads_of_torch_sleep_soon_unless_the_environment_says_otherwise(given: dict[str, str], count: str) -> None:
+    code = """
+import os, click
+from sesurgery.cli.exits import guarded
+@click.command()
+def program():
+    print(os.environ.get("GOMP_SPINCOUNT"))
+guarded(program)
+"""
+    plain = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**plain, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == count
