@@ -28,8 +28,8 @@ _COMPLETION = "_SESURGERY_COMPLETE"
 _SPIN = "GOMP_SPINCOUNT"
 _SPIN_COUNT = "10000"
 """How often a thread of torch looks for new work before it sleeps. OpenMP's own value keeps the cores of a busy machine
-occupied with waiting: a training step of ResNet-20 on two cores took 1,293 to 2,347 ms beside other programs, and 287 to
-583 ms with this one; alone it took 50 to 54 ms with either. With 1000 it took 98 to 153 ms alone."""
+occupied with waiting: a training step of ResNet-20 on two cores took 1,293 to 2,347 ms beside other programs, and 287
+to 583 ms with this one; alone it took 50 to 54 ms with either. With 1000 it took 98 to 153 ms alone."""
 
 
 def guarded(program: click.Command) -> NoReturn:
