@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fixtures.pages import PAGES, blocks
 from fixtures.sharing import Once
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -37,10 +38,8 @@ from sesurgery.training.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-GUIDE = ROOT / "docs" / "guide.md"
 SPEC_DOC = ROOT / "docs" / "spec.md"
 ERRORS_DOC = ROOT / "docs" / "errors.md"
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("e*/README.md")])
 
 MODELS = {
     name: value
@@ -211,9 +210,9 @@ def test_the_readme_names_every_verb(verb: str) -> None:
 
 
 def runnable(language: str) -> list[str]:
-    """The code blocks behind a `<!-- run -->` mark in the README and the guide."""
-    pages = "".join(page.read_text() for page in (README, GUIDE))
-    return re.findall(rf"<!-- run -->\n+```{language}\n(.*?)```", pages, re.DOTALL)
+    """The code blocks behind a `<!-- run -->` mark on any page."""
+    found = (block for page in PAGES for block in blocks(page))
+    return [block.text for block in found if block.language == language and block.mark == "run" and not block.said]
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def _limits(context: click.Context, option: click.Parameter, given: tuple[str, .
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
-    help="Engine to compare with. Default: the plain network's, built if needed.",
+    help="Engine or ONNX file to race against, built alike if needed. Default: the plain network's.",
 )
 @click.option("--batch", "batches", callback=_sizes, metavar="N[,N]", help="Batch sizes to time. Default: the spec's.")
 @click.option(
@@ -80,6 +80,7 @@ def command(
     """Time an engine (default: the newest) against another one, and write the run's report.
 
     The other one is the engine of the plain network. The engine of the same network without lowering runs too.
+    ENGINE may be an ONNX file. Of a file that came from no run, name the plain network's with --against.
     """
     from sesurgery import pipeline
     from sesurgery.reports import prices
@@ -93,11 +94,13 @@ def command(
         claim(junit, ours=marked(f'<testsuite name="{SUITE}"'), force=force)
     chosen = engine or newest("engine", workspace.newest_engine())
     with talking() as talk:
+        chosen = pipeline.as_engine(chosen, workspace, talk=talk)
+        # First, because it refuses engines that came from no run.
+        priced = pipeline.price_engine(chosen, foreign=foreign, talk=talk) if per_block else None
         benched = pipeline.bench(
             pipeline.BenchRequest(chosen, workspace, against, talk, foreign, batches, processes, as_exported)
         )
-        priced = pipeline.price_engine(chosen, foreign=foreign, talk=talk) if per_block else None
-    reported = pipeline.write_report(benched.run, workspace)
+    reported = pipeline.write_report(benched.run, workspace) if benched.run else None
     if as_json:
         engine_json = {
             "engine": chosen.as_posix(),
@@ -114,7 +117,8 @@ def command(
             click.echo(prices.to_text(priced.prices))
     if priced:
         click.echo(f"picture -> {priced.picture.as_posix()}", err=as_json)
-    click.echo(f"report -> {reported.html.as_posix()}", err=as_json)
+    if reported:
+        click.echo(f"report -> {reported.html.as_posix()}", err=as_json)
     _judge(chosen, benched.sections, limits, junit)
 
 

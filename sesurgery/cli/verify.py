@@ -1,40 +1,107 @@
-"""`sesurgery verify`: engines against the trained model."""
+"""`sesurgery verify`: engines against the trained model, or against an ONNX file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sesurgery.cli.console import as_json, emit_json, foreign, newest, talking, trust
 from sesurgery.diagnostics import CheckFailed
 
+if TYPE_CHECKING:
+    from sesurgery.spec.parity import Tolerance
+
+
+def _tolerance(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Tolerance | None:
+    """`max_abs=0.1` as a tolerance that asks for that alone."""
+    from pydantic import ValidationError
+
+    from sesurgery.artifacts import mistake
+    from sesurgery.spec.parity import Tolerance
+
+    if not given:
+        return None
+    try:
+        return Tolerance.model_validate(dict(text.split("=", 1) for text in given), strict=False)
+    except ValidationError as error:
+        raise click.BadParameter(f"{mistake(error)}; write one as max_abs=0.1") from error
+    except ValueError as error:
+        raise click.BadParameter(f"expected KEY=VALUE, as in max_abs=0.1; found {' '.join(given)!r}") from error
+
 
 @click.command("verify")
 @click.argument("engines", nargs=-1, type=click.Path(path_type=Path), metavar="[ENGINE...]")
 @click.option("--drift", is_flag=True, help="Measure the error along the network; try repairs on one that falls short.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="FILE.onnx",
+    help="Compare with this file. Default without a run: the file that the engine was built from.",
+)
+@click.option(
+    "--samples", type=click.Path(path_type=Path), metavar="FILE.npz", help="What to compare on, instead of noise."
+)
+@click.option(
+    "--tolerance",
+    multiple=True,
+    callback=_tolerance,
+    metavar="KEY=VALUE",
+    help="What to ask, as max_abs=0.1. Default: what a spec asks of that precision. May be repeated.",
+)
 @foreign
 @as_json
 @trust
-def command(engines: tuple[Path, ...], drift: bool, foreign: bool, as_json: bool) -> None:
+def command(
+    engines: tuple[Path, ...],
+    drift: bool,
+    against: Path | None,
+    samples: Path | None,
+    tolerance: Tolerance | None,
+    foreign: bool,
+    as_json: bool,
+) -> None:
     """Compare engines (default: the newest) with the trained model on every held-out sample.
 
-    Exits with 4 if one does not meet the spec's parity.
+    Engines that came from no run, and all where --against, --samples or --tolerance is given, are compared with an ONNX
+    file, output by output. ENGINE may be an ONNX file too. Exits with 4 if one falls short.
     """
     from sesurgery import pipeline
-    from sesurgery.reports.drift import to_text as drift_text
-    from sesurgery.reports.parity import to_json, to_text
+    from sesurgery.reports import drift as drifts
+    from sesurgery.reports import file_parity, parity
 
-    chosen = engines or (newest("engine", pipeline.Workspace().newest_engine()),)
+    workspace = pipeline.Workspace()
+    chosen = engines or (newest("engine", workspace.newest_engine()),)
     with talking() as talk:
-        verified = [pipeline.verify(engine, foreign=foreign, drift=drift, talk=talk) for engine in chosen]
-    sections = [item.section for item in verified]
+        built = [pipeline.as_engine(engine, workspace, talk=talk) for engine in chosen]
+        by_file = [bool(against or samples or tolerance) or not pipeline.has_run(engine) for engine in built]
+        if drift and any(by_file):
+            raise click.UsageError("--drift follows an engine back to its trained model: name engines of a run alone")
+        of_runs = [
+            pipeline.verify(engine, foreign=foreign, drift=drift, talk=talk)
+            for engine, of_file in zip(built, by_file, strict=True)
+            if not of_file
+        ]
+        of_files = [
+            pipeline.verify_file(
+                pipeline.FileVerifyRequest(engine, workspace, against, samples, tolerance, foreign, talk)
+            )
+            for engine, of_file in zip(built, by_file, strict=True)
+            if of_file
+        ]
+    sections = [item.section for item in of_runs]
     if as_json:
-        emit_json({"engines": [to_json(section) for section in sections]})
+        by_sections = [parity.to_json(section) for section in sections]
+        emit_json({"engines": by_sections + [file_parity.to_json(item.parity) for item in of_files]})
     else:
-        click.echo(to_text(sections))
+        if sections:
+            click.echo(parity.to_text(sections))
         for section in sections:
-            click.echo("\n".join(drift_text(section)), nl=section.drift is not None)
-    failures = [failure for item in verified for failure in item.failures]
+            click.echo("\n".join(drifts.to_text(section)), nl=section.drift is not None)
+        if of_files:
+            click.echo(file_parity.to_text([(item.parity, item.tolerance) for item in of_files]))
+    failures = [failure for item in of_runs for failure in item.failures]
+    failures += [failure for item in of_files for failure in item.failures]
     if failures:
         raise CheckFailed(failures)

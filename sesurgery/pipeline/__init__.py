@@ -12,11 +12,13 @@ from sesurgery import deferred
 if TYPE_CHECKING:
     from sesurgery.pipeline.account import account_of_model, account_of_plan
     from sesurgery.pipeline.apply import FileRequest, apply, apply_onnx
-    from sesurgery.pipeline.bench import BenchRequest, bench
+    from sesurgery.pipeline.bench import bench
+    from sesurgery.pipeline.bench_request import BenchRequest
     from sesurgery.pipeline.build_request import BuildRequest
     from sesurgery.pipeline.compare import compare, learning_curve
     from sesurgery.pipeline.data import fetch
     from sesurgery.pipeline.demo import DemoRequest, demo
+    from sesurgery.pipeline.engine_files import as_engine, has_run
     from sesurgery.pipeline.engines import EnginesRequest, build_engine, build_engines
     from sesurgery.pipeline.estimate import estimate
     from sesurgery.pipeline.export import export
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.study import study, study_results
     from sesurgery.pipeline.train import evaluate, train
     from sesurgery.pipeline.verify import verify
+    from sesurgery.pipeline.verify_file import FileVerifyRequest, verify_file
     from sesurgery.pipeline.watch import watch
     from sesurgery.pipeline.workspace import Workspace
     from sesurgery.serving.package import package
@@ -44,6 +47,7 @@ __all__ = [
     "DemoRequest",
     "EnginesRequest",
     "FileRequest",
+    "FileVerifyRequest",
     "LowerRequest",
     "RefitRequest",
     "Workspace",
@@ -51,6 +55,7 @@ __all__ = [
     "account_of_plan",
     "apply",
     "apply_onnx",
+    "as_engine",
     "bench",
     "build_engine",
     "build_engines",
@@ -64,6 +69,7 @@ __all__ = [
     "export",
     "fetch",
     "gates",
+    "has_run",
     "init",
     "inspect",
     "learning_curve",
@@ -80,16 +86,18 @@ __all__ = [
     "study_results",
     "train",
     "verify",
+    "verify_file",
     "watch",
     "write_report",
 ]
 
 _PLACES = {
-    "BenchRequest": "sesurgery.pipeline.bench",
+    "BenchRequest": "sesurgery.pipeline.bench_request",
     "BuildRequest": "sesurgery.pipeline.build_request",
     "DemoRequest": "sesurgery.pipeline.demo",
     "EnginesRequest": "sesurgery.pipeline.engines",
     "FileRequest": "sesurgery.pipeline.apply",
+    "FileVerifyRequest": "sesurgery.pipeline.verify_file",
     "LowerRequest": "sesurgery.pipeline.lower",
     "RefitRequest": "sesurgery.pipeline.refit",
     "Workspace": "sesurgery.pipeline.workspace",
@@ -98,6 +106,7 @@ _PLACES = {
     "apply": "sesurgery.pipeline.apply",
     "study_results": "sesurgery.pipeline.study",
     "apply_onnx": "sesurgery.pipeline.apply",
+    "as_engine": "sesurgery.pipeline.engine_files",
     "bench": "sesurgery.pipeline.bench",
     "build_engine": "sesurgery.pipeline.engines",
     "build_engines": "sesurgery.pipeline.engines",
@@ -113,6 +122,7 @@ _PLACES = {
     "export": "sesurgery.pipeline.export",
     "fetch": "sesurgery.pipeline.data",
     "gates": "sesurgery.pipeline.gates",
+    "has_run": "sesurgery.pipeline.engine_files",
     "init": "sesurgery.pipeline.init",
     "inspect": "sesurgery.pipeline.inspect",
     "load_spec": "sesurgery.pipeline.specs",
@@ -127,6 +137,7 @@ _PLACES = {
     "study": "sesurgery.pipeline.study",
     "train": "sesurgery.pipeline.train",
     "verify": "sesurgery.pipeline.verify",
+    "verify_file": "sesurgery.pipeline.verify_file",
     "write_report": "sesurgery.pipeline.report",
 }
 deferred.names(__name__, _PLACES)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.data import data_of
+from sesurgery.pipeline.sample_files import arrays_of
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.engines import Calibration
 from sesurgery.workspace.origin import Origin
@@ -32,7 +33,7 @@ def samples(
     """
     inputs = _inputs(onnx)
     if wanted.file is not None:
-        arrays, source = _of_file(Path(wanted.file), inputs), wanted.file
+        arrays, source = arrays_of(Path(wanted.file), inputs, OPTION), wanted.file
     elif origin is not None and (folder := origin.run):
         train = data_of(checkpoint.read_spec(folder, catalogs())).train.images
         chosen = np.random.default_rng(SEED).permutation(len(train))[: wanted.samples]
@@ -66,23 +67,4 @@ def _inputs(model: onnx_library.ModelProto) -> dict[str, tuple[int, ...]]:
         value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) or (0,)
         for value in model.graph.input
         if value.name not in weights
-    }
-
-
-def _of_file(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    if not path.is_file():
-        raise fail("SE402", f"{path}, which holds the samples to calibrate on, is not there", f"give {OPTION}")
-    try:
-        # Pickled objects would be code.
-        loaded = np.load(path, allow_pickle=False)
-        arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {next(iter(inputs)): loaded}
-    except (ValueError, OSError, EOFError) as error:
-        raise fail("SE606", f"{path} holds no samples: {error}", "write it with numpy.save or numpy.savez") from error
-    if set(arrays) != set(inputs):
-        found, asked = ", ".join(sorted(arrays)), ", ".join(sorted(inputs))
-        text = f"{path} holds samples of {found}; the network's inputs are {asked}"
-        raise fail("SE606", text, "numpy.savez(FILE, NAME=array) with the inputs' names")
-    return {
-        name: np.asarray(arrays[name], np.float32) if arrays[name].dtype.kind == "f" else arrays[name]
-        for name in inputs
     }

@@ -8,27 +8,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from sesurgery.artifacts import digest_text, to_json
 from sesurgery.backends import BACKENDS
-from sesurgery.backends.base import Array, Backend, Runner
+from sesurgery.backends.base import Backend
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.networks import checkpoint
+from sesurgery.pipeline import noise
 from sesurgery.pipeline.build_request import BuildRequest
 from sesurgery.pipeline.building import Attempt, BuildResult, build, existing
 from sesurgery.pipeline.contestants import engine_file
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.verify import verify
-from sesurgery.profiles import parse_profile
 from sesurgery.spec.choice import AUTO, Auto
-from sesurgery.spec.engines import Engine
 from sesurgery.spec.latency import Latency
 from sesurgery.spec.parity import Parity, Tolerance
 from sesurgery.verification.estimates import Tax
+from sesurgery.verification.file_parity import compare_outputs, infer_all
 from sesurgery.verification.fresh_process import race
-from sesurgery.verification.parity import compare
 from sesurgery.workspace import (
     EngineManifest,
     belonging,
@@ -40,10 +37,6 @@ from sesurgery.workspace import (
     write_manifest,
 )
 from sesurgery.workspace.manifests import Choice, TriedBackend
-
-NOISE = 32
-"""Noise samples on which engines are compared where there is no run."""
-SEED = 20170905
 
 
 @dataclass(frozen=True)
@@ -141,15 +134,15 @@ def _compare(built: BuildResult, request: BuildRequest) -> tuple[float, str | No
     worst = 0.0
     with BACKENDS.load("onnxruntime")().load(onnx) as reference, backend.load(built.path) as candidate:
         # More than one size: an engine can be right at the one it is tuned for only.
-        for size in dict.fromkeys((wanted.batch.min, min(NOISE, wanted.batch.max))):
-            feeds = _noise(reference, wanted, size)
-            expected, found = reference.infer(feeds), candidate.infer(feeds)
-            for name, array in expected.items():
-                rows, others = array.reshape(len(array), -1), found[name].reshape(len(array), -1)
-                report = compare(rows, others, rows.argmax(axis=1), tolerance)
-                worst = max(worst, report.max_abs)
-                if not report.passed:
-                    return worst, f"output {name!r} at batch {size}: {report.failures[0]}"
+        for size in dict.fromkeys((wanted.batch.min, min(noise.SAMPLES, wanted.batch.max))):
+            feeds = noise.noise(reference, wanted.shapes, size)
+            # A file of a fixed batch takes that one.
+            whole = max(map(len, feeds.values()))
+            expected, found = (infer_all(runner, feeds, whole) for runner in (reference, candidate))
+            for entry in compare_outputs(expected, found, size, tolerance):
+                worst = max(worst, entry.report.max_abs)
+                if not entry.report.passed:
+                    return worst, f"output {entry.output!r} at batch {size}: {entry.report.failures[0]}"
     return worst, None
 
 
@@ -166,7 +159,7 @@ def _race(entrants: list[_Entrant], request: BuildRequest) -> tuple[_Entrant, li
         talk.say(f"racing {challenger.name} against {best.name}")
         files = [engine_file(each.name, each.built.path, each.built.manifest, threads) for each in (challenger, best)]
         with files[0].load() as new:
-            feeds = {new.inputs[0].name: images} if images is not None else _noise(new, wanted, plan.batch)
+            feeds = {new.inputs[0].name: images} if images is not None else noise.noise(new, wanted.shapes, plan.batch)
         report = race(files, feeds, plan, talk.progress)
         if report.doubt:
             talk.say(f"warning: {challenger.name} against {best.name}: {report.doubt}")
@@ -192,23 +185,6 @@ def _interval(tax: Tax) -> str:
 def _run(built: BuildResult) -> Path | None:
     """The run to compare an engine with; there is none for the plain network."""
     return None if built.manifest.details.plain else run_folder(built.path, built.manifest)
-
-
-def _noise(runner: Runner, wanted: Engine, batch: int) -> dict[str, Array]:
-    """Normal values from a fixed seed, `batch` samples where the batch is open."""
-    random = np.random.default_rng(SEED)
-    profile = parse_profile(wanted.shapes[0]) if wanted.shapes else {}
-    feeds: dict[str, Array] = {}
-    for info in runner.inputs:
-        best = profile[info.name].optimum if info.name in profile else ()
-        shape = []
-        for axis, dimension in enumerate(info.shape):
-            if isinstance(dimension, str) and axis and not best:
-                text = f"input {info.name!r} has an open dimension, {dimension}: no noise can be made for it"
-                raise fail("SE606", text, "name its sizes with --shape")
-            shape.append(dimension if isinstance(dimension, int) else best[axis] if axis else batch)
-        feeds[info.name] = random.normal(size=shape).astype(info.dtype)
-    return feeds
 
 
 def _remove(targets: Iterable[Path], best: Path | None) -> None:

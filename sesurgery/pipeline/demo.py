@@ -19,7 +19,8 @@ from sesurgery.artifacts import cpu_name
 from sesurgery.diagnostics import Diagnostic
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.apply import apply
-from sesurgery.pipeline.bench import BenchRequest, bench
+from sesurgery.pipeline.bench import bench
+from sesurgery.pipeline.bench_request import BenchRequest
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.engines import EnginesRequest, build_engines
 from sesurgery.pipeline.report import write_report

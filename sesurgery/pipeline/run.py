@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from sesurgery.diagnostics import Diagnostic
 from sesurgery.pipeline.apply import NewRun, apply
-from sesurgery.pipeline.bench import BenchRequest, BenchResult, bench, can_run
+from sesurgery.pipeline.bench import BenchResult, bench, can_run
+from sesurgery.pipeline.bench_request import BenchRequest
 from sesurgery.pipeline.building import BuildResult
 from sesurgery.pipeline.engines import EnginesRequest, build_engines, obstacle
 from sesurgery.pipeline.report import ReportFiles, write_report

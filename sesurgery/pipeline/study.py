@@ -153,7 +153,8 @@ def _pruning(task: Task) -> Callable[[Epoch], None]:
 
 
 def _timed(spec: Spec, run: Path, workspace: Workspace, talk: Talk) -> Timing:
-    from sesurgery.pipeline.bench import BenchRequest, bench
+    from sesurgery.pipeline.bench import bench
+    from sesurgery.pipeline.bench_request import BenchRequest
     from sesurgery.pipeline.engines import EnginesRequest, build_engines
 
     (built,) = build_engines(EnginesRequest(run, workspace, spec.engines[:1], talk=talk))

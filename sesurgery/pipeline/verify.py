@@ -72,7 +72,7 @@ def run_of(engine: Path, *, foreign: bool = False) -> tuple[EngineManifest, Path
     folder = run_folder(engine, manifest)
     if folder is None:
         text = f"{engine} was built from an ONNX file that came from no run: there is no trained model to compare with"
-        hint = "build the engine from a run; of a file alone, `sesurgery lower` proves that its outputs stay the same"
+        hint = "build the engine from a run; with the file alone it is compared by `sesurgery verify ENGINE`"
         raise fail("SE402", text, hint)
     return manifest, folder
 

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from pydantic_core import PydanticCustomError
+
 from sesurgery.graph import GraphView, Node, Op
 from sesurgery.placements.base import Example, Match, Miss, Placement, Unknown
+from sesurgery.spec.patterns import require_pattern
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,9 @@ class Module(Placement):
 
     def __post_init__(self) -> None:
         if not self.names and self.regex is None and self.file is None:
-            raise ValueError("no module is named: give 'names', 'regex' or 'file'")
+            raise PydanticCustomError("incomplete", "no module is named", {"hint": "give 'names', 'regex' or 'file'"})
         if self.regex is not None:
-            try:
-                re.compile(self.regex)
-            except re.error as error:
-                raise ValueError(f"{self.regex!r} is no regular expression: {error}") from None
+            require_pattern(self.regex, "regex")
 
     @property
     def globs(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from sesurgery.reports.model import EngineSection
 from sesurgery.reports.wording import fields, markdown, markdown_table, percent, small
 from sesurgery.tables import aligned
 from sesurgery.verification.answers import Answers
-from sesurgery.verification.parity import BatchParity
+from sesurgery.verification.parity import BatchParity, ParityReport
 from sesurgery.verification.proportions import Share
 
 HEADER = (
@@ -168,11 +168,11 @@ def remarks(engines: Sequence[EngineSection]) -> list[str]:
 
 
 def _entry(entry: BatchParity) -> dict[str, object]:
-    kept = {key: value for key, value in fields(entry.report).items() if key not in ("sample_errors", "sample_margins")}
-    return {
-        "batch": entry.batch,
-        "passed": entry.report.passed,
-        "failures": list(entry.report.failures),
-        **kept,
-        "smallest_margin": min(entry.report.sample_margins),
-    }
+    return {"batch": entry.batch, **report_fields(entry.report)}
+
+
+def report_fields(report: ParityReport) -> dict[str, object]:
+    """A comparison as plain JSON data, without the errors of every sample."""
+    kept = {key: value for key, value in fields(report).items() if key not in ("sample_errors", "sample_margins")}
+    margin = min(report.sample_margins)
+    return {"passed": report.passed, "failures": list(report.failures), **kept, "smallest_margin": margin}

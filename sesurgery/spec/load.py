@@ -112,6 +112,7 @@ def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, kno
     kind, context = error["type"], error.get("ctx", {})
     last = str(error["loc"][-1]) if error["loc"] else ""
     shown = _shown(value)
+    within = (*place, *context.get("inner", ()))
 
     def made(code: str, message: str, hint: str | None, at: Place = place, *, key: bool = False) -> Diagnostic:
         if source is None:
@@ -148,13 +149,14 @@ def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, kno
         names = re.findall(r"'([^']+)'", context["expected"])
         return made("SE105", f"unknown {last} {shown}", suggest(str(value), names))
     if kind in ("excluding", "value_error"):
-        at = (*place, *context.get("inner", ()))
-        return made("SE107", error["msg"].removeprefix("Value error, "), "keep one of them, or make them agree", at)
+        return made("SE107", error["msg"].removeprefix("Value error, "), "keep one of them, or make them agree", within)
+    if kind == "incomplete":
+        return made("SE102", error["msg"], context["hint"], within)
     if kind in ("too_short", "too_long"):
         bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
         return made("SE104", f"{bound} expected, found {shown}", _described(error["loc"]) or "write a list")
     if kind == "range":
-        return made("SE104", error["msg"], _described(error["loc"]))
+        return made("SE104", error["msg"], context.get("hint") or _described(error["loc"]), within)
     if kind in _RANGE:
         wanted = error["msg"].removeprefix("Input should ").removeprefix("String should ").replace("be ", "must be ", 1)
         return made("SE104", f"{wanted}, found {shown}", _described(error["loc"]) or "choose a value in that range")

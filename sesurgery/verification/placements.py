@@ -118,7 +118,7 @@ def _place(
         for engine in order:
             between.append(np.ones(int(generator.integers(1, MOST_BETWEEN)), np.uint8))
             runners[engine] = stack.enter_context(contenders[engine].load())
-            given[engine] = {name: _elsewhere(feed, generator) for name, feed in _named(runners[engine], feeds).items()}
+            given[engine] = {name: _elsewhere(feed, generator) for name, feed in named(runners[engine], feeds).items()}
         # The machine has to get up to its pace once; an engine has to touch its memory each time that it is loaded.
         warm = plan.warmup_seconds if cold else plan.warmup_seconds / plan.placements
         turns = generator.permutation(len(order)).tolist()
@@ -133,7 +133,7 @@ def _place(
     return Placement(order, kept, first)
 
 
-def _named(runner: Runner, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def named(runner: Runner, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """The feeds by the names and in the types that an engine has for them: the rival's may be others."""
     infos: tuple[TensorInfo, ...] = getattr(runner, "inputs", ())
     if len(infos) != 1 or len(feeds) != 1:

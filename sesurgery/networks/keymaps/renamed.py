@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from sesurgery.networks.keymaps.base import Example, InBlock, KeyMap, Place, by_patterns
+from sesurgery.spec.patterns import require_pattern
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,9 @@ class Renamed(KeyMap):
     blocks: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for pattern in (*self.names, *self.blocks):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        for option, patterns in (("names", self.names), ("blocks", self.blocks)):
+            for pattern in patterns:
+                require_pattern(pattern, option, pattern)
 
     def places(self, keys: Collection[str]) -> Mapping[str, Place]:
         return by_patterns(keys, self.names, self.blocks)

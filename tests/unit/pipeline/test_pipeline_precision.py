@@ -103,7 +103,7 @@ def test_samples_come_from_a_file_where_it_is_given(save, empty):
     [
         (np.zeros((4, 1, 5, 5), np.float32), "SE606", "samples of input 'x' have shape 4x1x5x5; it takes \\?x1x4x4"),
         (np.zeros((0, 1, 4, 4), np.float32), "SE606", "have shape 0x1x4x4"),
-        (None, "SE402", "samples.npy, which holds the samples to calibrate on, is not there"),
+        (None, "SE402", "samples.npy, which is to hold samples, is not there"),
     ],
     ids=["shape", "none", "missing"],
 )

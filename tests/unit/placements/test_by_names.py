@@ -58,8 +58,9 @@ def test_names_from_a_file_are_part_of_the_spec_and_of_its_runs(tmp_path):
             r"no module matches 'layer2\.0\.bn9'(?s:.*)did you mean 'layer2\.0\.bn",
         ),
         (r"regex: 'layr\d\.bn2'", r"no module matches 'layr\\d\\\.bn2'"),
-        ("regex: '('", "is no regular expression"),
-        ("names: []", "no module is named"),
+        ("regex: '('", r"SE104\]: '\(' is no regular expression(?s:.*)\^(?s:.*)hint: put a backslash before"),
+        ("regex: 'a{hint}['", r"SE104\]: 'a\{hint\}\[' is no regular expression"),
+        ("names: []", r"SE102\]: no module is named(?s:.*)hint: give 'names', 'regex' or 'file'"),
         ("file: nowhere.txt", r"net\.yaml:7:\d+: error\[SE001\]: the file of names .*nowhere\.txt cannot be read"),
     ],
 )

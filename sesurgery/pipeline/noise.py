@@ -1,0 +1,43 @@
+"""Inputs for engines of files that no data are known for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sesurgery.backends.base import Array, Runner
+from sesurgery.diagnostics import fail
+from sesurgery.profiles import parse_profile
+
+SAMPLES = 32
+"""Noise samples on which an engine is compared where there are no others."""
+SEED = 20170905
+
+
+def noise(runner: Runner, shapes: Sequence[str], batch: int, seed: int = SEED) -> dict[str, Array]:
+    """Normal values from a seed for every input, `batch` samples where the batch is open.
+
+    Other open sizes are the optimum of the first of the profiles in `shapes`; raises SE606 where none names them.
+    """
+    random = np.random.default_rng(seed)
+    profile = parse_profile(shapes[0]) if shapes else {}
+    feeds: dict[str, Array] = {}
+    for info in runner.inputs:
+        best = profile[info.name].optimum if info.name in profile else ()
+        shape = []
+        for axis, dimension in enumerate(info.shape):
+            if isinstance(dimension, str) and axis and not best:
+                text = f"input {info.name!r} has an open dimension, {dimension}: no noise can be made for it"
+                raise fail("SE606", text, "name its sizes when it is built: `sesurgery build-engine FILE --shape ...`")
+            shape.append(dimension if isinstance(dimension, int) else best[axis] if axis else batch)
+        feeds[info.name] = random.normal(size=shape).astype(info.dtype)
+    return feeds
+
+
+def many(runner: Runner, shapes: Sequence[str], count: int) -> dict[str, Array]:
+    """At least `count` samples of noise, where the batch is fixed in so many of them as it takes."""
+    first = noise(runner, shapes, count)
+    batch = max(1, min(map(len, first.values()), default=count))
+    parts = [first, *(noise(runner, shapes, count, SEED + number) for number in range(1, -(-count // batch)))]
+    return {name: np.concatenate([part[name] for part in parts]) for name in first}
