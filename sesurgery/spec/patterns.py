@@ -14,5 +14,5 @@ def require_pattern(pattern: str, *inner: str) -> None:
     except (re.error, OverflowError, RecursionError) as error:
         hint = "put a backslash before each of .^$*+?{}[]\\|() that is meant as it stands"
         text = f"{pattern!r} is no regular expression: {error}"
-        # Braces of a template are its own.
-        raise PydanticCustomError("range", "{text}", {"text": text, "inner": inner, "hint": hint}) from None
+        # The text comes last: what is put in for it is not read as a template again.
+        raise PydanticCustomError("range", "{text}", {"hint": hint, "inner": inner, "text": text}) from None
