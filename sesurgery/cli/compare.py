@@ -1,4 +1,4 @@
-"""`sesurgery compare`: one run against another."""
+"""`sesurgery compare`: one run against another, or the runs of one recipe against those of another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from sesurgery.cli.gates import SUFFIXES
 
 
 @click.command("compare")
-@click.argument("first", type=click.Path(path_type=Path), metavar="RUN")
-@click.argument("second", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--against",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="A run of the other recipe, once for each seed: runs are paired by the seed of their training.",
+)
 @click.option(
     "--accuracy",
     type=click.FloatRange(0, 1),
@@ -26,24 +32,41 @@ from sesurgery.cli.gates import SUFFIXES
 )
 @as_json
 @trust
-def command(first: Path, second: Path, accuracy: float | None, picture: Path | None, as_json: bool) -> None:
-    """Test whether the first run is better or worse than the second on the same held-out samples."""
+def command(
+    runs: tuple[Path, ...],
+    against: tuple[Path, ...],
+    accuracy: float | None,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    """Test whether one run is better or worse than another on the same held-out samples.
+
+    `compare FIRST SECOND` judges these two trainings. `compare FIRST... --against SECOND ...` judges two recipes, each
+    trained from several seeds.
+    """
     if picture is not None and picture.suffix not in SUFFIXES:
         raise click.UsageError(f"--picture writes {', '.join(SUFFIXES)}, not {picture.name!r}")
+    if not against and len(runs) != 2:
+        raise click.UsageError(f"give two runs, not {len(runs)}, or the second recipe's by --against")
     from sesurgery import pipeline
-    from sesurgery.reports.comparison import to_text
+    from sesurgery.reports import comparison as report
     from sesurgery.reports.wording import fields
 
-    found = pipeline.compare(first, second, accuracy)
+    first, second = (list(runs), list(against)) if against else (list(runs[:1]), list(runs[1:]))
+    found = pipeline.compare_seeds(first, second, accuracy) if against else pipeline.compare(*runs, accuracy)
     if picture is not None:
         from sesurgery.artifacts import writing
         from sesurgery.reports.evaluation_plots import convergence
 
-        curves = [(folder.as_posix(), pipeline.learning_curve(folder)) for folder in (first, second)]
+        curves = [(folder.as_posix(), pipeline.learning_curve(folder)) for folder in first + second]
         with writing(picture) as temporary:
             convergence(curves, temporary, picture.suffix.removeprefix("."))
         click.echo(f"picture -> {picture.as_posix()}", err=True)
+    names = [folder.as_posix() for folder in first], [folder.as_posix() for folder in second]
     if as_json:
-        emit_json({"first": first.as_posix(), "second": second.as_posix(), **fields(found)})
+        both = names if against else (names[0][0], names[1][0])
+        emit_json({"first": both[0], "second": both[1], **fields(found)})
+    elif against:
+        click.echo(report.seeds_to_text(found))
     else:
-        click.echo(to_text(first.as_posix(), second.as_posix(), found))
+        click.echo(report.to_text(names[0][0], names[1][0], found))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.bench import bench
     from sesurgery.pipeline.bench_request import BenchRequest
     from sesurgery.pipeline.build_request import BuildRequest
-    from sesurgery.pipeline.compare import compare, learning_curve
+    from sesurgery.pipeline.compare import compare, compare_seeds, learning_curve
     from sesurgery.pipeline.data import fetch
     from sesurgery.pipeline.demo import DemoRequest, demo
     from sesurgery.pipeline.engine_files import as_engine, has_run
@@ -61,6 +61,7 @@ __all__ = [
     "build_engines",
     "catalogs",
     "compare",
+    "compare_seeds",
     "demo",
     "draw",
     "engine",
@@ -112,6 +113,7 @@ _PLACES = {
     "build_engines": "sesurgery.pipeline.engines",
     "catalogs": "sesurgery.pipeline.specs",
     "compare": "sesurgery.pipeline.compare",
+    "compare_seeds": "sesurgery.pipeline.compare",
     "learning_curve": "sesurgery.pipeline.compare",
     "watch": "sesurgery.pipeline.watch",
     "demo": "sesurgery.pipeline.demo",

@@ -1,7 +1,8 @@
-"""The verb `compare`: two runs on the same held-out samples."""
+"""The verb `compare`: two runs on the same held-out samples, or two recipes trained from the same seeds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sesurgery.studies.over_seeds import OverSeeds
     from sesurgery.training.data.base import Data
     from sesurgery.training.history import Epoch
     from sesurgery.verification.comparison import Comparison
@@ -39,6 +41,41 @@ def compare(first: Path, second: Path, accuracy: float | None = None) -> Compari
             "give both specs the same `train: data:` and train again",
         )
     return comparison.compare(ours, theirs, (epochs, other_epochs), accuracy)
+
+
+def compare_seeds(first: Sequence[Path], second: Sequence[Path], accuracy: float | None = None) -> OverSeeds:
+    """The runs of one recipe against those of another, paired by the seed of their training.
+
+    Raises SE501 where the two have not the same seeds, each once, or do not hold out the same samples.
+    """
+    from sesurgery.studies.over_seeds import over_seeds
+
+    ours, theirs = _by_seed(first), _by_seed(second)
+    if ours.keys() != theirs.keys():
+        raise fail(
+            "SE501",
+            f"the runs were not trained from the same seeds: the first {_seeds(ours)}, the second {_seeds(theirs)}",
+            "leave out the runs that have no partner, or train one with the same 'train: seed:'",
+        )
+    return over_seeds({seed: compare(ours[seed], theirs[seed], accuracy) for seed in sorted(ours)})
+
+
+def _by_seed(folders: Sequence[Path]) -> dict[int, Path]:
+    found: dict[int, Path] = {}
+    for folder in folders:
+        seed = checkpoint.read_spec(folder, catalogs()).train.seed
+        if seed in found:
+            raise fail(
+                "SE501",
+                f"{found[seed].as_posix()} and {folder.as_posix()} were both trained from seed {seed}",
+                "name one run for each seed",
+            )
+        found[seed] = folder
+    return found
+
+
+def _seeds(runs: dict[int, Path]) -> str:
+    return "from " + ", ".join(str(seed) for seed in sorted(runs))
 
 
 def learning_curve(folder: Path) -> tuple[Epoch, ...]:

@@ -1,8 +1,10 @@
-"""Two runs side by side, for a terminal."""
+"""Two runs, or two recipes trained from several seeds, side by side, for a terminal."""
 
 from __future__ import annotations
 
 from sesurgery.reports.wording import percent
+from sesurgery.studies.over_seeds import OverSeeds
+from sesurgery.studies.statistics import Interval
 from sesurgery.tables import aligned
 from sesurgery.verification.comparison import Comparison
 
@@ -31,3 +33,34 @@ def to_text(first: str, second: str, found: Comparison) -> str:
             f"verdict: {first} {TOLD[found.verdict]} {second}, as far as one training of each can tell",
         ]
     )
+
+
+def seeds_to_text(found: OverSeeds) -> str:
+    """A row a seed, the means with their intervals, the difference with its own, and the verdict."""
+    rows = [["seed", "first", "second", "difference", "McNemar's p"]]
+    for seed, pair in zip(found.seeds, found.pairs, strict=True):
+        first, second = pair.top1
+        rows.append(
+            [str(seed), f"{first:.2%}", f"{second:.2%}", f"{100 * (first - second):+.2f}", f"{pair.mcnemar.p:.2g}"]
+        )
+    gap = found.difference
+    rows.append(["mean", f"{found.first_mean.mean:.2%}", f"{found.second_mean.mean:.2%}", f"{100 * gap.difference:+.2f}", ""])
+    lines = aligned(rows)
+    lines += [f"{name}: {_interval(mean)}" for name, mean in (("first", found.first_mean), ("second", found.second_mean))]
+    if gap.low is None or gap.high is None or gap.p is None:
+        lines.append("one seed has no interval: train both from at least two")
+    else:
+        lines.append(
+            f"difference: {100 * gap.difference:+.2f} points (95 % interval {100 * gap.low:+.2f} to "
+            f"{100 * gap.high:+.2f}; paired t-test over {gap.seeds} seeds, p = {gap.p:.2g})"
+        )
+    more = ""
+    if found.verdict == "not told apart" and gap.more_seeds:
+        more = f"; about {gap.more_seeds} more seeds would tell a difference of this size"
+    return "\n".join([*lines, f"verdict: the first recipe {TOLD[found.verdict]} the second{more}"])
+
+
+def _interval(mean: Interval) -> str:
+    if mean.low is None or mean.high is None:
+        return f"{mean.mean:.2%}"
+    return f"{mean.mean:.2%} (95 % interval of the mean {mean.low:.2%} to {mean.high:.2%})"

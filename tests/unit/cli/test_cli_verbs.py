@@ -175,6 +175,21 @@ def test_compare_asks_for_the_same_held_out_samples(sesurgery, here):
     assert "error[SE501]: the runs do not hold out the same samples: runs/tiny has 180 of " in ended.err
 
 
+def test_compare_pairs_runs_by_their_seed(sesurgery, here):
+    sesurgery("apply", "tiny.yaml")
+    Path("other.yaml").write_text(Path("tiny.yaml").read_text().replace("train: {", "train: {seed: 7, "))
+    sesurgery("apply", "other.yaml")
+    found = json.loads(sesurgery("compare", "runs/tiny", "--against", "runs/tiny-2", "--json").out)
+    assert (found["first"], found["second"], found["seeds"]) == (["runs/tiny"], ["runs/tiny-2"], [0])
+    assert found["difference"]["difference"] == pytest.approx(found["first_mean"]["mean"] - found["second_mean"]["mean"])
+    ended = sesurgery("compare", "runs/tiny", "--against", "runs/other")
+    assert ended.code == 1
+    assert "error[SE501]: the runs were not trained from the same seeds: the first from 0, the second from 7" in ended.err
+    twice = sesurgery("compare", "runs/tiny", "runs/tiny-2", "--against", "runs/other")
+    assert "runs/tiny and runs/tiny-2 were both trained from seed 0" in twice.err
+    assert sesurgery("compare", "runs/tiny").code == 2
+
+
 def test_the_schema_goes_to_a_file_when_asked(sesurgery, empty):
     ended = sesurgery("schema", "-o", "schema.json")
     assert (ended.code, ended.out) == (0, "")
