@@ -98,7 +98,7 @@ def emit_json(value: Any) -> None:
 
 
 def spec_of(path: Path) -> Spec:
-    """Load a spec that the user named, which implies consent to its code, and print what it will import."""
+    """Load a spec that the user named, which implies consent to its code, and print what it will run."""
     from sesurgery import pipeline
     from sesurgery.spec.code import code_of
 
@@ -106,7 +106,7 @@ def spec_of(path: Path) -> Spec:
     for name in code_of(spec):
         # Modules of this package need no mention.
         if not name.startswith("sesurgery."):
-            click.echo(f"{path.as_posix()} imports your code: {name}", err=True)
+            click.echo(f"{path.as_posix()} runs your code: {name}", err=True)
     return spec
 
 

@@ -37,7 +37,7 @@ def require_agreed(weights: Path, manifest: RunManifest, spec: Spec, beside: Pat
     found = _places(spec, beside)
     if not found:
         return
-    require_trusted(weights, manifest, f"its spec imports {', '.join(found)}")
+    require_trusted(weights, manifest, f"its spec runs {', '.join(found)}")
     for name, place in found.items():
         if place is not None and not trust.holds(str(place), manifest.details.code.get(name)):
             trust.require_agreed(weights, f"{name} of its spec is now {place.as_posix()}, which it was not then")

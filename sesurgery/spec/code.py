@@ -1,7 +1,7 @@
-"""Code that a spec names: the one type of such a name, and what a spec holds of it.
+"""Code that a spec names: the types of such names, and what a spec holds of them.
 
-An option of a block, a data set or a model that is imported has the type `Factory`, and is found by it. So nothing can
-be imported on behalf of a spec that `code_of` does not tell.
+An option of a block, a data set or a model that is imported has the type `Factory`, and one that may be a shell command
+the type `Command`. So nothing can run on behalf of a spec that `code_of` does not tell.
 """
 
 from __future__ import annotations
@@ -18,22 +18,33 @@ from pydantic import BaseModel, Field
 from sesurgery.catalog import Ref
 
 
-class _Imported:
-    """Marks a type whose values are imported."""
+class _Runs:
+    """Marks a type whose values are imported or, with a prefix, those that begin with it run in a shell."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
 
 
-_MARK = _Imported()
-Factory = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"), _MARK]
+SHELL = "pipe:"
+_IMPORTED, _MAYBE_RUN = _Runs(), _Runs(SHELL)
+Factory = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"), _IMPORTED]
 """`package.module:function`, which is imported: its module's code runs."""
+Command = Annotated[str, Field(min_length=1), _MAYBE_RUN]
+"""A file or a url, or `pipe:` and a command, which a shell runs."""
 
 
 def code_of(part: object) -> tuple[str, ...]:
-    """Every `Factory` that a spec, or a part of one, names; each once."""
+    """Every `Factory`, and every `Command` that a shell runs, in a spec or a part of one; each once."""
     return tuple(dict.fromkeys(_named(part)))
 
 
 def location(factory: str, folders: tuple[Path, ...]) -> Path | None:
-    """Where in `folders` the outermost package or module of a factory lies; None where it can only be installed."""
+    """Where in `folders` the outermost package or module of a factory lies.
+
+    None where it can only be installed, and for a shell command, whose text is all there is.
+    """
+    if factory.startswith(SHELL):
+        return None
     top = factory.partition(":")[0].partition(".")[0]
     for folder in folders:
         found = PathFinder.find_spec(top, [str(folder.resolve())])
@@ -61,16 +72,21 @@ def _named(part: object) -> Iterator[str]:
             yield from _named(value)
 
 
-def _of_field(value: object, marks: list[Any]) -> Iterator[str]:
-    yield from _strings(value) if any(_marked(mark) for mark in marks) else _named(value)
+def _of_field(value: object, hints: list[Any]) -> Iterator[str]:
+    marks = [mark for hint in hints for mark in _marks(hint)]
+    if not marks:
+        yield from _named(value)
+    for mark in marks:
+        yield from (text for text in _strings(value) if text.startswith(mark.prefix))
 
 
-def _marked(hint: Any) -> bool:
-    """Whether a type, or one inside it (`Factory | None`, `list[Factory]`), is marked."""
-    if hint is _MARK:
-        return True
-    inner = (*getattr(hint, "__metadata__", ()), *typing.get_args(hint))
-    return any(_marked(item) for item in inner if not isinstance(item, str))
+def _marks(hint: Any) -> Iterator[_Runs]:
+    """The marks of a type, or of one inside it (`Factory | None`, `list[Factory]`)."""
+    if isinstance(hint, _Runs):
+        yield hint
+    for inner in (*getattr(hint, "__metadata__", ()), *typing.get_args(hint)):
+        if not isinstance(inner, str):
+            yield from _marks(inner)
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -122,7 +122,7 @@ def test_code_of_somebody_elses_run_waits_for_a_person(arguments, text, sesurger
     of_somebody_else(run / WEIGHTS)
     ended = sesurgery(*arguments)
     assert ended.code == 1
-    assert "error[SE409]: runs/x/weights.safetensors was not made here by you, and its spec imports " in ended.err
+    assert "error[SE409]: runs/x/weights.safetensors was not made here by you, and its spec runs " in ended.err
     assert "somebodys_code:make_" in ended.err
     assert "--trust" in ended.err
     assert not RAN.exists()
@@ -334,7 +334,7 @@ def test_code_of_a_spec_that_the_user_names_is_said_on_the_console(sesurgery, fo
     Path("somebodys_code.py").write_text(MODULE.format(ran=str(RAN.resolve())))
     ended = sesurgery("plan", "x.yaml")
     assert ended.code == 0, ended.err
-    assert "x.yaml imports your code: somebodys_code:make_net\n" in ended.err
+    assert "x.yaml runs your code: somebodys_code:make_net\n" in ended.err
     assert RAN.exists()
 
 
