@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.estimate import estimate
     from sesurgery.pipeline.export import export
     from sesurgery.pipeline.gates import gates
+    from sesurgery.pipeline.gates_of_file import gates_of_file
     from sesurgery.pipeline.init import init
     from sesurgery.pipeline.inspect import draw, inspect
     from sesurgery.pipeline.lower import LowerRequest, lower
@@ -70,6 +71,7 @@ __all__ = [
     "export",
     "fetch",
     "gates",
+    "gates_of_file",
     "has_run",
     "init",
     "inspect",
@@ -124,6 +126,7 @@ _PLACES = {
     "export": "sesurgery.pipeline.export",
     "fetch": "sesurgery.pipeline.data",
     "gates": "sesurgery.pipeline.gates",
+    "gates_of_file": "sesurgery.pipeline.gates_of_file",
     "has_run": "sesurgery.pipeline.engine_files",
     "init": "sesurgery.pipeline.init",
     "inspect": "sesurgery.pipeline.inspect",

@@ -43,8 +43,31 @@ def samples(
         )
     else:
         return None
+    feeds = _feeds(arrays, inputs, wanted.samples, source)
+    return feeds, f"{sum(len(next(iter(feed.values()))) for feed in feeds)} samples of {source}"
+
+
+def samples_of_file(
+    model: onnx_library.ModelProto, path: Path, option: str, beside: str
+) -> tuple[list[Mapping[str, Array]], NDArray[np.int64] | None]:
+    """All samples of a file as feeds, and its array of integers [N] called `beside`, where it has one."""
+    inputs = _inputs(model)
+    arrays = arrays_of(path, inputs, option, beside)
+    labels = arrays.pop(beside, None)
+    feeds = _feeds(arrays, inputs, min(len(array) for array in arrays.values()), path.as_posix())
+    count = sum(len(next(iter(feed.values()))) for feed in feeds)
+    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) < count):
+        text = f"{path}: {beside!r} is {labels.dtype} of shape {'x'.join(map(str, labels.shape))}"
+        raise fail("SE606", text, f"an integer for each of the {count} samples was expected")
+    return feeds, None if labels is None else labels[:count].astype(np.int64)
+
+
+def _feeds(
+    arrays: Mapping[str, Array], inputs: Mapping[str, tuple[int, ...]], most: int, source: str
+) -> list[Mapping[str, Array]]:
+    """Samples one by one, or as many at once as the file fixes; raises SE606 where they do not fit."""
     step = max(1, *(sizes[0] for sizes in inputs.values()))
-    count = min(wanted.samples, *(len(array) for array in arrays.values())) // step * step
+    count = min(most, *(len(array) for array in arrays.values())) // step * step
     for name, array in arrays.items():
         fits = len(array.shape) == len(inputs[name]) and all(
             size in (0, found) for size, found in zip(inputs[name][1:], array.shape[1:], strict=True)
@@ -53,11 +76,10 @@ def samples(
             asked = "x".join(str(size or "?") for size in inputs[name])
             text = f"samples of input {name!r} have shape {'x'.join(map(str, array.shape))}; it takes {asked}"
             raise fail("SE606", text, f"samples come from {source}")
-    feeds: list[Mapping[str, Array]] = [
+    return [
         {name: np.ascontiguousarray(array[start : start + step]) for name, array in arrays.items()}
         for start in range(0, count, step)
     ]
-    return feeds, f"{count} samples of {source}"
 
 
 def _inputs(model: onnx_library.ModelProto) -> dict[str, tuple[int, ...]]:

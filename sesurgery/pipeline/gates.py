@@ -28,9 +28,9 @@ SPATIAL = 1e-3
 
 @dataclass(frozen=True)
 class GateResult:
-    """The gates of a run's blocks in network order; `left` are blocks whose gate is not per channel."""
+    """The gates of a run's blocks, or of an ONNX file, in network order; `left` are those that are not per channel."""
 
-    folder: Path
+    source: Path
     classes: tuple[str, ...]
     blocks: tuple[BlockGates, ...]
     left: tuple[str, ...]

@@ -13,10 +13,10 @@ from sesurgery.diagnostics import fail
 Array = NDArray[np.generic]
 
 
-def arrays_of(path: Path, inputs: Collection[str], option: str) -> dict[str, Array]:
+def arrays_of(path: Path, inputs: Collection[str], option: str, beside: str | None = None) -> dict[str, Array]:
     """The array of each input by its name, floats as float32; of one input, an .npy file will do.
 
-    `option` is how a user names such a file. Raises SE402 where it is not there and SE606 where it holds something
+    `option` is how a user names such a file, and `beside` an array that it may hold as well. Raises SE402 where it is not there and SE606 where it holds something
     else.
     """
     if not path.is_file():
@@ -27,11 +27,11 @@ def arrays_of(path: Path, inputs: Collection[str], option: str) -> dict[str, Arr
         arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {next(iter(inputs)): loaded}
     except (ValueError, OSError, EOFError) as error:
         raise fail("SE606", f"{path} holds no samples: {error}", "write it with numpy.save or numpy.savez") from error
-    if set(arrays) != set(inputs):
+    if set(arrays) - {beside} != set(inputs):
         found, asked = ", ".join(sorted(arrays)), ", ".join(sorted(inputs))
         text = f"{path} holds samples of {found}; the network's inputs are {asked}"
         raise fail("SE606", text, "numpy.savez(FILE, NAME=array) with the inputs' names")
     return {
         name: np.asarray(arrays[name], np.float32) if arrays[name].dtype.kind == "f" else arrays[name]
-        for name in inputs
+        for name in arrays
     }

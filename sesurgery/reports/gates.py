@@ -13,16 +13,20 @@ from sesurgery.verification.gates import BlockGates
 if TYPE_CHECKING:
     from sesurgery.pipeline.gates import GateResult
 
-HEADER = ["block", "channels", "mean", "deviation", "between classes", "dead", "saturated", "constant", "advice"]
+BETWEEN = "between classes"
+HEADER = ["block", "channels", "mean", "deviation", BETWEEN, "dead", "saturated", "constant", "advice"]
 COLUMNS = 3
 
 
 def to_text(result: GateResult) -> str:
     """A row a block, and what is to be done."""
     rows = [HEADER, *(_row(block) for block in result.blocks)]
+    if len(result.classes) == 1:
+        # Of one class there is nothing between classes.
+        rows = [[cell for column, cell in zip(HEADER, row, strict=True) if column != BETWEEN] for row in rows]
     samples = result.blocks[0].samples if result.blocks else 0
     lines = [f"{plural(samples, 'sample')} of {', '.join(result.classes)}", *aligned(rows)]
-    if samples > 1:
+    if samples > 1 and len(result.classes) > 1:
         lines.append(
             f"between classes, a gate that does not know them has {percent((len(result.classes) - 1) / (samples - 1))}"
         )
@@ -47,7 +51,7 @@ def _row(block: BlockGates) -> list[str]:
 def to_json(result: GateResult) -> dict[str, object]:
     """The same with the curves of every class."""
     return {
-        "run": result.folder.as_posix(),
+        "onnx" if result.source.suffix == ".onnx" else "run": result.source.as_posix(),
         "classes": list(result.classes),
         "blocks": [fields(block) for block in result.blocks],
         "left": list(result.left),

@@ -1,0 +1,99 @@
+"""Gates of an ONNX file, whoever wrote it: what each multiplies its map by, over samples from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import helper
+
+from sesurgery.diagnostics import fail
+from sesurgery.graph import Shape
+from sesurgery.graph.gates import ChannelGate, channel_gates
+from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.numerics import runner
+from sesurgery.onnxgraph.shapes import image_input, image_shape, takes_channels_last
+from sesurgery.pipeline.calibration import samples_of_file
+from sesurgery.pipeline.gates import GateResult, observed
+from sesurgery.pipeline.inspect import open_named
+from sesurgery.verification.gates import measure
+
+ALL = "all samples"
+LABELS = "labels"
+
+
+def gates_of_file(file: Path, given: Path) -> GateResult:
+    """Gates over the samples in `given`, a .npz file with an array for each input and, if known, `labels` [N].
+
+    Sizes that the file leaves open are those of the samples. Gates end at 1 unless a sample shows more. Raises SE402 where a file is not there or has no gate, and SE606 where samples do not fit.
+    """
+    model = onnx_io.load(file)
+    feeds, labels = samples_of_file(model, given, "--inputs FILE.npz", LABELS)
+    found = channel_gates(open_named(str(file), _shape(model, feeds[0])).network.view)
+    if not found:
+        raise fail("SE402", f"{file.as_posix()} has no channel gate", "`sesurgery inspect FILE` shows what it has")
+    flow = Dataflow(model)
+    there = set(flow.inputs) | set(flow.producer)
+    seen = [gate for gate in found if {gate.mul.name, gate.value.name} <= there]
+    run = runner(_watched(model, seen, flow))
+    parts: dict[str, list[NDArray[np.float64] | None]] = {_key(gate): [] for gate in seen}
+    for feed in feeds:
+        made = run(feed)
+        for gate in seen:
+            parts[_key(gate)].append(_observed(gate, made[gate.value.name], made[gate.mul.name]))
+    classes = labels if labels is not None else np.zeros(sum(_batch(feed) for feed in feeds), np.int64)
+    names = {int(label): ALL if labels is None else str(label) for label in np.unique(classes)}
+    blocks, left = [], [_key(gate) for gate in found if gate not in seen]
+    for key, each in parts.items():
+        known = [part for part in each if part is not None]
+        values = np.concatenate(known) if len(known) == len(each) else np.empty(0)
+        # A network may turn one sample into many: lines of text, say. Their gates have no label.
+        if len(values) != len(classes) or np.isnan(values).all():
+            left.append(key)
+            continue
+        blocks.append(measure(key, values, classes, names, 1.0 if np.nanmax(values) <= 1 + 1e-3 else None))
+    return GateResult(file, tuple(names.values()), tuple(blocks), tuple(left))
+
+
+def _shape(model: onnx.ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> Shape | None:
+    """(channels, height, width) of the image in a feed where the file does not say them."""
+    sizes = feed[image_input(model).name].shape[1:]
+    if image_shape(model) is not None or len(sizes) != 3:
+        return None
+    first, second, third = sizes
+    return (third, first, second) if takes_channels_last(model) else (first, second, third)
+
+
+def _key(gate: ChannelGate) -> str:
+    return gate.scope or gate.mul.name
+
+
+def _batch(feed: Mapping[str, NDArray[np.generic]]) -> int:
+    return len(next(iter(feed.values())))
+
+
+def _watched(model: onnx.ModelProto, gates: list[ChannelGate], flow: Dataflow) -> onnx.ModelProto:
+    """A copy whose outputs are what each gate reads and what it makes."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    names = dict.fromkeys(name for gate in gates for name in (gate.value.name, gate.mul.name))
+    copy.graph.output.extend(helper.make_tensor_value_info(name, flow.dtype(name), None) for name in names)
+    return copy
+
+
+def _observed(gate: ChannelGate, x: NDArray[np.generic], y: NDArray[np.generic]) -> NDArray[np.float64] | None:
+    """The gate [n, C]; None where it differs over the map. Channels stand where the graph's view says how many."""
+    channels = gate.value.shape[0] if gate.value.shape else None
+    if x.ndim != 4 or x.shape != y.shape or channels not in (x.shape[1], x.shape[3]):
+        return None
+    if channels != x.shape[1]:
+        x, y = np.moveaxis(x, 3, 1), np.moveaxis(y, 3, 1)
+    tensors = [torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (x, y)]
+    made = observed(*tensors)
+    return None if made is None else made.double().numpy()
