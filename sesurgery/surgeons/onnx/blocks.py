@@ -1,9 +1,11 @@
-"""Blocks as ONNX: an nn.Module is exported once for each width and set of options, and filled with each site's values.
+"""Blocks as ONNX: an nn.Module is exported once for each set of options, and filled with each site's values.
 
-The exporter runs once per kind of block and keeps every parameter under its own name. Values are put in by name, and
-only then is the graph optimised, so that what is folded (a norm into a convolution) is folded with the right values.
-Where nothing is folded the optimised graph serves all sites of its kind. Each filled graph is compared with its module
-before it is used.
+The exporter runs for the first width and keeps every parameter under its own name. At another width the same graph is
+tried with that width's values, and kept where it computes what the module does; a block whose graph depends on its
+width (a kernel size, a shape that became a constant) is exported again. Values are put in by name, and only then is
+the graph optimised, so that what is folded (a norm into a convolution) is folded with the right values. Where nothing
+is folded the optimised graph serves all sites of its width. Each filled graph is compared with its module before it is
+used.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ class Blocks:
     """Exported kinds of blocks; `site` gives one filled graph."""
 
     _kinds: dict[tuple[object, ...], onnx.ModelProto] = field(default_factory=dict)
+    # The first export of each set of options that takes any map.
+    _forms: dict[str, onnx.ModelProto] = field(default_factory=dict)
     # Optimised graphs by the identity of the exported one; None where optimising folds values.
     _optimised: dict[int, onnx.ModelProto | None] = field(default_factory=dict)
 
@@ -52,7 +56,7 @@ class Blocks:
         if expected.shape != sample.shape:
             text = f"{site.key}: the block changes the shape {tuple(sample.shape)} to {tuple(expected.shape)}"
             raise fail("SE305", text, "a block maps [N, C, H, W] to the same shape")
-        filled = self._filled(self._exported(site, block), block)
+        filled = self._filled(self._exported(site, block, (sample, expected)), block)
         if any(node.domain not in ONNX_DOMAINS for node in filled.graph.node):
             raise fail(
                 "SE305", f"{site.key}: the block needs operators that are not ONNX's own", "choose another block"
@@ -73,15 +77,21 @@ class Blocks:
         shared = self._optimised[id(kind)]
         return _optimised(_fill(kind, state)) if shared is None else _fill(shared, state)
 
-    def _exported(self, site: Site, block: nn.Module) -> onnx.ModelProto:
-        free = (repr(site.block), site.channels)
+    def _exported(self, site: Site, block: nn.Module, shown: tuple[Tensor, Tensor]) -> onnx.ModelProto:
+        options = repr(site.block)
+        free = (options, site.channels)
         fixed = (*free, site.height, site.width)
         if fixed in self._kinds:
             return self._kinds[fixed]
+        if free not in self._kinds and (form := self._forms.get(options)) is not None:
+            widened = _at_width(form, block, site.channels)
+            if _computes(widened, *shown):
+                self._kinds[free] = widened
         if free not in self._kinds:
             try:
                 batch, high, wide = _EXAMPLE
                 self._kinds[free] = _export(block, (batch, site.channels, high, wide), dynamic=True)
+                self._forms.setdefault(options, self._kinds[free])
             except Exception:
                 # Some blocks know the size of their map; then each size is a kind of its own.
                 try:
@@ -145,6 +155,26 @@ def _fill(kind: onnx.ModelProto, state: Mapping[str, NDArray[np.generic]]) -> on
         if tensor.name in state:
             tensor.CopyFrom(onnx.numpy_helper.from_array(state[tensor.name], tensor.name))
     return model
+
+
+def _at_width(form: onnx.ModelProto, block: nn.Module, channels: int) -> onnx.ModelProto:
+    """The graph of a block at another width with this block's values."""
+    state = _state(block)
+    model = _fill(form, state)
+    # What it says of inner shapes is of the width that was exported.
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[1].dim_value = channels
+    return model
+
+
+def _computes(model: onnx.ModelProto, sample: Tensor, expected: Tensor) -> bool:
+    """Whether a graph runs and gives what was expected."""
+    try:
+        return _difference(model, sample, expected) <= _CLOSE
+    # ONNX Runtime's errors share no base class but Exception.
+    except Exception:
+        return False
 
 
 def _holds(model: onnx.ModelProto, kind: onnx.ModelProto, state: Mapping[str, NDArray[np.generic]]) -> bool:
