@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,23 +13,38 @@ from sesurgery.training.data.base import Augment, Split
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-class InOrder:
+class _Batches:
+    """Batches that are read by the process itself or, with `workers`, by that many others."""
+
+    _loader: _Loader
+
+    @property
+    def workers(self) -> int:
+        return self._loader.workers
+
+    @workers.setter
+    def workers(self, count: int) -> None:
+        if count != self.workers:
+            self._loader = _Loader(self._loader.reader, count)
+
+
+class InOrder(_Batches):
     """Every sample once, in order; the last batch may be smaller."""
 
     def __init__(self, split: Split, batch_size: int, workers: int = 0) -> None:
         self.split = split
         self.batch_size = batch_size
-        self.workers = workers
+        self._loader = _Loader(_Reader(split), workers)
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         positions = torch.split(torch.arange(len(self.split)), self.batch_size)
-        yield from _read(_Reader(self.split), [batch.tolist() for batch in positions], self.workers)
+        yield from self._loader.read([(0, batch.tolist()) for batch in positions])
 
 
-class Shuffled:
+class Shuffled(_Batches):
     """Full batches in an order that only the seed and `epoch` decide; the samples left over wait for another epoch.
 
     Of `shares` processes, each takes its own part of every batch, so that the batch size stays the recipe's. `augment`
@@ -55,11 +70,10 @@ class Shuffled:
         self.seed = seed
         self.share = share
         self.shares = shares
-        self.workers = workers
-        self.augment = augment
         self.repeats = repeats
         self.epoch = 0
         self.begin = 0
+        self._loader = _Loader(_Reader(split, augment), workers)
 
     def __len__(self) -> int:
         return len(self.split) // self.batch_size
@@ -72,8 +86,11 @@ class Shuffled:
         copies = torch.arange(self.repeats) * count
         order = (order[: -(-count // self.repeats), None] + copies).flatten()[:count]
         mine = [batch[self.share :: self.shares].tolist() for batch in torch.split(order, self.batch_size)[: len(self)]]
-        changes = () if self.augment is None else tuple(self.augment(mixed(seed, copy)) for copy in range(self.repeats))
-        yield from _read(_Reader(self.split, changes), mine[self.begin :], self.workers)
+        yield from self._loader.read([(seed, batch) for batch in mine[self.begin :]])
+
+
+Order = tuple[int, list[int]]
+"""The epoch's seed, and the positions of a batch: all that a reading process has to be told."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +98,16 @@ class _Reader:
     """A data set whose samples are whole batches. Position + copy * length of the split is another copy of an image."""
 
     split: Split
-    changes: Sequence[Augment] = ()
-    """One a copy; empty where images stay as they are."""
+    augment: Callable[[int], Augment] | None = None
 
-    def __getitem__(self, which: Sequence[int]) -> Batch:
+    def __getitem__(self, order: Order) -> Batch:
+        seed, which = order
         copies: dict[int, list[int]] = {}
         for number in which:
             copy, index = divmod(number, len(self.split))
             copies.setdefault(copy, []).append(index)
         parts = [
-            self.split.batch(indices, self.changes[copy] if self.changes else None)
+            self.split.batch(indices, None if self.augment is None else self.augment(mixed(seed, copy)))
             for copy, indices in sorted(copies.items())
         ]
         if len(parts) == 1:
@@ -99,14 +116,33 @@ class _Reader:
         return torch.cat(images), torch.cat(labels)
 
 
-def _read(reader: _Reader, batches: Sequence[list[int]], workers: int) -> Iterator[Batch]:
-    if not workers:
-        yield from map(reader.__getitem__, batches)
-        return
-    # A generator of its own: a loader draws a seed for its processes, which must not move the network's random draws.
-    generator = torch.Generator().manual_seed(0)
-    options = {"num_workers": workers, "generator": generator, "pin_memory": torch.cuda.is_available()}
-    yield from DataLoader(reader, batch_size=None, sampler=batches, **options)  # type: ignore[arg-type]
+class _Loader:
+    """Batches from a reader, by processes that stay from epoch to epoch; they start with the first batch."""
+
+    def __init__(self, reader: _Reader, workers: int) -> None:
+        self.reader = reader
+        self._orders: list[Order] = []
+        self._loader: DataLoader[Batch] | None = None
+        self.workers = workers
+
+    def read(self, orders: list[Order]) -> Iterator[Batch]:
+        if not self.workers:
+            yield from map(self.reader.__getitem__, orders)
+            return
+        # The loader reads this list anew at the begin of every epoch.
+        self._orders[:] = orders
+        if self._loader is None:
+            self._loader = DataLoader(
+                self.reader,  # type: ignore[arg-type]
+                batch_size=None,
+                sampler=self._orders,
+                num_workers=self.workers,
+                persistent_workers=True,
+                pin_memory=torch.cuda.is_available(),
+                # Its own: a loader draws a seed for its processes, which must not move the network's random draws.
+                generator=torch.Generator().manual_seed(0),
+            )
+        yield from self._loader
 
 
 def mixed(*numbers: int) -> int:

@@ -187,6 +187,8 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
             recipe.optimizer,
             undecayed=() if decays else {name for name in names if name.startswith(inserted)},
             rates=rates,
+            # Lightning refuses to clip gradients in 16 bits before a fused step, which unscales them itself.
+            fused=self.device.type == "cuda" and (recipe.clip_grad is None or recipe.precision == "fp32"),
         )
         steps = -(-len(self.batches) // recipe.accumulate)
         schedule = make_schedule(optimizer, recipe, steps)

@@ -18,20 +18,23 @@ def make_optimizer(
     *,
     undecayed: Collection[str] = (),
     rates: Mapping[str, float] = MappingProxyType({}),
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
     """The optimiser over the model's parameters; norms and biases, the ones of at most one dimension, do not decay.
 
     Nor do those named in `undecayed`. `rates` are factors on the learning rate, by parameter. The first group has the
-    highest rate.
+    highest rate. `fused` steps all weights by one kernel, for torch's own optimisers.
     """
     groups = _groups(model, options, undecayed, rates)
     given = {key: getattr(options, key) for key in ("betas", "eps") if getattr(options, key) is not None}
     if options.name == "adamw":
-        return torch.optim.AdamW(groups, lr=options.lr, **given)
+        return torch.optim.AdamW(groups, lr=options.lr, fused=fused or None, **given)
     if options.name == "sgd":
         # torch has no Nesterov step without momentum, and the two are the same then.
         nesterov = options.nesterov and options.momentum > 0
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov)
+        return torch.optim.SGD(
+            groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov, fused=fused or None
+        )
     from timm.optim import create_optimizer_v2
 
     made: torch.optim.Optimizer = create_optimizer_v2(

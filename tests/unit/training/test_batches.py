@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import torch
 
 from sesurgery.training.batches import InOrder, Shuffled, mixed
@@ -67,6 +69,30 @@ def test_reading_processes_change_nothing_but_the_speed() -> None:
     assert labels(Shuffled(SPLIT, 3, seed=5, workers=2)) == labels(Shuffled(SPLIT, 3, seed=5))
     assert labels(InOrder(SPLIT, 4, workers=1)) == labels(InOrder(SPLIT, 4))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Process:
+    """Images that say which process read them."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, which: list[int]) -> torch.Tensor:
+        return torch.full((len(which), 1, 1, 1), float(os.getpid()))
+
+
+def test_reading_processes_stay_from_epoch_to_epoch() -> None:
+    batches = Shuffled(Split(Process(), torch.arange(8)), 2, seed=0, workers=2)
+    readers, orders = [], []
+    for epoch in range(3):
+        batches.epoch = epoch
+        read = list(batches)
+        readers.append({int(images[0]) for images, _ in read})
+        orders.append([label for _, batch in read for label in batch.tolist()])
+    assert readers[0] == readers[1] == readers[2]
+    assert len(readers[0]) == 2
+    assert os.getpid() not in readers[0]
+    assert orders[0] != orders[1] != orders[2]
 
 
 class Watched:

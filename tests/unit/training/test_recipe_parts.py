@@ -120,6 +120,23 @@ def test_every_optimiser_makes_a_step(name: str, make_net: Net) -> None:
     assert [decays[id(p)] for p in (net[0].weight, net[1].weight, net[6].bias)] == [5e-4, 0, 0]
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_fused_step_is_the_same_step(name: str, make_net: Net) -> None:
+    ends = []
+    for fused in (False, True):
+        net = make_net()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view(parameter.shape))
+        optimizer = make_optimizer(net, Optimizer(name=name, lr=0.01), fused=fused)
+        assert bool(optimizer.defaults["fused"]) is fused
+        for _ in range(3):
+            net(torch.ones(4, 1, 8, 8)).square().mean().backward()
+            optimizer.step()
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in net.parameters()]))
+    torch.testing.assert_close(*ends)
+
+
 def test_an_unknown_optimiser_is_an_error_of_the_spec() -> None:
     with pytest.raises(ValidationError, match="unknown optimiser 'adamv'"):
         Optimizer(name="adamv")
