@@ -26,7 +26,7 @@ class WebDataset(Photographs):
 
     train: Command = "train-*.tar"
     held_out: Command = "val-*.tar"
-    label: Annotated[str, Field(pattern=r"^(?!json$)\w+$|^json:.+$")] = "cls"
+    label: Annotated[str, Field(pattern=r"^\w+$|^json:.+$")] = "cls"
     names: str | None = None
 
     title: ClassVar[str] = "the shards"

@@ -29,7 +29,7 @@ def test_a_runs_file_has_the_gates_of_the_run(file, here):
     data = data_of(checkpoint.read(Path("runs/tiny"), pipeline.catalogs()).spec)
     wanted = [index for label in range(2) for index in np.flatnonzero(data.held_out.labels.numpy() == label)[:5]]
     chosen = sorted(int(index) for index in wanted)
-    np.savez("x.npz", image=data.held_out.images[chosen].numpy(), labels=data.held_out.labels[chosen].numpy())
+    np.savez("x.npz", input=data.held_out.images[chosen].numpy(), labels=data.held_out.labels[chosen].numpy())
     of_run = pipeline.gates(Path("runs/tiny"), classes=2, samples=5)
     of_file = pipeline.gates_of_file(file, Path("x.npz"))
     assert (of_file.classes, of_file.left) == (of_run.classes, ())
@@ -42,7 +42,7 @@ def test_a_runs_file_has_the_gates_of_the_run(file, here):
 
 
 def test_without_labels_there_is_one_class_and_nothing_between(file, images):
-    np.savez("x.npz", image=images)
+    np.savez("x.npz", input=images)
     found = pipeline.gates_of_file(file, Path("x.npz"))
     assert found.classes == ("all samples",)
     assert {block.samples for block in found.blocks} == {12}
@@ -55,9 +55,9 @@ def test_without_labels_there_is_one_class_and_nothing_between(file, images):
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({"image": (12, 1, 8, 8), "labels": (3,)}, "'labels' is int64 of shape 3"),
-        ({"picture": (12, 1, 8, 8)}, "holds samples of picture; the network's inputs are image"),
-        ({"image": (12, 1, 9, 8)}, "samples of input 'image' have shape 12x1x9x8"),
+        ({"input": (12, 1, 8, 8), "labels": (3,)}, "'labels' is int64 of shape 3"),
+        ({"picture": (12, 1, 8, 8)}, "holds samples of picture; the network's inputs are input"),
+        ({"input": (12, 1, 9, 8)}, "samples of input 'input' have shape 12x1x9x8"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(arrays, says, file):
@@ -70,6 +70,6 @@ def test_samples_that_do_not_fit_are_refused(arrays, says, file):
 
 def test_a_file_without_gates_says_so(here, images):
     plain = pipeline.export(Path("runs/tiny"), pipeline.Workspace(), plain=True).path
-    np.savez("x.npz", image=images)
+    np.savez("x.npz", input=images)
     with pytest.raises(SesurgeryError, match="SE402"):
         pipeline.gates_of_file(plain, Path("x.npz"))
