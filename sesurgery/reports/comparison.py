@@ -44,9 +44,13 @@ def seeds_to_text(found: OverSeeds) -> str:
             [str(seed), f"{first:.2%}", f"{second:.2%}", f"{100 * (first - second):+.2f}", f"{pair.mcnemar.p:.2g}"]
         )
     gap = found.difference
-    rows.append(["mean", f"{found.first_mean.mean:.2%}", f"{found.second_mean.mean:.2%}", f"{100 * gap.difference:+.2f}", ""])
+    rows.append(
+        ["mean", f"{found.first_mean.mean:.2%}", f"{found.second_mean.mean:.2%}", f"{100 * gap.difference:+.2f}", ""]
+    )
     lines = aligned(rows)
-    lines += [f"{name}: {_interval(mean)}" for name, mean in (("first", found.first_mean), ("second", found.second_mean))]
+    lines += [
+        f"{name}: {_interval(mean)}" for name, mean in (("first", found.first_mean), ("second", found.second_mean))
+    ]
     if gap.low is None or gap.high is None or gap.p is None:
         lines.append("one seed has no interval: train both from at least two")
     else:

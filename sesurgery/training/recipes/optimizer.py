@@ -32,9 +32,7 @@ def make_optimizer(
     if options.name == "sgd":
         # torch has no Nesterov step without momentum, and the two are the same then.
         nesterov = options.nesterov and options.momentum > 0
-        return torch.optim.SGD(
-            groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov, fused=fused or None
-        )
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov, fused=fused or None)
     from timm.optim import create_optimizer_v2
 
     made: torch.optim.Optimizer = create_optimizer_v2(

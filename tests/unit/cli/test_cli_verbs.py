@@ -181,10 +181,14 @@ def test_compare_pairs_runs_by_their_seed(sesurgery, here):
     sesurgery("apply", "other.yaml")
     found = json.loads(sesurgery("compare", "runs/tiny", "--against", "runs/tiny-2", "--json").out)
     assert (found["first"], found["second"], found["seeds"]) == (["runs/tiny"], ["runs/tiny-2"], [0])
-    assert found["difference"]["difference"] == pytest.approx(found["first_mean"]["mean"] - found["second_mean"]["mean"])
+    assert found["difference"]["difference"] == pytest.approx(
+        found["first_mean"]["mean"] - found["second_mean"]["mean"]
+    )
     ended = sesurgery("compare", "runs/tiny", "--against", "runs/other")
     assert ended.code == 1
-    assert "error[SE501]: the runs were not trained from the same seeds: the first from 0, the second from 7" in ended.err
+    assert (
+        "error[SE501]: the runs were not trained from the same seeds: the first from 0, the second from 7" in ended.err
+    )
     twice = sesurgery("compare", "runs/tiny", "runs/tiny-2", "--against", "runs/other")
     assert "runs/tiny and runs/tiny-2 were both trained from seed 0" in twice.err
     assert sesurgery("compare", "runs/tiny").code == 2
