@@ -30,7 +30,8 @@ LABELS = "labels"
 def gates_of_file(file: Path, given: Path) -> GateResult:
     """Gates over the samples in `given`, a .npz file with an array for each input and, if known, `labels` [N].
 
-    Sizes that the file leaves open are those of the samples. Gates end at 1 unless a sample shows more. Raises SE402 where a file is not there or has no gate, and SE606 where samples do not fit.
+    Sizes that the file leaves open are those of the samples. Gates end at 1 unless a sample shows more. Raises SE402
+    where a file is not there or has no gate, and SE606 where samples do not fit.
     """
     model = onnx_io.load(file)
     feeds, labels = samples_of_file(model, given, "--inputs FILE.npz", LABELS)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WebDataset(Photographs):
-    """Shards of `KEY.jpg` (or png, webp) with `KEY.cls`, the class index as text. Needs `pip install sesurgery[webdataset]`.
+    """Shards of `KEY.jpg` (or png, webp) with `KEY.cls`, the class index as text.
 
-    `train` and `held_out` name shards: files under `root`, `http://` and `https://` urls, or `pipe:` and a shell command
-    that writes one. Braces (`train-{000..146}.tar`) and, of files, globs stand for several. What is not a file is
-    fetched once, into `root/shards`. `label: json:KEY` takes the class index from a JSON member. `names` is a file under
-    `root` with a class name a line.
+    Needs `pip install sesurgery[webdataset]`. `train` and `held_out` name shards: files under `root`, `http://` and
+    `https://` urls, or `pipe:` and a shell command that writes one. Braces (`train-{000..146}.tar`) stand for several,
+    and of files globs do. What is not a file is fetched once, into `root/shards`. `label: json:KEY` takes the class index
+    from a JSON member. `names` is a file under `root` with a class name a line.
     """
 
     train: Command = "train-*.tar"
