@@ -20,8 +20,8 @@ class WebDataset(Photographs):
 
     Needs `pip install sesurgery[webdataset]`. `train` and `held_out` name shards: files under `root`, `http://` and
     `https://` urls, or `pipe:` and a shell command that writes one. Braces (`train-{000..146}.tar`) stand for several,
-    and of files globs do. What is not a file is fetched once, into `root/shards`. `label: json:KEY` takes the class index
-    from a JSON member. `names` is a file under `root` with a class name a line.
+    and of files globs do. What is not a file is fetched once, into `root/shards`. `label: json:KEY` takes the class
+    index from a JSON member. `names` is a file under `root` with a class name a line.
     """
 
     train: Command = "train-*.tar"
