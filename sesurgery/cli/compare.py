@@ -52,8 +52,16 @@ def command(
     from sesurgery.reports import comparison as report
     from sesurgery.reports.wording import fields
 
-    first, second = (list(runs), list(against)) if against else (list(runs[:1]), list(runs[1:]))
-    found = pipeline.compare_seeds(first, second, accuracy) if against else pipeline.compare(*runs, accuracy)
+    first, second = (runs, against) if against else (runs[:1], runs[1:])
+    names = [folder.as_posix() for folder in first], [folder.as_posix() for folder in second]
+    if against:
+        over_seeds = pipeline.compare_seeds(first, second, accuracy)
+        told = {"first": names[0], "second": names[1], **fields(over_seeds)}
+        text = report.seeds_to_text(over_seeds)
+    else:
+        found = pipeline.compare(first[0], second[0], accuracy)
+        told = {"first": names[0][0], "second": names[1][0], **fields(found)}
+        text = report.to_text(names[0][0], names[1][0], found)
     if picture is not None:
         from sesurgery.artifacts import writing
         from sesurgery.reports.evaluation_plots import convergence
@@ -62,11 +70,7 @@ def command(
         with writing(picture) as temporary:
             convergence(curves, temporary, picture.suffix.removeprefix("."))
         click.echo(f"picture -> {picture.as_posix()}", err=True)
-    names = [folder.as_posix() for folder in first], [folder.as_posix() for folder in second]
     if as_json:
-        both = names if against else (names[0][0], names[1][0])
-        emit_json({"first": both[0], "second": both[1], **fields(found)})
-    elif against:
-        click.echo(report.seeds_to_text(found))
+        emit_json(told)
     else:
-        click.echo(report.to_text(names[0][0], names[1][0], found))
+        click.echo(text)
