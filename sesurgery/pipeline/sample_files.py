@@ -16,8 +16,8 @@ Array = NDArray[np.generic]
 def arrays_of(path: Path, inputs: Collection[str], option: str, beside: str | None = None) -> dict[str, Array]:
     """The array of each input by its name, floats as float32; of one input, an .npy file will do.
 
-    `option` is how a user names such a file, and `beside` an array that it may hold as well. Raises SE402 where it is not there and SE606 where it holds something
-    else.
+    `option` is how a user names such a file, and `beside` an array that it may hold as well. Raises SE402 where it is
+    not there and SE606 where it holds something else.
     """
     if not path.is_file():
         raise fail("SE402", f"{path}, which is to hold samples, is not there", f"give {option}")
