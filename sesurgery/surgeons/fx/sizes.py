@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx._symbolic_trace import _maybe_revert_all_patches
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.fx.node import map_aggregate, map_arg
 
 from sesurgery.graph import Op
@@ -100,7 +101,7 @@ class Sizes:
         return first if first == second else None
 
     def _run(self, node: fx.Node, world: _World) -> object:
-        args, kwargs = map_arg((node.args, node.kwargs), world.values.__getitem__)  # type: ignore[arg-type]
+        args, kwargs = _mutable(map_arg((node.args, node.kwargs), world.values.__getitem__))  # type: ignore[arg-type]
         if node.op == "placeholder":
             number = self._worlds.index(world)
             given: Any = self._given[node][number]
@@ -145,6 +146,15 @@ def _as_untraced() -> Iterator[None]:
         return
     with _maybe_revert_all_patches(), draws.paused():
         yield
+
+
+def _mutable(value: Any) -> Any:
+    """Lists and dictionaries of a node's arguments as the code that runs makes them: a module may add to those."""
+    if isinstance(value, immutable_list):
+        return [_mutable(item) for item in value]
+    if isinstance(value, immutable_dict):
+        return {key: _mutable(item) for key, item in value.items()}
+    return tuple(map(_mutable, value)) if type(value) is tuple else value
 
 
 def _needed(node: fx.Node, world: _World) -> list[fx.Node]:

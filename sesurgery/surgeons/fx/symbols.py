@@ -30,7 +30,23 @@ class Symbol(Writable):
     """A proxy whose tracer has `sizes`, which know the value as far as it can be known."""
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("values", "items") and (keys := self._keys_of_dict()) is not None:
+            value: Any = self
+            found = [(key, operator.getitem(value, key)) for key in keys]
+            return lambda: found if name == "items" else [item for _, item in found]
         return SymbolAttribute(self, name)
+
+    def keys(self) -> Any:
+        """The keys of a dictionary, which do not depend on data; of anything else what torch.fx makes of it."""
+        found = self._keys_of_dict()
+        return super().keys() if found is None else found
+
+    def _keys_of_dict(self) -> list[Any] | None:
+        kind = _sizes(self).kind(self.node)
+        if kind is None or not issubclass(kind, dict):
+            return None
+        pair: Any = _sizes(self).pair(self.node)
+        return list(pair[0])
 
     def __len__(self) -> int:
         length = _sizes(self).length(self.node)
@@ -44,10 +60,8 @@ class Symbol(Writable):
         if frame.f_code.co_code[frame.f_lasti] == _UNPACK:
             # `a, b = x` says itself how many there are.
             return (operator.getitem(value, index) for index in range(frame.f_code.co_code[frame.f_lasti + 1]))
-        kind = _sizes(self).kind(self.node)
-        if kind is not None and issubclass(kind, dict):
-            pair: Any = _sizes(self).pair(self.node)
-            return iter(list(pair[0]))
+        if (keys := self._keys_of_dict()) is not None:
+            return iter(keys)
         return (operator.getitem(value, index) for index in range(len(self)))
 
     def __contains__(self, item: object) -> bool:
