@@ -146,6 +146,50 @@ def drop_connect(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
     return x / keep * mask
 
 
+class Body(Unit):
+    """Its maps by name, as torchvision's IntermediateLayerGetter gives them."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        first = self.a(x)
+        return collections.OrderedDict([("0", first), ("1", self.end(F.max_pool2d(first, 2)))])
+
+
+class AddsALevel(nn.Module):
+    """As the extra blocks of a feature pyramid do: it adds to the lists that it is given."""
+
+    def forward(self, maps: list[torch.Tensor], names: list[str]) -> tuple[list[torch.Tensor], list[str]]:
+        names.append("pool")
+        maps.append(F.max_pool2d(maps[-1], 1, 2, 0))
+        return maps, names
+
+
+class Pyramid(nn.Module):
+    """As torchvision's detectors have it: the body's maps come as a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Body()
+        self.fpn = Levels()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.fpn(self.body(x))
+        return torch.cat([value.mean((2, 3)) for value in maps.values()], 1)
+
+
+class Levels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.extra = AddsALevel()
+
+    def forward(self, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        names, values = list(maps.keys()), list(maps.values())
+        made = [part(value) for part, value in zip(self.inner, values, strict=True)]
+        made, names = self.extra(made, names)
+        assert [name for name, _ in maps.items()] == ["0", "1"]
+        return collections.OrderedDict(list(zip(names, made, strict=True)))
+
+
 class ByData(nn.Module):
     """The whole decides by its data; its part does not."""
 
@@ -188,6 +232,16 @@ def test_an_identity_start_is_the_same_function_in_either_mode_and_at_another_si
             one, other = (value["out"] if isinstance(value, dict) else value for value in (wanted, found))
             assert torch.equal(one, other)
             assert one.requires_grad == other.requires_grad
+
+
+def test_blocks_go_into_a_part_that_takes_a_dictionary_and_gives_one_on():
+    torch.manual_seed(0)
+    model = Pyramid().eval()
+    changed = sesurgery.insert(model, at="conv", example_input=EXAMPLE, init="identity")
+    assert {key.split(".")[0] for key in set(changed.state_dict()) - set(model.state_dict())} == {"body", "fpn"}
+    image = torch.randn(4, 3, 20, 24)
+    assert model(image).shape == (4, 24)
+    assert torch.equal(model(image), changed(image))
 
 
 def test_noise_is_drawn_anew_every_time():
