@@ -121,6 +121,10 @@ def test_every_snippet_is_run_or_says_why_not(page: Path) -> None:
     found = blocks(page)
     assert [f"line {block.line}" for block in found if block.mark is None] == []
     assert [f"line {block.line}" for block in found if block.mark == "shown" and not block.said] == []
+    # A shell's block is walked through, in this process.
+    assert [
+        f"line {block.line}" for block in found if (block.language, block.mark, block.said) == ("sh", "run", None)
+    ] == []
     named = [
         each for block in found if block.mark == "run" for each in re.findall(r"tests/[\w/]+\.py", block.said or "")
     ]
@@ -134,12 +138,12 @@ ON_A_FILE = """
 version: 1
 model: {source: onnx, name: net.onnx}
 input: {shape: [3, 16, 16]}
-surgery: [{insert: {block: se, reduction: 4}, at: conv}]
+surgery: [{remove: {block: se}}]
 """
 
 
 @pytest.fixture
-def small(tiny: Path, files: Path) -> Path:
+def small(tiny: Path, files: Path, brief_races: None) -> Path:
     """A folder in which pages are walked through: the project's specs, of which digits.yaml is of a small network.
 
     There are a trained run with its engine, ONNX files, samples and images under the names that pages give to theirs.

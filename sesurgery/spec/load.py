@@ -131,10 +131,10 @@ def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, kno
         name = context.get("missing") or str(context["discriminator"]).strip("'")
         return made("SE102", f"missing key {name!r}", f"add '{name}: ...'", key=True)
     if kind == "plugin_unknown":
-        return made("SE105", error["msg"], context["hint"], (*place, *context["inner"]))
+        return made("SE105", error["msg"], context["hint"], within)
     if kind == "withheld":
         hint = "use 'checkpoint' for a file of weights (tensors alone), and 'pretrained' for the library's own"
-        return made("SE109", error["msg"], hint, (*place, *context["inner"]), key=True)
+        return made("SE109", error["msg"], hint, within, key=True)
     if kind == "union_tag_invalid":
         name = str(context["discriminator"]).strip("'")
         tags = re.findall(r"'([^']+)'", context["expected_tags"])

@@ -43,6 +43,7 @@ SPECS = {
     "a merge of numbers": (HEAD + RULE + "train:\n  <<: [1, 2]\n", "SE103", (6, 8)),
     "two merges": (HEAD + RULE + "train: {<<: {epochs: 3}, <<: {epochs: 4}}\n", "SE003", (5, 26)),
     "an input of 12 GB": (HEAD.replace("64, 64", "32768, 32768") + RULE, "SE104", (3, 16)),
+    "an optimiser that nobody has": (HEAD + RULE + "train: {optimizer: {name: '!sgd'}}\n", "SE105", (5, 27)),
     "300 rules": (HEAD + "surgery:\n" + "  - {insert: se, at: residual}\n" * 300, "SE104", (5, 3)),
 }
 

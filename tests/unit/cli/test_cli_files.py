@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
@@ -53,13 +52,7 @@ def test_a_tolerance_of_the_users_own_is_what_is_asked(sesurgery, files: Path) -
     assert ended.out.rstrip().endswith("asked: max_abs 100")
 
 
-def test_two_files_race_and_nothing_is_reported_of_a_run(sesurgery, files: Path, monkeypatch) -> None:
-    module = importlib.import_module("sesurgery.pipeline.bench")
-    race = module.race
-    brief = {"rounds": 10, "repeats": 2, "placements": 4, "half_width": None, "warmup_seconds": 0, "threads": 1}
-    monkeypatch.setattr(
-        module, "race", lambda files, feeds, plan, talk: race(files, feeds, plan.model_copy(update=brief), talk)
-    )
+def test_two_files_race_and_nothing_is_reported_of_a_run(sesurgery, files: Path, brief_races) -> None:
     ended = sesurgery("bench", "net.onnx", "--against", "plain.onnx", "--no-as-exported")
     assert ended.code == 0
     assert ended.out.startswith("engines/net.onnxruntime.fp32.onnx against engines/plain.onnxruntime.fp32.onnx\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,7 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import BenchRequest, Workspace
 from sesurgery.workspace import read_manifest
 
-BRIEF = {"rounds": 10, "repeats": 2, "placements": 4, "half_width": None, "warmup_seconds": 0, "threads": 1}
-
-
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Races as they are, with fewer rounds."""
-    module = importlib.import_module("sesurgery.pipeline.bench")
-    race = module.race
-    monkeypatch.setattr(
-        module, "race", lambda files, feeds, plan, talk: race(files, feeds, plan.model_copy(update=BRIEF), talk)
-    )
+pytestmark = pytest.mark.usefixtures("brief_races")
 
 
 def test_two_files_race_as_engines_that_are_built_alike(files: Path) -> None:
