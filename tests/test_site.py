@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import re
+import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -88,6 +93,62 @@ def test_every_page_of_the_docs_is_in_the_navigation(html: Path) -> None:
     decisions = {path.with_suffix(".html").name for path in (ROOT / "docs" / "decisions").glob("0*.md")}
     pages = {f"../{path.with_suffix('.html').name}" for path in (ROOT / "docs").glob("*.md")}
     assert decisions | pages <= nav
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+Opened = Callable[[Path], tuple[str, list[str]]]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a word."""
+
+    def log_message(self, *args: object) -> None:
+        return
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opened]:
+    """`opened(file)`: what headless Chromium makes of a page once its scripts ran, and what they complain of."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
+    servers: list[http.server.ThreadingHTTPServer] = []
+
+    def open_page(file: Path) -> tuple[str, list[str]]:
+        handler = functools.partial(Quiet, directory=str(file.parent))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/{file.name}"
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+        options += ["--virtual-time-budget=4000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+        command = [str(CHROMIUM), *options, address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+
+    yield open_page
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_the_site_opens_in_a_browser_without_an_error(html: Path, opened: Opened) -> None:
+    page, complaints = opened(html / "index.html")
+    assert complaints == []
+    # The theme's script has run: it marks the page, and puts the search where it was announced.
+    assert re.search(r'<html[^>]* class="[^"]*\bjs\b', page)
+    assert "md-search__button" in page
+    assert 'aria-label="Navigation"' in page
+    assert "Put channel attention" in page
+
+
+@pytest.mark.slow
+def test_an_error_in_a_browser_would_be_seen(tmp_path: Path, opened: Opened) -> None:
+    (tmp_path / "wrong.html").write_text("<p>before</p><script>missing()</script>")
+    page, complaints = opened(tmp_path / "wrong.html")
+    assert "before" in page
+    assert any("missing is not defined" in line for line in complaints)
 
 
 def test_a_dead_link_and_a_dead_anchor_would_be_found(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from sesurgery.artifacts import writing
 from sesurgery.diagnostics import SesurgeryError, clipped, fail, first_line
 from sesurgery.onnxgraph import external_data as onnx_data
 from sesurgery.onnxgraph.repair import decode_names, repaired
+from sesurgery.onnxgraph.tensor_data import require_whole
 from sesurgery.paths import inside
 
 # One protobuf message holds at most 2 GiB; above that the weights stand in a file beside it.
@@ -37,6 +38,7 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
             onnx.load_external_data_for_model(model, str(path.parent))
         else:
             onnx_data.refer(model, path.parent)
+        require_whole(model)
         mended = [_freed(model), _opened(model)]
         # A file whose data lie outside cannot be judged by its path alone: shapes may be among them.
         whole = onnx_data.size(model) <= LIMIT and not onnx_data.refers(model)

@@ -149,6 +149,18 @@ def test_a_sequence_as_input_is_named(tmp_path):
         pipeline.lower(pipeline.LowerRequest(source, tmp_path / "out.onnx", "onnxruntime"))
 
 
+@pytest.mark.parametrize("change", ["shape", "type"])
+def test_data_that_do_not_fill_their_shape_are_named(change, tmp_path):
+    model = network()
+    weight = model.graph.initializer[0]
+    if change == "shape":
+        weight.dims[:] = [1]
+    else:
+        weight.data_type = TensorProto.DOUBLE
+    with pytest.raises(SesurgeryError, match=r"SE602.*tensor 'w' of (1|8x3x3x3) (FLOAT|DOUBLE) needs \d+ bytes"):
+        pipeline.lower(pipeline.LowerRequest(written(tmp_path, model), tmp_path / "out.onnx", "onnxruntime"))
+
+
 def test_data_without_a_length_are_as_long_as_their_shape(tmp_path):
     source = tmp_path / "net.onnx"
     onnx.save(network(), source, save_as_external_data=True, location="net.data", size_threshold=0)
