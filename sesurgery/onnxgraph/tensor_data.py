@@ -34,11 +34,12 @@ def require_whole(model: onnx.ModelProto) -> None:
 
 def _bytes(tensor: TensorProto) -> int | None:
     """What a tensor's data take; None for a type that is not known."""
-    count = prod(tensor.dims)
+    count: int = prod(tensor.dims)
     for bits, kinds in BITS.items():
         if tensor.data_type in kinds:
             return -(-count * bits // 8)
     try:
-        return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        item: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except KeyError:
         return None
+    return count * item
