@@ -1,10 +1,11 @@
 """Ends commands at every file they put in place, and looks at what is left: `python benchmarks/faults.py`.
 
 Every verb is run in a process of its own that is ended by kill -9, SIGTERM or SIGINT before each rename it makes and
-after the last, on a disk that is full (with several amounts left) or read-only, and beside a second process that does
-the same, and with a clock that jumped: the workspace's files are of next year, of last year and of 1970. After each: what
+after the last, on a disk that is full (with several amounts left) or read-only, beside a second process that does the
+same, and with a clock that jumped: the workspace's files are of next year, of last year and of 1970. After each: what
 was there before is there and valid; the same command, given again, succeeds; no temporary file is left. Every cell is
-tried three times at least. Disks need root, for a tmpfs of their own; without it those columns are not tried, and say so.
+tried at least three times. Disks need root, for a tmpfs of their own; without it those columns are not tried, and say
+so.
 """
 
 from __future__ import annotations
