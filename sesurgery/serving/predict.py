@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sesurgery.backends.base import Runner
-from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, described, fail
 from sesurgery.serving import interface
 from sesurgery.serving.loadable import backend_of, require_loadable
-from sesurgery.training.preprocessing import Preprocessing
+from sesurgery.training.preprocessing import UNREADABLE, Preprocessing
 
 LARGEST = 32
 """Largest number of images in one run of the engine: all are in memory at once."""
@@ -101,12 +101,16 @@ def read_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """An image file as the network's input [C, H, W]; raises SE001 where it cannot be read."""
     try:
         with Image.open(path) as image:
-            return preprocessing(image)
+            values = preprocessing(image)
     except FileNotFoundError:
         raise fail("SE001", f"{path} is not there") from None
-    # A broken PNG is a SyntaxError to Pillow.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise fail("SE001", f"{path} is no image that can be read: {error}", "PNG and JPEG are read") from error
+    except UNREADABLE as error:
+        raise fail(
+            "SE001", f"{path} is no image that can be read: {described(error)}", "PNG and JPEG are read"
+        ) from error
+    if not np.isfinite(values).all():
+        raise fail("SE001", f"{path} is no image that can be read: it holds values that are no numbers")
+    return values
 
 
 def _answers(

@@ -14,6 +14,8 @@ from pydantic import Field
 Side = Annotated[int, Field(gt=0, le=65536)]
 MOST_VALUES = 2**26
 """Pixels of an image, and values of a network's input: 256 MB each in fp32."""
+UNREADABLE = (OSError, SyntaxError, TypeError, ValueError, MemoryError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is no image, or a broken one: a PNG that claims gigabytes, a wrong tag."""
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,22 @@ def test_an_image_of_81_million_pixels_is_not_decoded(tmp_path):
         predict.read_image(tmp_path / "large.png", Preprocessing("L", 1, (16, 16), None, 1.0, (0.5,), (0.5,)))
 
 
+def test_an_image_that_claims_gigabytes_or_holds_no_numbers_is_named(tmp_path):
+    prepared = Preprocessing("L", 1, (16, 16), None, 1.0, (0.5,), (0.5,))
+    nan = tmp_path / "nan.pfm"
+    nan.write_bytes(b"Pf\n2 2\n-1.0\n" + np.full(4, np.nan, "<f4").tobytes())
+    with pytest.raises(SesurgeryError, match=r"SE001.*holds values that are no numbers"):
+        predict.read_image(nan, prepared)
+    for error in (MemoryError(), TypeError("'IFDRational' object cannot be interpreted as an integer")):
+
+        def broken(image, error=error):
+            raise error
+
+        Image.new("L", (2, 2)).save(tmp_path / "fine.png")
+        with pytest.raises(SesurgeryError, match=rf"SE001.*{type(error).__name__}"):
+            predict.read_image(tmp_path / "fine.png", broken)
+
+
 # --- what was measured ------------------------------------------------------------------------------------------------
 
 

@@ -36,10 +36,9 @@ def image(rng: random.Random, folder: Path) -> Outcome:
         found = predict.read_image(path, prepared)
         if found.shape != (prepared.channels, 16, 16) and isinstance(prepared.resize, tuple):
             raise BadError(f"an image became {found.shape}")
-        if not np.isfinite(found).all() and data[:2] != b"II" and data[:2] != b"MM":
+        if not np.isfinite(found).all():
             raise BadError("an image became NaN")
 
-    data = path.read_bytes()
     return called(read)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.training.data.base import Augment
-from sesurgery.training.preprocessing import Preprocessing
+from sesurgery.training.preprocessing import UNREADABLE, Preprocessing
 
 
 class Source(Protocol):
@@ -59,8 +59,7 @@ class Stored:
     def _open(self, index: int) -> Image.Image:
         try:
             image: Image.Image = self.source[index][0]
-        # A broken PNG is a SyntaxError to Pillow.
-        except (OSError, SyntaxError, ValueError) as error:
+        except UNREADABLE as error:
             samples = getattr(self.source, "samples", None)
             name = samples[index][0] if samples else f"sample {index}"
             raise fail(
