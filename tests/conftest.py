@@ -15,7 +15,14 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ[_name] = tempfile.mkdtemp(prefix="sesurgery-tests-")
 
 
-pytest_plugins = ["fixtures.files", "fixtures.processor_time", "fixtures.sharing", "fixtures.small_se", "fixtures.tiny"]
+pytest_plugins = [
+    "fixtures.exporter",
+    "fixtures.files",
+    "fixtures.processor_time",
+    "fixtures.sharing",
+    "fixtures.small_se",
+    "fixtures.tiny",
+]
 
 
 def pytest_addoption(parser):

@@ -140,6 +140,8 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequen
     differences: dict[str, float] = {}
     notes: list[str] = []
     fed = [_numerics.feeds(model)] if verify is True else list(verify or ())
+    # What a pass made is what the next one starts from: it is computed once for both.
+    known: _numerics.Values | None = None
     for step in passes:
         name = name_of(step)
         if (obstacle := step.requires(model)) is not None:
@@ -156,7 +158,9 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequen
         before, model = model, lowered.model
         if fed and any(edit.changed for edit in lowered.edits):
             explained = max(step.tolerance, _numerics.rounding(before))
-            found = judge(step, before, model, step.samples or fed, explained)
+            given = (step.samples, None) if step.samples else (fed, known)
+            found = judge(step, before, model, given[0], explained, given[1])
+            known = None if step.samples else found.outputs
             differences[name] = found.difference
             if not found.difference <= explained:
                 words = f"it changed an output by {found.difference:.2g} of its largest value"

@@ -29,19 +29,34 @@ AS_FLOAT32 = 16
 
 @dataclass(frozen=True)
 class Judgement:
-    """How far a pass moved an output, relative to its largest value, and in what that was computed."""
+    """How far a pass moved an output, relative to its largest value, and in what that was computed.
+
+    `outputs` are those of the graph after the pass, in float32.
+    """
 
     difference: float
+    outputs: numerics.Values
     exact: bool = False
 
 
 def judge(
-    step: Pass, before: onnx.ModelProto, after: onnx.ModelProto, fed: Sequence[numerics.Feeds], explained: float
+    step: Pass,
+    before: onnx.ModelProto,
+    after: onnx.ModelProto,
+    fed: Sequence[numerics.Feeds],
+    explained: float,
+    known: numerics.Values | None = None,
 ) -> Judgement:
-    """Compare a graph with what a pass made of it; only what is beyond what is `explained` is computed in float64."""
+    """Compare a graph with what a pass made of it; only what is beyond what is `explained` is computed in float64.
+
+    `known` is what `before` was seen to put out on the same feeds.
+    """
     before, after = _watched(before, after)
-    was, now = numerics.outputs_of_all(before, fed), numerics.outputs_of_all(after, fed)
-    plain = Judgement(numerics.difference(was, now))
+    names = {value.name for value in before.graph.output}
+    was = known if known is not None and known.keys() >= names else numerics.outputs_of_all(before, fed)
+    now = numerics.outputs_of_all(after, fed)
+    was = {name: was[name] for name in names}
+    plain = Judgement(numerics.difference(was, now), now)
     if plain.difference <= explained or step.needs_samples:
         return plain
     # Torch and the reference are imported for the few graphs that need them.
@@ -49,14 +64,14 @@ def judge(
 
     try:
         wide = exact.widened(before)
-        known = exact.outputs(wide, fed)
+        true = exact.outputs(wide, fed)
         again = _watched(wide, step.apply(wide).model)[1]
-        difference = numerics.difference(known, exact.outputs(again, fed))
+        difference = numerics.difference(true, exact.outputs(again, fed))
     except Exception:  # what the reference does not know cannot be judged by it
         return plain
-    known = {name: values.astype(was[name].dtype) for name, values in known.items()}
-    allowed = max(explained, AS_FLOAT32 * numerics.difference(known, was))
-    return Judgement(difference, exact=True) if numerics.difference(known, now) <= allowed else plain
+    true = {name: values.astype(was[name].dtype) for name, values in true.items()}
+    allowed = max(explained, AS_FLOAT32 * numerics.difference(true, was))
+    return Judgement(difference, now, exact=True) if numerics.difference(true, now) <= allowed else plain
 
 
 def _watched(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:

@@ -15,6 +15,7 @@ from sesurgery.lowering.base import Pass
 from sesurgery.lowering.precision.retyping import prepare
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
+from sesurgery.onnxgraph.inference import inferred, typed
 from sesurgery.onnxgraph.io import LIMIT
 from sesurgery.onnxgraph.nodes import unique
 from sesurgery.onnxgraph.opset import opset
@@ -36,7 +37,7 @@ def obstacle(model: onnx.ModelProto) -> str | None:
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         return "its weights are still outside the file: load the external data first"
     try:
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        inferred(model, check_types=True)
     except onnx.shape_inference.InferenceError as error:
         return f"its types do not work out: {error}"
     return None
@@ -135,7 +136,7 @@ class Rewrite:
         infos = [value for value in graph.value_info if value.name in known]
         del graph.value_info[:]
         graph.value_info.extend(infos)
-        return onnx.shape_inference.infer_shapes(self.model, strict_mode=True, data_prop=True)
+        return typed(self.model)
 
     def _final(self, name: str) -> str:
         while name in self._reread:

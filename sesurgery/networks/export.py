@@ -129,12 +129,9 @@ def compare(
     `model` is a path where the weights stand outside the file. Raises SE601 where one of the two does not run at a
     batch size.
     """
-    import onnxruntime
+    from sesurgery.onnxgraph.sessions import session as open_session
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    session = open_session(model)
     generator = torch.Generator().manual_seed(1)
     found = {}
     for batch in batches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
+from sesurgery.onnxgraph.inference import inferred
 from sesurgery.onnxgraph.io import LIMIT
 
 
@@ -25,7 +26,7 @@ def for_one_sample(model: ModelProto) -> ModelProto | None:
         return None
     single = with_batch(model, 1)
     try:
-        onnx.shape_inference.infer_shapes(single, check_type=True, strict_mode=True, data_prop=True)
+        inferred(single, check_types=True)
     except onnx.shape_inference.InferenceError:
         return None
     return single

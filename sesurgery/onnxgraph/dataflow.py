@@ -12,6 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
+from sesurgery.onnxgraph.inference import inferred
+
 Shape = tuple[int | str | None, ...]
 
 
@@ -19,11 +21,11 @@ class Dataflow:
     """A read-only picture of the top-level graph. Raises onnx's InferenceError where types do not work out."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        graph = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
+        graph = inferred(model, check_types=True)
         self.nodes: tuple[NodeProto, ...] = tuple(graph.node)
         self.producer = {name: node for node in self.nodes for name in node.output if name}
         self.inputs = {value.name for value in graph.input}
-        self.weights = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in self.inputs}
+        self.weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in self.inputs}
         self._types = {value.name: value.type.tensor_type for value in (*graph.input, *graph.output, *graph.value_info)}
         self._data = self._find_data()
 

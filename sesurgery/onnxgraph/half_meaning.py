@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from sesurgery.onnxgraph.inference import inferred
+
 SPLIT = 2.0**13 + 1
 BEYOND = 65520.0
 """From here on a value rounds to infinity."""
@@ -20,7 +22,7 @@ HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 
 def in_single(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in fp32 that rounds every fp16 value as the file says; the model itself where it has none."""
-    typed = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    typed = inferred(model, strict=False)
     known = (*typed.input, *typed.value_info, *typed.output)
     halves = {value.name for value in known if value.type.tensor_type.elem_type == HALF}
     if not halves and not any(tensor.data_type == HALF for tensor in model.graph.initializer):

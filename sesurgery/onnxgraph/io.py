@@ -69,14 +69,10 @@ def _what_runs(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 def runs(model: onnx.ModelProto | Path) -> bool:
     """Whether ONNX Runtime takes a model: the judge of what is a valid file where the checker refuses one."""
-    import onnxruntime
+    from sesurgery.onnxgraph.sessions import session
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    given = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
-        onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        session(model, optimised=False)
     except Exception:  # its exceptions share no base class but Exception
         return False
     return True

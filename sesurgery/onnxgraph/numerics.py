@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto
 
 from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.onnxgraph.sessions import session as _session
 
 Values = dict[str, NDArray[np.generic]]
 Feeds = Mapping[str, NDArray[np.generic]]
@@ -47,7 +47,7 @@ def feeds(model: onnx.ModelProto, seed: int = 0) -> Values:
     if not any(_is_open(dim) for value in inputs for dim in value.type.tensor_type.shape.dim[1:]):
         return first
     try:
-        session = _session(model)
+        session = _session(model, optimised=False)
     except Exception:  # whoever runs it on what is fed is told why it does not run
         return first
     for size in SIZES:
@@ -139,7 +139,7 @@ def outputs(model: onnx.ModelProto, fed: Feeds) -> Values:
 def outputs_of_all(model: onnx.ModelProto, samples: Sequence[Feeds]) -> Values:
     """The outputs of each of several feeds, stacked; they must be of one shape."""
     try:
-        session = _session(model)
+        session = _session(model, optimised=False)
         found = [session.run(None, dict(feeds)) for feeds in samples]
         names = [value.name for value in model.graph.output]
         values = {name: np.stack([one[index] for one in found]) for index, name in enumerate(names)}
@@ -156,18 +156,11 @@ def outputs_of_all(model: onnx.ModelProto, samples: Sequence[Feeds]) -> Values:
 def runner(model: onnx.ModelProto) -> Callable[[Feeds], Values]:
     """Runs a model again and again as `outputs` does, from one session; raises SE602 where there can be none."""
     try:
-        session = _session(model)
+        session = _session(model, optimised=False)
     except Exception as error:
         raise fail("SE602", f"ONNX Runtime cannot load the graph: {error}") from error
     names = [value.name for value in model.graph.output]
     return lambda fed: dict(zip(names, session.run(names, dict(fed)), strict=True))
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def difference(reference: Values, found: Values) -> float:

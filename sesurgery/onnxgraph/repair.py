@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from onnx import StringStringEntryProto, ValueInfoProto
 
 from sesurgery.onnxgraph.branches import graphs
+from sesurgery.onnxgraph.inference import without_weights
 from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, unique
 
 NAMELESS = ("", "?", "-1", "None")
@@ -97,8 +98,7 @@ def forget_shapes(model: onnx.ModelProto) -> None:
     kept = [value for value in graph.value_info if value.name in opaque]
     del graph.value_info[:]
     graph.value_info.extend(kept)
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
+    bare = without_weights(model)
     for value in bare.graph.output:
         value.type.tensor_type.ClearField("shape")
     try:

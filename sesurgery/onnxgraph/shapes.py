@@ -16,11 +16,10 @@ from onnx import TensorProto, TypeProto
 
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.graph import Shape
+from sesurgery.onnxgraph.inference import SMALL, without_weights
 from sesurgery.onnxgraph.layout import TO_FIRST, channels_last, turned
 from sesurgery.onnxgraph.nodes import ONNX_DOMAINS
 
-# Larger tensors are weights: inference never reads their values, only small ones (axes, shapes, pads).
-SMALL = 1024
 MOST_COLOURS = 4
 
 
@@ -170,25 +169,12 @@ def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without the values of its weights and without what it says of inner values' shapes."""
-    copy = onnx.ModelProto(ir_version=model.ir_version)
-    copy.opset_import.extend(model.opset_import)
-    copy.functions.extend(model.functions)
-    copy.graph.name = model.graph.name
-    copy.graph.node.extend(model.graph.node)
-    copy.graph.input.extend(model.graph.input)
-    copy.graph.output.extend(model.graph.output)
-    copy.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    copy = without_weights(model)
     # Operators of other domains are opaque to inference: only the file can tell what they put out.
     opaque = {name for node in model.graph.node if node.domain not in ONNX_DOMAINS for name in node.output}
-    copy.graph.value_info.extend(value for value in model.graph.value_info if value.name in opaque)
-    for tensor in model.graph.initializer:
-        count = 1
-        for size in tensor.dims:
-            count *= size
-        if count <= SMALL:
-            copy.graph.initializer.append(tensor)
-        else:
-            copy.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    kept = [value for value in copy.graph.value_info if value.name in opaque]
+    del copy.graph.value_info[:]
+    copy.graph.value_info.extend(kept)
     return copy
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import torch
+from fixtures.processes import HANGS, Own, pipe
 from fixtures.sharing import Once
+from torch import nn
 
 from sesurgery.networks.cifar_resnet import CifarResNet
 from sesurgery.spec.plugins import Catalogs
@@ -26,10 +31,8 @@ from sesurgery.training.loop import FitResult, fit
 
 pytestmark = pytest.mark.slow
 
-SHAPE = (1, 16, 16)
+SHAPE = (1, 8, 8)
 EPOCHS = 3
-HANGS = 600
-"""Seconds after which a process is taken to hang, on however busy a machine."""
 
 
 def recipe(save_minutes: float = 10.0) -> Train:
@@ -64,63 +67,43 @@ def whole(run: Path) -> tuple[FitResult, CifarResNet]:
     return train(run, resume=True)
 
 
-CHILD = """
-import os
-import sys
-from pathlib import Path
-from test_training import Digits, SHAPE, fit, network, recipe
-
-press, epoch, batch = (sys.argv[2], int(sys.argv[3]), int(sys.argv[4])) if len(sys.argv) > 2 else (None, 0, 0)
-begun = 0
-
-def beat(phase, done, of):
-    global begun
-    begun += (phase, done) == ("train", 1)
-    if (phase, done, begun) == (press, batch, epoch):
-        # It waits here: however busy the machine is, the signal comes at this batch.
-        print("now", flush=True)
-        sys.stdin.readline()
-
-wanted = recipe(1e-9 if press else 10.0)
-result = fit(network(), Digits().load(SHAPE), wanted, Path(sys.argv[1]), heartbeat=beat)
-# One write, so that two processes on one pipe do not mix their words.
-os.write(1, f"returned {result.interrupted} {len(result.epochs)}{os.linesep}".encode())
-"""
-
-
-def environment() -> dict[str, str]:
-    """The environment of a process that can import this file."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-
-
-def interrupt(
-    folder: Path, epoch: int, phase: str, batch: int = 1, number: int = signal.SIGINT
-) -> subprocess.CompletedProcess[str]:
-    """Run the training in a process of its own and send it a signal at a batch of a phase of an epoch."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder), phase, str(epoch), str(batch)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        # A test run in the background passes an ignored SIGINT on to its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert child.stdout is not None
-    if child.stdout.readline() == "now\n":
-        child.send_signal(number)
-    out, err = child.communicate(None if number == signal.SIGKILL else "on\n", timeout=HANGS)
-    return subprocess.CompletedProcess(child.args, child.returncode, out, err)
-
-
 @dataclass(frozen=True)
 class Press:
-    """When ^C comes, and how many epochs are done by then."""
+    """When a signal comes, and how many epochs are done by then."""
 
     epoch: int
     phase: str
     done: int
+    batch: int = 1
+
+
+def trains(folder: Path, press: Press, line: Connection) -> None:
+    """In a process of its own: the training, which waits for the signal where it is to come."""
+    begun = 0
+
+    def beat(phase: str, done: int, of: int) -> None:
+        nonlocal begun
+        begun += (phase, done) == ("train", 1)
+        if (phase, done, begun) == (press.phase, press.batch, press.epoch):
+            # However busy the machine is, the signal comes at this batch.
+            line.send("now")
+            line.recv()
+
+    result = fit(network(), Digits().load(SHAPE), recipe(1e-9), folder, heartbeat=beat)
+    print(f"returned {result.interrupted} {len(result.epochs)}", flush=True)
+
+
+def interrupt(folder: Path, press: Press, number: int = signal.SIGINT) -> Own:
+    """Run the training in a process of its own and send it a signal at a batch of a phase of an epoch."""
+    ours, theirs = pipe()
+    process = Own(trains, folder, press, theirs)
+    theirs.close()
+    assert ours.poll(HANGS)
+    assert ours.recv() == "now"
+    process.send(number)
+    if number != signal.SIGKILL:
+        ours.send("on")
+    return process
 
 
 PRESSES = [Press(1, "train", 0), Press(2, "train", 1), Press(2, "evaluate", 2)]
@@ -130,9 +113,9 @@ PRESSES = [Press(1, "train", 0), Press(2, "train", 1), Press(2, "evaluate", 2)]
 def test_a_run_stopped_by_sigint_resumes_to_what_it_would_have_been(
     press: Press, whole: tuple[FitResult, CifarResNet], tmp_path: Path
 ) -> None:
-    child = interrupt(tmp_path, press.epoch, press.phase)
-    assert (child.returncode, child.stderr) == (0, "")
-    assert child.stdout.splitlines()[-1] == f"returned True {press.done}"
+    child = interrupt(tmp_path, press)
+    assert (child.end(), child.err) == (0, "")
+    assert child.out.splitlines()[-1] == f"returned True {press.done}"
     resumed, model = train(tmp_path, resume=True)
     assert timeless(resumed.epochs) == timeless(whole[0].epochs)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in whole[1].state_dict().items())
@@ -143,7 +126,7 @@ def test_a_run_killed_within_an_epoch_resumes_there_to_what_it_would_have_been(
     whole: tuple[FitResult, CifarResNet], tmp_path: Path
 ) -> None:
     """`python benchmarks/kill_and_resume.py` does so at twenty random moments."""
-    assert interrupt(tmp_path, 2, "train", 5, signal.SIGKILL).returncode == -signal.SIGKILL
+    assert interrupt(tmp_path, Press(2, "train", 1, batch=5), signal.SIGKILL).end() == -signal.SIGKILL
     saved = checkpoint.read(tmp_path / "last.ckpt")
     assert saved.partial is not None
     assert (len(saved.history), saved.partial.batches) == (1, 4)
@@ -152,47 +135,47 @@ def test_a_run_killed_within_an_epoch_resumes_there_to_what_it_would_have_been(
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in whole[1].state_dict().items())
 
 
-GRADIENTS = """
-import sys
-from pathlib import Path
+def gradients(folder: Path, given: dict[str, str]) -> None:
+    """In a process of its own: one epoch, and the gradients of every step. `given` is what torchrun puts into the
+    environment of a process.
+    """
+    os.environ.update(given)
+    torch.manual_seed(0)
+    # No norm, whose statistics are of a process's own samples, and nothing random.
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 10))
+    found, step = [], torch.optim.SGD.step
 
-import torch
-from torch import nn
-from test_training import Digits, SHAPE, fit, recipe
+    def keeping(self: torch.optim.SGD, closure: Callable[[], float]) -> float:
+        # What DDP has made of all processes' gradients is there after the closure.
+        loss = closure()
+        found.append([weight.grad.clone() for weight in model.parameters()])
+        return step(self, lambda: loss)
 
-torch.manual_seed(0)
-# No norm, whose statistics are of a process's own samples, and nothing random.
-model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 10))
-gradients, step = [], torch.optim.SGD.step
+    torch.optim.SGD.step = keeping
+    plain = recipe().model_copy(update={"epochs": 1})
+    fit(model, Digits(held_out=0.8).load(SHAPE), plain, folder)
+    torch.save(found, folder / "gradients.pt")
 
-def keeping(self, closure):
-    # What DDP has made of all processes' gradients is there after the closure.
-    loss = closure()
-    gradients.append([weight.grad.clone() for weight in model.parameters()])
-    return step(self, lambda: loss)
 
-torch.optim.SGD.step = keeping
-plain = recipe().model_copy(update={"epochs": 1})
-result = fit(model, Digits(held_out=0.8).load(SHAPE), plain, Path(sys.argv[1]))
-torch.save(gradients, Path(sys.argv[1]) / "gradients.pt")
-"""
+def as_torchrun(rank: int, port: int) -> dict[str, str]:
+    number, two, run = str(rank), "2", "of-this-test"
+    ranks = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": two, "LOCAL_WORLD_SIZE": two, "GROUP_RANK": "0"}
+    return {**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": run}
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
 
 
 def test_two_processes_with_half_a_batch_have_the_gradients_of_one(tmp_path: Path) -> None:
-    script = tmp_path / "child.py"
-    script.write_text(GRADIENTS, encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for command, folder in ([sys.executable], "one"), (torchrun, "two"):
-        (tmp_path / folder).mkdir()
-        child = subprocess.run(
-            [*command, str(script), str(tmp_path / folder)],
-            capture_output=True,
-            text=True,
-            env=environment() | {"OMP_NUM_THREADS": "1"},
-            timeout=HANGS,
-            check=False,
-        )
-        assert child.returncode == 0, child.stderr
+    port = free_port()
+    environments = {"one": {}, "two": as_torchrun(0, port), "other": as_torchrun(1, port)}
+    for name in environments:
+        (tmp_path / name).mkdir()
+    for process in [Own(gradients, tmp_path / name, given) for name, given in environments.items()]:
+        assert process.end() == 0, process.err
     one, two = (torch.load(tmp_path / folder / "gradients.pt") for folder in ("one", "two"))
     assert len(one) == len(two) == 5
     for ours, theirs in zip(one, two, strict=True):
@@ -200,15 +183,27 @@ def test_two_processes_with_half_a_batch_have_the_gradients_of_one(tmp_path: Pat
             torch.testing.assert_close(other, gradient, rtol=1e-4, atol=1e-6)
 
 
+SHARED = """
+import os
+import sys
+from pathlib import Path
+from test_training import Digits, SHAPE, fit, network, recipe
+
+result = fit(network(), Digits().load(SHAPE), recipe(), Path(sys.argv[1]))
+# One write, so that two processes on one pipe do not mix their words.
+os.write(1, f"returned {result.interrupted} {len(result.epochs)}{os.linesep}".encode())
+"""
+
+
 def test_two_processes_share_one_run(whole: tuple[FitResult, CifarResNet], tmp_path: Path) -> None:
     script = tmp_path / "child.py"
-    script.write_text(CHILD, encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script.write_text(SHARED, encoding="utf-8")
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     child = subprocess.run(
-        [*torchrun, str(script), str(tmp_path)],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), tmp_path],
         capture_output=True,
         text=True,
-        env=environment() | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         timeout=HANGS,
         check=False,
     )

@@ -1,22 +1,22 @@
-"""The program as a user meets it: real processes, a fresh folder, real data, a real ^C."""
+"""The program as a user meets it: processes of its own, a fresh folder, real data, a real ^C.
+
+The commands of the README, which `test_docs.py` runs in a shell, show that each verb starts from nothing.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from fixtures import processes
+from fixtures.processes import Own
 
 pytestmark = pytest.mark.slow
 
-HANGS = 600
-"""Seconds after which a process is taken to hang, on however busy a machine."""
 FACTORY = """\
 from sesurgery.networks.cifar_resnet import CifarResNet
 
@@ -48,24 +48,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("sesurgery")), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        # A test run in the background passes an ignored SIGINT on to its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def sesurgery(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=HANGS)
-    assert process.returncode == 0, err
-    return subprocess.CompletedProcess(process.args, 0, out, err)
+def sesurgery(folder: Path, *arguments: str) -> Own:
+    """The program, come to a good end."""
+    process = processes.sesurgery(folder, *arguments)
+    assert process.end() == 0, process.err
+    return process
 
 
 def files(folder: Path) -> list[str]:
@@ -76,15 +63,15 @@ def files(folder: Path) -> list[str]:
 
 def test_the_verbs_work_one_after_the_other_with_nothing_named(folder):
     applied = sesurgery(folder, "apply", "specs/tiny.yaml")
-    assert applied.stdout.endswith("-> runs/tiny\n")
+    assert applied.out.endswith("-> runs/tiny\n")
     trained = sesurgery(folder, "train")
-    assert trained.stdout.startswith("2 epochs, held-out top-1 ")
+    assert trained.out.startswith("2 epochs, held-out top-1 ")
     built = sesurgery(folder, "build-engine", "--fp16")
-    assert built.stdout.endswith("-> engines/tiny.onnxruntime.fp16.onnx\n")
-    verified = json.loads(sesurgery(folder, "verify", "--json").stdout)
+    assert built.out.endswith("-> engines/tiny.onnxruntime.fp16.onnx\n")
+    verified = json.loads(sesurgery(folder, "verify", "--json").out)
     assert [engine["verdict"] for engine in verified["engines"]] == ["passed"]
     benched = sesurgery(folder, "bench")
-    assert "SE tax" in benched.stdout
+    assert "SE tax" in benched.out
     assert files(folder / "export") == ["tiny.fp16.onnx", "tiny.onnx", "tiny.plain.fp16.onnx", "tiny.plain.onnx"]
     assert files(folder / "engines") == [
         "tiny.onnxruntime.fp16.onnx",
@@ -121,8 +108,8 @@ def test_run_twice_in_one_folder_keeps_both_runs(folder):
     first = sesurgery(folder, "run", "specs/tiny.yaml")
     weights = (folder / "runs" / "tiny" / "weights.safetensors").read_bytes()
     second = sesurgery(folder, "run", "specs/tiny.yaml")
-    assert "runs/tiny/report.html" in first.stdout
-    assert "runs/tiny-2/report.html" in second.stdout
+    assert "runs/tiny/report.html" in first.out
+    assert "runs/tiny-2/report.html" in second.out
     assert (folder / "runs" / "tiny" / "weights.safetensors").read_bytes() == weights
     assert [name for name in files(folder / "engines") if "as-exported" not in name] == [
         f"{run}{plain}.onnxruntime.fp32.onnx" for run in ("tiny-2", "tiny") for plain in ("", ".plain")
@@ -131,7 +118,7 @@ def test_run_twice_in_one_folder_keeps_both_runs(folder):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_training_has_its_exit_code_and_resume_goes_on_to_the_end(number, code, folder):
-    epochs = 40
+    epochs = 20
     # Many epochs of few samples: the signal comes long before the end on however busy a machine.
     text = SPEC.replace("epochs: 2", f"epochs: {epochs}").replace(
         "data: digits", "data: {dataset: digits, held_out: 0.9}"
@@ -139,19 +126,15 @@ def test_a_signal_in_training_has_its_exit_code_and_resume_goes_on_to_the_end(nu
     (folder / "specs" / "tiny.yaml").write_text(text)
     sesurgery(folder, "apply", "specs/tiny.yaml")
     before = (folder / "runs" / "tiny" / "weights.safetensors").read_bytes()
-    process = start(folder, "train")
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
+    process = processes.sesurgery(folder, "train")
+    for line in process.lines():
         if line.startswith("epoch  2/"):
-            process.send_signal(number)
+            process.send(number)
             break
-    out, err = process.communicate(timeout=HANGS)
-    assert process.returncode == code, err
-    assert out == ""
-    assert "Traceback" not in err
-    last = err.splitlines()[-1]
+    assert process.end() == code, process.err
+    assert process.out == ""
+    assert "Traceback" not in process.err
+    last = process.err.splitlines()[-1]
     assert last.startswith("interrupted after ")
     assert last.endswith(f" of {epochs} epochs; go on with: sesurgery train runs/tiny --resume")
     done = int(last.split()[2])
@@ -161,11 +144,11 @@ def test_a_signal_in_training_has_its_exit_code_and_resume_goes_on_to_the_end(nu
     assert (folder / "runs" / "tiny" / "train" / "last.ckpt").is_file()
 
     resumed = sesurgery(folder, "train", "runs/tiny", "--resume")
-    assert resumed.stdout.startswith(f"{epochs} epochs, held-out top-1 ")
-    assert resumed.stderr.splitlines()[0].startswith(f"epoch {done + 1:>2}/{epochs}")
+    assert resumed.out.startswith(f"{epochs} epochs, held-out top-1 ")
+    assert resumed.err.splitlines()[0].startswith(f"epoch {done + 1:>2}/{epochs}")
     rows = (folder / "runs" / "tiny" / "train" / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + epochs
     # What is printed is the accuracy of the last epoch: whether it is a good one hangs on the training.
     header, last = rows[0].split(","), rows[-1].split(",")
     top1 = float(last[header.index("held_out_top1")])
-    assert resumed.stdout.startswith(f"{epochs} epochs, held-out top-1 {top1:.2%} ")
+    assert resumed.out.startswith(f"{epochs} epochs, held-out top-1 {top1:.2%} ")

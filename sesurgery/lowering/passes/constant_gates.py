@@ -33,6 +33,7 @@ from sesurgery.lowering.squeezes import Convolution, comes_from_gate, convolutio
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
+from sesurgery.onnxgraph.inference import inferred
 
 # Arrays, of which a schema knows nothing.
 Samples = Sequence[Mapping[str, Any]]
@@ -94,7 +95,7 @@ def _ranges(model: onnx.ModelProto, gates: list[str], samples: Samples) -> dict[
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     del watched.graph.output[:]
-    kinds = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    kinds = {value.name: value for value in inferred(model, strict=False).value_info}
     watched.graph.output.extend(kinds[gate] for gate in gates)
     found: dict[str, tuple[Array, Array]] = {}
     for feeds in samples:

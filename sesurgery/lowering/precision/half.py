@@ -46,6 +46,7 @@ from sesurgery.lowering.precision.retyping import (
 )
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches, is_squeeze
+from sesurgery.onnxgraph.inference import typed
 from sesurgery.onnxgraph.opset import convert, opset
 from sesurgery.reasons import Reason
 
@@ -136,7 +137,7 @@ class Precision(Pass):
         )
         chosen = {node.output[0] for node in floats} - set(kept)
         Retyping(copy, flow, chosen, self.half, opset(copy), ends=self.io == "convert").run()
-        return Lowered(onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True), edits)
+        return Lowered(typed(copy), edits)
 
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
         converted = self.converted(before)

@@ -50,6 +50,7 @@ from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.lowering.rewriting import obstacle
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
+from sesurgery.onnxgraph.inference import typed
 from sesurgery.onnxgraph.numerics import feeds
 from sesurgery.onnxgraph.opset import opset
 from sesurgery.reasons import Reason
@@ -126,7 +127,7 @@ class Quantize(Pass):
         edits = tuple(
             computed(nodes[name], "int8") if reason is None else left(reason) for name, reason in reasons.items()
         )
-        return Lowered(onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True), edits)
+        return Lowered(typed(copy), edits)
 
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
         named = onnx.ModelProto()

@@ -21,6 +21,7 @@ from onnx import helper
 
 from sesurgery.diagnostics import fail
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.sessions import session
 
 Feeds = Mapping[str, NDArray[np.generic]]
 FIRST = 16
@@ -90,10 +91,8 @@ def _session(model: onnx.ModelProto, values: Sequence[str]) -> onnxruntime.Infer
         for name in values:
             watched.graph.node.append(helper.make_node(operator, [name], [f"{name}{mark}"], keepdims=0))
             watched.graph.output.append(helper.make_tensor_value_info(f"{name}{mark}", onnx.TensorProto.FLOAT, []))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return session(watched)
     except Exception as error:  # its exceptions share no base class but Exception
         text = f"ONNX Runtime cannot run the graph, so that its ranges cannot be measured: {error}"
         raise fail("SE602", text) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torchvision
 from torch import fx, nn
 from torch.nn import functional as F
 
@@ -19,7 +19,6 @@ _NORMS = (
     nn.LayerNorm,
     nn.GroupNorm,
     nn.LocalResponseNorm,
-    torchvision.ops.FrozenBatchNorm2d,
 )
 _GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.FractionalMaxPool2d)
@@ -72,12 +71,19 @@ def kind(node: fx.Node, root: nn.Module) -> tuple[Op, ConvFacts | None]:
     return Op.OTHER, None
 
 
+@functools.lru_cache(maxsize=1024)
+def is_frozen_norm(kind: type[nn.Module]) -> bool:
+    """Whether it is torchvision's norm of fixed statistics, by its name: importing torchvision takes seconds."""
+    frozen = ("torchvision.ops.misc", "FrozenBatchNorm2d")
+    return any((base.__module__, base.__name__) == frozen for base in kind.__mro__)
+
+
 def _module(module: nn.Module) -> Op:
     if isinstance(module, nn.Conv2d):
         return Op.CONV
     if isinstance(module, nn.Linear):
         return Op.LINEAR
-    if isinstance(module, _NORMS):
+    if isinstance(module, _NORMS) or is_frozen_norm(type(module)):
         return Op.NORM
     if isinstance(module, _GLOBAL_POOLS):
         return Op.GLOBAL_POOL if _is_one(module.output_size) else Op.POOL

@@ -22,7 +22,6 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torchvision
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
@@ -34,23 +33,28 @@ from sesurgery.surgeons.fx.arguments import call_for
 from sesurgery.surgeons.fx.changed import Changed, replayed
 from sesurgery.surgeons.fx.copying import twin
 from sesurgery.surgeons.fx.inputs import Inputs, image_inputs
+from sesurgery.surgeons.fx.ops import is_frozen_norm
 from sesurgery.surgeons.fx.regions import Regions
 from sesurgery.surgeons.fx.sizes import Sizes
 from sesurgery.surgeons.fx.symbols import Symbol, builtins_that_see_symbols
 from sesurgery.surgeons.fx.writes import reroute_reads
 
 # Whatever derives from these is one operation to planning, however its forward is written.
-PRIMITIVES: tuple[type[nn.Module], ...] = (
+_PRIMITIVES: tuple[type[nn.Module], ...] = (
     nn.Conv2d,
     nn.Linear,
     nn.modules.batchnorm._BatchNorm,
     nn.LayerNorm,
     nn.GroupNorm,
     nn.modules.instancenorm._InstanceNorm,
-    torchvision.ops.FrozenBatchNorm2d,
 )
 _STACK = "nn_module_stack"
 _ACTIVATION_MODULES = ("timm.layers.activations", "timm.layers.activations_me")
+
+
+def is_primitive(module: nn.Module) -> bool:
+    """Whether it is one operation to planning, however its forward is written."""
+    return isinstance(module, _PRIMITIVES) or is_frozen_norm(type(module))
 
 
 @dataclass(frozen=True)
@@ -276,7 +280,7 @@ class _Tracer(fx.Tracer):
             return module_qualified_name not in self.way.open
         return (
             module_qualified_name in self.leaves
-            or isinstance(m, PRIMITIVES)
+            or is_primitive(m)
             or type(m).__module__ in _ACTIVATION_MODULES
             or (super().is_leaf_module(m, module_qualified_name) and not isinstance(m, Changed))
         )

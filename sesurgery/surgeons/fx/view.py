@@ -21,7 +21,7 @@ from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.captured import Captured, capture
 from sesurgery.surgeons.fx.inputs import Inputs
 from sesurgery.surgeons.fx.shapes import shapes_in_call
-from sesurgery.surgeons.fx.tracing import PRIMITIVES, Trace, Way, trace_call
+from sesurgery.surgeons.fx.tracing import Trace, Way, is_primitive, trace_call
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class _Artist:
             self._children(where, module.get_submodule(leaf.path))
 
     def _children(self, path: str, module: nn.Module) -> None:
-        if not any(isinstance(part, PRIMITIVES) for part in module.modules()):
+        if not any(map(is_primitive, module.modules())):
             return
         for name, child in module.named_children():
             where = f"{path}.{name}" if path else name
-            if isinstance(child, PRIMITIVES) or not any(map(_convolves, child.modules())):
+            if is_primitive(child) or not any(map(_convolves, child.modules())):
                 continue
             seen = self.captured.get(where)
             if seen is None:

@@ -1,21 +1,22 @@
-"""Blocks as ONNX: an nn.Module is exported once for each set of options, and filled with each site's values.
+"""Blocks as ONNX: an nn.Module is exported once for each width and set of options, and filled with each site's values.
 
-The exporter runs for the first width and keeps every parameter under its own name. At another width the same graph is
-tried with that width's values, and kept where it computes what the module does; a block whose graph depends on its
-width (a kernel size, a shape that became a constant) is exported again. Values are put in by name, and only then is
-the graph optimised, so that what is folded (a norm into a convolution) is folded with the right values. Where nothing
-is folded the optimised graph serves all sites of its width. Each filled graph is compared with its module before it is
-used.
+The exporter runs once per kind of block and keeps every parameter under its own name. Values are put in by name, and
+only then is the graph optimised, so that what is folded (a norm into a convolution) is folded with the right values.
+Where nothing is folded the optimised graph serves all sites of its kind. Each filled graph is compared with its module
+before it is used.
+
+Most blocks have one graph for all widths, which their values decide: before a width is exported, the graph of the first
+one is tried with values that hide nothing, as an identity start would.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.onnxgraph.nodes import ONNX_DOMAINS
 from sesurgery.onnxgraph.opset import OPSET
+from sesurgery.onnxgraph.sessions import session
 from sesurgery.planner import Site
 from sesurgery.surgeons.exporting import quiet_exporter
 
@@ -37,10 +39,10 @@ class Blocks:
     """Exported kinds of blocks; `site` gives one filled graph."""
 
     _kinds: dict[tuple[object, ...], onnx.ModelProto] = field(default_factory=dict)
-    # The first export of each set of options that takes any map.
-    _forms: dict[str, onnx.ModelProto] = field(default_factory=dict)
     # Optimised graphs by the identity of the exported one; None where optimising folds values.
     _optimised: dict[int, onnx.ModelProto | None] = field(default_factory=dict)
+    # The first graph of each set of options, whatever its width, and the names of the values that fill it.
+    _first: dict[str, tuple[onnx.ModelProto, set[str]]] = field(default_factory=dict)
 
     def site(self, site: Site, block: nn.Module) -> onnx.ModelProto:
         """A graph x -> y that computes what `block`, in evaluation, computes at this site.
@@ -56,7 +58,8 @@ class Blocks:
         if expected.shape != sample.shape:
             text = f"{site.key}: the block changes the shape {tuple(sample.shape)} to {tuple(expected.shape)}"
             raise fail("SE305", text, "a block maps [N, C, H, W] to the same shape")
-        filled = self._filled(self._exported(site, block, (sample, expected)), block)
+        kind = self._of_another_width(site, block, sample) or self._exported(site, block)
+        filled = self._filled(kind, block)
         if any(node.domain not in ONNX_DOMAINS for node in filled.graph.node):
             raise fail(
                 "SE305", f"{site.key}: the block needs operators that are not ONNX's own", "choose another block"
@@ -77,21 +80,37 @@ class Blocks:
         shared = self._optimised[id(kind)]
         return _optimised(_fill(kind, state)) if shared is None else _fill(shared, state)
 
-    def _exported(self, site: Site, block: nn.Module, shown: tuple[Tensor, Tensor]) -> onnx.ModelProto:
-        options = repr(site.block)
-        free = (options, site.channels)
+    def _of_another_width(self, site: Site, block: nn.Module, sample: Tensor) -> onnx.ModelProto | None:
+        """The graph of another width, where it computes what the block does in this one; None where it has its own."""
+        key = (repr(site.block), site.channels)
+        if key in self._kinds or key[0] not in self._first:
+            return None
+        first, names = self._first[key[0]]
+        other = copy.deepcopy(block)
+        if _state(other).keys() != names:
+            return None
+        made = _of_width(first, site.channels)
+        try:
+            with torch.no_grad():
+                _give_ordinary_values(other)
+                difference = _difference(_fill(made, _state(other)), sample, other(sample))
+        except Exception:  # a number of channels is part of the graph
+            return None
+        if not difference <= _CLOSE:
+            return None
+        self._kinds[key] = made
+        return made
+
+    def _exported(self, site: Site, block: nn.Module) -> onnx.ModelProto:
+        free = (repr(site.block), site.channels)
         fixed = (*free, site.height, site.width)
         if fixed in self._kinds:
             return self._kinds[fixed]
-        if free not in self._kinds and (form := self._forms.get(options)) is not None:
-            widened = _at_width(form, block, site.channels)
-            if _computes(widened, *shown):
-                self._kinds[free] = widened
         if free not in self._kinds:
             try:
                 batch, high, wide = _EXAMPLE
                 self._kinds[free] = _export(block, (batch, site.channels, high, wide), dynamic=True)
-                self._forms.setdefault(options, self._kinds[free])
+                self._first.setdefault(free[0], (self._kinds[free], set(_state(block))))
             except Exception:
                 # Some blocks know the size of their map; then each size is a kind of its own.
                 try:
@@ -157,24 +176,24 @@ def _fill(kind: onnx.ModelProto, state: Mapping[str, NDArray[np.generic]]) -> on
     return model
 
 
-def _at_width(form: onnx.ModelProto, block: nn.Module, channels: int) -> onnx.ModelProto:
-    """The graph of a block at another width with this block's values."""
-    state = _state(block)
-    model = _fill(form, state)
-    # What it says of inner shapes is of the width that was exported.
+def _give_ordinary_values(block: nn.Module) -> None:
+    """Weights that keep the size of what they are given, and positive numbers for all else."""
+    generator = torch.Generator().manual_seed(1)
+    for tensor in (*block.parameters(), *block.buffers()):
+        if tensor.is_floating_point() and tensor.dim() > 1:
+            tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+        elif tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5, generator=generator)
+
+
+def _of_width(kind: onnx.ModelProto, channels: int) -> onnx.ModelProto:
+    """A copy of a graph for maps with another number of channels, which its values decide."""
+    model = onnx.ModelProto()
+    model.CopyFrom(kind)
     del model.graph.value_info[:]
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[1].dim_value = channels
     return model
-
-
-def _computes(model: onnx.ModelProto, sample: Tensor, expected: Tensor) -> bool:
-    """Whether a graph runs and gives what was expected."""
-    try:
-        return _difference(model, sample, expected) <= _CLOSE
-    # ONNX Runtime's errors share no base class but Exception.
-    except Exception:
-        return False
 
 
 def _holds(model: onnx.ModelProto, kind: onnx.ModelProto, state: Mapping[str, NDArray[np.generic]]) -> bool:
@@ -187,11 +206,7 @@ def _holds(model: onnx.ModelProto, kind: onnx.ModelProto, state: Mapping[str, ND
 
 
 def _difference(model: onnx.ModelProto, sample: Tensor, expected: Tensor) -> float:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (found,) = session.run([OUTPUT], {INPUT: sample.numpy()})
+    (found,) = session(model, threads=1).run([OUTPUT], {INPUT: sample.numpy()})
     reference = expected.numpy()
     if found.shape != reference.shape:
         return float("inf")

@@ -39,7 +39,8 @@ def pretend(driver: Path, *packages: Path, preload: bool = False) -> None:
     }
     if preload:
         environment["LD_PRELOAD"] = str(driver / "libcuda.so.1")
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
+    # Without what other tests share: it imports torch, and every test here looks through all objects that there are.
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "--noconftest"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(HERE / "pretend_gpu.py")],
         env=environment,

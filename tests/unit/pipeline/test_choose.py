@@ -16,6 +16,7 @@ from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import BenchRequest, EnginesRequest, Workspace
 from sesurgery.pipeline import choose as module
+from sesurgery.spec.latency import Latency
 from sesurgery.workspace import read_manifest
 
 pytest.importorskip("openvino")
@@ -26,6 +27,13 @@ net (float[batch, 3, 16, 16] x) => (float[batch, 8] y)
 <float[8, 3, 3, 3] w> { c = Conv(x, w) r = Relu(c) p = GlobalAveragePool(r) y = Flatten(p) }
 """
 PAIR = {"backend": "auto", "among": ["onnxruntime", "openvino"]}
+BRIEF = {"rounds": 10, "repeats": 2, "placements": 4, "half_width": None, "warmup_seconds": 0}
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Races without a spec, which have its defaults, are short here: what they measure is of no account."""
+    monkeypatch.setattr(module, "Latency", lambda **given: Latency(**given, **BRIEF))
 
 
 @pytest.fixture
@@ -115,9 +123,11 @@ def test_nothing_is_kept_where_nothing_is_right(net: Path, monkeypatch) -> None:
 
 def test_two_that_cannot_be_told_apart_leave_the_first(net: Path, monkeypatch) -> None:
     race = module.race
+    plans = []
 
-    def even(files, *others, **named):
-        return race([files[0], files[0]], *others, **named)
+    def even(files, feeds, plan, *others):
+        plans.append(plan)
+        return race([files[0], files[0]], feeds, plan, *others)
 
     def zero(placements, confidence):
         return module.Tax(0.0, -0.01, 0.01, confidence, (), ())
@@ -127,6 +137,7 @@ def test_two_that_cannot_be_told_apart_leave_the_first(net: Path, monkeypatch) -
     built = build(net)
     assert built.tried[0].backend == "onnxruntime"
     assert str(built.tried[1].left).startswith("cannot be told apart from onnxruntime: +0.0 % (-1.0 to +1.0 %)")
+    assert plans == [Latency(batch=1, **BRIEF)]
 
 
 def test_every_backend_that_is_not_tried_says_why(net: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
 
@@ -37,6 +38,8 @@ CASES = [
     Case("batch norm", nn.BatchNorm2d(4), Op.NORM),
     Case("group norm", nn.GroupNorm(2, 4), Op.NORM),
     Case("instance norm", nn.InstanceNorm2d(4), Op.NORM),
+    Case("frozen batch norm", torchvision.ops.FrozenBatchNorm2d(4), Op.NORM),
+    Case("a class of frozen batch norms", type("Own", (torchvision.ops.FrozenBatchNorm2d,), {})(4), Op.NORM),
     Case("functional batch norm", lambda x: F.batch_norm(x, torch.zeros(4), torch.ones(4)), Op.NORM),
     Case("relu module", nn.ReLU(), Op.ACT),
     Case("gelu module", nn.GELU(), Op.ACT),

@@ -312,6 +312,37 @@ def test_every_block_reaches_onnx_and_older_opsets(name: str) -> None:
             np.testing.assert_allclose(answer(lowered, sample), answer(graph, sample), atol=1e-5)
 
 
+class Narrow(nn.Module):
+    """A gate that is the weaker the more channels there are."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(self.fc(x.mean((2, 3), keepdim=True)) / x.shape[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "exports"), [(BLOCKS.examples("se")[0].build, 1), (Narrow, 2)], ids=["se", "its own"])
+def test_one_graph_serves_all_widths_unless_a_width_is_part_of_it(
+    build: Any, exports: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, export_ = [], torch.onnx.export
+    monkeypatch.setattr(torch.onnx, "export", lambda *given, **named: calls.append(1) or export_(*given, **named))
+    blocks = Blocks()
+    for channels in (16, 32, 16):
+        site = Site("b/x[0]", "b", "x", 1, channels, 9, 7, "v", (), Ref("se", BLOCKS.examples("se")[0]))
+        block, sample = build(channels).eval(), image((channels, 9, 7))
+        for parameter in block.parameters():
+            # As an identity start leaves it, which hides what the rest computes.
+            nn.init.zeros_(parameter)
+        graph = blocks.site(site, block)
+        with torch.inference_mode():
+            np.testing.assert_allclose(answer(graph, sample), block(torch.from_numpy(sample)), atol=1e-5)
+    assert len(calls) == exports
+
+
 def test_nothing_goes_between_a_convolution_and_its_folded_norm() -> None:
     with pytest.raises(SesurgeryError, match=r"SE403.*the norm behind a is folded into its convolution"):
         operate(unit(), {"insert": SE, "at": {"placement": "module", "names": "layer.conv1"}})
