@@ -324,7 +324,9 @@ class Narrow(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("build", "exports"), [(BLOCKS.examples("se")[0].build, 1), (Narrow, 2)], ids=["se", "its own"])
+@pytest.mark.parametrize(
+    ("build", "exports"), [(BLOCKS.examples("se")[0].build, 1), (Narrow, 2)], ids=["se", "its own"]
+)
 def test_one_graph_serves_all_widths_unless_a_width_is_part_of_it(
     build: Any, exports: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
