@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -71,7 +70,6 @@ def kind(node: fx.Node, root: nn.Module) -> tuple[Op, ConvFacts | None]:
     return Op.OTHER, None
 
 
-@functools.lru_cache(maxsize=1024)
 def is_frozen_norm(kind: type[nn.Module]) -> bool:
     """Whether it is torchvision's norm of fixed statistics, by its name: importing torchvision takes seconds."""
     frozen = ("torchvision.ops.misc", "FrozenBatchNorm2d")

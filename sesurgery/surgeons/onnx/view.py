@@ -25,8 +25,9 @@ from onnx import NodeProto
 
 from sesurgery.graph import GraphView, NodeFacts, Op, Shape
 from sesurgery.onnxgraph import scopes as onnx_scopes
+from sesurgery.onnxgraph.inference import SMALL
 from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, attributes, captured
-from sesurgery.onnxgraph.shapes import SMALL, Values, image_input, infer, takes_channels_last
+from sesurgery.onnxgraph.shapes import Values, image_input, infer, takes_channels_last
 from sesurgery.surgeons.onnx.idioms import Merged, merged
 from sesurgery.surgeons.onnx.ops import convolution, kind
 
