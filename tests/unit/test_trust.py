@@ -166,6 +166,18 @@ def test_nothing_is_unpickled_and_nothing_evaluated():
                 assert given.get("allow_pickle") == "False", path
 
 
+def test_nothing_listens_for_others():
+    """No module that serves is imported, and of `socket` the machine's name alone is asked."""
+    serving = {"http.server", "socketserver", "asyncio", "wsgiref", "xmlrpc", "uvicorn", "flask", "fastapi"}
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            modules = {*named, node.module} if isinstance(node, ast.ImportFrom) else set(named)
+            assert not modules & serving, path
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "socket":
+                assert node.attr == "gethostname", path
+
+
 def test_where_code_lies_is_found_without_importing_it(tmp_path):
     (tmp_path / "one.py").write_text("raise SystemExit")
     (tmp_path / "package").mkdir()
