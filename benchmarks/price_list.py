@@ -1,14 +1,13 @@
 """What SE costs on a dozen networks, block by block, on this machine: the table of docs/verification.md.
 
-    python benchmarks/price_list.py                     a dozen networks, ONNX Runtime and OpenVINO, batch 1
-    python benchmarks/price_list.py --only resnet18 --backends onnxruntime
-    python benchmarks/price_list.py --check resnet50    prices before training against leave-one-out, block by block
+    python benchmarks/price_list.py                     a dozen networks, ONNX Runtime, batch 1, some 15 minutes
+    python benchmarks/price_list.py --backends onnxruntime openvino --seconds 45
+    python benchmarks/price_list.py --only resnet18     one of them, again
     python benchmarks/price_list.py --table             the table alone, of the results that are there
 
-Prices are those of `sesurgery plan --price`: engines with untrained weights, blocks that are alike left out together.
-Of each network the table has the whole tax, the sum of the prices with its error, whether the two agree, and the
-dearest block. `--check` prices each block for itself too, in races as long as `sesurgery bench --per-block` has them,
-and gives Spearman's correlation of the two lists. Nothing else may run beside it. Results go to
+Prices are those of `sesurgery plan --price`: engines with untrained weights, blocks that are alike weighed together.
+`--seconds` is what its races may spend on narrowing the intervals. Of each network the table has the whole tax, the sum
+of the prices with its error, whether the two agree, and the dearest block. Nothing else may run beside it. Results go to
 benchmarks/results/price_list.json, network by network: a measurement that was ended is gone on with.
 """
 
@@ -20,17 +19,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from sesurgery import pipeline
 from sesurgery.artifacts import cpu_name, to_json, versions, write_text
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.networks.export import INPUT, convert
 from sesurgery.pipeline.plan import NetworkPlan
-from sesurgery.pipeline.prices import Subject, prices
 from sesurgery.reports import prices as rendered
-from sesurgery.spec.latency import Latency
-from sesurgery.verification.cost import Prices, dear_first
+from sesurgery.verification.cost import dear_first
 
 RESULTS = Path(__file__).resolve().parent / "results" / "price_list.json"
 NETWORKS: dict[str, tuple[str, str]] = {
@@ -49,51 +43,36 @@ NETWORKS: dict[str, tuple[str, str]] = {
 }
 """Networks by their names, with the library that has them and where SE goes."""
 KWARGS = {"googlenet": {"init_weights": False, "aux_logits": False}}
-BACKENDS = ("onnxruntime", "openvino")
+BACKENDS = ("onnxruntime",)
+SECONDS = 10.0
+TINY = "tiny"
+"""A ResNet-8 for 8 x 8 pixels, which is in no table: to see whether all this runs."""
 
 
 def planned(name: str) -> NetworkPlan:
     """SE at every site of a network; an EfficientNet has its own taken out first."""
-    source, at = NETWORKS[name]
-    rules: list[object] = [{"insert": {"block": "se"}, "at": at}]
+    rules: list[object] = [{"insert": {"block": "se"}, "at": "residual"}]
+    model: dict[str, object] = {
+        "source": "python",
+        "name": "sesurgery.networks.cifar_resnet:CifarResNet",
+        "kwargs": {"depth": 8, "in_channels": 1},
+    }
+    if name != TINY:
+        source, at = NETWORKS[name]
+        rules = [{"insert": {"block": "se"}, "at": at}]
+        model = {"source": source, "name": name, "kwargs": KWARGS.get(name, {})}
     if name.startswith("efficientnet"):
         rules = [{"replace": "se", "insert": {"block": "se", "reduction": 24}}]
-    spec = {
-        "version": 1,
-        "name": name,
-        "model": {"source": source, "name": name, "kwargs": KWARGS.get(name, {})},
-        "input": {"shape": [3, 224, 224]},
-        "surgery": rules,
-    }
+    shape = [1, 8, 8] if name == TINY else [3, 224, 224]
+    spec = {"version": 1, "name": name, "model": model, "input": {"shape": shape}, "surgery": rules}
     return pipeline.plan(pipeline.load_spec(spec))
 
 
-def one_by_one(of: NetworkPlan, backend: str) -> Prices:
-    """Each block's price from a race of its own, as long as those of `bench --per-block`."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        changed = of.network.apply(of.plan).module
-    assert changed is not None
-    images = np.random.default_rng(0).normal(size=(1, *of.spec.input.shape)).astype(np.float32)
-    model = convert(changed.eval(), of.spec.input.shape, of.spec.export)
-    wanted = pipeline.engine({"backend": backend})
-    return prices(Subject(of.spec.name, model, of.plan, "", wanted, Latency(), {INPUT: images}, False, False, True))
-
-
-def spearman(first: Prices, second: Prices) -> float:
-    """The rank correlation of the two lists' prices."""
-    from scipy.stats import spearmanr
-
-    found = spearmanr([each.time.value for each in first.blocks], [each.time.value for each in second.blocks])
-    return float(found.statistic)
-
-
-def row(name: str, backend: str) -> dict[str, object]:
+def row(name: str, backend: str, seconds: float) -> dict[str, object]:
     """One network on one backend: its price list, or why there is none."""
     start = time.perf_counter()
     try:
-        found = pipeline.price_plan(planned(name), pipeline.engine({"backend": backend}))
+        found = pipeline.price_plan(planned(name), pipeline.engine({"backend": backend}), seconds=seconds)
     except SesurgeryError as error:
         return {"network": name, "backend": backend, "why": error.diagnostics[0].message}
     return {
@@ -140,31 +119,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="one network")
     parser.add_argument("--backends", nargs="+", default=BACKENDS)
-    parser.add_argument("--check", metavar="NETWORK", help="compare with leave-one-out, block by block")
+    parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--table", action="store_true", help="print the table of the results that are there")
     chosen = parser.parse_args()
-    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"rows": [], "checks": []}
-    if chosen.check:
-        for backend in chosen.backends:
-            of = planned(chosen.check)
-            quick, slow = pipeline.price_plan(of, pipeline.engine({"backend": backend})), one_by_one(of, backend)
-            print(rendered.to_text(quick), rendered.to_text(slow), f"Spearman {spearman(quick, slow):.2f}", sep="\n")
-            check = {"network": chosen.check, "backend": backend, "spearman": spearman(quick, slow)}
-            kept["checks"].append({**check, "one_by_one": rendered.to_json(slow), "before": rendered.to_json(quick)})
-            _keep(kept)
-        return
-    done = {(each["network"], each["backend"]) for each in kept["rows"]}
-    for name in () if chosen.table else [chosen.only] if chosen.only else NETWORKS:
-        for backend in chosen.backends:
-            if (name, backend) not in done:
-                kept["rows"].append(row(name, backend))
-                print(table(kept["rows"][-1:]).splitlines()[-1], flush=True)
-                _keep(kept)
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"rows": []}
+    names = () if chosen.table else (chosen.only,) if chosen.only else tuple(NETWORKS)
+    for name, backend in ((name, backend) for name in names for backend in chosen.backends):
+        known = [each for each in kept["rows"] if (each["network"], each["backend"]) == (name, backend)]
+        if known and not chosen.only:
+            continue
+        found = row(name, backend, chosen.seconds)
+        kept["rows"] = [each for each in kept["rows"] if each not in known] + [found]
+        print(f"{table([found]).splitlines()[-1]} {found.get('seconds', 0):.0f} s", flush=True)
+        write_text(RESULTS, to_json({**kept, "device": cpu_name(), "versions": versions()}))
     print(table(kept["rows"]))
-
-
-def _keep(kept: Mapping[str, object]) -> None:
-    write_text(RESULTS, to_json({**kept, "device": cpu_name(), "versions": versions()}))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from sesurgery.cli import (
     plan,
     predict,
     refit,
+    report,
     run,
     schema,
     study,
@@ -61,7 +62,7 @@ def program(context: click.Context) -> None:
 
 _ORDER = (
     *(demo, run, inspect_, init, check, plan, apply, data, train, evaluate, compare, gates),
-    *(export, lower, build_engine, refit, verify, bench, study, predict, package, schema, list_, doctor),
+    *(export, lower, build_engine, refit, verify, bench, report, study, predict, package, schema, list_, doctor),
 )
 
 for _verb in _ORDER:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sesurgery.cli.console import as_json, emit_json, force, foreign, newest, talking, trust
-from sesurgery.diagnostics import CheckFailed, Diagnostic
+from sesurgery.cli.gating import checks_of, claim_junit, gating, judge
 
 if TYPE_CHECKING:
-    from sesurgery.reports.model import LatencySection
     from sesurgery.verification.limits import Limit
 
 SUITE = "sesurgery bench"
@@ -26,16 +25,6 @@ def _sizes(context: click.Context, option: click.Parameter, given: str | None) -
     return tuple(dict.fromkeys(int(part) for part in given.split(",")))
 
 
-def _limits(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[Limit, ...]:
-    """`tax > 5 %` as a limit."""
-    from sesurgery.verification.limits import parse
-
-    try:
-        return tuple(parse(text) for text in given)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @click.command("bench")
 @click.argument("engine", required=False, type=click.Path(path_type=Path), metavar="[ENGINE]")
 @click.option(
@@ -48,18 +37,8 @@ def _limits(context: click.Context, option: click.Parameter, given: tuple[str, .
     "--processes", type=click.IntRange(min=1), help="Repeat the race in N fresh processes. Default: the spec's."
 )
 @click.option("--as-exported/--no-as-exported", default=True, help="Also race the engine without lowering.")
-@click.option(
-    "--fail-if",
-    "limits",
-    multiple=True,
-    callback=_limits,
-    metavar="LIMIT",
-    help="Exit with 4 if this is true, e.g. 'tax > 5 %' or 'median > 2 ms'. May be repeated.",
-)
-@click.option(
-    "--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the results of --fail-if as JUnit XML."
-)
 @click.option("--per-block", is_flag=True, help="Tell what each block costs, by racing the engine without it.")
+@gating
 @force
 @foreign
 @as_json
@@ -70,9 +49,10 @@ def command(
     batches: tuple[int, ...],
     processes: int | None,
     as_exported: bool,
+    per_block: bool,
     limits: tuple[Limit, ...],
     junit: Path | None,
-    per_block: bool,
+    github_summary: Path | None,
     force: bool,
     foreign: bool,
     as_json: bool,
@@ -84,14 +64,11 @@ def command(
     """
     from sesurgery import pipeline
     from sesurgery.reports import prices
+    from sesurgery.reports.github import races_to_github, to_github
     from sesurgery.reports.latency import to_json, to_text
-    from sesurgery.workspace.targets import claim, marked
 
-    if junit is not None and not limits:
-        raise click.UsageError("--junit writes what --fail-if finds: give at least one limit")
+    claim_junit(SUITE, junit, limits, force=force)
     workspace = pipeline.Workspace()
-    if junit is not None:
-        claim(junit, ours=marked(f'<testsuite name="{SUITE}"'), force=force)
     chosen = engine or newest("engine", workspace.newest_engine())
     with talking() as talk:
         chosen = pipeline.as_engine(chosen, workspace, talk=talk)
@@ -119,31 +96,15 @@ def command(
         click.echo(f"picture -> {priced.picture.as_posix()}", err=as_json)
     if reported:
         click.echo(f"report -> {reported.html.as_posix()}", err=as_json)
-    _judge(chosen, benched.sections, limits, junit)
+    checks = [
+        check
+        for section in benched.sections
+        for check in checks_of(f"{chosen.name} at batch {section.report.batch}", section.report, limits)
+    ]
+    summary = to_github(reported.report, checks) if reported else races_to_github(chosen.name, benched.sections, checks)
+    judge(SUITE, checks, junit, (github_summary, summary))
 
 
 def _own(blocks: dict[str, object]) -> dict[str, object]:
     """The price list beside the race, whose own keys stay what they are."""
     return {"blocks": blocks["blocks"], "prices": blocks} if blocks else {}
-
-
-def _judge(engine: Path, sections: tuple[LatencySection, ...], limits: tuple[Limit, ...], junit: Path | None) -> None:
-    """Write what the limits say of every batch; raises CheckFailed with SE702 for each that is broken."""
-    from sesurgery.artifacts import write_text
-    from sesurgery.reports.junit import Check, to_junit
-
-    checks = [
-        Check(str(limit), f"{engine.name} at batch {section.report.batch}", limit.broken_by(section.report))
-        for section in sections
-        for limit in limits
-    ]
-    if junit is not None:
-        write_text(junit, to_junit(SUITE, checks))
-        click.echo(f"limits -> {junit.as_posix()}", err=True)
-    failures = [
-        Diagnostic("SE702", f"{check.of}: --fail-if {check.name!r}: {check.failure}")
-        for check in checks
-        if check.failure
-    ]
-    if failures:
-        raise CheckFailed(failures)

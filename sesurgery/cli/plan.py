@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 )
 @click.option("--precision", default="fp32", help="Of the engines that --price builds. Default: fp32.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Of the engines that --price times. Default: 1.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    help="Time that --price has to narrow its intervals, after the first races. Default: 45.",
+)
 @force
 @account_options
 @as_json
@@ -37,6 +42,7 @@ def command(
     backend: str | None,
     precision: str,
     batch: int,
+    seconds: float | None,
     force: bool,
     account: bool,
     depth: int | None,
@@ -52,7 +58,7 @@ def command(
     planned = pipeline.plan(loaded)
     from sesurgery.reports import accounts
 
-    priced = _priced(planned, backend, precision, batch) if backend else None
+    priced = _priced(planned, backend, precision, batch, seconds) if backend else None
     if svg is not None:
         words = _labels(priced) if priced else None
         click.echo(f"picture -> {pipeline.draw(planned, svg, prices=words, force=force).as_posix()}", err=True)
@@ -88,13 +94,13 @@ def _as_json(priced: Prices) -> dict[str, object]:
     return prices.to_json(priced)
 
 
-def _priced(planned: NetworkPlan, backend: str, precision: str, batch: int) -> Prices:
+def _priced(planned: NetworkPlan, backend: str, precision: str, batch: int, seconds: float | None) -> Prices:
     from sesurgery import pipeline
 
     sizes = {"min": batch, "opt": batch, "max": max(batch, 64)}
     wanted = pipeline.engine({"backend": backend, "precision": precision, "batch": sizes})
     with talking() as talk:
-        return pipeline.price_plan(planned, wanted, batch=batch, talk=talk)
+        return pipeline.price_plan(planned, wanted, batch=batch, seconds=seconds, talk=talk)
 
 
 def _tell_rejections(planned: NetworkPlan, explain: bool) -> None:

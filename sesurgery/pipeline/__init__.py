@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.plan import plan
     from sesurgery.pipeline.prices import price_engine, price_plan
     from sesurgery.pipeline.refit import RefitRequest, refit
-    from sesurgery.pipeline.report import write_report
+    from sesurgery.pipeline.report import report_pages, write_comparison, write_report
     from sesurgery.pipeline.run import run
     from sesurgery.pipeline.specs import catalogs, engine, load_spec
     from sesurgery.pipeline.study import study, study_results
@@ -84,6 +84,7 @@ __all__ = [
     "price_engine",
     "price_plan",
     "refit",
+    "report_pages",
     "run",
     "study",
     "study_results",
@@ -91,6 +92,7 @@ __all__ = [
     "verify",
     "verify_file",
     "watch",
+    "write_comparison",
     "write_report",
 ]
 
@@ -143,6 +145,8 @@ _PLACES = {
     "train": "sesurgery.pipeline.train",
     "verify": "sesurgery.pipeline.verify",
     "verify_file": "sesurgery.pipeline.verify_file",
+    "report_pages": "sesurgery.pipeline.report",
+    "write_comparison": "sesurgery.pipeline.report",
     "write_report": "sesurgery.pipeline.report",
 }
 deferred.names(__name__, _PLACES)

@@ -36,6 +36,8 @@ class BuildRequest:
     """Whether neither a pass nor the backend changes the network: the baseline for other engines."""
     again: bool = False
     """Whether to build again an engine that is up to date."""
+    proved: bool = True
+    """Whether passes prove that they kept the function: an engine that is only timed needs no proof."""
 
     @property
     def backend(self) -> Backend:

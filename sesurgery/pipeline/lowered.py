@@ -68,7 +68,7 @@ def lowered(request: BuildRequest, source: Origin) -> Path:
         return source.path
     start = _start(request, source, chosen)
     chosen, details = _able(request, source, start)
-    shaped = lower(start.model, chosen, verify=True) if chosen else Lowered(start.model, ())
+    shaped = lower(start.model, chosen, verify=request.proved) if chosen else Lowered(start.model, ())
     changed = sum(edit.changed for edit in shaped.edits)
     for note in (*shaped.notes, *(start.notes if changed else ())):
         talk.say(note)
@@ -89,7 +89,7 @@ def _start(request: BuildRequest, source: Origin, chosen: tuple[Pass, ...]) -> _
     model, notes = onnx_io.load(source.path), tuple[str, ...]()
     if chosen or request.wanted.precision != "fp32":
         try:
-            ready = prepared(model, verify=True)
+            ready = prepared(model, verify=request.proved)
             model, notes = ready.model, ready.notes
         except SesurgeryError as error:
             # A pass that was not asked for must not prevent a build.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sesurgery.accounting import Cost
 from sesurgery.artifacts import digest_file, to_json, write_text
-from sesurgery.networks.block_costs import site_costs
 from sesurgery.networks.checkpoint import read_plan, read_spec
 from sesurgery.networks.run_files import PLAN, SPEC, WEIGHTS
 from sesurgery.pipeline import results
@@ -16,7 +16,7 @@ from sesurgery.pipeline.epochs import epochs_of
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.workspace import Workspace, is_baseline
 from sesurgery.planner import Plan
-from sesurgery.reports import to_html, to_markdown
+from sesurgery.reports import runs, to_html, to_markdown
 from sesurgery.reports import to_json as report_to_json
 from sesurgery.reports.model import (
     EpochRow,
@@ -43,6 +43,16 @@ class ReportFiles:
     report: RunReport
 
 
+@dataclass(frozen=True)
+class ComparisonFiles:
+    """The three forms of several runs side by side."""
+
+    html: Path
+    markdown: Path
+    json: Path
+    reports: tuple[RunReport, ...]
+
+
 def write_report(folder: Path, workspace: Workspace) -> ReportFiles:
     """Write `report.html`, `report.md` and `report.json` into the run's folder."""
     report = assemble(folder, workspace)
@@ -51,6 +61,35 @@ def write_report(folder: Path, workspace: Workspace) -> ReportFiles:
     write_text(written.markdown, to_markdown(report))
     write_text(written.json, to_json(report_to_json(report)))
     return written
+
+
+def write_comparison(folders: Sequence[Path], workspace: Workspace) -> ComparisonFiles:
+    """Write `comparison.html`, `.md` and `.json` into runs/, and each run's own report, to which the page leads."""
+    reports = tuple(write_report(folder, workspace).report for folder in folders)
+    html, text, data = (workspace.runs / f"comparison.{suffix}" for suffix in ("html", "md", "json"))
+    pages = [os.path.relpath(folder / "report.html", workspace.runs) for folder in folders]
+    links = {report.title: Path(page).as_posix() for report, page in zip(reports, pages, strict=True)}
+    write_text(html, runs.to_html(reports, links))
+    write_text(text, runs.to_markdown(reports))
+    write_text(data, to_json(runs.to_json(reports)))
+    return ComparisonFiles(html, text, data, reports)
+
+
+def report_pages(folders: Sequence[Path], workspace: Workspace) -> dict[str, Callable[[], str]]:
+    """Makers of pages by their paths: `/` is the report of a run, or of several side by side, each with its own page."""
+    if len(folders) == 1:
+        return {"/": lambda: to_html(assemble(folders[0], workspace))}
+    # Two workspaces may have runs of one name.
+    own = {f"/{number}/{folder.resolve().name}": folder for number, folder in enumerate(folders, start=1)}
+
+    def one(folder: Path) -> Callable[[], str]:
+        return lambda: to_html(assemble(folder, workspace))
+
+    def several() -> str:
+        reports = [assemble(folder, workspace) for folder in folders]
+        return runs.to_html(reports, {report.title: path for report, path in zip(reports, own, strict=True)})
+
+    return {"/": several, **{path: one(folder) for path, folder in own.items()}}
 
 
 def assemble(folder: Path, workspace: Workspace) -> RunReport:
@@ -93,7 +132,10 @@ def _network(folder: Path, spec: Spec, plan: Plan, run: RunManifest) -> NetworkS
     found = results.NETWORK.read(folder, results.PLAN, OfPlan(run.plan_digest or ""))
     if found is not None:
         return found.section
-    # A run of an earlier version, which did not store costs: count the plan's blocks.
+    # A run of an earlier version, which did not store costs: count the plan's blocks. That alone needs torch.
+    from sesurgery.accounting import Cost
+    from sesurgery.networks.block_costs import site_costs
+
     told = run.details
     before, after = Cost(told.params_before, told.macs_before), Cost(told.params_after, told.macs_after)
     return results.network_section(spec, plan, site_costs(plan), before, after)

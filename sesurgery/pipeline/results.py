@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sesurgery.accounting import CONVENTION, Cost
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline.plan import NetworkPlan
 from sesurgery.planner import Plan
 from sesurgery.reports.model import EngineSection, LatencySection, NetworkSection, SiteRow
 from sesurgery.spec import Spec
 from sesurgery.verification.parity import PARITY
 from sesurgery.workspace import EngineManifest, belonging, freshness, require_intact
 from sesurgery.workspace.measurements import Kind, Of, OfPlan, read_reason
+
+if TYPE_CHECKING:
+    from sesurgery.accounting import Cost
+    from sesurgery.pipeline.plan import NetworkPlan
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ def write_network(run: Path, planned: NetworkPlan) -> None:
 
 def network_section(spec: Spec, plan: Plan, sites: tuple[Cost, ...], before: Cost, after: Cost) -> NetworkSection:
     """A network before and after a plan; `sites` are the costs of its blocks, in the plan's order."""
+    from sesurgery.accounting import CONVENTION
+
     rows = tuple(
         SiteRow(site.key, site.stage, site.channels, site.height, site.width, site.block.name, spent.params, spent.macs)
         for site, spent in zip(plan.sites, sites, strict=True)

@@ -23,7 +23,7 @@ from sesurgery.reports import (
 from sesurgery.reports.canvas import Plot
 from sesurgery.reports.model import EngineSection, LatencySection, RunReport
 from sesurgery.reports.summary import summarise
-from sesurgery.reports.tables import convolution_counts, kept_fp32, network_totals
+from sesurgery.reports.tables import EPOCHS, convolution_counts, epochs_table, kept_fp32, network_totals
 from sesurgery.verification.cost import Prices
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -56,6 +56,8 @@ def render(report: RunReport) -> str:
         summary=summarise(report),
         totals=network_totals(report.network),
         most_params=max((site.params for site in report.network.sites), default=1) or 1,
+        epochs_header=EPOCHS,
+        epochs_rows=epochs_table(report.training),
         learning=training_plot.learning("t", report.training) if report.training and report.training.epochs else None,
         engines=[_compared(f"e{number}", engine) for number, engine in enumerate(report.engines)],
         parity_header=parity.HEADER,

@@ -7,7 +7,7 @@ from sesurgery.tables import aligned
 from sesurgery.verification.cost import BlockPrice, Prices, Seconds, dear_first
 
 HEADER = (
-    *("block", "stage", "map", "time", "interval", "of the tax", "left out", "alone", "profile"),
+    *("block", "stage", "map", "time", "interval", "of the tax", "profile"),
     *("kernels", "bytes", "params", "MACs"),
 )
 FEW = 3
@@ -15,9 +15,7 @@ FEW = 3
 
 def to_text(prices: Prices) -> str:
     """The table for a terminal, what it adds up to, and the dearest blocks."""
-    head = (
-        f"what each block costs, {prices.engine}, batch {prices.batch}, {plural(prices.threads, 'thread')}; times in ms"
-    )
+    head = f"what each block costs, {protocol(prices)}; times in ms"
     return "\n".join([head, *aligned([HEADER, *table(prices)]), *findings(prices)]) + "\n"
 
 
@@ -38,6 +36,15 @@ def to_json(prices: Prices) -> dict[str, object]:
     }
 
 
+def protocol(prices: Prices) -> str:
+    """How it was measured, in one line."""
+    text = f"{prices.engine}, batch {prices.batch}, {plural(prices.threads, 'thread')}"
+    # Of an earlier version's races nothing else is known.
+    if not prices.pairs:
+        return text
+    return f"{text}, {plural(prices.pairs, 'pair')} of engines, each loaded afresh {prices.placements} times"
+
+
 def table(prices: Prices) -> list[list[str]]:
     """One row of `HEADER` for each block, in the order of the network."""
     return [
@@ -48,8 +55,6 @@ def table(prices: Prices) -> list[list[str]]:
             milliseconds(block.time.value, prices.whole),
             _interval(block.time, prices.whole),
             change(block.time.value / prices.total.value) if prices.total.value > 0 else "-",
-            "-" if block.left_out is None else milliseconds(block.left_out.value, prices.whole),
-            "-" if block.alone is None else milliseconds(block.alone.value, prices.whole),
             "-" if block.profile is None else milliseconds(block.profile, prices.whole),
             "-" if block.kernels is None else str(block.kernels),
             "-" if block.bytes is None else count(block.bytes),
@@ -78,8 +83,10 @@ def findings(prices: Prices) -> list[str]:
     if dear:
         lines.append(f"the dearest: {', '.join(dear)}")
     if vague := sum(not block.time.told for block in prices.blocks):
+        reach = milliseconds(max(block.time.reach for block in prices.blocks), whole)
         lines.append(
-            f"{plural(vague, 'block')} of {len(prices.blocks)} cannot be told from nothing; more rounds would tell"
+            f"{plural(vague, 'block')} of {len(prices.blocks)} cannot be told from nothing: a price is known to "
+            f"{reach} ms; a quieter machine or more time for the races would tell"
         )
     if not prices.trained:
         lines.append("engines with untrained weights: latency does not depend on them")

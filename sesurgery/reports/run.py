@@ -5,13 +5,12 @@ from __future__ import annotations
 from sesurgery.reports import latency, parity, prices
 from sesurgery.reports.model import EngineSection, NetworkSection, RunReport, TrainingSection
 from sesurgery.reports.summary import summarise
-from sesurgery.reports.tables import convolution_counts, kept_fp32, network_totals
+from sesurgery.reports.tables import EPOCHS, convolution_counts, epochs_table, kept_fp32, network_totals
 from sesurgery.reports.wording import (
     fields,
     markdown,
     markdown_code,
     markdown_table,
-    percent,
     plain,
     plural,
 )
@@ -95,11 +94,7 @@ def _network(network: NetworkSection) -> list[str]:
 
 
 def _training(training: TrainingSection) -> list[str]:
-    rows = [
-        [str(row.epoch), f"{row.train_loss:.4f}", percent(row.top1), f"{row.learning_rate:.3g}"]
-        for row in training.epochs
-    ]
-    return ["\n".join(markdown_table(["epoch", "training loss", "held-out top-1", "learning rate"], rows))]
+    return ["\n".join(markdown_table(EPOCHS, epochs_table(training)))]
 
 
 def _engines(report: RunReport) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from sesurgery.reports.model import EngineSection, NetworkSection
-from sesurgery.reports.wording import count, growth
+from sesurgery.reports.model import EngineSection, NetworkSection, TrainingSection
+from sesurgery.reports.wording import count, growth, percent
+
+EPOCHS = ("epoch", "training loss", "held-out top-1", "learning rate")
 
 
 def network_totals(network: NetworkSection) -> list[list[str]]:
@@ -29,3 +31,11 @@ def kept_fp32(engine: EngineSection) -> list[tuple[str, list[str]]]:
         # Not by its kind: a page has room to say which squeeze and which value a reason is about.
         nodes.setdefault(reason.text, []).append(reason.where)
     return sorted(nodes.items(), key=lambda entry: -len(entry[1]))
+
+
+def epochs_table(training: TrainingSection | None) -> list[list[str]]:
+    """A row of `EPOCHS` for each epoch."""
+    return [
+        [str(row.epoch), f"{row.train_loss:.4f}", percent(row.top1), f"{row.learning_rate:.3g}"]
+        for row in (training.epochs if training else ())
+    ]

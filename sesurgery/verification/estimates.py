@@ -111,7 +111,7 @@ def estimate_tax(placements: Sequence[PairedTimes], confidence: float) -> Tax:
         cost, _, error, freedom = each[0]
     else:
         cost, error, freedom = float(costs.mean()), float(costs.std(ddof=1)) / len(each) ** 0.5, len(each) - 1
-    reach = _student(confidence, freedom) * error
+    reach = student(confidence, freedom) * error
     value, low, high = (float(np.expm1(number)) for number in (cost, cost - reach, cost + reach))
     return Tax(
         value=value,
@@ -137,7 +137,7 @@ def _cost(logs: Floats, signs: Floats) -> tuple[float, float, float, int]:
     return float(cost), float(order), float(variance**0.5), freedom
 
 
-def _student(confidence: float, freedom: int) -> float:
+def student(confidence: float, freedom: int) -> float:
     """How many standard errors reach to either side."""
     # A tenth of a second to import, which no other verb needs to pay.
     from scipy.special import stdtrit

@@ -75,12 +75,12 @@ def time_placements(
     for number, order in enumerate(load_orders(len(contenders), plan.placements, generator)):
         if progress:
             progress("timing engines, loaded afresh each time", number, plan.placements)
-        found.append(_place(contenders, order, feeds, plan, generator, clock, number == 0))
+        found.append(place(contenders, order, feeds, plan, generator, clock, number == 0))
     if progress:
         progress("timing engines, loaded afresh each time", plan.placements, plan.placements)
     while more and more(found):
         for order in load_orders(len(contenders), 2, generator):
-            found.append(_place(contenders, order, feeds, plan, generator, clock, cold=False))
+            found.append(place(contenders, order, feeds, plan, generator, clock, cold=False))
         if progress:
             progress("timing engines until the interval is narrow", len(found), 0)
     return tuple(found)
@@ -100,7 +100,7 @@ def rounds_each(plan: Latency) -> int:
     return -(-plan.rounds // plan.placements)
 
 
-def _place(
+def place(
     contenders: Sequence[Contender],
     order: tuple[int, ...],
     feeds: Mapping[str, Array],

@@ -7,7 +7,7 @@ import pytest
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.pipeline import prices
+from sesurgery.pipeline import prices, pricing
 from sesurgery.reports.prices import labels
 from sesurgery.spec.latency import Latency
 from sesurgery.verification.cost import PRICES
@@ -35,12 +35,13 @@ def test_a_plan_is_priced_without_a_training(here, monkeypatch):
     assert all(label in words for _, label in labels(found).values())
 
 
-def test_a_runs_engine_is_priced_block_by_block_and_the_list_kept(here):
+def test_a_runs_engine_is_priced_block_by_block_and_the_list_kept(here, monkeypatch):
+    monkeypatch.setattr(prices, "PER_BLOCK", SHORT)
     found = pipeline.price_engine(FP32)
     assert [block.key for block in found.prices.blocks] == KEYS
-    for block in found.prices.blocks:
-        assert block.alike == 1
-        assert block.time.value == pytest.approx((block.left_out.value + block.alone.value) / 2)
+    assert {block.alike for block in found.prices.blocks} == {1}
+    # All blocks against none, and four pairs of halves of three.
+    assert (found.prices.pairs, found.prices.placements) == (5, 4)
     assert found.picture.is_file()
     assert PRICES.file(RUN, FP32.name).is_file()
 
@@ -55,7 +56,7 @@ def test_blocks_that_are_alike_are_left_out_together(here):
     text = Path("tiny.yaml").read_text().replace("depth: 8", "depth: 14")
     Path("deep.yaml").write_text(text)
     plan = pipeline.plan(pipeline.load_spec("deep.yaml")).plan
-    subject = prices.Subject(
+    subject = pricing.Subject(
         "deep",
         None,
         plan,

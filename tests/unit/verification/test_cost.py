@@ -1,14 +1,9 @@
 """What blocks cost: prices from races, their sum with its error, and the total that it has to meet."""
 
-import dataclasses
-
-import numpy as np
 import pytest
 
 from sesurgery.reports import prices as rendered
-from sesurgery.verification.cost import BlockPrice, Prices, Seconds, dear_first, difference
-from sesurgery.verification.estimates import PairedTimes, estimate_tax, summarise
-from sesurgery.verification.latency import EngineTiming, LatencyReport
+from sesurgery.verification.cost import BlockPrice, Prices, Seconds, dear_first
 
 
 def block(key, value, reach, alike=1):
@@ -39,20 +34,6 @@ def test_the_sum_agrees_with_the_total_within_the_error_of_the_two():
 
 def test_the_tax_is_the_total_over_the_rest():
     assert listed(block("a", 10e-3, 1e-3)).tax == pytest.approx(0.1)
-
-
-def test_a_race_tells_seconds_with_their_interval():
-    random = np.random.default_rng(0)
-    plain = 100e-3 * random.normal(1, 0.002, (12, 5, 5))
-    pairs = [PairedTimes(1.1 * own, own, number % 2 == 0) for number, own in enumerate(plain)]
-    kept = 1.1 * plain.reshape(60, 5)
-    timing = EngineTiming("whole", summarise(kept.ravel(), 1), tuple(map(tuple, kept.tolist())), (0.1,) * 60)
-    report = LatencyReport(1, 60, 5, 0.0, 1.0, timing, timing, estimate_tax(pairs, 0.95))
-    found = difference(report)
-    assert found.value == pytest.approx(10e-3, rel=0.01)
-    assert found.low <= found.value <= found.high
-    with pytest.raises(ValueError, match="no difference"):
-        difference(dataclasses.replace(report, tax=None))
 
 
 def test_the_table_names_what_is_dear_and_what_cannot_be_told():

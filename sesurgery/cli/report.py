@@ -1,0 +1,93 @@
+"""`sesurgery report`: what was measured of runs, as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sesurgery.cli.console import as_json, emit_json, force, newest, trust
+from sesurgery.cli.gating import checks_of, claim_junit, gating, judge
+
+if TYPE_CHECKING:
+    from sesurgery.pipeline import Workspace
+    from sesurgery.reports.junit import Check
+    from sesurgery.reports.model import RunReport
+    from sesurgery.verification.limits import Limit
+
+SUITE = "sesurgery report"
+
+
+@click.command("report")
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN...]")
+@click.option("--serve", is_flag=True, help="Show it at an address of this machine, made anew at every look, until ^C.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --serve. Default: a free one.")
+@gating
+@force
+@as_json
+@trust
+def command(
+    runs: tuple[Path, ...],
+    serve: bool,
+    port: int,
+    limits: tuple[Limit, ...],
+    junit: Path | None,
+    github_summary: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write the report of a run (default: the newest), or of several runs side by side.
+
+    It holds what was measured so far; nothing is measured or loaded here. One run's report goes into its folder, the
+    comparison of several into runs/, as a page, as Markdown and as JSON.
+    """
+    from sesurgery import pipeline
+    from sesurgery.reports import runs as side_by_side
+    from sesurgery.reports import to_json, to_text
+    from sesurgery.reports.github import to_github
+
+    claim_junit(SUITE, junit, limits, force=force)
+    workspace = pipeline.Workspace()
+    chosen = runs or (newest("run", workspace.newest_run()),)
+    if len(chosen) == 1:
+        written = pipeline.write_report(chosen[0], workspace)
+        reports: tuple[RunReport, ...] = (written.report,)
+        paths = (written.html, written.markdown, written.json)
+        text, data = to_text(written.report), to_json(written.report)
+    else:
+        several = pipeline.write_comparison(chosen, workspace)
+        reports, paths = several.reports, (several.html, several.markdown, several.json)
+        text, data = side_by_side.to_text(reports), side_by_side.to_json(reports)
+    emit_json(data) if as_json else click.echo(text)
+    click.echo(f"report -> {', '.join(path.as_posix() for path in paths)}", err=True)
+    found = [(report, _checks(report, limits)) for report in reports]
+    summary = "".join(to_github(report, checks) for report, checks in found)
+    judge(SUITE, [check for _, checks in found for check in checks], junit, (github_summary, summary))
+    if serve:
+        _serve(chosen, workspace, port)
+
+
+def _checks(report: RunReport, limits: tuple[Limit, ...]) -> list[Check]:
+    if not report.latency:
+        return checks_of(report.title, None, limits)
+    return [
+        check
+        for section in report.latency
+        for check in checks_of(f"{report.title}: {section.title}", section.report, limits)
+    ]
+
+
+def _serve(runs: tuple[Path, ...], workspace: Workspace, port: int) -> None:
+    """Answer until ^C, with what has been measured by then."""
+    from sesurgery import pipeline
+    from sesurgery.reports import server
+
+    made = server.server(pipeline.report_pages(runs, workspace), port)
+    click.echo(f"{server.address(made)}  (^C ends it)")
+    try:
+        made.serve_forever()
+    except KeyboardInterrupt:
+        click.echo("", err=True)
+    finally:
+        made.server_close()
