@@ -140,6 +140,7 @@ ALLOWED = {
     "build-engine runs/tiny": ONNX,
     f"verify {ENGINE}": TORCH | DATA | {"onnxruntime"},
     f"bench {ENGINE}": TORCH | DATA | EXPORTER | {"matplotlib"},
+    "report runs/tiny": {"matplotlib"},
     "apply tiny.yaml --onnx export/tiny.plain.onnx -o changed.onnx": TORCH | EXPORTER | {"onnx_graphsurgeon"},
     f"predict {ENGINE} digit.png": {"onnxruntime"},
     f"package {ENGINE} --triton models": ONNX,

@@ -76,7 +76,7 @@ def write_comparison(folders: Sequence[Path], workspace: Workspace) -> Compariso
 
 
 def report_pages(folders: Sequence[Path], workspace: Workspace) -> dict[str, Callable[[], str]]:
-    """Makers of pages by their paths: `/` is the report of a run, or of several side by side, each with its own page."""
+    """Makers of pages by path: `/` is the report of a run, or several side by side, each with a page of its own."""
     if len(folders) == 1:
         return {"/": lambda: to_html(assemble(folders[0], workspace))}
     # Two workspaces may have runs of one name.

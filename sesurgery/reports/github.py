@@ -1,4 +1,4 @@
-"""A run in GitHub's Markdown, for the summary of a job: the verdict, the key figures, what was gated, and all the rest."""
+"""A run in GitHub's Markdown, for the summary of a job: verdict, key figures, what was gated, and all the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ def to_github(report: RunReport, checks: Sequence[Check] = ()) -> str:
     alert = "CAUTION" if broken else ALERTS[summary.verdict]
     lines = [f"## {markdown(report.title)}", "", f"> [!{alert}]", f"> **{markdown(summary.finding)}.**"]
     lines += [f"> {markdown(check.of)}: `{check.name}`: {markdown(check.failure or '')}." for check in broken]
-    lines += ["", *markdown_table(["", "", ""], [[each.label, each.value, each.detail] for each in summary.figures]), ""]
+    lines += [
+        "",
+        *markdown_table(["", "", ""], [[each.label, each.value, each.detail] for each in summary.figures]),
+        "",
+    ]
     lines += _limits(checks)
     lines += [f"> [!WARNING]\n> {markdown(warning)}\n" for warning in summary.warnings]
     whole = run.to_markdown(report).replace("\n## ", "\n### ").partition("\n")[2].strip()

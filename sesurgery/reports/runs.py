@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from sesurgery.reports import run
 from sesurgery.reports.latency import tax_text
 from sesurgery.reports.model import LatencySection, RunReport
-from sesurgery.reports.summary import summarise
 from sesurgery.reports.wording import change, count, growth, markdown, markdown_table, milliseconds, percent, plural
 from sesurgery.tables import aligned
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.proportions import wilson
 
-RUNS = ("run", "network", "blocks", "parameters", "MACs", "top-1", "interval", "engines")
+RUNS = ("run", "network", "blocks", "parameters", "MACs", "top-1", "interval", "parity")
 RACES = ("run", "engine", "median, ms", "p99, ms", "SE tax", "interval", "as exported", "samples/s")
 MARK = "made by sesurgery report"
 """What tells a comparison of ours from somebody else's file."""
@@ -88,10 +87,17 @@ def runs(reports: Sequence[RunReport]) -> list[list[str]]:
             f"{count(report.network.macs_after)} ({growth(report.network.macs_before, report.network.macs_after)})",
             percent(report.training.top1, 2) if report.training else "-",
             _interval(report),
-            summarise(report).finding,
+            _engines(report),
         ]
         for report in reports
     ]
+
+
+def _engines(report: RunReport) -> str:
+    """`2 of 3 passed, 1 FAILED`."""
+    outcomes = [engine.passed for engine in report.engines]
+    failed = f", {outcomes.count(False)} FAILED" if False in outcomes else ""
+    return f"{outcomes.count(True)} of {len(outcomes)} passed{failed}" if outcomes else "no engine"
 
 
 def races(reports: Sequence[RunReport]) -> list[list[str]]:
@@ -136,18 +142,16 @@ def findings(reports: Sequence[RunReport]) -> list[str]:
 
 
 def warnings(reports: Sequence[RunReport]) -> list[str]:
-    """Why figures of these runs may not be compared, and what compares them."""
+    """Why figures of these runs may not be compared."""
     found = []
     if len({report.provenance.device for report in reports}) > 1:
-        found.append("the runs are of different machines: compare their taxes, which are of one machine each, not times")
+        found.append(
+            "the runs are of different machines: compare their taxes, which are of one machine each, not times"
+        )
     if len({(section.mode, section.report.batch) for report in reports for section in report.latency}) > 1:
         found.append("engines were timed with different threads or batches")
     if len({report.training.data for report in reports if report.training}) > 1:
         found.append("the runs were trained on different data: their top-1 is of different samples")
-    elif sum(report.training is not None for report in reports) > 1:
-        found.append(
-            "intervals of top-1 are each run's own; `sesurgery compare` tests two runs sample by sample, which tells more"
-        )
     return found
 
 
@@ -168,4 +172,3 @@ def interval(report: RunReport) -> tuple[float, float] | None:
 def _interval(report: RunReport) -> str:
     found = interval(report)
     return "-" if found is None else f"{percent(found[0])} to {percent(found[1])}"
-

@@ -91,13 +91,15 @@ def _spread(axes: Any, line: float, timing: EngineTiming, colour: str, marker: s
 def _taxes(raced: Sequence[Raced], count: int) -> Plot:
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
+        exported = next((line for line, (_, section) in enumerate(raced) if section.report.as_exported_tax), None)
         for line, (_, section) in enumerate(raced):
             found, before = section.report.tax, section.report.as_exported_tax
             assert found is not None
             if before:
-                axes.plot([100 * before.low, 100 * before.high], [line, line], color=ACCENT, linewidth=2)
-                axes.plot([100 * before.value], [line], "^", color=ACCENT, markersize=7,
-                          label="as exported" if line == 0 else None)  # fmt: skip
+                below = line + 0.26
+                axes.plot([100 * before.low, 100 * before.high], [below, below], color=ACCENT, linewidth=2)
+                axes.plot([100 * before.value], [below], "^", color=ACCENT, markersize=7,
+                          label="as exported" if line == exported else None)  # fmt: skip
             axes.plot([100 * found.low, 100 * found.high], [line, line], color=CANDIDATE, linewidth=5,
                       solid_capstyle="butt")  # fmt: skip
             axes.plot([100 * found.value], [line], "D", color=CANDIDATE, markersize=8,

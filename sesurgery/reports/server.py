@@ -1,4 +1,4 @@
-"""Reports on this machine's own address, made anew whenever one is asked for. Nothing else is served, and to nobody else."""
+"""Reports at an address of this machine alone, made anew whenever one is asked for. Nothing else is served."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def handler(pages: Mapping[str, Page]) -> type[BaseHTTPRequestHandler]:
         def do_HEAD(self) -> None:
             self._answer(body=False)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *_: object) -> None:
             """Requests are no news."""
 
         def _answer(self, body: bool) -> None:

@@ -1,8 +1,8 @@
 """What each block costs, and whether the prices add up to the whole tax.
 
 Engines with some of the blocks race engines with the others (`sesurgery.verification.weighing`). The whole tax comes
-from a race of its own, of which no price knows: that the prices add up to it is a finding. Blocks that are alike (block,
-channels, map) may be weighed together, which tells the price of one with less error and in fewer engines.
+from a race of its own, of which no price knows: that the prices add up to it is a finding. Blocks that are alike
+(block, channels, map) may be weighed together, which tells the price of one with less error and in fewer engines.
 """
 
 from __future__ import annotations

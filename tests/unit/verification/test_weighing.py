@@ -73,13 +73,13 @@ def test_no_pair_has_all_blocks_against_none(count):
 def test_prices_are_found_and_hold_half_of_what_two_blocks_cost_together():
     found, _, shares = weighed(balanced(len(COSTS)))
     prices = [found.combined(row).value for row in shares]
-    assert prices == pytest.approx(COSTS + [0.1, 0.1, 0, 0, 0], abs=1e-4)
+    assert prices == pytest.approx(COSTS + np.array([0.1, 0.1, 0, 0, 0]), abs=1e-4)
 
 
 def test_left_out_alone_a_block_saves_all_that_it_costs_beside_the_others():
     found, _, shares = weighed(one_by_one(len(COSTS)))
     prices = [found.combined(row).value for row in shares]
-    assert prices == pytest.approx(COSTS + [0.2, 0.2, 0, 0, 0], rel=0.05)
+    assert prices == pytest.approx(COSTS + np.array([0.2, 0.2, 0, 0, 0]), rel=0.05)
 
 
 def test_pairs_of_halves_tell_prices_with_less_error_than_blocks_left_out_alone():
@@ -91,7 +91,7 @@ def test_the_interval_covers_what_is_true():
     covered = total = 0
     for seed in range(40):
         found, _, shares = weighed(balanced(len(COSTS)), noise=0.01, seed=seed)
-        for row, true in zip(shares, COSTS + [0.1, 0.1, 0, 0, 0], strict=True):
+        for row, true in zip(shares, COSTS + np.array([0.1, 0.1, 0, 0, 0]), strict=True):
             price = found.combined(row)
             covered += price.low <= true <= price.high
             total += 1
