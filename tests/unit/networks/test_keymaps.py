@@ -90,6 +90,12 @@ def difference(one: nn.Module, other: nn.Module, side: int = 32) -> float:
         return float((given - other.eval()(images)).abs().max())
 
 
+def without_gates(theirs: nn.Module) -> nn.Module:
+    """Their network with its gates taken out."""
+    removal = {"version": 1, "model": CIFAR, "input": {"shape": [3, 32, 32]}, "surgery": [{"remove": "se"}]}
+    return sesurgery.apply(pipeline.load_spec(removal), theirs)
+
+
 @pytest.fixture(scope="module")
 def cadene(tmp_path_factory) -> tuple[nn.Module, Path]:
     """A network in Cadene's layout, which timm keeps, with one unit a stage, and its file."""
@@ -104,9 +110,7 @@ def test_cadenes_file_gives_cadenes_outputs_and_its_gates_removed_our_plain_netw
     assert {"layer0.conv1.weight", "layer1.0.se_module.fc1.bias", "last_linear.weight"} <= theirs.state_dict().keys()
     spec = spec_of(file, CAFFE, "cadene")
     assert difference(theirs, sesurgery.apply(spec)) <= 1e-5
-    removal = {"version": 1, "model": CAFFE, "input": {"shape": [3, 32, 32]}, "surgery": [{"remove": "se"}]}
-    bare = sesurgery.apply(pipeline.load_spec(removal), theirs)
-    assert difference(bare, sources.build(spec)) <= 1e-5
+    assert difference(without_gates(theirs), sources.build(spec)) <= 1e-5
 
 
 @pytest.mark.slow
@@ -121,8 +125,9 @@ def test_timms_network_with_blocks_fits_its_plain_one(tmp_path):
     theirs = trained(create_model("seresnet18", **ONE_UNIT))
     torch.save(theirs.state_dict(), tmp_path / "x.pth")
     model = {"source": "timm", "name": "resnet18", "kwargs": ONE_UNIT}
-    ours = sesurgery.apply(spec_of(tmp_path / "x.pth", model, "timm", {**SE, "divisor": 8}))
-    assert difference(theirs, ours) <= 1e-5
+    spec = spec_of(tmp_path / "x.pth", model, "timm", {**SE, "divisor": 8})
+    assert difference(theirs, sesurgery.apply(spec)) <= 1e-5
+    assert difference(without_gates(theirs), sources.build(spec)) <= 1e-5
 
 
 def test_moskomules_file_of_parallel_training_gives_its_outputs_also_from_a_run(tmp_path):
@@ -133,6 +138,7 @@ def test_moskomules_file_of_parallel_training_gives_its_outputs_also_from_a_run(
     spec = spec_of(tmp_path / "checkpoint.pth", CIFAR, "moskomule", {**SE, "bias": False})
     new = pipeline.apply(spec, pipeline.Workspace(tmp_path), "spec.yaml")
     assert difference(theirs, new.network) <= 1e-5
+    assert difference(without_gates(theirs), sources.build(spec)) <= 1e-5
 
 
 def test_pytorchcvs_network_gives_its_outputs(tmp_path):
@@ -140,7 +146,9 @@ def test_pytorchcvs_network_gives_its_outputs(tmp_path):
     theirs = trained(provider.get_model("seresnet20_cifar10"))
     torch.save(theirs.state_dict(), tmp_path / "x.pth")
     model = {"source": "python", "name": "sesurgery.networks.cifar_resnet:resnet20"}
-    assert difference(theirs, sesurgery.apply(spec_of(tmp_path / "x.pth", model, "pytorchcv"))) <= 1e-5
+    spec = spec_of(tmp_path / "x.pth", model, "pytorchcv")
+    assert difference(theirs, sesurgery.apply(spec)) <= 1e-5
+    assert difference(without_gates(theirs), sources.build(spec)) <= 1e-5
 
 
 def test_pretrainedmodels_own_code_gives_the_same_outputs(tmp_path):
@@ -158,7 +166,9 @@ def test_pretrainedmodels_own_code_gives_the_same_outputs(tmp_path):
     # Its pooling takes maps of 7 x 7 alone.
     theirs.avg_pool = nn.AdaptiveAvgPool2d(1)
     torch.save(trained(theirs).state_dict(), tmp_path / "x.pth")
-    assert difference(theirs, sesurgery.apply(spec_of(tmp_path / "x.pth", CAFFE, "cadene"))) <= 1e-5
+    spec = spec_of(tmp_path / "x.pth", CAFFE, "cadene")
+    assert difference(theirs, sesurgery.apply(spec)) <= 1e-5
+    assert difference(without_gates(theirs), sources.build(spec)) <= 1e-5
 
 
 @pytest.fixture
