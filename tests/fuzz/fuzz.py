@@ -22,12 +22,24 @@ SHARES = {
 }  # fmt: skip
 WORKSPACE = ("checkpoint", "manifest", "measurement", "interface", "metrics", "run-folder")
 WALL = 120
+"""Seconds without an answer, after which a process hangs unless it computes: others may have the machine."""
+BUSY, MOST = 1, 60
+"""Processor seconds within that time that show it computes, and those after which native code has hung in one case."""
 
 
 def _pour(stream, lines: queue.Queue) -> None:
     for line in stream:
         lines.put(line)
     lines.put("")
+
+
+def spent(process: int) -> float:
+    """Processor seconds of a process; 0 of one that has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def run_target(
@@ -52,12 +64,16 @@ def run_target(
         worker = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
         lines: queue.Queue = queue.Queue()
         threading.Thread(target=_pour, args=(worker.stdout, lines), daemon=True).start()
-        begun = None
+        begun, at_begin, looked = None, 0.0, 0.0
         while number < last and time.monotonic() < until:
             try:
                 # The first answer waits for imports.
                 line = lines.get(timeout=WALL if begun is not None else 5 * WALL)
             except queue.Empty:
+                now = spent(worker.pid)
+                if BUSY < now - looked and now - at_begin < MOST and begun is not None:
+                    looked = now
+                    continue
                 line = ""
             if not line:
                 worker.kill()
@@ -71,6 +87,7 @@ def run_target(
             answer = json.loads(line)
             if "begins" in answer:
                 begun = answer["begins"]
+                at_begin = looked = spent(worker.pid)
                 until = min(until, time.monotonic() + seconds)
                 continue
             number = answer["ends"] + 1

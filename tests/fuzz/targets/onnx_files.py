@@ -144,7 +144,9 @@ def _stands_up(source: Path, target: Path, *, same: bool) -> None:
     except Exception:
         return  # nothing is known of a file that does not run
     try:
-        onnx.checker.check_model(str(target), full_check=True)
+        # A file that ONNX Runtime takes and the checker does not is changed as it is.
+        if _checked(source):
+            onnx.checker.check_model(str(target), full_check=True)
         found = _session(target).run(None, feeds)
     except Exception as error:
         raise BadError(f"what was written does not run, the source does: {str(error).splitlines()[0]}") from error
@@ -159,6 +161,14 @@ def _stands_up(source: Path, target: Path, *, same: bool) -> None:
         gap = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
         if not gap <= APART[str(one.dtype)] * max(1e-6, float(np.abs(one.astype(np.float64)).max())):
             raise BadError(f"outputs differ by {gap:.3g}, the largest is {float(np.abs(one).max()):.3g}")
+
+
+def _checked(path: Path) -> bool:
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception:
+        return False
+    return True
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
