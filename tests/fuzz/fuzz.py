@@ -71,7 +71,7 @@ def run_target(
                 line = lines.get(timeout=WALL if begun is not None else 5 * WALL)
             except queue.Empty:
                 now = spent(worker.pid)
-                if BUSY < now - looked and now - at_begin < MOST and begun is not None:
+                if now - looked > BUSY and now - at_begin < MOST and begun is not None:
                     looked = now
                     continue
                 line = ""
