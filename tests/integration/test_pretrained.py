@@ -15,7 +15,7 @@ from sesurgery.spec.export import Export
 from sesurgery.training.evaluation import split_logits
 from sesurgery.verification.scores import scores
 
-SHAPE = (3, 32, 32)
+SHAPE = (3, 16, 16)
 EPOCHS = 20
 
 
@@ -24,7 +24,7 @@ def spec_file(folder, source, checkpoint):
     path.write_text(
         "version: 1\n"
         f"model: {{source: {source}, name: resnet18, checkpoint: {checkpoint}, kwargs: {{num_classes: 10}}}}\n"
-        "input: {shape: [3, 32, 32]}\nsurgery: [{insert: {block: se, init: identity}, at: residual}]\n"
+        "input: {shape: [3, 16, 16]}\nsurgery: [{insert: {block: se, init: identity}, at: residual}]\n"
     )
     return path
 
@@ -187,7 +187,8 @@ def test_a_detector_keeps_its_function_and_keys_trains_and_its_backbone_is_expor
     sum(changed([images[0], images[0]], [target, target]).values()).backward()
     blocks = [value for key, value in changed.named_parameters() if key in new]
     assert any(value.grad is not None and value.grad.any() for value in blocks)
-    torch.optim.SGD(changed.parameters(), lr=0.01).step()
+    # A small step: a large one makes maps of hundreds, whose last digits are beyond what the export allows.
+    torch.optim.SGD(changed.parameters(), lr=1e-4).step()
     report = export(FirstMap(changed.backbone.eval()), (3, 64, 64), tmp_path / "backbone.onnx", Export())
     assert report.worst < 1e-3
 
