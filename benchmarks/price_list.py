@@ -1,7 +1,7 @@
 """What SE costs on a dozen networks, block by block, on this machine: the table of docs/verification.md.
 
     python benchmarks/price_list.py                     a dozen networks, ONNX Runtime, batch 1, some 15 minutes
-    python benchmarks/price_list.py --backends onnxruntime openvino --seconds 45
+    python benchmarks/price_list.py --backends onnxruntime openvino --seconds 30
     python benchmarks/price_list.py --only resnet18     one of them, again
     python benchmarks/price_list.py --table             the table alone, of the results that are there
 

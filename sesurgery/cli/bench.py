@@ -38,6 +38,9 @@ def _sizes(context: click.Context, option: click.Parameter, given: str | None) -
 )
 @click.option("--as-exported/--no-as-exported", default=True, help="Also race the engine without lowering.")
 @click.option("--per-block", is_flag=True, help="Tell what each block costs, by racing the engine without it.")
+@click.option(
+    "--service", is_flag=True, help="Also measure cold start, memory and the throughput of several streams (some 5 s)."
+)
 @gating
 @force
 @foreign
@@ -50,6 +53,7 @@ def command(
     processes: int | None,
     as_exported: bool,
     per_block: bool,
+    service: bool,
     limits: tuple[Limit, ...],
     junit: Path | None,
     github_summary: Path | None,
@@ -75,7 +79,7 @@ def command(
         # First, because it refuses engines that came from no run.
         priced = pipeline.price_engine(chosen, foreign=foreign, talk=talk) if per_block else None
         benched = pipeline.bench(
-            pipeline.BenchRequest(chosen, workspace, against, talk, foreign, batches, processes, as_exported)
+            pipeline.BenchRequest(chosen, workspace, against, talk, foreign, batches, processes, as_exported, service)
         )
     reported = pipeline.write_report(benched.run, workspace) if benched.run else None
     if as_json:

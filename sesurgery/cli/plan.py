@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
-    help="Time that --price has to narrow its intervals, after the first races. Default: 45.",
+    help="Time that --price has to narrow its intervals, after the first races. Default: 30.",
 )
 @force
 @account_options

@@ -21,8 +21,10 @@ from sesurgery.pipeline.rivals import Rivals, rivals_of
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.reports.model import LatencySection
 from sesurgery.spec.latency import Latency
+from sesurgery.verification import service
 from sesurgery.verification.fresh_process import EngineFile, race
 from sesurgery.verification.placements import named
+from sesurgery.verification.service import Service
 from sesurgery.workspace.measurements import Of
 
 
@@ -78,8 +80,15 @@ def _races(request: BenchRequest, rivals: Rivals) -> tuple[LatencySection, ...]:
         report = race(files, feeds, plan, request.talk.progress)
         title = f"{details.backend} {details.precision}, batch {batch}"
         mode = f"{threads} CPU threads, the run alone, no transfers"
-        sections.append(LatencySection(title, mode, report, _parts(files, feeds, plan)))
+        served = _service(request, files[0], feeds) if request.service else None
+        sections.append(LatencySection(title, mode, report, _parts(files, feeds, plan), served))
     return tuple(sections)
+
+
+def _service(request: BenchRequest, file: EngineFile, feeds: Mapping[str, Array]) -> Service:
+    """With one stream, and with one for each core."""
+    request.talk.say(f"starting {Path(file.engine).name} cold, then answering in streams")
+    return service.measure(file, feeds, tuple(dict.fromkeys((1, service.cores()))))
 
 
 def _noise(file: EngineFile, shapes: tuple[str, ...], batch: int) -> Mapping[str, Array]:

@@ -28,3 +28,5 @@ class BenchRequest:
     """Left out: as many as the run's spec says."""
     as_exported: bool = True
     """Whether the engine of the same network without lowering races too."""
+    service: bool = False
+    """Whether the engine's cold start, its memory and the throughput of several streams are measured too."""

@@ -19,6 +19,7 @@ from sesurgery.pipeline.contestants import engine_file
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec.engines import Engine
 from sesurgery.verification.fresh_process import EngineFile
+from sesurgery.verification.placements import named
 from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, relative
 
 COUNTED, PROFILED = 1, 20
@@ -81,9 +82,7 @@ class Variants:
         if not isinstance(backend, TimesLayers):
             return None
         with engine.load() as runner:
-            names = [(info.name, info.dtype) for info in runner.inputs]
-        (images,) = self.feeds.values()
-        feeds = {name: images.astype(dtype, copy=False) for name, dtype in names}
+            feeds = named(runner, self.feeds)
         return backend.layers(Path(engine.engine), feeds, runs, self.threads)
 
 

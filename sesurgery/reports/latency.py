@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sesurgery.reports import service
 from sesurgery.reports.model import LatencySection
 from sesurgery.reports.wording import (
     change,
@@ -15,6 +16,7 @@ from sesurgery.reports.wording import (
 from sesurgery.tables import aligned
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.latency import EngineTiming, LatencyReport
+from sesurgery.verification.service import Service
 
 COLUMNS = (
     ("median", "median_seconds"),
@@ -28,18 +30,6 @@ COLUMNS = (
 )
 
 
-TRTEXEC = {
-    "min": "min_seconds",
-    "max": "max_seconds",
-    "mean": "mean_seconds",
-    "median": "median_seconds",
-    "percentile(90%)": "p90_seconds",
-    "percentile(95%)": "p95_seconds",
-    "percentile(99%)": "p99_seconds",
-}
-"""What trtexec prints of a latency, by its names; it prints milliseconds, and queries a second for the throughput."""
-
-
 def to_text(section: LatencySection) -> str:
     """The report for a terminal: statistics by line, engines by column, the tax, the doubt."""
     report = section.report
@@ -49,7 +39,13 @@ def to_text(section: LatencySection) -> str:
     lines = [f"{section.title}: {protocol(section)}", *(f"  {line}" for line in aligned(turned))]
     lines += findings(report)
     lines += section.parts
+    if section.service:
+        lines += [*service.findings(section.service), *_served(section.service)]
     return "\n".join([*lines, *filter(None, [report.doubt])]) + "\n"
+
+
+def _served(found: Service) -> list[str]:
+    return [f"  {line}" for line in aligned([service.HEADER, *service.table(found)])]
 
 
 def to_markdown(section: LatencySection) -> str:
@@ -59,6 +55,9 @@ def to_markdown(section: LatencySection) -> str:
         lines += [f"**{finding}.**" if number == 0 else f"{markdown(finding)}.", ""]
     if section.parts:
         lines += ["```text", *section.parts, "```", ""]
+    if section.service:
+        lines += [f"{markdown(finding)}.\n" for finding in service.findings(section.service)]
+        lines += [*markdown_table(service.HEADER, service.table(section.service)), ""]
     if section.report.doubt:
         lines.append(f"> {markdown(section.report.doubt)}")
     return "\n".join(lines).rstrip() + "\n"
@@ -75,13 +74,13 @@ def to_json(section: LatencySection) -> dict[str, object]:
         "tax": _tax_json(report.tax),
         "lowering": _tax_json(report.lowering),
         **fields(section),
+        "service": section.service and service.to_json(section.service),
     }
 
 
 def _engine_json(timing: EngineTiming, tax: Tax | None) -> dict[str, object]:
     stats = timing.stats
-    latency = {name: 1e3 * getattr(stats, field) for name, field in TRTEXEC.items()}
-    return {"latency_ms": latency, "throughput_qps": 1 / stats.mean_seconds, "tax": _tax_json(tax)}
+    return {"latency_ms": service.latency_ms(stats), "throughput_qps": 1 / stats.mean_seconds, "tax": _tax_json(tax)}
 
 
 def _tax_json(tax: Tax | None) -> dict[str, object] | None:

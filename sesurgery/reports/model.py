@@ -13,6 +13,7 @@ from sesurgery.verification.flips import FlippedSample
 from sesurgery.verification.latency import LatencyReport
 from sesurgery.verification.parity import BatchParity
 from sesurgery.verification.probes import ProbeParity
+from sesurgery.verification.service import Service
 
 MAC_CONVENTION = "MACs of convolutions and linear layers, batch 1"
 
@@ -115,6 +116,8 @@ class LatencySection:
     mode: str
     report: LatencyReport
     parts: tuple[str, ...] = ()
+    service: Service | None = None
+    """What the engine with blocks takes as a service, where that was asked."""
 
 
 @dataclass(frozen=True)

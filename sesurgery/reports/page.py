@@ -17,6 +17,7 @@ from sesurgery.reports import (
     parity_plot,
     prices,
     prices_plot,
+    service,
     training_plot,
     wording,
 )
@@ -39,6 +40,8 @@ class Race:
     header: list[str]
     rows: list[list[str]]
     plots: tuple[Plot, ...]
+    served: list[str]
+    streams: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def render(report: RunReport) -> str:
         prices=[_priced(f"p{number}", priced) for number, priced in enumerate(report.prices)],
         prices_header=prices.HEADER,
         tax_plot=latency_plots.tax("l", report.latency),
+        service_header=service.HEADER,
         races=[_race(f"l{number}", section) for number, section in enumerate(report.latency)],
     )  # fmt: skip
 
@@ -106,6 +110,8 @@ def _race(name: str, section: LatencySection) -> Race:
         header=header,
         rows=rows,
         plots=(latency_plots.spread(name, section.report), latency_plots.rounds(name, section.report)),
+        served=service.findings(section.service) if section.service else [],
+        streams=service.table(section.service) if section.service else [],
     )
 
 

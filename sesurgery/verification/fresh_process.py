@@ -40,9 +40,14 @@ class EngineFile:
     backend: Mapping[str, object]
     threads: int
 
-    def load(self) -> Runner:
+    @property
+    def options(self) -> Backend:
+        """The backend itself."""
         backend: Backend = ref_from_dict(self.backend, "backend", BACKENDS).options
-        return backend.load(Path(self.engine), self.threads)
+        return backend
+
+    def load(self) -> Runner:
+        return self.options.load(Path(self.engine), self.threads)
 
 
 def race(
