@@ -100,6 +100,9 @@ def started(words: tuple[str, ...], folder: Path, strike: Callable[[], None] | N
             code = stop.code if isinstance(stop.code, int) else 0
         # A command that was struck already has its code.
         if strike is not None and code == 0 and at == count():
+            # The verb has given its handlers back: what comes now is the interpreter's, and ends it as a signal does.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
             strike()
         with contextlib.suppress(OSError):
             folder.with_name(folder.name + ".count").write_text(str(count()))
@@ -203,7 +206,7 @@ def struck(verb: Verb, state: Path, where: Path, number: int) -> Cell:
         with copied(state, where) as folder:
             code = ended(started(verb.words, folder, lambda: os.kill(os.getpid(), number), at))
             # After the last rename, a command may have ended before it sees the signal.
-            wrong = judge(verb, folder, before, code, (allowed, 0) if at == points else (allowed,))
+            wrong = judge(verb, folder, before, code, (allowed, 0, -number) if at == points else (allowed,))
             cell.tried += 1
             cell.wrong += [f"before file {at}: {what}" for what in wrong]
     return cell
