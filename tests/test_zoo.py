@@ -58,8 +58,11 @@ SHORT = {
 """What makes a network short whose units are no two of one size."""
 
 
-REPEATED = {"seinception_v3": ("Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7c")}
-"""Modules that stand in no sequence and are as the one before them."""
+REPEATED = {
+    "seinception_v3": ("Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7c"),
+    "sebn_inception": ("inception4a", "inception4b", "inception4d"),
+}
+"""Modules that stand in no sequence, are as one that is kept but for their widths, and give as many as they take."""
 
 
 @dataclass(frozen=True)
