@@ -142,8 +142,13 @@ def findings(reports: Sequence[RunReport]) -> list[str]:
 
 
 def warnings(reports: Sequence[RunReport]) -> list[str]:
-    """Why figures of these runs may not be compared."""
-    found = []
+    """Why figures of these runs may not be compared, and those that are doubtful by themselves."""
+    found = [
+        f"{report.title}, {section.title}: {section.report.doubt}"
+        for report in reports
+        for section in report.latency
+        if section.report.doubt
+    ]
     if len({report.provenance.device for report in reports}) > 1:
         found.append(
             "the runs are of different machines: compare their taxes, which are of one machine each, not times"
