@@ -37,7 +37,7 @@ def train(folder: Path, minutes: float) -> None:
     from sesurgery.networks.cifar_resnet import CifarResNet
     from sesurgery.training.data.digits import Digits
     from sesurgery.training.history import CHECKPOINT
-    from sesurgery.training.loop import fit
+    from sesurgery.training.loop import FitRequest, fit
 
     torch.manual_seed(0)
     network = CifarResNet(8, in_channels=1)
@@ -49,7 +49,11 @@ def train(folder: Path, minutes: float) -> None:
         "train": {**PARTS, "save_minutes": minutes},
     }
     recipe = pipeline.load_spec(spec).train
-    fit(network, Digits(held_out=0.6).load((1, 8, 8)), recipe, folder, resume=(folder / CHECKPOINT).is_file())
+    fit(
+        FitRequest(
+            network, Digits(held_out=0.6).load((1, 8, 8)), recipe, folder, resume=(folder / CHECKPOINT).is_file()
+        )
+    )
     digest = hashlib.sha256()
     for key, value in network.state_dict().items():
         digest.update(key.encode() + value.contiguous().numpy().tobytes())

@@ -133,7 +133,7 @@ def growth() -> list[dict[str, float]]:
         {"sites": units, "nodes": len(model.graph.node)} for units, model in zip(SITES, networks, strict=True)
     ]
     surgeon = OnnxSurgeon((8, 8, 8))
-    # The one export of the block is no part of what grows.
+    # The one export of the block is not part of what grows.
     surgeon.apply(networks[0], planner.plan(told, surgeon.view(networks[0])))
     for _ in range(ROUNDS):
         for row, model in zip(rows, networks, strict=True):

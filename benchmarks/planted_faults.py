@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from torch import nn
 
-from sesurgery import api, planner
+from sesurgery import pipeline
 from sesurgery.artifacts import cpu_name, to_json, versions, write_text
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
@@ -39,10 +39,11 @@ from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize, ranges_of
 from sesurgery.networks.cifar_resnet import CifarResNet
 from sesurgery.networks.export import export
-from sesurgery.networks.sources import surgeon_for
+from sesurgery.networks.torch_network import TorchNetwork
 from sesurgery.onnxgraph import numerics
 from sesurgery.onnxgraph.half_meaning import in_single
 from sesurgery.onnxgraph.scopes import scope_of
+from sesurgery.spec import GivenSurgery, load_rule
 from sesurgery.spec.export import Export
 from sesurgery.spec.parity import Parity
 from sesurgery.training.evaluation import logits
@@ -115,17 +116,10 @@ def victim(seed: int) -> Victim:
     torch.manual_seed(seed)
     shape = SHAPES[seed % len(SHAPES)]
     plain = CifarResNet(depth=DEPTHS[seed % len(DEPTHS)], in_channels=shape[0])
-    spec = api.load_spec(
-        {
-            "version": 1,
-            "model": {"source": "python", "name": "given:model"},
-            "input": {"shape": list(shape)},
-            "surgery": [{"insert": {"block": "se", "reduction": 4}, "at": "residual"}],
-        }
-    )
-    surgeon = surgeon_for(spec)
-    plan = planner.plan(spec, surgeon.view(plain))
-    network = surgeon.apply(plain, plan).eval()
+    rule = load_rule({"insert": {"block": "se", "reduction": 4}, "at": "residual"}, pipeline.catalogs())
+    opened = TorchNetwork(plain, shape)
+    plan = opened.plan(GivenSurgery((rule,)))
+    network = opened.apply(plan).module.eval()
     random = np.random.default_rng(seed)
     images = np.stack([numerics.random_image(random, shape) for _ in range(SAMPLES)]).astype(np.float32)
     # Images of one brightness would look the same after the first norm.

@@ -29,7 +29,7 @@ from sesurgery import api, pipeline
 from sesurgery.artifacts import cpu_name
 from sesurgery.training.batches import Shuffled
 from sesurgery.training.data.base import Data, Split
-from sesurgery.training.loop import fit
+from sesurgery.training.loop import FitRequest, fit
 
 RATE = 0.01
 
@@ -126,7 +126,7 @@ def ours(model: nn.Module, data: Data, batch: int, device: str) -> Callable[[], 
                 marks.append(time.perf_counter())
 
         with tempfile.TemporaryDirectory() as folder:
-            fit(model, data, recipe, Path(folder), heartbeat=beat)
+            fit(FitRequest(model, data, recipe, Path(folder), heartbeat=beat))
         return marks[-1] - marks[0]
 
     return epoch

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 FILES = "files"
-"""Where files lie that pages link to and that are no pages: specs, the licence."""
+"""Where files lie that pages link to and that are not pages: specs, the licence."""
 PUBLIC = {
     "Functions": (
         "sesurgery.api.insert",
@@ -58,7 +58,7 @@ def pages() -> dict[Path, str]:
 
 
 def rewritten(page: Path, place: str, others: dict[Path, str], source: Path) -> str:
-    """A page's text with the links as they are on the site; files that are no pages are copied along."""
+    """A page's text with the links as they are on the site; files that are not pages are copied along."""
 
     def link(match: re.Match[str]) -> str:
         target, _, anchor = match[1].partition("#")

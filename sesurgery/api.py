@@ -69,7 +69,7 @@ def insert(
     with: a tuple of arguments, or a mapping of named ones, each tensor with the batch first. With `submodule` only that
     part is changed, and is looked at as the model calls it on the example. Options are the block's own (`reduction=16`)
     or a rule's filters (`stages`, `within`, `except_`, `every`, `expect`, `name` ...).
-    Raises SE304 where the example holds no image batch, and SpecError where nothing matches or an option is not known.
+    Raises SE304 if the example holds no image batch, and SpecError if nothing matches or an option is not known.
     """
     admit(model)
     rule = {key.rstrip("_"): value for key, value in options.items() if key in _RULE_KEYS}

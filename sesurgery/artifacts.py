@@ -53,7 +53,7 @@ def digest_file(path: Path) -> str:
 def writing(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target` to write to; it takes the target's name only when the block ends well.
 
-    Raises OSError where the target is no regular file: a device or a pipe would be replaced by a file.
+    Raises OSError where the target is not a regular file: a device or a pipe would be replaced by a file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _require_regular(target)
@@ -105,7 +105,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder for long work that nobody waits for; raises SE405 where another process is `doing` it already."""
+    """Hold a folder for long work that nobody waits for; raises SE405 if another process is `doing` it already."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / BUSY, timeout=0)
     try:
@@ -133,7 +133,7 @@ def busy(folder: Path) -> bool:
 
 
 def read_small(path: Path) -> str:
-    """The text of a file that commands write beside an artefact; ValueError where it is larger than any of those."""
+    """The text of a file that commands write beside an artefact; ValueError if it is larger than any of those."""
     with path.open("rb") as stream:
         found = stream.read(MOST_BYTES + 1)
     if len(found) > MOST_BYTES:
@@ -159,27 +159,29 @@ def versions() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """The processor as the system names it, with the number of cores this process may use."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
+    """The processor's name, with the number of cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores"
+    return f"{_cpu_model()}, {cores} cores"
 
 
 def cpu_kind() -> str:
-    """The processor by what decides which code runs on it: its name and its vector extensions."""
-    flags: set[str] = set()
+    """The processor's name and its vector extensions, which decide the code that can run on it."""
+    flags = (_cpu_field("flags") or _cpu_field("Features") or "").split()
+    vectors = sorted({flag for flag in flags if flag.startswith(("avx", "amx", "asimd", "sve", "i8mm", "bf16"))})
+    return f"{_cpu_model()} ({' '.join(vectors) or platform.machine()})"
+
+
+def _cpu_model() -> str:
+    return _cpu_field("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_field(name: str) -> str | None:
+    """The first field of that name in Linux's /proc/cpuinfo."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.lower().startswith(("flags", "features")):
-                flags.update(line.partition(":")[2].split())
-                break
-    vectors = sorted(flag for flag in flags if flag.startswith(("avx", "amx", "asimd", "sve", "i8mm", "bf16")))
-    return f"{cpu_name().rpartition(', ')[0]} ({' '.join(vectors) or platform.machine()})"
+            if line.startswith(name):
+                return line.partition(":")[2].strip()
+    return None
 
 
 def to_json(value: object) -> str:

@@ -51,7 +51,7 @@ class Catalog(Generic[T]):
     """The plugins of one kind: the modules of a package (but `base`), and the entry points of a group.
 
     A plugin module defines exactly one public subclass of `base`; `tensorrt_rtx.py` is named `tensorrt-rtx`. A folder
-    beside it is no plugin: it holds what plugins are made of. The group is named as the package unless given.
+    beside it is not a plugin: it holds what plugins are made of. The group is named as the package unless given.
     """
 
     def __init__(self, package: str, base: type[T], kind: str, group: str | None = None) -> None:

@@ -17,7 +17,7 @@ MOST_SHOWN = 50
 CODES: dict[str, str] = {
     "SE001": "the file cannot be read",
     "SE002": "the file is not YAML",
-    "SE003": "a key stands twice in one mapping",
+    "SE003": "a key is given twice in one mapping",
     "SE004": "the file holds no mapping",
     "SE005": "a YAML tag that would build an object",
     "SE101": "unknown key",
@@ -27,7 +27,7 @@ CODES: dict[str, str] = {
     "SE105": "unknown name",
     "SE106": "unsupported version of the spec",
     "SE107": "options that exclude each other",
-    "SE109": "an option that is withheld",
+    "SE109": "an option that is not passed on",
     "SE201": "a rule matches nothing",
     "SE202": "another number of sites than expected",
     "SE203": "two rules insert on one value",
@@ -40,25 +40,25 @@ CODES: dict[str, str] = {
     "SE305": "the block cannot be built for this site",
     "SE306": "the model has no such submodule",
     "SE401": "the artefact does not match its manifest",
-    "SE402": "there is nothing to work on yet",
+    "SE402": "an input is missing",
     "SE403": "the plan does not fit the model",
-    "SE404": "an inserted block was not proved to run",
-    "SE405": "something is already there",
-    "SE408": "a path that leads out of its folder",
-    "SE409": "code that nobody has agreed to run",
+    "SE404": "an inserted block has no effect",
+    "SE405": "something already exists",
+    "SE408": "a path leads out of its folder",
+    "SE409": "code that you have not agreed to run",
     "SE501": "the data does not fit the model",
-    "SE502": "training cannot go on",
-    "SE503": "a data set is not there, or damaged",
+    "SE502": "training cannot continue",
+    "SE503": "a data set is missing or damaged",
     "SE601": "the exported network differs from the model",
     "SE602": "the ONNX file is not valid",
-    "SE603": "the backend cannot do this here",
+    "SE603": "the backend cannot do this on this machine",
     "SE604": "the engine could not be built",
-    "SE605": "the engine does not have the precision asked for",
-    "SE606": "the feed does not fit the engine",
+    "SE605": "the engine does not have the requested precision",
+    "SE606": "the inputs do not fit the engine",
     "SE607": "a lowering pass broke its promise",
-    "SE701": "the engine falls short of the parity asked for",
-    "SE702": "a limit that was stated is broken",
-    "SE801": "the machine refuses",
+    "SE701": "the engine does not meet the required parity",
+    "SE702": "a measurement breaks a stated limit",
+    "SE801": "the operating system reports an error",
 }
 """Every error code with its title; `docs/errors.md` explains each."""
 
@@ -81,7 +81,7 @@ class Span:
 class Diagnostic:
     """One mistake or warning: a code of `CODES`, what is wrong, where, and what to do about it.
 
-    `site` is the key of the site that it is about, where whoever says it knows the plan and not the spec's file.
+    `site` is the key of the site concerned, set by code that knows the plan but not the spec's file.
     """
 
     code: str

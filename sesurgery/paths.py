@@ -12,7 +12,7 @@ from sesurgery.diagnostics import fail
 
 
 def inside(folder: Path, given: str, what: str) -> Path:
-    """`folder / given`; raises SE408 where that does not lie inside `folder`, whatever dots and links lead out of it.
+    """`folder / given`; raises SE408 if that does not lie inside `folder`, whatever dots and links lead out of it.
 
     `what` names the thing that has this path, for the message: "the data of 'w'".
     """
@@ -25,9 +25,11 @@ def inside(folder: Path, given: str, what: str) -> Path:
 
 
 def plain_name(given: str, what: str) -> str:
-    """`given` as the name of one file or folder; raises SE408 where it is a path, hidden, or no name at all."""
+    """`given` as the name of one file or folder; raises SE408 if it is a path, hidden, or no name at all."""
     if given in ("", ".", "..") or given != PureWindowsPath(given).name or given != Path(given).name:
-        raise fail("SE408", f"{what} is no plain name: {given!r}", "letters, digits, '-', '_' and '.', and no folder")
+        raise fail(
+            "SE408", f"{what} is not a plain name: {given!r}", "letters, digits, '-', '_' and '.', and no folder"
+        )
     if given.startswith(".") or not given.isprintable():
         raise fail("SE408", f"{what} begins with a dot or cannot be printed: {given!r}", "begin it with a letter")
     return given

@@ -90,7 +90,7 @@ def forget_key() -> None:
 
 @functools.cache
 def _key(path: Path) -> bytes:
-    """The key in a file, made where there is none; for this process alone where none can be kept there."""
+    """The key in a file, made if there is none; for this process alone where none can be kept there."""
     damaged = False
     with contextlib.suppress(OSError):
         if len(found := path.read_bytes()) == _LENGTH:

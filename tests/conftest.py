@@ -26,7 +26,7 @@ pytest_plugins = [
 
 
 def pytest_addoption(parser):
-    parser.addoption("--update-golden", action="store_true", help="write golden files anew from what is found")
+    parser.addoption("--update-golden", action="store_true", help="write golden files again from what is found")
 
 
 @pytest.fixture

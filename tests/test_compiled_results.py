@@ -1,6 +1,6 @@
 """The committed results of benchmarks/compiled_traffic.py: no network is worse off lowered, and the page shows them.
 
-`tests/integration/test_free_se.py` compiles some of the networks anew.
+`tests/integration/test_free_se.py` compiles some of the networks again.
 """
 
 from __future__ import annotations

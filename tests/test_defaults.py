@@ -1,4 +1,4 @@
-"""A default of the spec never changes: it is no part of a spec's digest (decision 0018). Options may be added."""
+"""A default of the spec never changes: it is not part of a spec's digest (decision 0018). Options may be added."""
 
 from __future__ import annotations
 

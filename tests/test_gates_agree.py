@@ -14,10 +14,10 @@ import pytest
 import timm
 import torch
 import torchvision
+from fixtures.surgery import operated
 from torch import Tensor, nn
 from torch.nn import functional
 
-import sesurgery
 from sesurgery.graph.gates import channel_gates
 from sesurgery.lowering.fx import gates as fx_gates
 from sesurgery.lowering.fx import graph as fx_graph
@@ -166,13 +166,7 @@ def test_all_forms_of_a_network_have_the_same_gates(case: Case) -> None:
 def test_a_gate_that_is_taken_out_leaves_the_map_as_it_came(name: str) -> None:
     torch.manual_seed(0)
     network = Scaled(PRODUCTS[name]).eval()
-    spec = {
-        "version": 1,
-        "model": {"source": "python", "name": "given:model"},
-        "input": {"shape": list(SHAPE)},
-        "surgery": [{"remove": "se"}],
-    }
-    left = sesurgery.apply(spec, network)
+    left = operated(network, SHAPE, {"remove": "se"})
     images = torch.rand(2, *SHAPE)
     with torch.no_grad():
         plain = network.head(network.activation(network.stem(images))).mean((2, 3))

@@ -561,4 +561,4 @@ def test_the_two_surgeons_have_the_same_file_names_where_they_do_the_same():
     fx, onnx = (
         {file.stem for file in (ROOT / "sesurgery" / "surgeons" / name).glob("*.py")} for name in ("fx", "onnx")
     )
-    assert {"surgeon", "view", "ops", "proof"} <= fx & onnx
+    assert {"surgeon", "view", "ops", "edit", "proof"} <= fx & onnx

@@ -29,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Capability:
-    """What a backend can do on this machine. `builds` and `runs` hold the reason where it cannot, None where it can."""
+    """What a backend can do on this machine. `builds` and `runs` hold the reason where it cannot, None if it can."""
 
     version: str | None
     builds: str | None
@@ -135,7 +135,7 @@ class Backend(ABC):
     int8_activations: ClassVar[Literal["int8", "uint8"]] = "int8"
     """The type of activations that its integer kernels take."""
     wide_sums: ClassVar[str | None] = None
-    """Why no processor that its engines are for adds pairs of 8-bit products in 16 bits; None where one may."""
+    """Why no processor that its engines are for adds pairs of 8-bit products in 16 bits; None if one may."""
     uniform: ClassVar[tuple[Precision, ...]] = ()
     """Precisions in which it computes the whole network, also what the file keeps in fp32."""
     native: ClassVar[bool] = False
@@ -177,7 +177,7 @@ class BuildsFromOnnx(Protocol):
     def build(self, onnx: Path, out: Path, options: BuildOptions, progress: Progress | None = None) -> BuildReport:
         """Build `out` from an ONNX file that is already lowered to `options.precision`.
 
-        Raises SE603 where it cannot build here, SE604 with the builder's own words where the build fails, and SE605
+        Raises SE603 if it cannot build here, SE604 with the builder's own words where the build fails, and SE605
         where the built network does not have the precision asked for. On any error `out` is not written.
         """
         ...

@@ -32,7 +32,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Inductor(Backend):
-    """`target: auto` is the GPU where there is one; `autotune` times kernels against one another while it builds."""
+    """`target: auto` is the GPU if there is one; `autotune` times kernels against one another while it builds."""
 
     suffix: ClassVar[str] = ".pt2"
     # A package holds a shared library, which is loaded into this process.
@@ -65,12 +65,13 @@ class Inductor(Backend):
         options: BuildOptions,
         progress: Progress | None = None,
     ) -> BuildReport:
-        from sesurgery.backends.inductor_package.build import compile_
+        from sesurgery.backends.inductor_package.build import CompileRequest, compile_package
 
         ability = self.probe()
         if ability.builds is not None:
             raise fail("SE603", f"inductor cannot build engines here: {ability.builds}", ability.remedy)
-        return compile_(network, shape, out, options, self._kind(), self.device(), self.autotune, progress)
+        request = CompileRequest(network, shape, options, self._kind(), self.device(), self.autotune)
+        return compile_package(request, out, progress)
 
     def load(self, engine: Path, threads: int | None = None) -> Runner:
         from sesurgery.backends.inductor_package.runner import Package

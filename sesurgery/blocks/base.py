@@ -22,7 +22,7 @@ class Block(ABC):
     def build(self, channels: int) -> nn.Module:
         """A fresh module for maps of that many channels: [N, C, H, W] -> the same shape.
 
-        Raises ValueError where no block of these options exists for the width.
+        Raises ValueError if no block of these options exists for the width.
         """
 
     def advice(self, channels: int) -> str | None:

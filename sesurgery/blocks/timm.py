@@ -10,9 +10,9 @@
     cbam     arXiv 1807.06521                               lambda   lambda layer, arXiv 2102.08602
     lcbam    timm's lighter form of it
 
-sk, splat and lambda are no gates: what they return replaces the map. timm's bottleneck, halo and bat are left out: they
-work at one size of map, or at multiples of one, only. The blocks eca, effective_se, cbam and gather_excite are front
-names for some of these, with typed options.
+sk, splat and lambda are not gates: what they return replaces the map. timm's bottleneck, halo and bat are left out:
+they work at one size of map, or at multiples of one, only. The blocks eca, effective_se, cbam and gather_excite are
+front names for some of these, with typed options.
 
 nl starts as the identity, as its last norm starts at zero, and gca's last projection starts at zero: what comes before
 them learns from the second step on. The biases conv_attn of gc and gca, and p, g and z of nl, stand before a softmax or

@@ -21,7 +21,7 @@ def _sizes(context: click.Context, option: click.Parameter, given: str | None) -
     if given is None:
         return ()
     if not all(part.strip().isdecimal() and int(part) for part in given.split(",")):
-        raise click.BadParameter(f"{given!r} is no list of batch sizes; write them as 1,8")
+        raise click.BadParameter(f"{given!r} is not a list of batch sizes; write them as 1,8")
     return tuple(dict.fromkeys(int(part) for part in given.split(",")))
 
 

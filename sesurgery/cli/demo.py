@@ -28,7 +28,7 @@ def command(small: Path, large: Path, seeds: int) -> None:
         try:
             found = pipeline.demo(DemoRequest(small, large, seeds, pipeline.Workspace(), talk))
         except DemoStopped as stopped:
-            raise Stopped(stopped.number, "interrupted; `sesurgery demo` begins anew") from stopped
+            raise Stopped(stopped.number, "interrupted; `sesurgery demo` starts again") from stopped
     click.echo("")
     click.echo(verdict.to_text(found.learned, found.where, found.prices, found.failures))
     took = time.perf_counter() - started

@@ -42,7 +42,7 @@ _OF_RUST = re.compile(r"\(os error (\d+)\)")
 
 
 def refused(error: BaseException) -> Diagnostic | None:
-    """The diagnostic of an error that the machine caused, or None where it did not."""
+    """The diagnostic of an error that the machine caused, or None if it did not."""
     if isinstance(error, MemoryError):
         return Diagnostic("SE801", "there is not enough memory", hint=_WAYS[errno.ENOMEM])
     number, file = _cause(error)

@@ -26,7 +26,7 @@ def command(spec: Path) -> None:
     folder = finished.applied.folder.as_posix()
     if finished.reported is None:
         stopped = finished.trained.result.signal or signal.SIGINT
-        raise Stopped(stopped, f"interrupted; go on with: sesurgery train {folder} --resume")
+        raise Stopped(stopped, f"interrupted; continue with: sesurgery train {folder} --resume")
     click.echo(to_text(finished.reported.report))
     click.echo("\nopen these:")
     for path, what in (

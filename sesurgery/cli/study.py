@@ -41,7 +41,7 @@ def command(spec: Path, dry_run: bool, table: bool, retry: bool, as_json: bool) 
         with talking() as talk:
             studied = pipeline.study(loaded, workspace, spec.as_posix(), talk, retry=retry)
     if studied.signal is not None:
-        again = f"interrupted; go on with: sesurgery study {spec.as_posix()}"
+        again = f"interrupted; continue with: sesurgery study {spec.as_posix()}"
         raise Stopped(studied.signal, f"{studied.done} trials done, {again}")
     if as_json:
         emit_json(to_json(studied.answer))

@@ -45,12 +45,13 @@ def command(target: Path | None, resume: bool, restart: bool, split: int) -> Non
     else:
         folder = target
     with talking() as talk:
-        trained = pipeline.train(folder, resume=resume, restart=restart, split=split, talk=talk)
+        request = pipeline.TrainRequest(folder, resume=resume, restart=restart, split=split, talk=talk)
+        trained = pipeline.train(request)
     result = trained.result
     if result.signal is not None:
         done = f"{len(result.epochs)} of {trained.epochs} epochs"
         raise Stopped(
-            result.signal, f"interrupted after {done}; go on with: sesurgery train {folder.as_posix()} --resume"
+            result.signal, f"interrupted after {done}; continue with: sesurgery train {folder.as_posix()} --resume"
         )
     if not trained.leads:
         return

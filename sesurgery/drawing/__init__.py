@@ -1,1 +1,1 @@
-"""The picture of a network and of what a plan does to it."""
+"""The picture of a network and of the changes in a plan."""

@@ -9,15 +9,15 @@ from sesurgery.drawing import ink as ink
 from sesurgery.drawing.wiring import ENTRY, Part, Wire, Wiring
 
 PAD, HEAD, ROW, HIGH, GAP = 10, 40, 29, 20, 9
-"""Room around, the heading, from row to row, a part, between lanes."""
+"""Padding, heading height, row height, part height, and space between lanes, in pixels."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is written on a card. `scopes` are more than one where units that look alike share it."""
+    """The content of a card. `scopes` has several entries if equal units share the card."""
 
     place: int
-    """Which unit of the network it is, counted from zero; the first of them where it is several."""
+    """The number of the unit in the network from zero; the first one if units share the card."""
     scopes: tuple[str, ...]
     kind: str
     width: str
@@ -25,13 +25,13 @@ class Card:
     sources: tuple[int, ...]
     """The units that it reads, counted back from itself."""
     note: str
-    """Where it reads from, when that is not the unit before it."""
+    """The text for its input, if that is not the unit before it."""
     size: tuple[int, int] | None
     wiring: Wiring
 
     @property
     def look(self) -> tuple[object, ...]:
-        """All that is drawn but the name: cards that look alike can share one."""
+        """Everything that is drawn except the name: cards with equal looks can be merged."""
         places = list(self.wiring.parts)
         wires = tuple(
             (places.index(wire.source) if wire.source else -1, places.index(wire.target), wire.lane)
@@ -40,7 +40,7 @@ class Card:
         return self.kind, self.width, self.sources, self.size, tuple(self.wiring.parts.values()), wires
 
     def follows(self, other: Card) -> bool:
-        """Whether it reads the other card alone, which is the one before it."""
+        """Whether its only input is the other card, the one before it."""
         return self.sources == (1,) and other.place + len(other.scopes) == self.place
 
     @property
@@ -49,7 +49,7 @@ class Card:
 
 
 class Painted:
-    """A card with its measures, as SVG at the origin."""
+    """A card with its size, as SVG at the origin."""
 
     def __init__(self, card: Card, colours: Mapping[str, str]) -> None:
         self.card, self.colours = card, colours
@@ -67,7 +67,7 @@ class Painted:
         left = (self.wide - body) / 2
         self.x = [left + sum(lanes[:lane]) + GAP * lane + wide / 2 for lane, wide in enumerate(lanes)]
         self.at: dict[str, float] = {}
-        """The middle of every part: its lane's, or behind a concatenation the middle of that."""
+        """The centre of every part: its lane's, or that of the concatenation before it."""
         self.span: dict[str, tuple[float, float]] = {}
         for name, part in self.parts.items():
             self._stand(name, part, lanes)
@@ -78,7 +78,7 @@ class Painted:
         self.count, self.second = count, second
 
     def _stand(self, name: str, part: Part, lanes: Sequence[float]) -> None:
-        """Find a part's place, its sources having theirs; a concatenation lies across all lanes that come into it."""
+        """Place a part after its sources; a concatenation spans all its incoming lanes."""
         into = [wire for wire in self.card.wiring.wires if wire.target == name]
         above = next((wire.source for wire in into if wire.source and self._straight(wire)), None)
         middle = self.at[above] if above else self.x[part.lane]
@@ -89,15 +89,15 @@ class Painted:
         self.at[name], self.span[name] = (left + right) / 2, (left, right)
 
     def _straight(self, wire: Wire) -> bool:
-        """Whether a wire runs down the one lane of its two ends."""
+        """Whether both ends of a wire are in the same lane."""
         return self.parts[wire.source].lane == wire.lane == self.parts[wire.target].lane
 
     def top(self, part: Part) -> float:
-        """The upper edge of a part."""
+        """The top edge of a part."""
         return self.bus + 10 + ROW * part.row + (ROW - HIGH) / 2 - 4
 
     def svg(self, x: float, y: float) -> str:
-        """The card, its left upper corner at (x, y)."""
+        """The card with its top left corner at (x, y)."""
         drawn = [ink.rect(0, 0, self.wide, self.high, radius=6, css="card")]
         drawn.append(ink.text(PAD, 17, self.name, "code"))
         drawn.append(ink.text(PAD, 31, self.second, "muted", font_size="10.5"))
@@ -116,7 +116,7 @@ class Painted:
         return box + ink.text(self.wide - wide / 2 - 5, 17.5, self.count, "badge mid", font_size="12")
 
     def _entry(self) -> list[str]:
-        """Where the unit's input comes in, and the line along which it comes to the lanes that read it."""
+        """The unit's input, and the line to the lanes that read it."""
         lanes = sorted({self.x[wire.lane] for wire in self.card.wiring.wires if wire.source == ENTRY})
         one = len(self.card.wiring.reads) == 1
         stems = [ink.path([(lane, HEAD), (lane, self.bus)]) for lane in (lanes[:1] if one else lanes)]
@@ -150,8 +150,8 @@ class Painted:
         if part.kind in ("sum", "product"):
             return ink.ring(middle, top + HIGH / 2, part.text)
         baseline = top + HIGH / 2 + 3.9
-        if part.kind.startswith("rule:"):
-            box = ink.rect(left, top, right - left, HIGH, radius=HIGH / 2, fill=self.colours[part.kind[5:]])
+        if part.kind == "rule":
+            box = ink.rect(left, top, right - left, HIGH, radius=HIGH / 2, fill=self.colours[part.text])
             return box + ink.text(middle, baseline, part.text, "badge mid")
         fill, line = ink.FILLS[part.kind]
         radius = HIGH / 2 if part.kind in ("gate", "gone") else 4
@@ -170,11 +170,11 @@ class Painted:
 def _wide(part: Part) -> float:
     if part.kind in ("sum", "product"):
         return 18
-    return max(30.0, ink.width(part.text, 11, bold=part.kind.startswith("rule:")) + 14)
+    return max(30.0, ink.width(part.text, 11, bold=part.kind == "rule") + 14)
 
 
 def _tail(scopes: Sequence[str]) -> str:
-    """What is different in the last of several paths: `layer3.1 … 35`."""
+    """The first path and the different end of the last one: `layer3.1 … 35`."""
     first, last = scopes[0].split("."), scopes[-1].split(".")
     same = 0
     while same < min(len(first), len(last)) - 1 and first[same] == last[same]:

@@ -1,4 +1,4 @@
-"""Cards into bands, bands onto the page: left to right, then down, as text flows."""
+"""Arrange cards in bands and bands on the page, left to right and then down, like text."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sesurgery.drawing import ink as ink
 from sesurgery.drawing.card import Painted
 
 WIDE = 1240
-"""The widest a row of cards may be."""
+"""Largest width of a row of cards."""
 
 PAD, TOP, BETWEEN, ROWS = 14, 34, 22, 16
 
 
 @dataclass(frozen=True)
 class Band:
-    """Cards of one resolution that follow one another."""
+    """Consecutive cards of one resolution."""
 
     name: str
     detail: str
@@ -24,7 +24,7 @@ class Band:
 
 
 def flow(bands: Sequence[Band], margin: float, top: float) -> tuple[list[str], float, float]:
-    """The bands as SVG, with the page's width and the height that is used up."""
+    """The bands as SVG, with the page's width and the height used."""
     drawn: list[str] = []
     boxes = [_Box(band) for band in bands]
     y, widest = top, 0.0
@@ -43,7 +43,7 @@ def flow(bands: Sequence[Band], margin: float, top: float) -> tuple[list[str], f
 
 
 class _Box:
-    """A band: a heading with the resolution, and its cards in rows of about one length."""
+    """A band: a heading with the resolution, and its cards in rows of similar length."""
 
     def __init__(self, band: Band) -> None:
         self.band = band
@@ -80,7 +80,7 @@ def _arrow(x: float, y: float, *, whole: bool) -> list[str]:
 
 
 def _balanced(wides: Sequence[float]) -> list[list[int]]:
-    """Rows that are as short as they can be without being more."""
+    """Rows of minimal length for the smallest number of rows."""
     rows = _rows(wides, WIDE, BETWEEN)
     low, high = max(wides), float(WIDE)
     while len(rows) > 1 and high - low > 4:
@@ -94,7 +94,7 @@ def _balanced(wides: Sequence[float]) -> list[list[int]]:
 
 
 def _rows(wides: Sequence[float], most: float, between: float) -> list[list[int]]:
-    """Indices in rows of at most that length; a thing that is longer has a row of its own."""
+    """Indices in rows of at most that length; a longer item has its own row."""
     rows: list[list[int]] = []
     used = 0.0
     for index, wide in enumerate(wides):

@@ -1,4 +1,4 @@
-"""The pen: SVG elements as text, escaped; colours; how wide a text is. Nothing here knows of networks."""
+"""SVG elements as escaped text, colours, and text widths. Nothing here depends on networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILLS: dict[str, tuple[str, str]] = {
 """Fill and outline of every kind of part."""
 
 RULES = ("#b8480a", "#2159c4", "#0f766e", "#8a3ffc", "#9f1853", "#5c6b00", "#00539a", "#6f4e37")
-"""One colour a rule, round and round: dark enough for white text."""
+"""One colour per rule, repeated if there are more rules; dark enough for white text."""
 
 STYLE = (
     ".sesurgery{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',Arial,sans-serif;"
@@ -41,7 +41,7 @@ _WIDE, _NARROW = frozenset("mwMW@%…→×"), frozenset("iljtfrI.,:;|/ '-()[]")
 
 
 def width(text: str, size: float = 11, *, code: bool = False, bold: bool = False) -> float:
-    """About how wide a text is, in pixels; rather too much than too little."""
+    """The approximate width of a text in pixels, rather too large than too small."""
     if code:
         return 0.61 * size * len(text)
     letters = sum(0.9 if sign in _WIDE else 0.34 if sign in _NARROW else 0.6 for sign in text)
@@ -49,7 +49,7 @@ def width(text: str, size: float = 11, *, code: bool = False, bold: bool = False
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of at most so many signs, its middle left out."""
+    """A text of at most this many characters, with the middle left out."""
     if len(text) <= most:
         return text
     tail = (most - 1) * 2 // 3
@@ -57,7 +57,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def number(value: float) -> str:
-    """A coordinate to a tenth of a pixel."""
+    """A coordinate rounded to a tenth of a pixel."""
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -91,14 +91,14 @@ def path(points: Sequence[tuple[float, float]], css: str = "wire", radius: float
 
 
 def arrow(x: float, y: float) -> str:
-    """A head that points to the right, its tip at (x, y)."""
+    """An arrow head that points to the right, with its tip at (x, y)."""
     corners = ((x - 6, y - 4), (x, y), (x - 6, y + 4))
     line = "L".join(f"{number(right)} {number(down)}" for right, down in corners)
     return f'<path d="M{line}Z" fill="{MUTED}"/>'
 
 
 def ring(x: float, y: float, sign: str) -> str:
-    """A sum (+) or a product (×) around (x, y), drawn and not written, so that no font moves it."""
+    """A sum (+) or a product (×) around (x, y), drawn as lines so that it does not depend on fonts."""
     reach = 4.6 if sign == "+" else 3.3
     ends = ((-reach, 0.0), (reach, 0.0), (0.0, -reach), (0.0, reach))
     if sign != "+":
@@ -112,14 +112,14 @@ def ring(x: float, y: float, sign: str) -> str:
 
 
 def group(parts: Sequence[str], title: str = "", x: float = 0, y: float = 0) -> str:
-    """Elements moved to (x, y), with a title that viewers show under the pointer."""
+    """Elements moved to (x, y), with a title that viewers show as a tooltip."""
     moved = f' transform="translate({number(x)} {number(y)})"' if x or y else ""
     told = f"<title>{escape(_clean(title))}</title>" if title else ""
     return f"<g{moved}>{told}{''.join(parts)}</g>"
 
 
 def document(wide: float, high: float, title: str, description: str, body: Sequence[str]) -> str:
-    """A whole SVG file with its own background, and words for those who cannot see it."""
+    """A whole SVG file with its own background, a title and a description for screen readers."""
     size = f'width="{number(wide)}" height="{number(high)}" viewBox="0 0 {number(wide)} {number(high)}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} class="sesurgery" role="img" '
@@ -136,7 +136,7 @@ def _attributes(given: dict[str, str]) -> str:
 
 
 def _towards(start: tuple[float, float], end: tuple[float, float], most: float) -> tuple[float, float]:
-    """The point on the way from `start` to `end`, so far or half the way."""
+    """The point at this distance from `start` towards `end`, at most half-way."""
     length = abs(end[0] - start[0]) + abs(end[1] - start[1])
     share = min(most / length, 0.5) if length else 0.0
     return start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1])

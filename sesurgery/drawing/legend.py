@@ -1,4 +1,4 @@
-"""What the colours and signs of a picture mean; only those that are in it."""
+"""The legend: the colours and symbols that occur in a picture."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _MEANINGS = {
     "pool": ("pool", "pooling"),
     "linear": ("linear", "linear layer"),
     "other": ("name", "module taken as a whole"),
-    "gate": ("se", "channel gate that the network has"),
-    "gone": ("se", "channel gate that is taken out"),
+    "gate": ("se", "channel gate of the network"),
+    "gone": ("se", "channel gate that is removed"),
 }
 
 
@@ -36,7 +36,9 @@ def legend(
         entries.append((ink.ring(9, 0, "×"), 18.0, "product"))
     if any(len(card.scopes) > 1 for card in cards):
         box = ink.rect(0, -8.5, 30, 17, radius=8.5, fill=ink.INK)
-        entries.append((box + ink.text(15, 4.2, "×3", "badge mid", font_size="12"), 30.0, "so many alike in a row"))
+        entries.append(
+            (box + ink.text(15, 4.2, "×3", "badge mid", font_size="12"), 30.0, "number of equal units in a row")
+        )
     drawn: list[str] = []
     left, top = x, y + 12
     for sign, room, words in entries:

@@ -1,7 +1,8 @@
-"""A network and what a plan does to it, as one SVG: units as small diagrams, in the order in which they run.
+"""A network and the changes in a plan as one SVG: units as small diagrams, in execution order.
 
-Pure text from a graph and a plan: no fonts to embed, nothing to load, its own background. Every part says in words what
-it is; colour only helps. The title, the description and a sentence for every card serve those who cannot see it.
+The SVG is text made from a graph and a plan, with no embedded fonts, nothing to load, and its own background. Every
+part is labelled; colour is not needed to read it. The title, the description and a sentence for every card are for
+screen readers.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from sesurgery.graph import GraphView, Op
 from sesurgery.planner import Plan, Site
 
 MANY = 30
-"""With more units than this, those in a row that look alike share a card."""
+"""With more units than this, consecutive equal units share a card."""
 
 MARGIN = 28
 
 MARK = 'class="sesurgery"'
-"""By this a picture is known to be this program's."""
+"""Marks a file as a picture of this program."""
 
 
 def to_svg(view: GraphView, plan: Plan, title: str, chosen: Mapping[str, str] | None = None) -> str:
@@ -53,7 +54,7 @@ def to_svg(view: GraphView, plan: Plan, title: str, chosen: Mapping[str, str] | 
 
 
 def cards_of(view: GraphView, plan: Plan, parts: Parts, found: Sequence[Unit]) -> list[Card]:
-    """A card for each unit; units that look alike share one."""
+    """A card for each unit; equal units share one."""
     gone = frozenset(item.output for item in plan.removals)
     home = {node.name: index for index, unit in enumerate(found) for node in unit.nodes}
     sites: dict[int, list[Site]] = {}
@@ -73,7 +74,7 @@ def cards_of(view: GraphView, plan: Plan, parts: Parts, found: Sequence[Unit]) -
 
 
 def _owner(view: GraphView, site: Site, home: dict[str, int], found: Sequence[Unit]) -> int:
-    """The card that a site is drawn on: the value's, unless the site is on one reader's side of a fork."""
+    """The card on which a site is drawn: the value's, or the reader's if the site is on one side of a fork."""
     first = site.uses[0]
     value = view[first.user].inputs[first.slot]
     readers = {home[use.user] for use in site.uses if use.user in home}
@@ -104,7 +105,7 @@ def _feeding(view: GraphView, name: str, home: dict[str, int]) -> set[int]:
 
 
 def _shared(cards: Sequence[Card]) -> list[Card]:
-    """Cards in a row that look alike as one, which names them all."""
+    """Consecutive equal cards merged into one that names them all."""
     shared: list[Card] = []
     for card in cards:
         if shared and shared[-1].look == card.look:

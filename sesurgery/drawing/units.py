@@ -1,8 +1,7 @@
-"""What the picture of a network is made of: units in the order in which they run, each a set of nodes.
+"""The units of a picture in execution order, each a set of nodes.
 
-Residual units and multi-branch modules are found by their dataflow. What lies outside them is gathered by module, where
-the network's own joins show which modules are units of their own kind (`blocks.1.1` adds, so `blocks.1.0` is one too),
-and else stands alone.
+Residual units and multi-branch modules are found by dataflow. Other nodes are grouped by module if a similar module has
+a join (`blocks.1.1` has a sum, so `blocks.1.0` is a unit too). The remaining nodes are units of one node.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from sesurgery.placements.base import Match
 from sesurgery.placements.concat import Concat
 
 MOST_PARTS = 18
-"""A unit with more parts than this is no picture any more: it is drawn as the units inside it."""
+"""A unit with more parts than this is too large to draw: the units inside it are drawn instead."""
 
 _JOINS = (Op.ADD, Op.CONCAT, Op.MUL)
 _SHOWN = (Op.CONV, Op.LINEAR, Op.POOL, Op.GLOBAL_POOL)
@@ -45,7 +44,7 @@ class Unit:
 
 
 class Parts:
-    """Which nodes of a graph are worth drawing; the inside of a channel gate is not, the gate is."""
+    """Which nodes of a graph are drawn: a channel gate is one part, its inside is not drawn."""
 
     def __init__(self, graph: GraphView) -> None:
         self.gates: dict[str, ChannelGate] = {gate.mul.name: gate for gate in channel_gates(graph)}
@@ -84,7 +83,7 @@ def units(graph: GraphView, parts: Parts) -> list[Unit]:
     for unit in reversed(residuals.values()):
         nodes = [*unit.branch_nodes, *unit.shortcut_nodes, unit.add, *_followers(graph, unit.add)]
         inner = (residuals[node.name].add.scope for node in nodes if node.name in residuals)
-        # A skip over whole units is drawn as the sum that it is, and the units for themselves.
+        # A skip connection over whole units is drawn as a sum, and the units are drawn separately.
         if all(scope == unit.add.scope for scope in inner):
             take("residual", unit.add.scope, nodes)
     for join in reversed([item.value for item in Concat().select(graph) if isinstance(item, Match)]):
@@ -103,7 +102,7 @@ def units(graph: GraphView, parts: Parts) -> list[Unit]:
 
 
 def _followers(graph: GraphView, node: Node) -> list[Node]:
-    """The norms and activations that alone read the value."""
+    """The norm and activation that follow the value as its only readers."""
     found: list[Node] = []
     while len(node.uses) == 1 and graph[node.uses[0].user].op in (Op.NORM, Op.ACT, Op.PASS):
         node = graph[node.uses[0].user]
@@ -131,9 +130,9 @@ def _between(join: Node) -> list[Node]:
 
 
 def _by_module(graph: GraphView, left: Sequence[Node], taken: set[str]) -> list[tuple[str, list[Node]]]:
-    """The nodes that are left by the deepest module above them that looks, by its name, like one that joins.
+    """The remaining nodes, grouped by the deepest module above them whose name is like that of a module with a join.
 
-    A module is cut where a unit inside it has been taken: what comes before that unit and what comes after is apart.
+    A module with a unit inside is split into the part before that unit and the part after it.
     """
     patterns = {_pattern(node.scope) for node in graph if node.op in (Op.ADD, Op.CONCAT) and node.scope}
     cuts = [node.index for node in graph if node.name in taken]
@@ -152,7 +151,7 @@ def _pattern(scope: str) -> str:
 
 
 def _with_head(graph: GraphView, listed: list[Unit]) -> list[Unit]:
-    """The units with those behind the last feature map gathered in one, and all that lies between them."""
+    """The units, with everything after the last feature map merged into one."""
 
     def flat(unit: Unit) -> bool:
         return unit.kind in ("single", "module") and (unit.shape is None or unit.shape[1:] == (1, 1))

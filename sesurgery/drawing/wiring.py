@@ -1,7 +1,7 @@
 """One unit as a small diagram: its parts in rows and lanes, and the wires between them.
 
-A lane is a column; what follows a part stands below it in the same lane. Every further input of a join comes down a
-lane of its own, so no wire runs through a part.
+A lane is a column; a part is below the part that it follows, in the same lane. Every further input of a join has its
+own lane, so no wire crosses a part.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ENTRY = ""
 
 @dataclass(frozen=True)
 class Part:
-    """Something drawn: its kind (which decides its colour), its text, and where it stands."""
+    """A drawn part: its kind (which decides its colour), its text, and its position."""
 
     kind: str
     text: str
@@ -30,7 +30,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Wire:
-    """From a part (or ENTRY) to a part; down `lane`, which is the source's, the target's, or one of the wire's own."""
+    """A wire from a part (or ENTRY) to a part, down `lane`: the source's, the target's, or a separate one."""
 
     source: str
     target: str
@@ -46,11 +46,11 @@ class Wiring:
     exits: tuple[str, ...]
     lanes: int
     reads: tuple[str, ...]
-    """The values outside the unit that it reads."""
+    """The values that the unit reads from outside."""
 
 
 def wire(graph: GraphView, parts: Parts, unit: Unit, sites: tuple[Site, ...], gone: frozenset[str]) -> Wiring:
-    """The diagram of a unit with the sites drawn in it; `gone` are the outputs of gates that are taken out."""
+    """The diagram of a unit with its sites; `gone` are the outputs of removed gates."""
     flow = _Flow(graph, parts, unit, sites)
     rows: dict[str, int] = {}
     for name in flow.order:
@@ -65,7 +65,7 @@ def wire(graph: GraphView, parts: Parts, unit: Unit, sites: tuple[Site, ...], go
 
 
 class _Flow:
-    """The dataflow between the parts of a unit, everything that is not drawn left out."""
+    """The dataflow between the drawn parts of a unit."""
 
     def __init__(self, graph: GraphView, parts: Parts, unit: Unit, sites: tuple[Site, ...]) -> None:
         self.graph, self.gates = graph, parts.gates
@@ -100,7 +100,7 @@ class _Flow:
         if node.name in self.drawn:
             return [node.name]
         if node.name not in self.inside:
-            # An input that is no image is an optional argument of the forward: a mask, a flag.
+            # An input that is not an image is an optional argument of the forward: a mask, a flag.
             if node.constant or (node.op is Op.INPUT and node.shape is None):
                 return []
             self.reads.append(node.name)
@@ -124,7 +124,7 @@ class _Flow:
 
 
 class _Lanes:
-    """A lane for every part, and the lane down which every wire runs."""
+    """The lane of every part and of every wire."""
 
     def __init__(self, flow: _Flow, rows: Mapping[str, int]) -> None:
         self.flow, self.rows = flow, rows
@@ -159,7 +159,7 @@ def _look(
 ) -> tuple[str, str]:
     """The kind and the text of a part."""
     if name in inserted:
-        return f"rule:{inserted[name].rule}", inserted[name].rule
+        return "rule", inserted[name].rule
     node = graph[name]
     if gate := parts.gates.get(name):
         text = {1: "ese", 2: "se"}.get(gate.projections, "gate")
@@ -190,7 +190,7 @@ def _conv_kind(conv: ConvFacts) -> str:
 
 
 def conv_text(conv: ConvFacts) -> str:
-    """A convolution as papers write it: `3×3, 64, /2`."""
+    """A convolution in the notation of papers: `3×3, 64, /2`."""
     deep = "dw " if _conv_kind(conv) == "depthwise" else ""
     words = [f"{deep}{conv.kernel[0]}×{conv.kernel[1]}", str(conv.out_channels)]
     if 1 < conv.groups < conv.in_channels:

@@ -1,4 +1,4 @@
-"""The neutral graph and what is read off it."""
+"""The neutral graph and what can be found in it."""
 
 from sesurgery.graph.view import ConvFacts, GraphView, Node, NodeFacts, Op, Shape, Use
 

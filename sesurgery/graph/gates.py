@@ -1,10 +1,10 @@
-"""Channel gates that a network already has, found by their dataflow, whoever wrote them.
+"""Channel gates that a network already has, found by their dataflow in any library's code.
 
-A gate multiplies a map v by something that is computed from v alone and on the way has one value a channel. That is
-Squeeze-and-Excitation in timm, torchvision, keras or an ONNX file, with 1x1 convolutions or linear layers, and its
-relatives. How the squeeze is written does not matter (`mean(3).mean(2)`, `sum / (h * w)`, a pool as large as the map):
-its result has no resolution left. Where the sum of two such products of one value stands for both (scSE), it is one
-gate; so is the sum of the product and the value itself, `u * s + u`.
+A gate multiplies a map v by a factor that is computed only from v and has one value per channel somewhere on the way.
+That covers Squeeze-and-Excitation in timm, torchvision, keras or an ONNX file, with 1x1 convolutions or linear layers,
+and its variants. The form of the squeeze does not matter (`mean(3).mean(2)`, `sum / (h * w)`, a pool as large as the
+map): its result has no resolution. The sum of two such products of one value (scSE) counts as one gate, and so does the
+sum of the product and the value itself, `u * s + u`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sesurgery.graph.view import GraphView, Node, Op, Use
 class ChannelGate:
     """`mul` = `value` times a gate computed from `value` by `nodes`; `projections` counts its layers with weights.
 
-    Of a channel and a spatial gate side by side, `mul` is the sum of both products; of `u * s + u` it is the sum.
+    For a parallel channel and spatial gate, `mul` is the sum of both products; for `u * s + u` it is the sum.
     """
 
     mul: Node
@@ -44,7 +44,7 @@ class ChannelGate:
 
     @property
     def readings(self) -> tuple[Use, ...]:
-        """The gate's own readings of the value: by the multiplication and by what computes the gate."""
+        """The uses of the value inside the gate: by the multiplication and by the nodes that compute the gate."""
         own = {self.mul.name, *(node.name for node in self.nodes)}
         return tuple(use for use in self.value.uses if use.user in own)
 
@@ -70,14 +70,14 @@ def _gate(mul: Node) -> ChannelGate | None:
 
 
 def _is_squeezed(node: Node, value: Node) -> bool:
-    """Whether a value computed from a map has one number a channel; a map of one pixel has it from the start."""
+    """Whether a value computed from a map has one number per channel, also if the map has only one pixel."""
     if node.op is Op.GLOBAL_POOL:
         return True
     return node.shape is not None and node.shape[1:] == (1, 1) and value.shape is not None and value.shape[1:] != (1, 1)
 
 
 def _with_spatial(graph: GraphView, gate: ChannelGate) -> ChannelGate:
-    """The gate, as one with the spatial gate beside it where the sum of the two products is all that is read."""
+    """The gate, combined with a parallel spatial gate if only the sum of the two products is read."""
     if len(gate.mul.uses) != 1 or (total := graph[gate.mul.uses[0].user]).op is not Op.ADD or len(total.inputs) != 2:
         return gate
     other = total.inputs[1 - gate.mul.uses[0].slot]
@@ -92,7 +92,7 @@ def _with_spatial(graph: GraphView, gate: ChannelGate) -> ChannelGate:
 
 
 def _with_value(graph: GraphView, gate: ChannelGate) -> ChannelGate:
-    """The gate `1 + s` of `u * s + u`, written without the one: its sum where that is all that reads the product."""
+    """The gate `1 + s` written as `u * s + u`: its sum, if that is the only reader of the product."""
     if len(gate.mul.uses) != 1 or (total := graph[gate.mul.uses[0].user]).op is not Op.ADD:
         return gate
     others = [node for node in total.inputs if node is not gate.mul]
@@ -102,10 +102,10 @@ def _with_value(graph: GraphView, gate: ChannelGate) -> ChannelGate:
 
 
 def _between(value: Node, factor: Node) -> tuple[Node, ...] | None:
-    """What computes `factor` from `value`, in topological order; None where anything else flows into it.
+    """What computes `factor` from `value`, in topological order; None if anything else flows into it.
 
-    A factor that still has the map's resolution somewhere after its pool is no channel gate; the walk stops at the
-    first node that lies before `value`, so its cost is the gate's own size.
+    A factor that has the map's resolution again after its pool is not a channel gate. The search stops at the first
+    node before `value`, so its cost is the gate's own size.
     """
     queue = [(-factor.index, factor.name, factor)]
     seen = {factor.name}

@@ -1,6 +1,6 @@
-"""What people see in a network and the graph does not say: residual units, convolution units, stages.
+"""Structures in the neutral graph: residual units, convolution units, stages.
 
-All of it is read off the dataflow, so that it holds for a network that nobody has seen before.
+All are found by dataflow, so they work for any network.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from sesurgery.graph.view import GraphView, Node, Op, Shape, Use
 class ResidualAdd:
     """A sum of two paths from one fork: the residual branch and the shortcut.
 
-    `branch_slot` tells which input of `add` the branch is; `branch_nodes` and `shortcut_nodes` are what lies between
-    the fork and the sum on either side, in topological order (none on an identity shortcut).
+    `branch_slot` is the input of `add` that the branch is; `branch_nodes` and `shortcut_nodes` are the nodes between
+    the fork and the sum on each side, in topological order (none on an identity shortcut).
     """
 
     add: Node
@@ -29,13 +29,13 @@ class ResidualAdd:
 
     @property
     def shortcut(self) -> tuple[Node, Use]:
-        """The shortcut's last value, and the sum's reading of it."""
+        """The shortcut's last value, and its use by the sum."""
         slot = 1 - self.branch_slot
         return self.add.inputs[slot], Use(self.add.name, slot)
 
     @property
     def branch(self) -> tuple[Node, Use]:
-        """The branch's last value before a constant scale or a drop-path, and the one reading of it."""
+        """The branch's last value before a constant scale or a drop path, and its only use."""
         node, use = self.add.inputs[self.branch_slot], Use(self.add.name, self.branch_slot)
         inside = {item.name for item in self.branch_nodes}
         while len(node.uses) == 1 and (slot := _scaled_or_passed(node)) is not None:
@@ -47,14 +47,14 @@ class ResidualAdd:
 
     @property
     def entries(self) -> tuple[Use, ...]:
-        """The branch's readings of the fork."""
+        """The uses of the fork by the branch."""
         inside = {item.name for item in self.branch_nodes}
         return tuple(use for use in self.fork.uses if use.user in inside)
 
 
 @dataclass(frozen=True)
 class NotResidual:
-    """A sum that is no residual unit, and why: the kind of reason, the reason in words, and what was found."""
+    """A sum that is not a residual unit: the kind of reason, its text, and what was found."""
 
     add: Node
     kind: str
@@ -63,11 +63,11 @@ class NotResidual:
 
 
 def residual_adds(graph: GraphView) -> list[ResidualAdd | NotResidual]:
-    """Every sum of two maps in the graph, told apart by its dataflow, in topological order.
+    """Every sum of two maps in the graph, classified by its dataflow, in topological order.
 
-    The residual branch is the path from the fork with more convolutions on it (the longest chain counts); a shortcut is
-    the identity or a shorter projection. Two paths of one depth cannot be told apart and are reported as such. A sum of
-    more terms is a chain of sums, each judged on its own.
+    The residual branch is the path from the fork with more convolutions (the longest chain counts); a shortcut is the
+    identity or a shorter projection. Two paths of the same depth are reported as `NotResidual`. A sum of more terms is
+    a chain of sums, each classified on its own.
     """
     return [_judge(node) for node in graph if node.op is Op.ADD]
 
@@ -91,10 +91,10 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
         deep = "no convolution" if depths[0] == 0 else f"{depths[0]} convolution{'s' if depths[0] > 1 else ''} deep"
         return NotResidual(add, "same_depth", f"both inputs lie {deep}: branch and shortcut look alike", deep)
     if all(_is_scaled(value, fork) for value in (first, second)):
-        return NotResidual(add, "two_gates", "it joins two gates of one value")
+        return NotResidual(add, "two_gates", "it adds two gates of one value")
     branch = 0 if depths[0] > depths[1] else 1
     if any(_mixes(node) for node in sides[1 - branch]):
-        why = "its shallower input is attention over the map, and the deeper one its position code"
+        why = "its shallower input is attention over the map, and the deeper one its position encoding"
         return NotResidual(add, "position_code", why)
     low = _lowest(sides[branch], add.inputs[branch])
     if low is not None and add.shape is not None and (low[0] < add.shape[1] or low[1] < add.shape[2]):
@@ -106,8 +106,8 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
 def _fork(first: Node, second: Node) -> tuple[Node | None, tuple[tuple[Node, ...], tuple[Node, ...]]]:
     """The latest value that both inputs descend from, and the nodes between it and each of them.
 
-    Walks back from both inputs at once, always from the latest node, so that only the unit itself is visited and the
-    cost over a whole network stays linear.
+    Walks back from both inputs at once, always from the latest node, so it visits only the unit itself and the cost for
+    a whole network is linear.
     """
     reached: dict[str, set[int]] = {first.name: {0}, second.name: {1}}
     queue = [(-first.index, first.name, first), (-second.index, second.name, second)]
@@ -128,11 +128,11 @@ def _fork(first: Node, second: Node) -> tuple[Node | None, tuple[tuple[Node, ...
 
 
 def _depth(end: Node, fork: Node, nodes: tuple[Node, ...]) -> int:
-    """The most convolutions on any path from the fork to `end`, `end` included and the fork not."""
+    """The largest number of convolutions on any path from the fork (excluded) to `end` (included)."""
     depths: dict[str, int] = {fork.name: 0}
     for node in nodes:
         below = [depths[source.name] for source in node.inputs if source.name in depths]
-        # A value that does not come from the fork (a constant, a position code) lies on no path.
+        # A value that does not come from the fork (a constant, a position encoding) is on no path.
         if below:
             depths[node.name] = max(below) + (node.op is Op.CONV)
     return depths.get(end.name, 0)
@@ -149,16 +149,16 @@ def _is_scaled(value: Node, fork: Node) -> bool:
 
 
 def _mixes(node: Node) -> bool:
-    """Whether a node computes a third thing of two values, as the product of matrices in attention does."""
+    """Whether a node combines two values into something else, like the matrix product in attention."""
     data = {source.name for source in node.inputs if not source.constant and source.shape is None}
     return node.op is Op.OTHER and len(data) > 1
 
 
 def _lowest(nodes: tuple[Node, ...], end: Node) -> tuple[int, int] | None:
-    """The lowest resolution at which the branch works: that of its convolutions, those on single values left out.
+    """The lowest resolution of the branch's convolutions, except those on single pixels.
 
-    What only scales another value (an attention that goes down and comes back) is not the branch: of a product's two
-    sides the one that stays higher counts.
+    A path that only scales another value (an attention that goes down and up again) is not the branch: for a product,
+    the side with the higher resolution counts.
     """
     lows: dict[str, tuple[int, int] | None] = {}
     for node in nodes:
@@ -180,7 +180,7 @@ def _lowest(nodes: tuple[Node, ...], end: Node) -> tuple[int, int] | None:
 
 
 def _comes_back_from_a_pixel(node: Node) -> bool:
-    """Whether a map is made of one pixel alone, as by an interpolation: nothing else is broadcast over a map."""
+    """Whether a map is computed from a single pixel, for example by interpolation."""
     sources = [source for source in node.inputs if source.shape is not None]
     spread = node.shape is not None and node.shape[1:] != (1, 1)
     return spread and node.op is Op.OTHER and len(sources) == 1 and sources[0].shape[1:] == (1, 1)  # type: ignore[index]
@@ -191,7 +191,7 @@ def _least(sizes: list[tuple[int, int]]) -> tuple[int, int] | None:
 
 
 def _scaled_or_passed(node: Node) -> int | None:
-    """The input that a node only scales by a constant, or passes through; None where it does something else."""
+    """The input that a node only scales by a constant, or passes through; None if it does something else."""
     if node.op is Op.PASS:
         return 0
     if node.op is not Op.MUL:
@@ -226,7 +226,7 @@ def conv_units(graph: GraphView) -> list[ConvUnit]:
 
 
 def _only_reader(graph: GraphView, node: Node, op: Op) -> Node | None:
-    """The node of that kind that alone reads the value, seen through what only passes it on."""
+    """The only reader of the value, if it is of that kind; nodes that pass the value on are skipped."""
     while len(node.uses) == 1:
         node = graph[node.uses[0].user]
         if node.op is op:
@@ -237,7 +237,7 @@ def _only_reader(graph: GraphView, node: Node, op: Op) -> Node | None:
 
 
 def squeezed(graph: GraphView) -> frozenset[str]:
-    """The names of all values of one pixel that were pooled from a map, and of what is computed from them alone."""
+    """The names of all one-pixel values pooled from a map, and of values computed only from them."""
     found: set[str] = set()
     for node in graph:
         flat = node.shape is None or node.shape[1:] == (1, 1)
@@ -252,7 +252,7 @@ def squeezed(graph: GraphView) -> frozenset[str]:
 
 
 def gives_the_output(graph: GraphView, node: Node) -> bool:
-    """Whether nothing with weights and no sum lies between a value and the network's output."""
+    """Whether there is no layer with weights and no sum between a value and the network's output."""
     queue, seen = [node], {node.name}
     reached = False
     while queue:
@@ -271,14 +271,14 @@ _FREE = (Op.OUTPUT, Op.PASS, Op.RESHAPE, Op.POOL, Op.GLOBAL_POOL, Op.OTHER)
 
 
 def activated(graph: GraphView, node: Node) -> Node:
-    """The activation that alone reads the value, or the value itself."""
+    """The activation that is the value's only reader, or the value itself."""
     return _only_reader(graph, node, Op.ACT) or node
 
 
 def stages(graph: GraphView) -> tuple[tuple[int, int], ...]:
     """Resolutions (height, width) in order of first appearance: stage 1 is the first.
 
-    A stage is where the network adds residuals; a network without residual units has its convolutions' resolutions.
+    Stages are the resolutions of residual sums, or of convolutions in a network without residual units.
     """
     maps = [found.add.shape for found in residual_adds(graph) if isinstance(found, ResidualAdd)]
     if not maps:

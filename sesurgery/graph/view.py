@@ -1,7 +1,7 @@
-"""The neutral picture of a network that planning works on: typed nodes, who reads whom, scopes and shapes.
+"""The neutral graph of a network that planning works on: typed nodes, their readers, scopes and shapes.
 
-Both surgeons draw this picture, one from PyTorch FX and one from ONNX, so a placement is written once. The text form
-(`str(view)`, `GraphView.parse`) is how tests and people write and read such pictures:
+Both surgeons make this graph, one from PyTorch FX and one from ONNX, so a placement is written once. Tests and people
+read and write its text form (`str(view)`, `GraphView.parse`):
 
     x = input() : 3x32x32
     conv1 = conv(x) [3x3 s1 p1 3->16] @conv1 : 16x32x32
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 
 class Op(enum.Enum):
-    """What a node does, as far as planning cares."""
+    """The kinds of nodes that planning distinguishes."""
 
     INPUT = "input"
     CONV = "conv"
@@ -84,7 +84,7 @@ class ConvFacts:
 
 @dataclass(frozen=True)
 class Use:
-    """One reading of a value: the node that reads it, and at which of its inputs."""
+    """One use of a value: the node that reads it, and the number of the input."""
 
     user: str
     slot: int
@@ -95,7 +95,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One value and the operation that makes it. `shape` is (channels, height, width), None where it is no 2-D map."""
+    """A value and the operation that computes it. `shape` is (channels, height, width), None if it is not a 2-D map."""
 
     name: str
     op: Op
@@ -107,7 +107,7 @@ class Node:
     index: int
     """Place in topological order."""
     constant: bool
-    """Whether the value comes from parameters alone, whatever the input."""
+    """Whether the value is computed only from parameters, not from the input."""
 
     def __str__(self) -> str:
         line = f"{self.name} = {self.op.value}({', '.join(value.name for value in self.inputs)})"
@@ -122,7 +122,7 @@ class Node:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a surgeon says of one node, in topological order; `inputs` are names of earlier nodes."""
+    """A node as a surgeon describes it, in topological order; `inputs` are names of earlier nodes."""
 
     name: str
     op: Op
@@ -136,7 +136,7 @@ class GraphView:
     """An immutable graph of `Node`s; iterates in topological order and answers `view["name"]`."""
 
     def __init__(self, facts: Iterable[NodeFacts]) -> None:
-        """Raises ValueError where a name stands twice or an input is not an earlier node."""
+        """Raises ValueError if a name is used twice or an input is not an earlier node."""
         listed = list(facts)
         uses: dict[str, list[Use]] = {}
         for fact in listed:
@@ -144,7 +144,7 @@ class GraphView:
                 raise ValueError(f"two nodes are called {fact.name!r}")
             for slot, name in enumerate(fact.inputs):
                 if name not in uses:
-                    raise ValueError(f"{fact.name!r} reads {name!r}, which is no earlier node")
+                    raise ValueError(f"{fact.name!r} reads {name!r}, which is not an earlier node")
                 uses[name].append(Use(fact.name, slot))
             uses[fact.name] = []
         self._nodes: dict[str, Node] = {}
@@ -179,7 +179,7 @@ class GraphView:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the text form: two views with one digest have the same plan."""
+        """SHA-256 of the text form: views with the same digest have the same plan."""
         return hashlib.sha256(str(self).encode()).hexdigest()
 
     @functools.cached_property
@@ -194,7 +194,7 @@ class GraphView:
 
     @classmethod
     def parse(cls, text: str) -> GraphView:
-        """The inverse of `str`; blank lines and `#` comments are passed over. Raises ValueError naming the line."""
+        """The inverse of `str`; blank lines and `#` comments are skipped. Raises ValueError with the line's number."""
         facts = []
         for number, raw in enumerate(text.splitlines(), start=1):
             line = raw.partition("#")[0].strip()

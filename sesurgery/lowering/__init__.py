@@ -12,18 +12,18 @@ PASSES = Catalog("sesurgery.lowering.passes", Pass, "pass", group="sesurgery.low
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """The passes named, each once, in the order given but for what their `after` asks; raises SE105 on others."""
+    """The named passes, each once, in the given order unless `after` demands another; SE105 for unknown names."""
     left = {name: set(PASSES.load(name).after) for name in names}
     done: list[str] = []
     while left:
         free = [name for name, after in left.items() if not after & set(left)]
         if not free:
-            raise fail("SE607", f"the passes {', '.join(left)} ask to come after one another")
+            raise fail("SE607", f"the passes {', '.join(left)} each require another of them to run first")
         done.append(free[0])
         del left[free[0]]
     return tuple(done)
 
 
 def load(names: Iterable[str]) -> tuple[Pass, ...]:
-    """The passes named, with their default options, in order."""
+    """The named passes in order, with their default options."""
     return tuple(PASSES.load(name)() for name in in_order(names))

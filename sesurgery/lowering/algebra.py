@@ -1,9 +1,10 @@
 """The algebra of a mean that moves before a convolution, for ONNX graphs and for networks' graphs alike.
 
     mean(W x + b) = W mean(x) + b                        1x1, stride 1, no border
-    mean(W * x + b) = sum over taps of W_t mean_t(x) + b  any other: the mean of the positions that each tap meets
+    mean(W * x + b) = sum over taps of W_t mean_t(x) + b  any other: mean_t over the positions under tap t
 
-All in float64 and without a framework. Answers are the thing asked for, or the reason (a string) why there is none.
+Everything is computed in float64, without a framework. Functions return the result, or a string with the reason why
+there is none.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Kernel:
-    """A convolution in two dimensions with known weights, W (O, I / groups, kh, kw) and b (O), and its geometry."""
+    """A 2-D convolution with constant weights W (O, I / groups, kh, kw) and bias b (O)."""
 
     weight: Array
     bias: Array
@@ -34,12 +35,12 @@ class Kernel:
 
     @property
     def pointwise(self) -> bool:
-        """Whether it is 1x1 with stride 1 and no border: a linear map of channels, position by position."""
+        """Whether it is 1x1 with stride 1 and no padding: the same linear map of channels at every position."""
         return self.weight.shape[2:] == (1, 1) and self.strides == (1, 1) and not any(self.pads)
 
     @property
     def dense(self) -> Array:
-        """Its weights as those of one group, (O, I, kh, kw): block diagonal, zeros between groups."""
+        """Its weights as one group, (O, I, kh, kw): block diagonal, zeros between groups."""
         outs, ins, *kernel = self.weight.shape
         dense = np.zeros((outs, ins * self.groups, *kernel))
         for group in range(self.groups):
@@ -48,7 +49,7 @@ class Kernel:
         return dense
 
     def taps(self, shape: Sizes, out: Sizes) -> Array:
-        """Which positions of the input each tap meets, 1 or 0: (kh kw, H, W)."""
+        """1 for the input positions that each tap reads, else 0: (kh kw, H, W)."""
         kh, kw = self.weight.shape[2:]
         rows = tap_rows(shape[1], out[1], kh, self.strides[0], self.dilations[0], self.pads[0])
         columns = tap_rows(shape[2], out[2], kw, self.strides[1], self.dilations[1], self.pads[1])
@@ -57,12 +58,12 @@ class Kernel:
 
 
 def folded(first: Array, bias: Array, over: Kernel) -> tuple[Array, Array]:
-    """A projection W1 (r, O), b1 (r) over a convolution, as one: W1 W as (r, I, kh, kw), and W1 b + b1."""
+    """A projection W1 (r, O), b1 (r) composed with a convolution: W1 W as (r, I, kh, kw), and W1 b + b1."""
     return np.einsum("ro,oikl->rikl", first, over.dense), first @ over.bias + bias
 
 
 def tap_rows(size: int, out: int, taps: int, stride: int, dilation: int, pad: int) -> Array:
-    """Which rows of the input (size) a tap meets with one of its `out` positions: 1, else 0. (taps x size)"""
+    """1 for the input rows that each tap reads at one of the `out` output positions, else 0: (taps, size)."""
     rows = np.arange(out) * stride + np.arange(taps)[:, None] * dilation - pad
     found = np.zeros((taps, size))
     tap, position = np.nonzero((rows >= 0) & (rows < size))
@@ -71,19 +72,19 @@ def tap_rows(size: int, out: int, taps: int, stride: int, dilation: int, pad: in
 
 
 def share_of(positions: int) -> float:
-    """A power of two near 1 / positions: scaling by it rounds nothing."""
+    """A power of two near 1 / positions: scaling by it is exact."""
     return float(2.0 ** -math.ceil(math.log2(positions)))
 
 
-# --- what moves, what does not, and why ------------------------------------------------------------------------------
+# --- reasons why a mean is not moved ---------------------------------------------------------------------------------
 
 
 def not_from_convolution(what: str) -> str:
-    return f"what it averages comes from {what}, not straight from a convolution: the mean does not pass over it"
+    return f"what it averages comes from {what}, not directly from a convolution: the mean cannot be moved before it"
 
 
 def used_elsewhere(reader: str) -> str:
-    return f"the convolution's output has another use than the gate, {reader}: it has to be written all the same"
+    return f"the convolution's output has another reader than the gate, {reader}: it must be written anyway"
 
 
 def read_by(count: int) -> str:
@@ -91,7 +92,7 @@ def read_by(count: int) -> str:
 
 
 def no_projection(what: str) -> str:
-    return f"the gate goes on with {what}: there is no projection for the convolution to fold into"
+    return f"the gate continues with {what}: there is no projection to fold the convolution into"
 
 
 def not_pointwise(kernel: Kernel) -> str | None:
@@ -116,7 +117,7 @@ def not_spatial(kernel: Kernel, shape: Sizes, out: Sizes) -> str | None:
 
 
 def too_large(shape: Sizes, out: Sizes) -> str | None:
-    """Why it does not pay to read the convolution's input, or None."""
+    """Why averaging the convolution's input costs more than averaging its output, or None."""
     ins, outs, unit = math.prod(shape), math.prod(out), "values a sample"
     if not all(shape) or not all(out):
         # The positions are the same for 1x1; elsewhere the caller has asked for fixed sizes.

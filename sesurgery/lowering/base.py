@@ -1,4 +1,4 @@
-"""The contract of a lowering pass: ONNX in, ONNX out, the function kept, every refusal said."""
+"""The contract of a lowering pass: rewrite an ONNX model, keep its function, give a reason for each refusal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.diagnostics import SesurgeryError, described, fail
 from sesurgery.reasons import Reason
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
     from sesurgery.onnxgraph import numerics as _numerics
 
-DEFECT = "this is a defect of the pass: leave it out and report it"
+DEFECT = "this is a bug in the pass: leave it out and report it"
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One thing a pass changed (`changed`), or looked at and left alone with the reason (not `changed`).
+    """One place that a pass changed (`changed`), or left alone, with the reason (not `changed`).
 
-    `kind` and `figure` are the reason's; a kind that is left out is the pass's name. `nodes` are those that `where`
-    names, where it is not one.
+    `kind` and `figure` are those of the `Reason`; the default kind is the pass's name. `nodes` are the nodes that
+    `where` names, if there are several.
     """
 
     where: str
@@ -39,26 +39,26 @@ class Edit:
         return Reason(self.kind, self.where, self.why, self.figure)
 
     def of(self, step: str) -> Edit:
-        """The edit as one of the pass of that name."""
+        """The edit with the name of its pass."""
         return self if self.kind else replace(self, kind=step)
 
     def placed(self, scopes: Mapping[str, str]) -> Edit:
-        """The edit saying beside each node which module it came from, where `scopes` knows that."""
+        """The edit with each node's module added, as far as `scopes` knows it."""
         nodes = self.nodes or (self.where,)
         return replace(self, where=one_over_another(*(f"{n} (in {scopes[n]})" if n in scopes else n for n in nodes)))
 
 
 def one_over_another(*nodes: str) -> str:
-    """The place of an edit that is about a node and the one before it."""
+    """The place of an edit that concerns two consecutive nodes."""
     return " over ".join(nodes)
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """The model after a pass, and the list of what the pass did and did not do.
+    """The model after a pass, and the list of what the pass changed and left alone.
 
-    `differences` holds, for each pass that was verified, the largest relative difference that it made; `notes` what a
-    pass that is not exact has to say of that.
+    `differences` holds the largest relative difference of the outputs for each verified pass. `notes` are remarks of
+    passes that are not exact.
     """
 
     model: onnx.ModelProto
@@ -74,23 +74,23 @@ class Pass(ABC):
     """
 
     after: ClassVar[tuple[str, ...]] = ()
-    """Passes, by name, that come before this one where both are run."""
+    """Names of passes that run before this one if both are requested."""
     tolerance: ClassVar[float]
-    """The largest difference of an output, relative to its largest value, that the pass's arithmetic explains in fp32.
+    """The largest accepted difference of an output in fp32, relative to the output's largest value.
 
-    Of a graph that computes in fp16 or bf16, the roundings of that type are allowed at least.
+    Graphs that compute in fp16 or bf16 are always allowed a few roundings of that type.
     """
     needs_samples: ClassVar[bool] = False
-    """Whether it decides by samples of what the network sees, which `with_samples` gives it."""
+    """Whether the pass needs samples of the network's input, which `with_samples` sets."""
     samples: Sequence[_numerics.Feeds] = ()
-    """Those it has; it is verified on them instead of on random inputs."""
+    """The samples that were set; the pass is verified on them instead of on random inputs."""
 
     def requires(self, model: onnx.ModelProto) -> str | None:
-        """Why the pass cannot start on this model, or None where it can."""
+        """Why the pass cannot start on this model, or None if it can."""
         return None
 
     def with_samples(self, samples: Sequence[_numerics.Feeds]) -> Pass:
-        """The pass with samples to decide by; one that needs none is itself."""
+        """The pass with these samples; a pass that needs none returns itself."""
         return self
 
     @abstractmethod
@@ -98,17 +98,17 @@ class Pass(ABC):
         """The rewritten copy; `model` itself stays as it was."""
 
     def ensures(self, before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
-        """What the pass promised and did not keep, or None: by default, that inputs and outputs are what they were."""
+        """Which postcondition failed, or None. By default: inputs and outputs keep their names, types and sizes."""
         return changed_ends(before, after)
 
 
 def name_of(step: Pass) -> str:
-    """What specs and reports call a pass: the name of its class, in small letters."""
+    """The pass's name in specs and reports: its class name in snake case."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(step).__name__).lower()
 
 
 def changed_ends(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
-    """Which input or output of the network has another name, type or fixed size, or None."""
+    """Which input or output changed its name, type or fixed size, or None."""
     for kind, was, now in (
         ("input", before.graph.input, after.graph.input),
         ("output", before.graph.output, after.graph.output),
@@ -127,9 +127,9 @@ def changed_ends(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
 def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequence[_numerics.Feeds] = False) -> Lowered:
     """Apply passes in order, each between its `requires` and its `ensures`; the result passes the ONNX checker.
 
-    `verify` computes random inputs, or the samples given (a pass's own where it has some), with the graphs before and
-    after every pass that changed something, and compares.
-    Raises SE602 where a pass cannot start and SE607 where one breaks its promise.
+    With `verify`, the graphs before and after every pass that changed something are run on random inputs, or on the
+    given samples (or the pass's own), and their outputs are compared.
+    Raises SE602 if a pass cannot start and SE607 if one breaks its promise.
     """
     import onnx
 
@@ -163,28 +163,26 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequen
             known = None if step.samples else found.outputs
             differences[name] = found.difference
             if not found.difference <= explained:
-                words = f"it changed an output by {found.difference:.2g} of its largest value"
-                raise fail("SE607", f"{name}: {words}, its arithmetic explains {explained:.2g}", DEFECT)
+                text = f"it changed an output by {found.difference:.2g} of its largest value"
+                raise fail("SE607", f"{name}: {text}, rounding explains {explained:.2g}", DEFECT)
             if found.exact:
                 notes.append(f"{name}: rounding in float32 is amplified here; its arithmetic was proved in float64")
     return Lowered(model, tuple(edits), differences, tuple(notes))
 
 
 def _applied(step: Pass, name: str, model: onnx.ModelProto) -> Lowered:
-    """What a pass makes of a model; SE607 where it trips over a graph that it said it could start on."""
+    """The result of a pass; raises SE607 if the pass fails on a graph that its `requires` accepted."""
     try:
         return step.apply(model)
     except SesurgeryError:
         raise
-    except Exception as error:  # a pass may be anybody's, and the graph too
-        first = str(error).strip().splitlines()
-        why = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
-        raise fail("SE607", f"{name} cannot handle this graph: {why}", DEFECT) from error
+    except Exception as error:  # passes and graphs may come from anywhere
+        raise fail("SE607", f"{name} cannot handle this graph: {described(error)}", DEFECT) from error
 
 
 @dataclass(frozen=True)
 class Example:
-    """A pass proves itself on a small model: `check` runs it and asserts what changed and what did not."""
+    """A test of a pass: `check` runs it on a small model and asserts what changed and what did not."""
 
     name: str
     check: Callable[[], None]

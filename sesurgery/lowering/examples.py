@@ -1,4 +1,4 @@
-"""How a pass proves itself on a graph in text."""
+"""Tests of passes on graphs in ONNX's text form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sesurgery.lowering.base import Pass, run
 
 
 def model(graph: str, *, opset: int = 20, seed: int = 0) -> onnx.ModelProto:
-    """A model from ONNX's text form; values that it declares and gives no content become random weights."""
+    """A model from ONNX's text form; declared values without content become random weights."""
     found = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}]> g {graph}')
     random = np.random.default_rng(seed)
     given = {tensor.name for tensor in found.graph.initializer}
@@ -25,7 +25,7 @@ def model(graph: str, *, opset: int = 20, seed: int = 0) -> onnx.ModelProto:
 
 
 def examine(step: Pass, graph: str, changed: int, words: str) -> None:
-    """The pass changes so many places, says why, keeps the function, and finds nothing the second time."""
+    """Assert the number of changes and the reason, an unchanged function, and no change in a second run."""
     given = model(graph)
     lowered = run(given, [step], verify=True)
     assert sum(edit.changed for edit in lowered.edits) == changed, lowered.edits

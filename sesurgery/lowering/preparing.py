@@ -1,4 +1,4 @@
-"""A file as passes take it: simplified, in a new enough opset, norms and biases part of their convolutions."""
+"""Prepare a file for passes: simplify it, raise its opset, and fold norms and biases into their convolutions."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from sesurgery.onnxgraph.opset import convert, opset
 from sesurgery.onnxgraph.simplify import simplified
 
 CONVERTED = 1e-5
-"""How far the outputs of a file and of what was made of it may be apart, relative to the largest."""
+"""The largest accepted difference between the outputs before and after, relative to the largest."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The model that passes start from, and what was done to the file before them."""
+    """The model that passes start from, and notes on how it was prepared."""
 
     model: ModelProto
     notes: tuple[str, ...] = ()
 
 
 def prepared(model: ModelProto, *, verify: bool) -> Prepared:
-    """The same function in a form that passes can start from, compared in ONNX Runtime with `verify`.
+    """The same function in a form that passes can start from; with `verify`, compared in ONNX Runtime.
 
-    Raises SE602 where onnx's converter does not get to the opset, or something else is computed then.
+    Raises SE602 if onnx's converter does not get to the opset, or something else is computed then.
     """
     found = opset(model)
     simple = simplified(model)
@@ -39,10 +39,10 @@ def prepared(model: ModelProto, *, verify: bool) -> Prepared:
         if isinstance(converted, str):
             raise fail("SE602", f"passes need opset {OLDEST_OPSET}: {converted}", "export it again in a newer opset")
         simple = simplified(converted)
-        notes.append(f"converted from opset {found} to {OLDEST_OPSET}, the oldest that passes take")
+        notes.append(f"converted from opset {found} to {OLDEST_OPSET}, the oldest that passes support")
     if len(simple.graph.node) != len(model.graph.node):
         count = f"{len(model.graph.node)} -> {len(simple.graph.node)} nodes"
-        notes.append(f"constants were folded and nodes that do nothing taken out: {count}")
+        notes.append(f"folded constants and removed nodes without effect: {count}")
     if verify and notes:
         fed = numerics.feeds(model)
         difference = numerics.difference(numerics.outputs(model, fed), numerics.outputs(simple, fed))
@@ -56,6 +56,6 @@ def prepared(model: ModelProto, *, verify: bool) -> Prepared:
     edited = len(folded.edits)
     if not edited:
         return Prepared(simple, tuple(notes))
-    text = f"norms, biases and factors behind {edited} convolutions or linear layers are part of their weights"
+    text = f"folded norms, biases and factors after {edited} convolutions or linear layers into their weights"
     worst = "".join(f"; largest relative difference {value:.2g}" for value in folded.differences.values())
     return Prepared(folded.model, (*notes, text + worst, *folded.notes))

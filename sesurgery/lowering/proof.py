@@ -1,11 +1,11 @@
-"""Whether a pass kept the function: its outputs before and after, in float32, and where those part, in float64.
+"""Check that a pass kept the function: compare outputs before and after in float32, and if they differ, in float64.
 
-A trained network can amplify the last digit of a sum by thousands on inputs that it was not trained for; then float32
-tells nothing. So what seems too far apart is judged again: the pass is carried out in float64, where its arithmetic has
-to agree, and the float32 result may be off by little more than float32 itself is.
+A trained network can amplify the last digit of a sum by a factor of thousands on inputs that it was not trained for, so
+float32 alone decides nothing. If the outputs differ too much, the pass is run in float64. There the outputs must agree,
+and the float32 outputs may be off by little more than float32's own error.
 
-Where an output ends in a sigmoid or a softmax, what goes into it is compared too: behind one that is saturated
-everything looks the same.
+If an output ends in a sigmoid or a softmax, the input of that is compared too, because a saturated one hides
+differences.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SATURATING = ("Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax", "Clip", "Tanh")
 AS_FLOAT32 = 16
-"""How many times as far from float64 as the graph before a pass the graph after it may be, both in float32."""
+"""Limit for the error after a pass over the error before it, both float32 against float64."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def judge(
     plain = Judgement(numerics.difference(was, now), now)
     if plain.difference <= explained or step.needs_samples:
         return plain
-    # Torch and the reference are imported for the few graphs that need them.
+    # Torch and the reference are imported only for the few graphs that need them.
     from sesurgery.onnxgraph import exact
 
     try:
@@ -67,7 +67,7 @@ def judge(
         true = exact.outputs(wide, fed)
         again = _watched(wide, step.apply(wide).model)[1]
         difference = numerics.difference(true, exact.outputs(again, fed))
-    except Exception:  # what the reference does not know cannot be judged by it
+    except Exception:  # the reference does not know every operator
         return plain
     true = {name: values.astype(was[name].dtype) for name, values in true.items()}
     allowed = max(explained, AS_FLOAT32 * numerics.difference(true, was))
@@ -75,13 +75,13 @@ def judge(
 
 
 def _watched(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Copies that also put out what goes into the last curve of each output, where both have it."""
+    """Copies that also output the input of each output's final sigmoid or softmax, if both graphs have it."""
     values = [name for name in _before_curves(before) if name in _before_curves(after)]
     return _with_outputs(before, values), _with_outputs(after, values)
 
 
 def _before_curves(model: onnx.ModelProto) -> dict[str, int]:
-    """What outputs are a curve of, with the outputs' element types."""
+    """The inputs of the final sigmoid or softmax of each output, with the outputs' element types."""
     outputs = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
     made = {name for node in model.graph.node for name in node.output}
     return {

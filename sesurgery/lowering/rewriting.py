@@ -1,4 +1,4 @@
-"""Nodes of a copied graph replaced, weights added, and what nobody reads any more taken out."""
+"""Rewriting a copied graph: replace nodes, add weights, and remove what is not read any more."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sesurgery.onnxgraph.nodes import unique
 from sesurgery.onnxgraph.opset import opset
 
 AXES_ARE_INPUTS = 18
-"""The opset from which on ReduceMean takes its axes as an input."""
+"""From this opset on, ReduceMean takes its axes as an input."""
 OLDEST_OPSET = 13
 
 
 def obstacle(model: onnx.ModelProto) -> str | None:
-    """Why a graph cannot be rewritten at all, or None."""
+    """Why a graph cannot be rewritten, or None."""
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= (found := opset(model)) <= newest:
         return f"the opset is {found}, supported are {OLDEST_OPSET} to {newest}"
@@ -44,14 +44,14 @@ def obstacle(model: onnx.ModelProto) -> str | None:
 
 
 def lost_gates(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
-    """That another number of gates scales something after a pass than before it, or None."""
+    """An error text if a pass changed the number of gates, or None."""
     found = (gate_branches(Dataflow(model)) for model in (before, after))
     was, now = (sum(name == squeeze for name, squeeze in branches.items()) for branches in found)
-    return None if was == now else f"{was} squeezes of gates were there, {now} are left"
+    return None if was == now else f"the model had {was} squeezes of gates and now has {now}"
 
 
 class KeepsGates(Pass):
-    """A pass that rewrites graphs by `Rewrite`, and leaves as many gates as there were."""
+    """A pass that rewrites graphs with `Rewrite` and keeps the number of gates."""
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         return obstacle(model)
@@ -82,17 +82,17 @@ class Rewrite:
         self._weights: list[onnx.TensorProto] = []
 
     def value(self, name: str) -> str:
-        """A name for a new value, as near to `name` as it can be."""
+        """An unused name for a new value, similar to `name`."""
         return unique(name, self._taken)
 
     def weight(self, name: str, array: NDArray[np.generic]) -> str:
-        """A new weight; gives its name."""
+        """Add a weight; returns its name."""
         name = self.value(name)
         self._weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
     def node(self, like: NodeProto, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> NodeProto:
-        """A new node that stands for `like`: the module it came from stays known."""
+        """A new node in place of `like`, with the same module."""
         name = unique(f"{like.name}_{operator}", self._names)
         made = helper.make_node(operator, inputs, [output], name=name, **attributes)
         made.metadata_props.extend(like.metadata_props)
@@ -106,15 +106,15 @@ class Rewrite:
         return self.node(like, "ReduceMean", [value, constant], output, keepdims=int(keepdims))
 
     def replace(self, node: NodeProto, made: Sequence[NodeProto]) -> None:
-        """Put nodes in the place of one; nobody may read a value of it that they do not make."""
+        """Replace a node; the new nodes must output every value of it that is read."""
         self._instead[node.output[0]] = list(made)
 
     def reread(self, old: str, new: str) -> None:
-        """Whoever reads `old` reads `new`; `old` may be no graph output."""
+        """Let all readers of `old` read `new`; `old` may not be a graph output."""
         self._reread[old] = new
 
     def finish(self) -> onnx.ModelProto:
-        """The rewritten model, without what became dead; types and shapes inferred anew."""
+        """The rewritten model without dead nodes, with types and shapes inferred again."""
         graph = self.model.graph
         nodes = [made for node in graph.node for made in self._instead.get(node.output[0], [node])]
         for node in nodes:
@@ -125,12 +125,12 @@ class Rewrite:
         del graph.node[:]
         graph.node.extend(nodes)
         read = {name for node in nodes for name in node.input} | self.outputs | self.flow.inputs
-        # A weight that nobody read before is left alone; one that nobody reads any more goes.
+        # A weight that was never read is kept; one that is not read any more is removed.
         idle = set(self.flow.weights) - set(self.uses)
         kept = [tensor for tensor in graph.initializer if tensor.name in read or tensor.name in idle]
         del graph.initializer[:]
         graph.initializer.extend(kept)
-        # Shapes of what changed would contradict those that are inferred.
+        # Old shapes of changed values would contradict the inferred ones.
         made_by = {name for nodes in self._instead.values() for node in nodes for name in node.output}
         known = {name for node in nodes for name in node.output} - made_by | {tensor.name for tensor in kept}
         infos = [value for value in graph.value_info if value.name in known]
@@ -144,7 +144,7 @@ class Rewrite:
         return name
 
     def _dead(self, nodes: Sequence[NodeProto]) -> set[str]:
-        """First outputs of the nodes that nobody reads now, though somebody did."""
+        """First outputs of the nodes that were read before and are not any more."""
         readers = Counter(name for node in nodes for name in set(node.input))
         dead: set[str] = set()
         for node in reversed(nodes):

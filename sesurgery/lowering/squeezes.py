@@ -1,6 +1,6 @@
-"""The means that gates read, and what a convolution must be like for such a mean to pass over it.
+"""The means that gates read, and which of them can be moved before a convolution.
 
-Everything here answers with the thing asked for, or with the reason (a string) why there is none.
+Functions return the result, or a string with the reason why there is none.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def mean(node: NodeProto, flow: Dataflow) -> Mean | str:
 
 
 def convolution(node: NodeProto | None, flow: Dataflow) -> Convolution | str:
-    """A node as a convolution in two dimensions whose weights are known."""
+    """A node as a 2-D convolution with constant weights."""
     if node is None:
         return "a graph input"
     if node.op_type != "Conv":
@@ -123,7 +123,7 @@ def _pads(
         return tuple(pads)
     known = [length for length in size if isinstance(length, int)]
     if len(known) != 2:
-        return "a convolution whose border follows a height and width that are not known"
+        return "a convolution whose padding depends on an unknown height and width"
     begins, ends = [], []
     for length, extent, stride in zip(known, extents, strides, strict=True):
         missing = max(0, (-(-length // stride) - 1) * stride + extent - length)
@@ -135,7 +135,7 @@ def _pads(
 
 @dataclass(frozen=True)
 class Commuting:
-    """A gate whose mean can be taken of a convolution's input: mean -> projection, over u = convolution(x)."""
+    """A gate whose mean can be moved before a convolution: mean -> projection, over u = convolution(x)."""
 
     mean: Mean
     over: Convolution
@@ -159,7 +159,7 @@ class Commuting:
 
 
 def commuting(squeeze: NodeProto, rewrite: Rewrite) -> Commuting | str:
-    """A squeeze whose mean may move before the convolution that makes what it averages."""
+    """A squeeze with the convolution that its mean can be moved before."""
     flow = rewrite.flow
     found = mean(squeeze, flow)
     if isinstance(found, str):
@@ -176,13 +176,13 @@ def commuting(squeeze: NodeProto, rewrite: Rewrite) -> Commuting | str:
         return algebra.read_by(len(readers))
     projection = convolution(readers[0], flow)
     if isinstance(projection, str) or not projection.pointwise or projection.groups != 1:
-        what = projection if isinstance(projection, str) else "a convolution that is no plain 1x1"
+        what = projection if isinstance(projection, str) else "a convolution that is not a plain 1x1"
         return algebra.no_projection(what)
     return Commuting(found, over, projection, _sizes(over.node.input[0], flow), _sizes(found.source, flow))
 
 
 def _other_uses(found: Mean, rewrite: Rewrite) -> str | None:
-    """A reader of the averaged map that is neither the mean nor the scaling by the gate."""
+    """A reader of the averaged map other than the mean and the scaling by the gate."""
     if found.source in rewrite.outputs:
         return "as an output of the network"
     branches = gate_branches(rewrite.flow)
@@ -196,7 +196,7 @@ def _other_uses(found: Mean, rewrite: Rewrite) -> str | None:
 
 
 def comes_from_gate(value: str, flow: Dataflow, branches: dict[str, str], squeeze: str | None = None) -> bool:
-    """Whether a value is the gate of a squeeze (of any, by default), be it spread over the map."""
+    """Whether a value is the gate of a squeeze (by default of any), possibly expanded over the map."""
     node = flow.producer.get(value)
     while node is not None and node.output[0] not in branches and node.op_type in ("Expand", "Identity"):
         node = flow.producer.get(node.input[0])

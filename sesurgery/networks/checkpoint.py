@@ -22,7 +22,7 @@ from sesurgery.networks.run_files import SPEC as SPEC
 from sesurgery.networks.run_files import WEIGHTS as WEIGHTS
 from sesurgery.planner import Plan
 from sesurgery.spec import Catalogs, Spec, load
-from sesurgery.workspace import RunDetails, RunManifest, describe, place, read_manifest, require_intact
+from sesurgery.workspace import Provenance, RunDetails, RunManifest, describe, place, read_manifest, require_intact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,8 +62,7 @@ def save(folder: Path, network: nn.Module, spec: Spec, plan: Plan, command: str,
         state = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
         save_file(state, aside / WEIGHTS, metadata={"format": "pt"})
         beside = None if details.spec is None else (folder / details.spec).parent
-        manifest = describe(
-            weights,
+        provenance = Provenance(
             RunManifest,
             spec.name,
             command,
@@ -72,16 +71,16 @@ def save(folder: Path, network: nn.Module, spec: Spec, plan: Plan, command: str,
             spec_digest=plan.spec_digest,
             plan_digest=plan.digest,
             details=details.model_copy(update={"code": run_code.placed(spec, beside)}),
-            written=aside / WEIGHTS,
         )
+        manifest = describe(weights, provenance, written=aside / WEIGHTS)
         place(aside / WEIGHTS, weights)
         return manifest
 
 
 def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
-    """The spec of a run; raises SE402 where the folder is no run, and SE401 where the spec is not the run's.
+    """The spec of a run; raises SE402 if the folder is not a run, and SE401 if the spec is not the run's.
 
-    Raises SE409 where it names code of somebody else: all that is known of a run comes through here.
+    Raises SE409 if it names code of somebody else: all that is known of a run comes through here.
     """
     if not (folder / WEIGHTS).is_file():
         raise fail("SE402", f"{folder} is not a run: it holds no {WEIGHTS}", "make one with `sesurgery apply SPEC`")
@@ -97,7 +96,7 @@ def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
 
 
 def read(folder: Path, catalogs: Catalogs) -> Run:
-    """Rebuild a run's network by replaying its plan; raises SE401 where the files are not the ones written together.
+    """Rebuild a run's network by replaying its plan; raises SE401 if the files are not the ones written together.
 
     Within a process the run that was read last is not replayed again while its files are the same: one gets a copy.
     """
@@ -127,7 +126,7 @@ def read_empty(folder: Path, catalogs: Catalogs) -> Run:
 
 
 def read_plan(folder: Path, spec: Spec) -> Plan:
-    """The plan of a run whose spec was read; raises SE401 where it is not the run's, or not of that spec."""
+    """The plan of a run whose spec was read; raises SE401 if it is not the run's, or not of that spec."""
     manifest = read_manifest(folder / WEIGHTS, RunManifest)
     again = f"make the run again with: {manifest.command}"
     # The bytes are judged before they are read: a damaged file need not be JSON.
@@ -175,13 +174,13 @@ def _beside(folder: Path, manifest: RunManifest) -> Path | None:
     return origin and origin.parent
 
 
-def _again(spec: Spec, plan: Plan, anew: Plan) -> Plan:
-    """The plan made anew, where another version of a library only named the values differently."""
+def _again(spec: Spec, plan: Plan, again: Plan) -> Plan:
+    """The plan made again, where another version of a library only named the values differently."""
 
     def sites(one: Plan) -> list[tuple[object, ...]]:
         return [(site.key, site.channels, site.block) for site in one.sites]
 
-    if sites(plan) != sites(anew):
+    if sites(plan) != sites(again):
         text = f"the plan does not fit {spec.model.name!r} as it is installed here"
         raise fail("SE403", text, "install the versions that the run's manifest names")
-    return anew
+    return again

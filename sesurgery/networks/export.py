@@ -126,7 +126,7 @@ def compare(
 ) -> dict[int, float]:
     """Largest absolute difference of the outputs at each batch size, on noise that neither has seen.
 
-    `model` is a path where the weights stand outside the file. Raises SE601 where one of the two does not run at a
+    `model` is a path where the weights stand outside the file. Raises SE601 if one of the two does not run at a
     batch size.
     """
     from sesurgery.onnxgraph.sessions import session as open_session

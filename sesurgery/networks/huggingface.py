@@ -27,7 +27,7 @@ _NAMES = ("architecture", "backbone", "attn_implementation", "_attn_implementati
 def build_huggingface(model: HuggingFaceModel, spec: NamesModel, folders: tuple[Path, ...], *, weights: bool) -> Any:
     """The network of a spec, in training mode and float32; folders of weights are looked for in `folders`.
 
-    Raises SE301 for a class that transformers does not have, SE302 where the network cannot be built.
+    Raises SE301 for a class that transformers does not have, SE302 if the network cannot be built.
     """
     transformers = _transformers(spec)
     name, kwargs = model.name, dict(model.kwargs)
@@ -66,7 +66,7 @@ def _image_class(kind: Any, spec: NamesModel) -> Any:
     span = spec.span("model", "name")
     shown = getattr(kind, "__name__", str(kind))
     if not (isinstance(kind, type) and issubclass(kind, nn.Module) and getattr(kind, "config_class", None)):
-        text = f"{shown!r} of transformers is no network"
+        text = f"{shown!r} of transformers is not a network"
         raise fail("SE302", text, suggest(shown, _classes()), span=span)
     if (takes := kind.main_input_name) != "pixel_values":  # type: ignore[attr-defined]
         text = f"{shown!r} takes {takes!r}, not images"
@@ -168,7 +168,7 @@ def _known_keys(config: Any, kwargs: Mapping[str, Any], spec: NamesModel) -> Non
 
 
 def _harmless(config: Mapping[str, Any], spec: NamesModel, key: str) -> None:
-    """Raise SE302 where a config would load other files, or kernels, which are code."""
+    """Raise SE302 if a config would load other files, or kernels, which are code."""
     for name, value in _pairs(config):
         address = name in _NAMES and isinstance(value, str) and ("/" in value or ":" in value)
         if address or (name in _LOADING and value) or (name in _TRUE_LOADS and value is True):

@@ -16,7 +16,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorP
 
 
 def cost(model: onnx.ModelProto, shape: Shape) -> Cost:
-    """Floating-point weights that are no single numbers, and MACs of convolutions and matrix products for one image."""
+    """Floating-point weights except scalars, and MACs of convolutions and matrix products for one image."""
     values = infer(model, shape)
     batch = (values.dims(image_input(model).name) or (1,))[0] or 1
     weights = [tensor for tensor in model.graph.initializer if tensor.data_type in _FLOATS and tensor.dims]

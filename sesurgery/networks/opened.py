@@ -13,14 +13,14 @@ from sesurgery.accounting import Account, Cost
 from sesurgery.counting import Convention
 from sesurgery.graph import GraphView, Shape
 from sesurgery.planner import Plan
-from sesurgery.spec import Spec
+from sesurgery.spec import NamesSurgery
 from sesurgery.surgeons.base import Leaf, Outline, Weights
 
 
 class OpenNetwork(Protocol):
     """A network and the shape of its input. It is drawn and counted when that is first asked, once, and never changed.
 
-    Whatever needs the drawing raises SE304 where the shape does not fit and SE403 where nothing can be drawn, SE306 or
+    Whatever needs the drawing raises SE304 if the shape does not fit and SE403 if nothing can be drawn, SE306 or
     SE602 by what it is made of.
     """
 
@@ -51,7 +51,7 @@ class OpenNetwork(Protocol):
     def cost(self) -> Cost: ...
 
     def account(self, convention: Convention = "torch") -> Account:
-        """What every module costs; raises SE302 where there are no modules."""
+        """What every module costs; raises SE302 if there are no modules."""
         ...
 
     @property
@@ -59,8 +59,8 @@ class OpenNetwork(Protocol):
         """What can be trained, None of a file."""
         ...
 
-    def plan(self, spec: Spec) -> Plan:
-        """Where the spec's blocks go; raises SpecError with every mistake."""
+    def plan(self, surgery: NamesSurgery) -> Plan:
+        """Where the blocks of a spec, or of rules without a spec, go; raises SpecError with every mistake."""
         ...
 
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
@@ -84,5 +84,5 @@ class Drawn:
     def leaves(self) -> tuple[Leaf, ...]:
         return self.outline.leaves
 
-    def plan(self, spec: Spec) -> Plan:
-        return planner.plan(spec, self.view)
+    def plan(self, surgery: NamesSurgery) -> Plan:
+        return planner.plan(surgery, self.view)

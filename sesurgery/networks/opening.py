@@ -61,7 +61,7 @@ def open_file(given: NamesModel, shape: Shape | None = None, file: Path | None =
 
 
 def source_file(given: NamesModel) -> Path:
-    """The ONNX file that is named; raises SE302 where the network is another kind."""
+    """The ONNX file that is named; raises SE302 if the network is another kind."""
     if not isinstance(given.model, OnnxModel):
         text = f"the spec's network comes from {given.model.source}, not from an ONNX file"
         raise fail("SE302", text, "name the file with --onnx", span=given.span("model", "source"))

@@ -29,7 +29,7 @@ def placed(spec: Spec, beside: Path | None) -> dict[str, str | None]:
 
 
 def require_agreed(weights: Path, manifest: RunManifest, spec: Spec, beside: Path | None) -> None:
-    """Raise SE409 where a run's spec names code that nobody agreed to run.
+    """Raise SE409 if a run's spec names code that nobody agreed to run.
 
     A run that was made here runs the code that lay there then, however it was changed since, and what is installed.
     Code of that name in another folder is other code: one works in a folder of somebody else, or the run was moved.
@@ -59,7 +59,7 @@ def foreign_part(spec: Spec, plan: Plan) -> str | None:
 
 
 def misplaced(plan: Plan, view: GraphView) -> str | None:
-    """The first site or removal that is not in the network as the plan says, with the reason; None where all are."""
+    """The first site or removal that is not in the network as the plan says, with the reason; None if all are."""
     nodes = {node.name: node for node in view}
     gone = {item.output for item in plan.removals}
     placed: tuple[Site | Removal, ...] = (*plan.sites, *plan.removals)

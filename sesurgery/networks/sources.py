@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
 
     A python factory is looked for in `beside` first, by default the spec's own folder.
 
-    Fresh values come from torch's global generator. Raises SE301 for a name its source does not know, SE302 where it
-    cannot be built, SE303 where a factory cannot be imported, SE401 where a weights file does not fit.
+    Fresh values come from torch's global generator. Raises SE301 for a name its source does not know, SE302 if it
+    cannot be built, SE303 if a factory cannot be imported, SE401 if a weights file does not fit.
     """
     model = _with_drop_path(spec)
     if isinstance(model, OnnxModel):
@@ -50,29 +50,30 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
         kwargs |= {"pretrained": True} if isinstance(model, TimmModel) else {"weights": "DEFAULT"}
     try:
         with warnings.catch_warnings():
-            # What libraries plan to change in their constructors is no news to who inserts blocks.
+            # Deprecations in libraries' constructors do not concern users of this program.
             warnings.simplefilter("ignore", FutureWarning)
             network = factory(**kwargs)
     except SesurgeryError:
         raise
-    except Exception as error:
-        # Whatever a foreign constructor raises on wrong keywords or a failed download is the user's to read.
-        text = f"{model.name!r} cannot be built: {described(error)}"
-        if model is not spec.model and _DROP_PATH[model.source] in str(error):
-            hint = "it takes no stochastic depth: set `drop_path: 0` under `train:`"
-            raise fail("SE302", text, hint, span=spec.span("train", "drop_path")) from error
-        hint = (
-            "the pretrained weights come from the network: give a local file as 'checkpoint'"
-            if "pretrained" in kwargs or "weights" in kwargs
-            else "check 'kwargs'"
-        )
-        raise fail(
-            "SE302", text, hint, span=spec.span("model", "kwargs") if model.kwargs else spec.span("model", "name")
-        ) from error
+    except Exception as error:  # constructors raise anything on wrong keywords or a failed download
+        raise _not_built(spec, model, kwargs, error) from error
     if not isinstance(network, nn.Module):
         text = f"{model.name!r} gave {type(network).__name__}, not a torch.nn.Module"
         raise fail("SE302", text, "return the network itself", span=spec.span("model", "name"))
     return _with_values(network, spec, weights=weights)
+
+
+def _not_built(spec: NamesModel, model: Model, kwargs: Mapping[str, Any], error: Exception) -> SesurgeryError:
+    """The constructor's error as SE302, at the key that caused it."""
+    text = f"{model.name!r} cannot be built: {described(error)}"
+    if model is not spec.model and _DROP_PATH[model.source] in str(error):
+        hint = "it takes no stochastic depth: set `drop_path: 0` under `train:`"
+        return fail("SE302", text, hint, span=spec.span("train", "drop_path"))
+    downloaded = "pretrained" in kwargs or "weights" in kwargs
+    hint = (
+        "the pretrained weights are downloaded: give a local file as 'checkpoint'" if downloaded else "check 'kwargs'"
+    )
+    return fail("SE302", text, hint, span=spec.span("model", "kwargs" if getattr(model, "kwargs", None) else "name"))
 
 
 _DROP_PATH = {
@@ -152,7 +153,7 @@ def _import(name: str, spec: NamesModel, beside: Path) -> Callable[..., nn.Modul
     if not callable(found):
         raise fail(
             "SE303",
-            f"{name!r} is no function",
+            f"{name!r} is not a function",
             "name a function that returns the network",
             span=spec.span("model", "name"),
         )

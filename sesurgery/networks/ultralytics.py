@@ -40,7 +40,7 @@ _SCALE = re.compile(r"(\d+)[nsmlx](?=-|$)")
 def build_ultralytics(model: UltralyticsModel, spec: NamesModel) -> nn.Module:
     """The network of a family, with fresh values and in training mode.
 
-    Raises SE301 for a family that Ultralytics does not have, SE302 where it cannot be built.
+    Raises SE301 for a family that Ultralytics does not have, SE302 if it cannot be built.
     """
     tasks, files = _ultralytics(spec)
     span = spec.span("model", "name")

@@ -39,7 +39,7 @@ class WeightsFile:
     def load_blocks(self, changed: nn.Module, plan: Plan, part: str = "") -> None:
         """Give the blocks of a plan the values that the file has for them; blocks that it does not have stay fresh.
 
-        `part` is the path of the part that was planned. Raises SE401 where a value fits no block.
+        `part` is the path of the part that was planned. Raises SE401 if a value fits no block.
         """
         if self.checkpoint.keys is None:
             return
@@ -87,7 +87,7 @@ def load_weights(network: nn.Module, path: Path, span: Span | None = None) -> No
 
 
 def read_state(path: Path, span: Span | None = None) -> State:
-    """The tensors of a file by their keys, without a `module.` before all of them; raises SE401 where it has none."""
+    """The tensors of a file by their keys, without a `module.` before all of them; raises SE401 if it has none."""
     if not path.is_file():
         raise fail("SE401", f"the weights file {path} is not there", "check the path", span=span)
     state: object
@@ -105,7 +105,7 @@ def read_state(path: Path, span: Span | None = None) -> State:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise fail("SE401", f"{path} holds no state dict", "save `model.state_dict()`", span=span)
     if state and all(str(key).startswith(_PARALLEL) for key in state):
-        # Saved from DataParallel, which is no part of the network.
+        # Saved from DataParallel, which is not a part of the network.
         return {str(key).removeprefix(_PARALLEL): value for key, value in state.items()}
     return state
 

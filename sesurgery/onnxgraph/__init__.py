@@ -1,1 +1,1 @@
-"""One toolkit for ONNX graphs: files, external data, opsets, shapes, scopes, dataflow, numerics."""
+"""A toolkit for ONNX graphs: files, external data, opsets, shapes, scopes, dataflow, numerics."""

@@ -1,4 +1,4 @@
-"""A graph for an open batch, as one for batches of one size."""
+"""Fix the dynamic batch of a graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sesurgery.onnxgraph.io import LIMIT
 
 
 def with_batch(model: ModelProto, size: int) -> ModelProto:
-    """A copy whose inputs and outputs have a first dimension of `size` where it was open."""
+    """A copy in which a dynamic first dimension of inputs and outputs is `size`."""
     copy = ModelProto()
     copy.CopyFrom(model)
     for value in _open(copy):
@@ -21,7 +21,7 @@ def with_batch(model: ModelProto, size: int) -> ModelProto:
 
 
 def for_one_sample(model: ModelProto) -> ModelProto | None:
-    """The same; None where nothing was open, or the shapes do not work out with one sample or cannot be inferred."""
+    """The same; None if nothing was dynamic, or if the shapes are inconsistent for one sample or cannot be inferred."""
     if not _open(model) or model.ByteSize() > LIMIT:
         return None
     single = with_batch(model, 1)

@@ -1,4 +1,4 @@
-"""The graphs of an ONNX model: the one it begins with, and those that its `If` nodes choose between."""
+"""The graphs of an ONNX model: the main graph and the branches of its `If` nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from onnx import AttributeProto, GraphProto, NodeProto
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and all within it, the outermost first."""
+    """A graph and its subgraphs, the outermost first."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -18,6 +18,6 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
 
 
 def nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """The nodes of a graph and of all within it; an `If` stands before what it chooses between."""
+    """The nodes of a graph and of its subgraphs; an `If` comes before its branches."""
     for each in graphs(graph):
         yield from each.node

@@ -1,6 +1,6 @@
-"""Who makes and who reads each value of an ONNX graph, its type and its shape.
+"""The producer, the readers, the type and the shape of each value of an ONNX graph.
 
-A value is *data* when it is computed from what a graph input holds; weights, constants and shapes are not data.
+A value is *data* if it is computed from the content of a graph input; weights, constants and shapes are not data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Shape = tuple[int | str | None, ...]
 
 
 class Dataflow:
-    """A read-only picture of the top-level graph. Raises onnx's InferenceError where types do not work out."""
+    """A read-only index of the main graph. Raises onnx's InferenceError if types are inconsistent."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = inferred(model, check_types=True)
@@ -30,13 +30,13 @@ class Dataflow:
         self._data = self._find_data()
 
     def dtype(self, value: str) -> int:
-        """The ONNX element type of a value; UNDEFINED where inference does not know it."""
+        """The ONNX element type of a value; UNDEFINED if inference does not know it."""
         if value in self.weights:
             return int(self.weights[value].data_type)
         return int(self._types[value].elem_type) if value in self._types else TensorProto.UNDEFINED
 
     def shape(self, value: str) -> Shape | None:
-        """The dimensions, a name where symbolic and None where unknown; None as a whole where the rank is unknown."""
+        """The dimensions: a name if symbolic, None if unknown; None as a whole if the rank is unknown."""
         if value in self.weights:
             return tuple(self.weights[value].dims)
         if value not in self._types or not self._types[value].HasField("shape"):
@@ -48,7 +48,7 @@ class Dataflow:
 
     def constant(self, value: str) -> NDArray[np.generic] | None:
         """The array behind a weight or a Constant node, or None."""
-        # TorchScript's exporter lets equal weights stand once, behind an Identity for each use.
+        # TorchScript's exporter stores equal weights once, with an Identity for each use.
         while (node := self.producer.get(value)) is not None and node.op_type == "Identity":
             value = node.input[0]
         if value in self.weights:
@@ -62,7 +62,7 @@ class Dataflow:
         return value in self._data
 
     def axes(self, node: NodeProto) -> tuple[int, ...] | None:
-        """The axes a Reduce node sums over, not negative and sorted; None where they are not constant."""
+        """The axes of a Reduce node, non-negative and sorted; None if they are not constant."""
         rank = len(self.shape(node.input[0]) or ())
         for attribute in node.attribute:
             if attribute.name == "axes":

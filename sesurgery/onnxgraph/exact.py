@@ -1,7 +1,7 @@
-"""What a graph computes in float64: judges between an error and rounding where float32 cannot tell them apart.
+"""Run a graph in float64, to tell an error from rounding.
 
-ONNX's reference computes it, node by node; torch does what takes the reference minutes. ONNX Runtime has no float64
-kernels for convolutions.
+ONNX's reference evaluator computes it, node by node; torch computes the operators for which the reference needs
+minutes. ONNX Runtime has no float64 kernels for convolutions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sesurgery.onnxgraph.opset import cast
 
 Array = NDArray[Any]
 _FLOAT_ALWAYS = {"Resize": (1, 2), "Upsample": (1,)}
-"""Inputs that are float32 whatever the map's type."""
+"""Inputs that are always float32."""
 
 
 class Conv(OpRun):
@@ -66,7 +66,7 @@ class MaxPool(OpRun):
         strides: Sequence[int] | None = None,
     ) -> tuple[Array]:
         if ceil_mode or kernel_shape is None or len(kernel_shape) != 2:
-            raise NotImplementedError("a maximum of that form")
+            raise NotImplementedError("a max pool with ceil_mode or indices")
         strides, dilations = list(strides or [1, 1]), list(dilations or [1, 1])
         kernel = [(size - 1) * step + 1 for size, step in zip(kernel_shape, dilations, strict=True)]
         borders = [(0, 0), (0, 0), *_borders(x.shape[2:], kernel, strides, pads, auto_pad)]
@@ -75,7 +75,7 @@ class MaxPool(OpRun):
 
 
 class BatchNormalization(OpRun):
-    """A norm by known statistics; the reference takes those of the batch before opset 14."""
+    """A batch norm with stored statistics; before opset 14 the reference uses those of the batch."""
 
     def _run(
         self,
@@ -90,7 +90,7 @@ class BatchNormalization(OpRun):
         training_mode: int | None = None,
     ) -> tuple[Array]:
         if training_mode:
-            raise NotImplementedError("a norm by the batch")
+            raise NotImplementedError("a batch norm in training mode")
         shape = (1, -1, *[1] * (x.ndim - 2))
         scale = gain / np.sqrt(variance + (1e-5 if epsilon is None else epsilon))
         return ((x - mean.reshape(shape)) * scale.reshape(shape) + shift.reshape(shape),)

@@ -1,7 +1,7 @@
-"""Weights outside an ONNX file: left where they are while the file is changed, and copied in pieces when it is written.
+"""Weights outside an ONNX file: not loaded while the file is changed, and copied in pieces when it is written.
 
-A model that is loaded so names each data file by its full path. Nothing but `inlined` and `write` reads them, so a file
-is changed in the memory of its graph, not of its weights.
+A model that is loaded this way names each data file by its full path. Only `inlined` and `write` read the files, so
+changing a model needs memory for its graph but not for its weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PIECE = 1 << 24
 
 
 def refer(model: onnx.ModelProto, folder: Path) -> None:
-    """Let the model name its data files by full path, and read small values; ValueError where a file ends early."""
+    """Make the model name its data files by full path, and read small values; ValueError if a file is too short."""
     for tensor in _outside(model):
         path, offset, length = _place(tensor)
         if length <= SMALL:
@@ -31,14 +31,14 @@ def refer(model: onnx.ModelProto, folder: Path) -> None:
             continue
         file = (folder / path).resolve()
         if offset < 0 or offset + length > file.stat().st_size:
-            raise ValueError(f"the data of {tensor.name!r} end behind the end of {path}")
+            raise ValueError(f"the data of {tensor.name!r} lie beyond the end of {path}")
         _set_place(tensor, str(file), offset, length)
 
 
 def complete(model: onnx.ModelProto) -> None:
-    """Write down how long the data of each weight are where a file does not say: as many bytes as its shape needs.
+    """Set the length of each weight's data if a file does not give it: the number of bytes for its shape.
 
-    Readers that are not told take all that is left of the data file, other weights included.
+    Without a length, readers take the rest of the data file, including other weights.
     """
     for tensor in _outside(model):
         if not any(entry.key == "length" for entry in tensor.external_data):
@@ -46,7 +46,7 @@ def complete(model: onnx.ModelProto) -> None:
 
 
 def size(model: onnx.ModelProto) -> int:
-    """Bytes of the model and of all that it refers to."""
+    """Bytes of the model and of its external data."""
     own: int = model.ByteSize()
     return own + sum(_place(tensor)[2] for tensor in _outside(model))
 
@@ -57,7 +57,7 @@ def refers(model: onnx.ModelProto) -> bool:
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with everything that it refers to in it; the model itself where it refers to nothing."""
+    """The model with its external data loaded; the model itself if it has none."""
     if not refers(model):
         return model
     done = onnx.ModelProto()
@@ -89,7 +89,7 @@ def write(model: onnx.ModelProto, data: BinaryIO, location: str) -> None:
 
 
 def relocate(model: onnx.ModelProto, location: str) -> None:
-    """Let everything that the model refers to lie in the file `location`."""
+    """Make the model refer to `location` for all its external data."""
     for tensor in _outside(model):
         _, offset, length = _place(tensor)
         _set_place(tensor, location, offset, length)
@@ -108,7 +108,7 @@ def _place(tensor: TensorProto) -> tuple[str, int, int]:
     least = (prod(tensor.dims) * bits + 7) // 8
     length = int(said.get("length", least))
     if length != least:
-        raise ValueError(f"the data of {tensor.name!r} are {length} bytes long, and its shape needs {least}")
+        raise ValueError(f"the data of {tensor.name!r} have {length} bytes, but its shape needs {least}")
     return said.get("location", ""), int(said.get("offset", 0)), length
 
 
@@ -132,6 +132,6 @@ def _copy(path: str, offset: int, length: int, data: BinaryIO) -> None:
         while length > 0:
             piece = stream.read(min(length, _PIECE))
             if not piece:
-                raise ValueError(f"{path} ends before the weights that lie in it")
+                raise ValueError(f"{path} is shorter than the weights stored in it")
             data.write(piece)
             length -= len(piece)

@@ -1,14 +1,13 @@
-"""Where the gates of attention blocks are in an ONNX graph: the one definition for this form of a network.
+"""The gates of attention blocks in an ONNX graph.
 
-A gate is found by taint. Every squeeze (a spatial mean, sum, maximum or global pool, however it is written, or the
-shares of a map that squeeze_hoist_spatial adds up) taints its output; a node is tainted when all its data operands are.
-The first `Mul` that joins tainted data with untainted data is the scaling of a feature map by a gate: everything
-tainted above its tainted operand is the gate branch. So `x * relu6(x + 3) / 6` inside a branch does not end it (both
-operands are tainted), the sum of an average and a maximum branch (CBAM) is one gate, and the pool before a classifier
-is none, because nothing scales with it. A `Conv` of untainted data scales as well where its weights are a constant
-times tainted data.
+A gate is found by taint. Every squeeze (a spatial mean, sum, maximum or global pool in any form, or the sums that
+squeeze_hoist_spatial writes) taints its output; a node is tainted if all its data operands are. The first `Mul` of
+tainted and untainted data is the scaling of a feature map by a gate: everything tainted above its tainted operand is
+the gate branch. So `x * relu6(x + 3) / 6` inside a branch does not end it (both operands are tainted), the sum of an
+average and a maximum branch (CBAM) is one gate, and the pool before a classifier is not a gate, because nothing is
+scaled by it. A `Conv` of untainted data whose weights are a constant times tainted data counts as a scaling too.
 
-`graph/gates.py` says the same of the neutral graph, `lowering/fx/gates.py` of a network's graph of ATen operations.
+`graph/gates.py` is the same definition for the neutral graph, `lowering/fx/gates.py` for graphs of ATen operations.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ SQUEEZES = frozenset(
     {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceL1", "ReduceL2", "AveragePool", "MaxPool", "Einsum"}
     | {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "Reshape"}
 )
-# They only repeat the gate's values over the map: the scaling they belong to is the Mul that reads them.
+# They only expand the gate over the map; the Mul that reads them is the scaling.
 BROADCASTS = frozenset({"Expand", "Tile", "Resize", "Upsample"})
 
 
 def gate_branches(flow: Dataflow) -> dict[str, str]:
-    """Every node of every gate branch, squeeze included, by its first output, with the output of its squeeze."""
+    """Every node of every gate branch, including the squeeze, by its first output, with the output of its squeeze."""
     squeeze_of: dict[str, str] = {}
     branches: dict[str, str] = {}
     for node in flow.nodes:
@@ -44,7 +43,7 @@ def gate_branches(flow: Dataflow) -> dict[str, str]:
 
 
 def is_squeeze(node: NodeProto, flow: Dataflow) -> bool:
-    """Whether the node makes one value of each channel's whole map."""
+    """Whether the node reduces each channel's map to one value."""
     if node.op_type not in SQUEEZES:
         return False
     if node.op_type.startswith("Global"):
@@ -64,7 +63,7 @@ def is_squeeze(node: NodeProto, flow: Dataflow) -> bool:
 
 
 def _over_the_map(axes: tuple[int, ...] | None, shape: Shape) -> bool:
-    """Whether a reduction ends with one value a channel: channels first or last, maps flattened, or the second axis."""
+    """Whether a reduction gives one value per channel: channels first or last, maps flattened, or the second axis."""
     if len(shape) == 3:
         return axes == (2,)
     # `mean(3, keepdim=True).mean(2, keepdim=True)`: the other axis has one position already.
@@ -73,7 +72,7 @@ def _over_the_map(axes: tuple[int, ...] | None, shape: Shape) -> bool:
 
 
 def _weights_are_scaled(node: NodeProto, squeeze_of: dict[str, str], flow: Dataflow) -> bool:
-    """Whether a gate scales the weights of a convolution in the place of its input: gate_weights' form."""
+    """Whether a gate scales the weights of a convolution instead of its input, as gate_weights writes it."""
     if node.op_type != "Conv" or node.input[0] in squeeze_of or node.input[1] not in squeeze_of:
         return False
     product = flow.producer[node.input[1]]
@@ -96,7 +95,7 @@ def _collect(value: str, squeeze_of: dict[str, str], branches: dict[str, str], f
 
 
 def _adds_positions(node: NodeProto | None, flow: Dataflow) -> bool:
-    """Whether a node is a constant times a flattened map, its positions added up: squeeze_hoist_spatial's forms."""
+    """Whether a node sums a constant times a flattened map over its positions, as squeeze_hoist_spatial writes it."""
     if node is not None and node.op_type == "Cast":
         return _adds_positions(flow.producer.get(node.input[0]), flow)
     if node is not None and node.op_type == "MatMul":

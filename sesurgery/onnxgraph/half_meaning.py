@@ -1,9 +1,9 @@
-"""What a file in fp16 says, computed on a processor that has no fp16.
+"""Compute an fp16 file as fp16 on a processor without fp16.
 
-ONNX Runtime's CPU provider computes fp16 in fp32, and even where it may rewrite nothing it leaves out the rounding
-between two such nodes: a value that overflows fp16 on its way does not there. So the file is written in fp32 with its
-roundings as nodes: x (2^13 + 1) less what that exceeds x by keeps the upper 11 bits (Dekker, Numerische Mathematik 18,
-1971), and what would round beyond 65504 is divided by zero. Values below fp16's normal range keep their 11 bits.
+ONNX Runtime's CPU provider computes fp16 in fp32. Even without any rewriting it skips the rounding between two such
+nodes, so a value that overflows fp16 does not overflow there. This module writes the file in fp32 with its roundings as
+nodes: for y = x (2^13 + 1), the result y - (y - x) keeps the upper 11 bits of x (Dekker, Numerische Mathematik 18,
+1971). Values that would round beyond 65504 are divided by zero. Values below fp16's normal range keep 11 bits.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from sesurgery.onnxgraph.inference import inferred
 
 SPLIT = 2.0**13 + 1
 BEYOND = 65520.0
-"""From here on a value rounds to infinity."""
+"""Values from here on round to infinity."""
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 
 
 def in_single(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in fp32 that rounds every fp16 value as the file says; the model itself where it has none."""
+    """A copy in fp32 that rounds every fp16 value; the model itself if it has none."""
     typed = inferred(model, strict=False)
     known = (*typed.input, *typed.value_info, *typed.output)
     halves = {value.name for value in known if value.type.tensor_type.elem_type == HALF}
@@ -50,7 +50,7 @@ def _widen(tensor: TensorProto) -> None:
 
 
 def _rounding(node: NodeProto, halves: set[str]) -> list[NodeProto]:
-    """A node in fp32, and what rounds those of its outputs that were fp16."""
+    """A node in fp32, and nodes that round its fp16 outputs."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == HALF:
             attribute.i = SINGLE

@@ -1,4 +1,4 @@
-"""Loading and saving ONNX files: the only place that does, so that what goes wrong with files is put right once."""
+"""Loading and saving ONNX files. No other module does either, so problems of files are handled in one place."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from sesurgery.onnxgraph.repair import decode_names, repaired
 from sesurgery.onnxgraph.tensor_data import require_whole
 from sesurgery.paths import inside
 
-# One protobuf message holds at most 2 GiB; above that the weights stand in a file beside it.
+# One protobuf message holds at most 2 GiB; the weights of larger models are in a file beside it.
 LIMIT = 2 * 1024**3 - 1
 # From this IR version on a weight need not be listed among the inputs.
 FREE_WEIGHTS = 4
 
 
 def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
-    """A model that the checker accepts or ONNX Runtime runs, external data read from its own folder.
+    """Load a model that the checker accepts or ONNX Runtime runs; external data are read from its own folder.
 
-    What is stored beside the nodes and keeps the checker from accepting it (stale shapes, doubled keys) is put right.
-    Raises SE602 for what neither takes.
-
-    Without `weights` those in other files stay there: the model refers to them, and `save` copies them.
+    Metadata that the checker rejects (stale shapes, duplicate keys) is repaired. Raises SE602 if neither accepts the
+    file. Without `weights`, external weights are not loaded: the model refers to them, and `save` copies them.
     """
     if not path.is_file():
         raise fail("SE402", f"{path} is not there", "export it first: `sesurgery export`")
@@ -40,10 +38,10 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
             onnx_data.refer(model, path.parent)
         require_whole(model)
         mended = [_freed(model), _opened(model)]
-        # A file whose data lie outside cannot be judged by its path alone: shapes may be among them.
+        # The external data may contain shapes, so the checker needs more than the path.
         whole = onnx_data.size(model) <= LIMIT and not onnx_data.refers(model)
         try:
-            # Names of domains, shapes and types, and that nothing is read before it is made.
+            # Checks domains, shapes and types, and that every value is written before it is read.
             onnx.checker.check_model(model if whole or any(mended) else path, full_check=True)
         except Exception:
             return _what_runs(model, path)
@@ -56,7 +54,7 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
 
 
 def _what_runs(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """A model that the checker refused, put right where that is enough, else where ONNX Runtime runs it."""
+    """A model that the checker rejected: repaired if that is enough, or as it is if ONNX Runtime runs it."""
     made = repaired(model)
     try:
         onnx.checker.check_model(made, full_check=True)
@@ -68,7 +66,7 @@ def _what_runs(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 
 def runs(model: onnx.ModelProto | Path) -> bool:
-    """Whether ONNX Runtime takes a model: the judge of what is a valid file where the checker refuses one."""
+    """Whether ONNX Runtime loads a model; that counts as valid if the checker rejects it."""
     from sesurgery.onnxgraph.sessions import session
 
     try:
@@ -79,9 +77,9 @@ def runs(model: onnx.ModelProto | Path) -> bool:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model, atomically, once the checker accepts it or ONNX Runtime takes it; raises SE602 otherwise.
+    """Write a model atomically if the checker accepts it or ONNX Runtime loads it; raises SE602 otherwise.
 
-    It is one file up to 2 GiB; above, the weights stand beside it in NAME.onnx.data.
+    It is one file up to 2 GiB; the weights of larger models are beside it in NAME.onnx.data.
     """
     if onnx_data.size(model) > LIMIT:
         _save_large(model, path)
@@ -99,7 +97,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 
 def check(path: Path) -> None:
-    """Raise SE602 where the checker refuses a file that was just written."""
+    """Raise SE602 if the checker refuses a file that was just written."""
     try:
         onnx.checker.check_model(path, full_check=True)
     except Exception as error:
@@ -107,7 +105,7 @@ def check(path: Path) -> None:
 
 
 def move(written: Path, path: Path) -> None:
-    """Give a file, and its weights where they stand beside it, another folder on the same disk; the name stays."""
+    """Move a file, and the file with its weights if there is one, to another folder on the same disk."""
     if not beside(written):
         before = beside(path)
         written.replace(path)
@@ -119,9 +117,9 @@ def move(written: Path, path: Path) -> None:
 
 
 def beside(path: Path) -> tuple[Path, ...]:
-    """The file with the weights of a file that `save` wrote, where they are not in it.
+    """The separate file with the weights of a file that `save` wrote, if there is one.
 
-    Another file of that name is somebody else's: only what the file itself refers to belongs to it.
+    A file of that name belongs to the model only if the model refers to it.
     """
     data = data_path(path)
     if not data.is_file() or not path.is_file():
@@ -143,9 +141,9 @@ def files(path: Path) -> tuple[Path, ...]:
 
 
 def outside(model: onnx.ModelProto, path: Path) -> dict[str, Path]:
-    """Files that hold weights of the model that was read from `path`, by the names that it has for them.
+    """Files with weights of the model that was read from `path`, by the names in the model.
 
-    Raises SE408 where one lies outside the model's own folder, whatever links and dots lead there.
+    Raises SE408 if one lies outside the model's own folder, whatever links and dots lead there.
     """
     found: dict[str, Path] = {}
     for tensor in onnx.external_data_helper._get_all_tensors(model):
@@ -157,20 +155,20 @@ def outside(model: onnx.ModelProto, path: Path) -> dict[str, Path]:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file and of the files that hold its weights."""
+    """Bytes of a file and of the files with its weights."""
     return sum(file.stat().st_size for file in set(files(path)) if file.is_file())
 
 
 def data_path(path: Path) -> Path:
-    """Where the weights of a file stand that is too large for one: `x.onnx` -> `x.onnx.data`."""
+    """The path for the weights of a file that is too large: `x.onnx` -> `x.onnx.data`."""
     return path.parent / f"{path.name}.data"
 
 
 def _freed(model: onnx.ModelProto) -> bool:
-    """Read a file by the rules of IR version 4 where it was written by them under an older number.
+    """Treat a file with an older IR version as version 4 if it follows those rules.
 
-    Before 4 every weight is an input as well. onnxslim adds weights to such files that are none, which runtimes take
-    and the checker does not.
+    Before version 4 every weight is also an input. onnxslim adds weights that are not inputs to such files, which
+    runtimes accept and the checker rejects.
     """
     named = {value.name for value in model.graph.input}
     if model.ir_version >= FREE_WEIGHTS or all(tensor.name in named for tensor in model.graph.initializer):
@@ -180,7 +178,7 @@ def _freed(model: onnx.ModelProto) -> bool:
 
 
 def _opened(model: onnx.ModelProto) -> bool:
-    """Read a size below zero as an open one: some exporters write -1 there, which runtimes take for that."""
+    """Treat a negative size as dynamic: some exporters write -1, and runtimes accept it."""
     graph = model.graph
     sizes = [
         dim
@@ -212,6 +210,6 @@ def _save_large(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _forget(before: tuple[Path, ...]) -> None:
-    """Take away the weights of the larger file that lay here before."""
+    """Delete the weights of a larger file that was here before."""
     for path in before:
         path.unlink(missing_ok=True)

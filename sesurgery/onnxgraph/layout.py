@@ -1,8 +1,8 @@
-"""Which maps of an ONNX file keep their channels last.
+"""Which maps of an ONNX file are channels last.
 
-A converter from TensorFlow leaves islands of [N, H, W, C] between two Transposes, and often the whole input so. A map
-there has the same channels, height and width as any other; only a block, which works on [N, C, H, W], has to be turned
-to it and back.
+Converters from TensorFlow leave parts of a graph in [N, H, W, C] between two Transposes, often including the input.
+Such a map has channels, height and width like any other. Only a block, which works on [N, C, H, W], needs a Transpose
+before and after it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from onnx import NodeProto
 
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
-# What gives a map of the layout that it reads.
+# Operators whose output has the layout of their input.
 _KEEP = frozenset(
     {
         "Relu", "LeakyRelu", "Elu", "Selu", "Celu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Swish",
@@ -23,12 +23,12 @@ _KEEP = frozenset(
         "LayerNormalization", "QuantizeLinear", "DequantizeLinear",
     }
 )  # fmt: skip
-# torch's own channels-last parts: there the Transposes are the network's, not a converter's.
+# Channels-last parts that torch itself writes: these Transposes belong to the network, not to a converter.
 _CHANNEL_STEPS = frozenset({"MatMul", "LayerNormalization", "Gemm"})
 
 
 def turned(node: NodeProto) -> tuple[int, ...] | None:
-    """The order that a Transpose puts the dimensions in; None for any other node."""
+    """The permutation of a Transpose; None for any other node."""
     if node.op_type != "Transpose":
         return None
     return next((tuple(item.ints) for item in node.attribute if item.name == "perm"), None)
@@ -37,9 +37,9 @@ def turned(node: NodeProto) -> tuple[int, ...] | None:
 def channels_last(
     nodes: Iterable[NodeProto], given: Iterable[str], rank: Callable[[str], int | None]
 ) -> tuple[frozenset[str], bool]:
-    """The values that keep their channels last, and whether a converter left them so, not the network's author.
+    """The channels-last values, and whether a converter caused them rather than the network's author.
 
-    `given` are the graph's inputs that do; `rank` tells a value's number of dimensions.
+    `given` are the channels-last inputs of the graph; `rank` gives a value's number of dimensions.
     """
     last = set(given)
     converters = True

@@ -1,4 +1,4 @@
-"""What one ONNX node says: its attributes, the graphs that it holds, the values that those capture, and free names."""
+"""Attributes, subgraphs and captured values of an ONNX node, and unused names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnx
 from onnx import NodeProto
 
 ONNX_DOMAINS = ("", "ai.onnx")
-"""The two names of ONNX's own operators' domain."""
+"""The two names of the domain of ONNX's own operators."""
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def subgraphs(node: NodeProto) -> tuple[onnx.GraphProto, ...]:
-    """The graphs that a node holds: the branches of an If, the body of a Loop or a Scan."""
+    """The subgraphs of a node: the branches of an If, the body of a Loop or a Scan."""
     return tuple(
         graph
         for item in node.attribute
@@ -26,7 +26,7 @@ def subgraphs(node: NodeProto) -> tuple[onnx.GraphProto, ...]:
 
 
 def captured(node: NodeProto) -> tuple[str, ...]:
-    """The names that a node's subgraphs read and do not make: values of the graph around them."""
+    """The names that a node's subgraphs read from the graph around them."""
     found: dict[str, None] = {}
     for graph in subgraphs(node):
         own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
@@ -38,7 +38,7 @@ def captured(node: NodeProto) -> tuple[str, ...]:
 
 
 def unique(name: str, taken: set[str]) -> str:
-    """`name`, with a number behind it where it is taken; it is taken from now on."""
+    """`name`, with a number appended if it is taken; adds the result to `taken`."""
     candidate, number = name, 0
     while candidate in taken:
         number += 1
@@ -48,7 +48,7 @@ def unique(name: str, taken: set[str]) -> str:
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
-    """Let no two nodes have one name: ONNX Runtime refuses some such files, and edits are told apart by names."""
+    """Give every node a unique name: ONNX Runtime rejects some files with duplicates, and edits are named by nodes."""
     taken: set[str] = set()
     for node in graph.node:
         if node.name:

@@ -1,4 +1,4 @@
-"""What a graph computes on random inputs, and how far two graphs are apart."""
+"""Run graphs on random inputs and compare their outputs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from sesurgery.onnxgraph.sessions import session as _session
 Values = dict[str, NDArray[np.generic]]
 Feeds = Mapping[str, NDArray[np.generic]]
 BATCH = 2
-"""What stands for an open first dimension."""
+"""Size used for a dynamic first dimension."""
 SIZES = (
     *((64, 64), (32, 32), (96, 96), (224, 224), (48, 192), (48, 320), (32, 320), (32, 100)),
     *((256, 256), (299, 299), (320, 320), (512, 512), (640, 640)),
 )
-"""What stands for open heights and widths: the first that the network takes."""
+"""Sizes tried for a dynamic height and width: the first that the network accepts."""
 COLOURS = 3
 COARSE, GRAIN = 5, 0.1
-"""An image is smooth between so many values a side, with so much noise on it."""
+"""Random images are smooth between this many values per side, with this much noise added."""
 TINY = 1e-30
-"""An output that is all zero is compared with this."""
+"""Smallest scale for comparing outputs, used if an output is all zero."""
 MOST_VALUES = 2**26
-"""Of one input: 256 MB in fp32."""
+"""Values of one input: 256 MB in fp32."""
 ROUNDINGS = 16
-"""How many roundings of its coarsest type a graph's outputs may be apart, relative to the largest value."""
+"""Accepted difference in roundings of a graph's coarsest type, relative to the largest value."""
 WITHOUT = "lower it without verification"
 _COARSE = {TensorProto.FLOAT16: 2.0**-10, TensorProto.BFLOAT16: 2.0**-7}
 
@@ -39,7 +39,7 @@ def feeds(model: onnx.ModelProto, seed: int = 0) -> Values:
     """Random values for every input: images for maps, normal for other floats, zeros and ones for whole numbers.
 
     White noise is no image: networks that were trained amplify its rounding until nothing can be told from it.
-    Raises SE602 where there are none: for what is no tensor of numbers, and for shapes that no memory holds.
+    Raises SE602 if there are none: for what is no tensor of numbers, and for shapes that no memory holds.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
@@ -48,7 +48,7 @@ def feeds(model: onnx.ModelProto, seed: int = 0) -> Values:
         return first
     try:
         session = _session(model, optimised=False)
-    except Exception:  # whoever runs it on what is fed is told why it does not run
+    except Exception:  # running the graph will give the error
         return first
     for size in SIZES:
         fed = _random(inputs, seed, size)
@@ -67,7 +67,7 @@ def _random(inputs: Sequence[onnx.ValueInfoProto], seed: int, size: tuple[int, i
         kind = value.type.WhichOneof("value")
         if kind != "tensor_type" or value.type.tensor_type.elem_type in (TensorProto.STRING, TensorProto.UNDEFINED):
             what = "of text" if kind == "tensor_type" else f"a {(kind or 'value of no type').removesuffix('_type')}"
-            raise _unproved(f"input {value.name!r} is {what}, for which no random values are made")
+            raise _unproved(f"input {value.name!r} is {what}, and has no random values")
         shape = _shape(value, size)
         if min(shape, default=1) < 1 or math.prod(shape) > MOST_VALUES:
             raise _unproved(f"input {value.name!r} has the shape {shape}: 1 to {MOST_VALUES} values can be fed")
@@ -85,9 +85,9 @@ def _unproved(why: str) -> SesurgeryError:
 
 
 def rounding(model: onnx.ModelProto) -> float:
-    """What the types of a graph explain of a difference: 0 for fp32, some roundings where values or weights are less.
+    """The difference that a graph's types explain: 0 for fp32, some roundings if values or weights have fewer bits.
 
-    Two ways to compute one function in fp16 are further apart than in fp32, whatever pass changed one to the other.
+    Two ways to compute the same function differ more in fp16 than in fp32.
     """
     graph = model.graph
     types = {tensor.data_type for tensor in graph.initializer}
@@ -99,7 +99,7 @@ def rounding(model: onnx.ModelProto) -> float:
 
 
 def _shape(value: onnx.ValueInfoProto, size: tuple[int, int]) -> list[int]:
-    """The sizes of an input; heights and widths that are open are those given, a network without a shape has a map."""
+    """The sizes of an input, with the given height and width if they are dynamic; a map if it has no shape."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return [BATCH, COLOURS, *size]
@@ -118,7 +118,7 @@ def _is_open(dim: onnx.TensorShapeProto.Dimension) -> bool:
 
 
 def random_image(random: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float64]:
-    """Low frequencies along the two longest sides, a little noise, and about the variance 1."""
+    """Low frequencies along the two longest sides with a little noise; the variance is about 1."""
     image = random.normal(size=[length if axis == 0 else min(length, COARSE) for axis, length in enumerate(shape)])
     for axis, length in enumerate(shape[1:], start=1):
         few = image.shape[axis]
@@ -132,7 +132,7 @@ def random_image(random: np.random.Generator, shape: Sequence[int]) -> NDArray[n
 
 
 def outputs(model: onnx.ModelProto, fed: Feeds) -> Values:
-    """All outputs, computed by ONNX Runtime on the CPU without its own rewriting; raises SE602 where it cannot."""
+    """All outputs, computed by ONNX Runtime on the CPU without its own rewriting; raises SE602 if it cannot."""
     return {name: values[0] for name, values in outputs_of_all(model, [fed]).items()}
 
 
@@ -144,17 +144,17 @@ def outputs_of_all(model: onnx.ModelProto, samples: Sequence[Feeds]) -> Values:
         names = [value.name for value in model.graph.output]
         values = {name: np.stack([one[index] for one in found]) for index, name in enumerate(names)}
     except Exception as error:  # its exceptions share no base class but Exception
-        text = f"ONNX Runtime cannot run the graph, so that nothing can be proved about it: {error}"
+        text = f"ONNX Runtime cannot run the graph, so nothing can be proved about it: {error}"
         raise fail("SE602", text, WITHOUT) from error
     if not any(np.issubdtype(value.dtype, np.number) or value.dtype == np.bool_ for value in values.values()):
         raise _unproved("no output is a tensor of numbers")
     if not any(value.size for value in values.values()):
-        raise _unproved("its outputs are empty on what was fed")
+        raise _unproved("its outputs are empty")
     return values
 
 
 def runner(model: onnx.ModelProto) -> Callable[[Feeds], Values]:
-    """Runs a model again and again as `outputs` does, from one session; raises SE602 where there can be none."""
+    """Runs a model again and again as `outputs` does, from one session; raises SE602 if there can be none."""
     try:
         session = _session(model, optimised=False)
     except Exception as error:
@@ -164,9 +164,9 @@ def runner(model: onnx.ModelProto) -> Callable[[Feeds], Values]:
 
 
 def difference(reference: Values, found: Values) -> float:
-    """The largest difference of any output over the largest value of that output; infinite where shapes differ.
+    """The largest difference of any output over the largest value of that output; infinite if shapes differ.
 
-    What is not finite in one must be the same in the other.
+    Values that are not finite in one must be the same in the other.
     """
     worst = 0.0
     for name, expected in reference.items():

@@ -1,7 +1,7 @@
-"""Opsets: a block is exported at opset 20 and brought down to the file's; where that cannot be, the file is raised.
+"""Opsets: a block is exported at opset 20 and converted down to the file's opset, or the file is converted up.
 
-Most newer versions of an operator only allow more types. What did change is rewritten: since opset 18 (13 for Squeeze,
-Unsqueeze and ReduceSum) an operator takes its axes as an input where it had an attribute.
+Most newer versions of an operator only allow more types. The other changes are rewritten: since opset 18 (13 for
+Squeeze, Unsqueeze and ReduceSum) axes are an input instead of an attribute.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _AXES_INPUT_SINCE = {
     "Squeeze": 13, "Unsqueeze": 13, "ReduceSum": 13, "ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18,
     "ReduceL1": 18, "ReduceL2": 18,
 }  # fmt: skip
-# What an attribute that came later says where it says nothing new.
+# Values with which later attributes have no effect.
 _DEFAULTS = {
     "allowzero": 0, "start": 0, "saturate": 1, "training_mode": 0, "ceil_mode": 0, "noop_with_empty_axes": 0,
     "dilations": [1, 1],
 }  # fmt: skip
-# From this version on an operator means what it means at opset 20, as far as float maps go.
+# From this version on an operator means the same as at opset 20 for float maps.
 _SAME_SINCE = {
     "Add": 7, "Sub": 7, "Mul": 7, "Div": 7, "Pow": 7, "Relu": 6, "Sigmoid": 6, "Tanh": 6, "HardSigmoid": 6, "Conv": 1,
     "Identity": 1, "Concat": 4, "Shape": 1, "Reshape": 5, "Transpose": 1, "MatMul": 1, "Gemm": 7, "Exp": 6, "Sqrt": 6,
@@ -40,7 +40,7 @@ def opset(model: onnx.ModelProto) -> int:
 
 
 def changeable_opset(model: onnx.ModelProto) -> int:
-    """The same; raises SE602 where it is out of the range that the surgeon can change."""
+    """The same; raises SE602 if it is outside the range that the surgeon supports."""
     found = opset(model)
     if not OLDEST <= found <= NEWEST:
         text = f"the ONNX file is of opset {found}; {OLDEST} to {NEWEST} can be changed"
@@ -49,7 +49,7 @@ def changeable_opset(model: onnx.ModelProto) -> int:
 
 
 def needed(block: onnx.ModelProto, target: int) -> int:
-    """The opset that a block's graph needs, at least `target`, once it is brought down as far as it goes."""
+    """The lowest opset, at least `target`, to which a block's graph can be converted down."""
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in block.graph.initializer}
     axes = [
         constants[node.input[1]]
@@ -82,7 +82,7 @@ def lower(block: onnx.ModelProto, target: int) -> onnx.ModelProto:
 
 
 def raised(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
-    """The file in the operators of a newer opset; raises SE602 where onnx cannot convert it.
+    """The file in the operators of a newer opset; raises SE602 if onnx cannot convert it.
 
     Nodes that mean the same at both opsets stay as they are; where one does not, onnx's converter takes over.
     """
@@ -94,13 +94,13 @@ def raised(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     for item in done.opset_import:
         if item.domain in ONNX_DOMAINS:
             item.version = target
-    # An opset cannot be told in a format that is older than it.
+    # An opset needs at least the IR version that it was released with.
     done.ir_version = max(done.ir_version, onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", target)]))
     return done
 
 
 def convert(model: onnx.ModelProto, wanted: int) -> onnx.ModelProto | str:
-    """A copy in opset `wanted`, in its own where that is as new; or why onnx's converter does not get there."""
+    """A copy in opset `wanted`, or in its own opset if that is newer; or the reason why onnx cannot convert it."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     if opset(model) >= wanted:
@@ -108,7 +108,7 @@ def convert(model: onnx.ModelProto, wanted: int) -> onnx.ModelProto | str:
     try:
         converted = raised(copy, wanted)
         onnx.checker.check_model(converted, full_check=True)
-    except Exception as error:  # it raises RuntimeError and ConvertError, by operator
+    except Exception as error:  # RuntimeError or ConvertError, depending on the operator
         return f"it does not convert from opset {opset(model)}: {first_line(error.__cause__ or error)}"
     return converted
 
@@ -118,7 +118,7 @@ def _needs(node: NodeProto, target: int) -> int:
     if since <= target:
         return target
     if node.op_type in _AXES_INPUT_SINCE:
-        # Before its axes were an input an operator had them as an attribute, and meant the same.
+        # In older opsets axes are an attribute with the same meaning.
         return target
     told = [item for item in _newer(node, target) if onnx.helper.get_attribute_value(item) != _DEFAULTS.get(item.name)]
     if told:
@@ -145,7 +145,7 @@ def _converted(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
         converted = onnx.version_converter.convert_version(model, target)
     except Exception as error:
         text = f"the ONNX file cannot be raised to opset {target}: {first_line(error)}"
-        raise fail("SE602", text, "export the file anew at that opset") from error
+        raise fail("SE602", text, "export the file again at that opset") from error
     _keep_words(model, converted)
     name_nodes(converted.graph)
     done = onnx.ModelProto()
@@ -155,7 +155,7 @@ def _converted(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
 
 
 def _keep_words(model: onnx.ModelProto, converted: onnx.ModelProto) -> None:
-    """The converter forgets metadata and doc strings: give them back to what is still there."""
+    """Restore the metadata and doc strings that the converter drops."""
     graph, new = model.graph, converted.graph
     new.doc_string, new.name = graph.doc_string, graph.name
     for field in ("metadata_props", "quantization_annotation", "sparse_initializer"):
@@ -189,7 +189,7 @@ def _same_attributes(one: NodeProto, other: NodeProto) -> bool:
 
 
 def _newer(node: NodeProto, target: int) -> list[onnx.AttributeProto]:
-    """The attributes that the operator does not have at an opset yet."""
+    """The attributes that the operator does not have at an opset."""
     try:
         known = onnx.defs.get_schema(node.op_type, target, node.domain).attributes
     except onnx.defs.SchemaError:
@@ -202,7 +202,7 @@ def _names(attributes: list[onnx.AttributeProto]) -> list[str]:
 
 
 def cast(block: onnx.ModelProto, dtype: int) -> onnx.ModelProto:
-    """The block's graph with every float of it in another float type."""
+    """The block's graph with all floats in another float type."""
     done = onnx.ModelProto()
     done.CopyFrom(block)
     if dtype == TensorProto.FLOAT:

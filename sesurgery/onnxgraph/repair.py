@@ -1,6 +1,6 @@
-"""What a file says of itself and is not so: sizes below one, two values for one key, shapes of another input.
+"""Repair wrong metadata of a file: sizes below one, duplicate keys, shapes of another input.
 
-Runtimes pass over all of it, and onnx's checker and its shape inference do not. Nodes and weights are not touched.
+Runtimes ignore these errors, but onnx's checker and shape inference do not. Nodes and weights are not changed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from sesurgery.onnxgraph.inference import without_weights
 from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, unique
 
 NAMELESS = ("", "?", "-1", "None")
-"""What exporters call a size that they do not know: no name, since two of them need not be one size."""
+"""Placeholders of exporters for unknown sizes. They are not names: two of them need not be the same size."""
 
 
 def repaired(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that the checker accepts, as far as what is stored beside the nodes keeps it from that."""
+    """A copy with repaired metadata."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     merge_metadata(copy)
@@ -30,15 +30,12 @@ def repaired(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def decode_names(message: Message) -> None:
-    """Make text of names that are no UTF-8, with marks for what is not: protobuf hands these out as bytes.
-
-    Runtimes written in C++ take names as they come.
-    """
+    """Replace invalid bytes in names that are not UTF-8. C++ runtimes accept them; protobuf returns them as bytes."""
     for field, value in message.ListFields():
         single = isinstance(value, (str, bytes, Message)) or not hasattr(value, "__len__")
         for index, item in enumerate([value] if single else value):
             if isinstance(item, onnx.TensorProto):
-                # Listing its fields would copy its data.
+                # Iterating over its fields would copy its data.
                 item.name = _text(item.name)
             elif isinstance(item, Message):
                 decode_names(item)
@@ -56,7 +53,7 @@ def _text(name: str | bytes) -> str:
 
 
 def merge_metadata(model: onnx.ModelProto) -> None:
-    """Let each key of metadata stand once, with the value that it has last, as readers into a dictionary see it."""
+    """Keep each metadata key once, with its last value, as a reader with a dictionary would."""
     holders: list[object] = [model]
     for graph in graphs(model.graph):
         holders += [graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]
@@ -69,9 +66,9 @@ def merge_metadata(model: onnx.ModelProto) -> None:
 
 
 def name_open_sizes(model: onnx.ModelProto) -> None:
-    """Give every open size of an input a name of its own, and of outputs none: -1 and 0 are open, `?` is no name.
+    """Give every dynamic size of an input a unique name and those of outputs none; -1, 0 and `?` count as dynamic.
 
-    The first of an image is called `batch`.
+    The first dimension of an image is called `batch`.
     """
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
@@ -89,9 +86,9 @@ def name_open_sizes(model: onnx.ModelProto) -> None:
 
 
 def forget_shapes(model: onnx.ModelProto) -> None:
-    """Drop stored shapes of inner values, and of outputs those that inference contradicts.
+    """Drop stored shapes of inner values, and of outputs if inference contradicts them.
 
-    Operators of other domains are opaque to inference: what the file says of their values stays.
+    Inference does not know operators of other domains: stored shapes of their values are kept.
     """
     graph = model.graph
     opaque = {name for node in graph.node if node.domain not in ONNX_DOMAINS for name in node.output}
@@ -111,7 +108,7 @@ def forget_shapes(model: onnx.ModelProto) -> None:
 
 
 def free_weights(model: onnx.ModelProto) -> int:
-    """Let no weight be an input as well, as files before IR version 4 have it; gives how many were."""
+    """Remove weights from the inputs, where files before IR version 4 list them; returns their number."""
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     kept = [value for value in graph.input if value.name not in weights]

@@ -1,8 +1,9 @@
-"""Which module an ONNX node came from, as far as the file tells.
+"""The module that an ONNX node came from, if the file has it.
 
-torch's exporter folds a batch norm into the convolution before it, and the convolution then carries the norm's path:
-only the name of its weight says which convolution it was. Other nodes carry their path in metadata
-(`pkg.torch.onnx.name_scopes`); files of torch's older exporter carry it in the node's name. Else it is empty.
+torch's exporter folds a batch norm into the convolution before it, and the convolution then has the norm's path: only
+the name of its weight still names the convolution. Other nodes have their path in metadata
+(`pkg.torch.onnx.name_scopes`), or in the node's name in files of torch's older exporter. Other files have no module
+paths.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ def of_name(node: NodeProto) -> str | None:
 
 
 def scope_of(node: NodeProto) -> str | None:
-    """The module path of a node, by whatever tells it; None where nothing does."""
+    """The module path of a node from any of these; None if there is none."""
     found = of_metadata(node)
     return of_name(node) if found is None else found
 
 
 def named(node: NodeProto, globs: Sequence[str]) -> str | None:
-    """The first glob that names the node's module or one around it, or None."""
+    """The first glob that matches the node's module or a parent of it, or None."""
     scope = scope_of(node)
     if scope is None:
         return None
@@ -69,5 +70,5 @@ def of_weight(name: str) -> str | None:
 
 
 def plain(path: str) -> str:
-    """A path without what cannot stand in one: the text form of a graph ends a scope at a space."""
+    """A path without spaces, because the text form of a graph ends a scope at a space."""
     return "".join(path.split())

@@ -1,7 +1,7 @@
-"""Types and shapes of every value of an ONNX file, inferred on a copy without weights for the input asked about.
+"""Types and shapes of every value of an ONNX file, inferred on a copy without weights for a given input shape.
 
-Files carry no shapes, static ones, symbolic ones, or stale ones. What a file says of inner values is therefore not
-read; what it says of its inputs is, and must agree with the spec.
+Files have no shapes, static ones, symbolic ones, or stale ones. Therefore stored shapes of inner values are ignored.
+Those of inputs are used, and must agree with the spec.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ class Values:
         self._types = types
         self._weights = weights
         self.constants = constants
-        """Small values that nodes compute from constants and sizes alone, for this size of image."""
+        """Small values that nodes compute only from constants and sizes, for this image size."""
         self.last: frozenset[str] = frozenset()
-        """The values that keep their channels last."""
+        """The channels-last values."""
         self.converters = True
-        """Whether a converter left them so, and no author."""
+        """Whether a converter caused them, not the network's author."""
 
     def dtype(self, name: str) -> int:
-        """The ONNX element type; UNDEFINED where inference does not know it."""
+        """The ONNX element type; UNDEFINED if inference does not know it."""
         if name in self._weights:
             return int(self._weights[name].data_type)
         return int(self._types[name].elem_type) if name in self._types else TensorProto.UNDEFINED
 
     def dims(self, name: str) -> tuple[int | None, ...] | None:
-        """The dimensions, None where unknown; None as a whole where the rank is unknown."""
+        """The dimensions, None if unknown; None as a whole where the rank is unknown."""
         if name in self._weights:
             return tuple(self._weights[name].dims)
         if name not in self._types or not self._types[name].HasField("shape"):
@@ -66,23 +66,23 @@ class Values:
         return (dims[3], dims[1], dims[2]) if name in self.last else (dims[1], dims[2], dims[3])
 
     def rank(self, name: str) -> int | None:
-        """The number of dimensions, or None where it is unknown."""
+        """The number of dimensions, or None if it is unknown."""
         dims = self.dims(name)
         return None if dims is None else len(dims)
 
 
 @dataclass(frozen=True)
 class Folded:
-    """What is known of a graph's values once all that sizes and constants decide is computed."""
+    """The types and constants of a graph's values after constant folding of sizes."""
 
     types: dict[str, TypeProto.Tensor]
     constants: dict[str, NDArray[np.generic]]
 
 
 def folded(skeleton: onnx.ModelProto) -> Folded:
-    """Types and constants of a skeleton whose sizes are computed in the graph, which plain inference does not follow.
+    """Types and constants of a skeleton that computes sizes in the graph, which plain inference does not do.
 
-    Nothing is known where the folding itself fails.
+    Empty if folding fails.
     """
     import onnx_ir as ir
 
@@ -108,7 +108,7 @@ def folded(skeleton: onnx.ModelProto) -> Folded:
         graph = ir.from_proto(copy)
         fold(graph)
         done: onnx.ModelProto = ir.to_proto(graph)
-    except Exception:  # it meets whatever operators the file has
+    except Exception:  # the file may contain any operator
         return Folded({}, {})
     listed = (*done.graph.input, *done.graph.output, *done.graph.value_info)
     constants = {
@@ -120,7 +120,7 @@ def folded(skeleton: onnx.ModelProto) -> Folded:
 
 
 def _is_partial(graph: onnx.GraphProto, types: dict[str, TypeProto.Tensor]) -> bool:
-    """Whether the shape of any value that a node of ONNX's own makes is not known as a whole."""
+    """Whether the output of any standard ONNX node has an incomplete shape."""
     return any(
         name and (name not in types or not _is_whole(types[name]))
         for node in graph.node
@@ -134,7 +134,7 @@ def _is_whole(known: TypeProto.Tensor) -> bool:
 
 
 def _fuller(one: TypeProto.Tensor | None, other: TypeProto.Tensor | None) -> TypeProto.Tensor:
-    """Of two accounts of a value the one that tells more of its shape."""
+    """The one of two types of a value that has the more complete shape."""
     if one is None or other is None:
         known = one or other
         assert known is not None
@@ -143,9 +143,9 @@ def _fuller(one: TypeProto.Tensor | None, other: TypeProto.Tensor | None) -> Typ
 
 
 def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
-    """What inference finds; with `shape` (channels, height, width) the first input is an image of that size.
+    """The inferred types; with `shape` (channels, height, width) the first input is an image of that size.
 
-    Raises SE304 where the file's input is another one, SE602 where the file's own types contradict one another.
+    Raises SE304 if the file's input is another one, SE602 if the file's own types contradict one another.
     """
     copy = skeleton(model)
     last = shape is not None and _set_input(copy, shape)
@@ -153,7 +153,7 @@ def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
         inferred = onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True).graph
     except Exception:
         try:
-            # Operators that nobody here knows end strict inference; what is known without them is enough to plan on.
+            # Unknown operators end strict inference; the types without them are enough for planning.
             inferred = onnx.shape_inference.infer_shapes(copy, strict_mode=False, data_prop=True).graph
         except Exception as error:
             raise fail("SE602", f"the types of the ONNX file do not work out: {first_line(error)}") from error
@@ -168,9 +168,9 @@ def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without the values of its weights and without what it says of inner values' shapes."""
+    """A copy without the values of its weights and without stored shapes of inner values."""
     copy = without_weights(model)
-    # Operators of other domains are opaque to inference: only the file can tell what they put out.
+    # Inference does not know operators of other domains: the shapes of their outputs are those in the file.
     opaque = {name for node in model.graph.node if node.domain not in ONNX_DOMAINS for name in node.output}
     kept = [value for value in copy.graph.value_info if value.name in opaque]
     del copy.graph.value_info[:]
@@ -179,7 +179,7 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The first input that is no weight; raises SE602 where there is none."""
+    """The first input that is no weight; raises SE602 if there is none."""
     weights = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         if value.name not in weights:
@@ -189,31 +189,31 @@ def image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 
 def image_shape(model: onnx.ModelProto) -> Shape | None:
-    """(channels, height, width) of the first input where the file says all three, in whichever order it has them."""
+    """(channels, height, width) of the first input if the file has all three, channels first or last."""
     dims = [dim.dim_value for dim in image_input(model).type.tensor_type.shape.dim]
     if len(dims) != 4 or min(dims[1:]) < 1:
         return None
-    # An image has few channels and many rows: only where that is the wrong way round are the channels last.
+    # An image has few channels and many rows: otherwise the channels are last.
     last = dims[3] <= MOST_COLOURS < dims[1]
     return (dims[3], dims[1], dims[2]) if last else (dims[1], dims[2], dims[3])
 
 
 def takes_channels_last(model: onnx.ModelProto) -> bool:
-    """Whether the image is turned to [N, C, H, W] by whatever reads it, so that it comes as [N, H, W, C]."""
+    """Whether all readers of the image transpose it to [N, C, H, W], so the input is [N, H, W, C]."""
     name = image_input(model).name
     orders = [turned(node) for node in model.graph.node if name in node.input]
     return bool(orders) and all(order == TO_FIRST for order in orders)
 
 
 def _set_input(copy: onnx.ModelProto, shape: Shape) -> bool:
-    """Give the image its size; true where the file takes it with its channels last."""
+    """Set the size of the image; returns whether its channels are last."""
     value = image_input(copy)
     tensor = value.type.tensor_type
     dims = list(tensor.shape.dim) if tensor.HasField("shape") else []
     fixed = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
     orders = {False: shape, True: (shape[1], shape[2], shape[0])}
     turns = takes_channels_last(copy)
-    # Against what the readers tell, the file itself must say where its channels are.
+    # If the readers suggest otherwise, the sizes in the file decide where the channels are.
     said = {False: len(fixed) == 4 and fixed[1] is not None, True: len(fixed) == 4 and fixed[3] is not None}
     fitting = [
         last

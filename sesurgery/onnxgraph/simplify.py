@@ -1,9 +1,8 @@
-"""An ONNX file simplified: what does not depend on the input computed once, and only nodes that do something left.
+"""Simplify an ONNX file: compute what does not depend on the input, and remove nodes without effect.
 
-Exporters compute sizes in the graph (`Shape`, `Gather`, `Concat`, `Reshape`), keep weights in Constant nodes and behind
-Identity, spread one weight by a Reshape at each use. Runtimes fold all that when they load the file; whoever looks for
-patterns must do the same first. onnxscript folds, one node after another, so that a size that was folded helps to infer
-the shape of the next value.
+Exporters compute sizes in the graph (`Shape`, `Gather`, `Concat`, `Reshape`), keep weights in Constant nodes and after
+Identity, and reshape a weight at each use. Runtimes fold all of this when they load the file, and pattern matching
+needs it folded too. onnxscript folds node by node, so a folded size helps to infer the shape of the next value.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from sesurgery.onnxgraph.nodes import name_nodes
 from sesurgery.onnxgraph.repair import free_weights, repaired
 
 LARGEST_READ, LARGEST_MADE = 2**24, 2**20
-"""Numbers of a constant that is folded, and of one that is made where it takes more room than what it is made from."""
+"""Largest input of a folded node, and largest result that may be larger than its inputs, in values."""
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the same function; files over 2 GiB are only repaired.
+    """A simplified copy; files over 2 GiB are only repaired.
 
-    Names of values, nodes and weights that are left, and what stands beside them, stay. Functions are inlined.
+    The remaining values, nodes and weights keep their names and metadata. Functions are inlined.
     """
     copy = repaired(model)
     free_weights(copy)
@@ -42,12 +41,12 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     del done.graph.value_info[:]
     done.graph.value_info.extend(copy.graph.value_info)
     name_nodes(done.graph)
-    # What is the same stays as it was written, byte for byte.
+    # Unchanged nodes stay identical, byte for byte.
     return copy if _same_words(done) == before else done
 
 
 def fold(graph: ir.Model) -> None:
-    """Compute every node whose inputs are known, sizes of known shapes among them; a node that fails stays."""
+    """Compute every node with known inputs, including sizes of known shapes; a node that fails is kept."""
     from onnxscript.optimizer import fold_constants
 
     with muted("onnxscript"):

@@ -1,4 +1,4 @@
-"""An ONNX graph without some of its modules: what a block costs is seen by leaving it out."""
+"""Remove modules from an ONNX graph, to measure the cost of a block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sesurgery.onnxgraph.scopes import scope_of
 
 
 def without(model: onnx.ModelProto, modules: Iterable[str]) -> onnx.ModelProto:
-    """A copy in which whoever read a module's output reads its input; what nobody needs any more is gone.
+    """A copy in which readers of a module's output read its input; unused nodes and weights are removed.
 
     Raises SE602 for a module that has no nodes in the file, or not one input and one output.
     """
@@ -31,7 +31,7 @@ def without(model: onnx.ModelProto, modules: Iterable[str]) -> onnx.ModelProto:
 
 
 def ends(flow: Dataflow, module: str) -> tuple[str, str]:
-    """The value that a module's nodes read from outside it, and the one that is read outside."""
+    """The value that a module reads from outside, and the one that is read outside the module."""
     inside = [node for node in flow.nodes if _inside(node, module)]
     makes = {name for node in inside for name in node.output}
     reads = dict.fromkeys(name for node in inside for name in node.input if name not in makes)
@@ -41,7 +41,7 @@ def ends(flow: Dataflow, module: str) -> tuple[str, str]:
     made = [name for name in makes if name in used]
     if len(given) != 1 or len(made) != 1:
         text = f"module {module!r} has {len(given)} inputs and {len(made)} outputs in the file; one of each is expected"
-        raise fail("SE602", text, "its cost cannot be told by leaving it out")
+        raise fail("SE602", text, "its cost cannot be measured by removing it")
     return given[0], made[0]
 
 
@@ -51,7 +51,7 @@ def _inside(node: NodeProto, module: str) -> bool:
 
 
 def _prune(model: onnx.ModelProto) -> None:
-    """Take away nodes and weights that no output needs."""
+    """Remove nodes and weights that no output depends on."""
     graph = model.graph
     needed = {value.name for value in graph.output}
     kept: list[NodeProto] = []

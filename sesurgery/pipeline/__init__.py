@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.run import run
     from sesurgery.pipeline.specs import catalogs, engine, load_spec
     from sesurgery.pipeline.study import study, study_results
-    from sesurgery.pipeline.train import evaluate, train
+    from sesurgery.pipeline.train import TrainRequest, evaluate, train
     from sesurgery.pipeline.verify import verify
     from sesurgery.pipeline.verify_file import FileVerifyRequest, verify_file
     from sesurgery.pipeline.watch import watch
@@ -51,6 +51,7 @@ __all__ = [
     "FileVerifyRequest",
     "LowerRequest",
     "RefitRequest",
+    "TrainRequest",
     "Workspace",
     "account_of_model",
     "account_of_plan",
@@ -105,6 +106,7 @@ _PLACES = {
     "FileVerifyRequest": "sesurgery.pipeline.verify_file",
     "LowerRequest": "sesurgery.pipeline.lower",
     "RefitRequest": "sesurgery.pipeline.refit",
+    "TrainRequest": "sesurgery.pipeline.train",
     "Workspace": "sesurgery.pipeline.workspace",
     "account_of_model": "sesurgery.pipeline.account",
     "account_of_plan": "sesurgery.pipeline.account",

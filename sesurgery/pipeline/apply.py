@@ -21,7 +21,7 @@ from sesurgery.pipeline.specs import files_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
-from sesurgery.workspace import OnnxDetails, OnnxManifest, RunDetails, describe, relative, require_intact
+from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, RunDetails, describe, relative, require_intact
 from sesurgery.workspace.targets import claim
 
 
@@ -102,7 +102,7 @@ class FileRequest:
 
     @property
     def parents(self) -> tuple[Path, ...]:
-        """What it is made from; raises SE302 where there is no file to change."""
+        """What it is made from; raises SE302 if there is no file to change."""
         source = self.file or source_file(self.spec)
         return source, *((self.weights / run_files.WEIGHTS,) if self.weights else ())
 
@@ -117,7 +117,7 @@ class FileRequest:
 def apply_onnx(request: FileRequest) -> ChangedFile:
     """Change an ONNX file by a plan, prove that the blocks run, and write the result.
 
-    Raises SE405 where the result would replace a file that it is made from or, without `force`, a file of somebody
+    Raises SE405 if the result would replace a file that it is made from or, without `force`, a file of somebody
     else.
     """
     from sesurgery.onnxgraph import io as onnx_io
@@ -137,19 +137,21 @@ def apply_onnx(request: FileRequest) -> ChangedFile:
         onnx_io.save(changed.model, target)
         describe(
             target,
-            OnnxManifest,
-            target.stem,
-            request.command,
-            parents=request.parents,
-            beside=onnx_io.beside(target),
-            spec_digest=spec.digest,
-            plan_digest=planned.plan.digest,
-            details=OnnxDetails(
-                spec=relative(request.origin, target),
-                sites=len(planned.plan.sites),
-                removals=len(planned.plan.removals),
-                nodes=len(changed.model.graph.node),
-                notes=notes,
+            Provenance(
+                OnnxManifest,
+                target.stem,
+                request.command,
+                parents=request.parents,
+                beside=onnx_io.beside(target),
+                spec_digest=spec.digest,
+                plan_digest=planned.plan.digest,
+                details=OnnxDetails(
+                    spec=relative(request.origin, target),
+                    sites=len(planned.plan.sites),
+                    removals=len(planned.plan.removals),
+                    nodes=len(changed.model.graph.node),
+                    notes=notes,
+                ),
             ),
         )
     return ChangedFile(target, planned, notes)

@@ -23,7 +23,7 @@ APPLIED = "applied.safetensors"
 def start(run: Run, *, restart: bool) -> str:
     """Load the weights that `apply` wrote into a run's network, keep a copy beside the run, and return their digest.
 
-    Raises SE405 where there is a training that would be lost, unless `restart`; SE402 where the weights are gone.
+    Raises SE405 if there is a training that would be lost, unless `restart`; SE402 if the weights are gone.
     """
     from safetensors.torch import load_file
 
@@ -47,23 +47,21 @@ def _require_untrained(run: Run) -> None:
 
     folder = run.folder.as_posix()
     saved = run.folder / TRAIN / CHECKPOINT
-    anew = "--restart begins anew"
+    again = "--restart starts again"
     if saved.is_file():
         try:
             history, recipe = checkpoint.read(saved).history, run.spec.train
         except SesurgeryError as error:
             text = f"{folder} holds a training that was stopped, and {error.diagnostics[0].message}"
-            raise fail("SE405", text, f"{anew} and takes it away") from error
+            raise fail("SE405", text, f"{again} and deletes it") from error
         if not finished(history, recipe) or not _trained(run):
             done = f"stopped after {len(history)} of {recipe.epochs} epochs"
             what = "ended before its weights were written" if finished(history, recipe) else done
-            hint = f"go on with `sesurgery train {folder} --resume`; {anew} and takes it away"
+            hint = f"continue with `sesurgery train {folder} --resume`; {again} and deletes it"
             raise fail("SE405", f"{folder} holds a training that was {what}", hint)
     if (top1 := run.manifest.details.top1) is not None:
         text = f"{folder} is trained already: {run.manifest.details.epochs} epochs, held-out top-1 {top1:.2%}"
-        raise fail(
-            "SE405", text, f"{anew} from the weights that were applied; `sesurgery train SPEC` makes another run"
-        )
+        raise fail("SE405", text, f"{again} from the initial weights; `sesurgery train SPEC` makes another run")
 
 
 def _trained(run: Run) -> bool:

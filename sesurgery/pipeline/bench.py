@@ -75,13 +75,13 @@ def _races(request: BenchRequest, rivals: Rivals) -> tuple[LatencySection, ...]:
     sections = []
     for batch in request.batches or (latency.batch,):
         processes = request.processes or latency.processes
-        plan = latency.model_copy(update={"batch": batch, "processes": processes})
+        options = latency.model_copy(update={"batch": batch, "processes": processes})
         feeds = _noise(files[0], details.engine.shapes, batch) if images is None else {INPUT: images[:batch].numpy()}
-        report = race(files, feeds, plan, request.talk.progress)
+        report = race(files, feeds, options, request.talk.progress)
         title = f"{details.backend} {details.precision}, batch {batch}"
         mode = f"{threads} CPU threads, the run alone, no transfers"
         served = _service(request, files[0], feeds) if request.service else None
-        sections.append(LatencySection(title, mode, report, _parts(files, feeds, plan), served))
+        sections.append(LatencySection(title, mode, report, _parts(files, feeds, options), served))
     return tuple(sections)
 
 
@@ -96,7 +96,7 @@ def _noise(file: EngineFile, shapes: tuple[str, ...], batch: int) -> Mapping[str
         return noise(runner, shapes, batch)
 
 
-def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -> tuple[str, ...]:
+def _parts(files: list[EngineFile], feeds: Mapping[str, Array], options: Latency) -> tuple[str, ...]:
     """Time of each engine in parts (copies, compute, launch), for engines that do not run in the host's memory."""
     lines: list[str] = []
     for file in files:
@@ -105,7 +105,7 @@ def _parts(files: list[EngineFile], feeds: Mapping[str, Array], plan: Latency) -
             if not isinstance(runner, TimesParts):
                 # If the engine itself has no parts, the others need not be loaded.
                 break
-            times = runner.timings(own, plan.repeats * plan.rounds)
+            times = runner.timings(own, options.repeats * options.rounds)
         lines += [f"{file.name}, in parts:", str(times)]
     return tuple(lines)
 

@@ -15,6 +15,7 @@ from sesurgery.workspace import (
     EngineDetails,
     EngineManifest,
     OnnxManifest,
+    Provenance,
     describe,
     freshness,
     manifest_path,
@@ -37,7 +38,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """An engine, what its builder reported, and its manifest; `why` it was built, None where it was up to date.
+    """An engine, what its builder reported, and its manifest; `why` it was built, None if it was up to date.
 
     `tried` is what `auto` found of each backend, this one among them.
     """
@@ -50,7 +51,7 @@ class BuildResult:
 
 
 def build(request: BuildRequest) -> BuildResult:
-    """Build an engine, of the file lowered for it; raises SE401 where the file is not the one of its manifest."""
+    """Build an engine, of the file lowered for it; raises SE401 if the file is not the one of its manifest."""
     onnx, wanted, target = request.onnx, request.wanted, request.target
     given = Origin.read(onnx)
     require_possible(wanted, given)
@@ -63,28 +64,30 @@ def build(request: BuildRequest) -> BuildResult:
         source, report, found = _built(request, given)
         manifest = describe(
             target,
-            EngineManifest,
-            onnx.stem,
-            request.command,
-            parents=(source,),
-            beside=request.backend.beside(target),
-            spec_digest=given.manifest.spec_digest if given.manifest else None,
-            plan_digest=given.manifest.plan_digest if given.manifest else None,
-            device=report.device,
-            details=EngineDetails(
-                run=None if given.run is None else relative(given.run, target),
-                plain=given.plain,
-                as_exported=request.as_exported,
-                onnx=relative(onnx, target),
-                backend=wanted.backend.name,
-                precision=wanted.precision,
-                engine=request.asked,
-                seconds=report.seconds,
-                convolutions=dict(report.convolutions),
-                notes=tuple(report.notes),
-                lowering=request.lowering,
-                ingredients=ingredients,
-                **found,
+            Provenance(
+                EngineManifest,
+                onnx.stem,
+                request.command,
+                parents=(source,),
+                beside=request.backend.beside(target),
+                spec_digest=given.manifest.spec_digest if given.manifest else None,
+                plan_digest=given.manifest.plan_digest if given.manifest else None,
+                device=report.device,
+                details=EngineDetails(
+                    run=None if given.run is None else relative(given.run, target),
+                    plain=given.plain,
+                    as_exported=request.as_exported,
+                    onnx=relative(onnx, target),
+                    backend=wanted.backend.name,
+                    precision=wanted.precision,
+                    engine=request.asked,
+                    seconds=report.seconds,
+                    convolutions=dict(report.convolutions),
+                    notes=tuple(report.notes),
+                    lowering=request.lowering,
+                    ingredients=ingredients,
+                    **found,
+                ),
             ),
         )
     if given.run:

@@ -28,8 +28,8 @@ def samples(
 ) -> tuple[list[Mapping[str, Array]], str] | None:
     """Feeds of one sample each (or of the batch that the file fixes), and where they come from; None without any.
 
-    Never of the held-out data: what an engine is judged on must not have shaped it. Raises SE402 where the file of
-    samples is not there and SE606 where samples do not fit the network.
+    Never of the held-out data: what an engine is judged on must not have shaped it. Raises SE402 if the file of
+    samples is not there and SE606 if samples do not fit the network.
     """
     inputs = _inputs(onnx)
     if wanted.file is not None:

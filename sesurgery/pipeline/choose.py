@@ -59,7 +59,7 @@ def choose(request: BuildRequest) -> BuildResult:
     """Build an engine with each backend, keep the fastest within parity, and delete the others.
 
     With a run, parity is the run's; without, an engine is compared with ONNX Runtime's fp32 engine of the same file on
-    noise, under a spec's default tolerance. Raises SE604 where no backend is left.
+    noise, under a spec's default tolerance. Raises SE604 if no backend is left.
     """
     candidates, tried = _candidates(request)
     targets = {each.target: each.ingredients() for each in candidates}
@@ -152,15 +152,17 @@ def _race(entrants: list[_Entrant], request: BuildRequest) -> tuple[_Entrant, li
     folder = _run(best.built)
     spec = checkpoint.read_spec(folder, catalogs()) if folder else None
     # Without a spec: its defaults, at the batch that the engine is tuned for.
-    plan = spec.latency if spec else Latency(batch=wanted.batch.opt)
-    threads = plan.threads or len(os.sched_getaffinity(0))
-    images = data_of(spec).held_out.images[: plan.batch].numpy() if spec else None
+    options = spec.latency if spec else Latency(batch=wanted.batch.opt)
+    threads = options.threads or len(os.sched_getaffinity(0))
+    images = data_of(spec).held_out.images[: options.batch].numpy() if spec else None
     for challenger in entrants[1:]:
         talk.say(f"racing {challenger.name} against {best.name}")
         files = [engine_file(each.name, each.built.path, each.built.manifest, threads) for each in (challenger, best)]
         with files[0].load() as new:
-            feeds = {new.inputs[0].name: images} if images is not None else noise.noise(new, wanted.shapes, plan.batch)
-        report = race(files, feeds, plan, talk.progress)
+            feeds = (
+                {new.inputs[0].name: images} if images is not None else noise.noise(new, wanted.shapes, options.batch)
+            )
+        report = race(files, feeds, options, talk.progress)
         if report.doubt:
             talk.say(f"warning: {challenger.name} against {best.name}: {report.doubt}")
         tax = report.tax

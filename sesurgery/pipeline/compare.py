@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def compare(first: Path, second: Path, accuracy: float | None = None) -> Comparison:
     """The first run against the second; `accuracy` (0 to 1) is the one to which epochs are counted.
 
-    Raises SE501 where the two do not hold out the same samples.
+    Raises SE501 if the two do not hold out the same samples.
     """
     from sesurgery.verification import comparison
 

@@ -81,7 +81,7 @@ def precision(source: _source.Source) -> Precision:
 
 
 def _origin(engine: Path, manifest: EngineManifest) -> Path:
-    """The ONNX file that an engine was built from; raises SE603 where it is gone or changed."""
+    """The ONNX file that an engine was built from; raises SE603 if it is gone or changed."""
     for path, digest in manifest.parent_files(engine).items():
         if path.suffix == ".onnx" and path.is_file() and digest_file(path) == digest:
             return path

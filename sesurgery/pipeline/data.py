@@ -39,7 +39,7 @@ class FetchResult:
 def fetch(name: str, root: str = "data") -> FetchResult:
     """Download a data set into `root`, compared with its published checksum; what is there already stays.
 
-    Raises SE105 for a name that there is none of, and SE503 where there is nothing to download, or no network.
+    Raises SE105 for a name that there is none of, and SE503 if there is nothing to download, or no network.
     """
     plugin: Any = DATASETS.load(name)
     if not issubclass(plugin, OnDisk):

@@ -26,14 +26,14 @@ from sesurgery.pipeline.engines import EnginesRequest, build_engines
 from sesurgery.pipeline.report import write_report
 from sesurgery.pipeline.specs import backend_of, catalogs, load_spec
 from sesurgery.pipeline.talk import Talk
-from sesurgery.pipeline.train import train
+from sesurgery.pipeline.train import TrainRequest, train
 from sesurgery.pipeline.verify import verify
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.reports import verdict
 from sesurgery.spec import Spec
 from sesurgery.training.data.base import Split
 from sesurgery.training.evaluation import BATCH, logits
-from sesurgery.training.loop import FitResult, fit
+from sesurgery.training.loop import FitRequest, FitResult, fit
 from sesurgery.verification.paired import gain
 
 Right = NDArray[np.bool_]
@@ -90,10 +90,10 @@ def _train_both(spec: Spec, request: DemoRequest) -> tuple[Path, Right, Right]:
     talk = request.talk
     applied = apply(spec, request.workspace, request.small.as_posix())
     talk.say(f"{applied.planned.summary()} -> {applied.folder.as_posix()}")
-    _unstopped(train(applied.folder, talk=talk).result, applied.folder)
+    _unstopped(train(TrainRequest(applied.folder, talk=talk)).result, applied.folder)
     plain, data = applied.planned.network.module, data_of(spec)
     assert isinstance(plain, nn.Module)
-    twin = fit(plain, data, spec.train, applied.folder / "plain", heartbeat=talk.progress)
+    twin = fit(FitRequest(plain, data, spec.train, applied.folder / "plain", heartbeat=talk.progress))
     _unstopped(twin, applied.folder)
     talk.say(f"without SE, from the same values: held-out top-1 {twin.top1 or 0:.2%}")
     changed = checkpoint.read(applied.folder, catalogs()).network

@@ -69,7 +69,7 @@ def _exported(request: EnginesRequest, spec: Spec) -> Path:
 def build_engine(request: BuildRequest) -> BuildResult:
     """Build one engine of an ONNX file, lowered by the passes named or else by those that pay for the backend.
 
-    Raises SE401 where the file is not the one its manifest describes.
+    Raises SE401 if the file is not the one its manifest describes.
     """
     if request.wanted.backend.name != AUTO:
         return build(request)

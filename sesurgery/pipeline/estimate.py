@@ -23,7 +23,7 @@ FORWARD = 1 / 3
 
 @dataclass(frozen=True)
 class TrialEstimate:
-    """One cell with one seed. `seconds` is its training time; None where it could not be estimated, with `why`."""
+    """One cell with one seed. `seconds` is its training time; None if it could not be estimated, with `why`."""
 
     cell: Cell
     seed: int
@@ -40,7 +40,7 @@ class StudyEstimate:
 
     @property
     def seconds(self) -> float | None:
-        """Of all trials, one after another; None where no trial could be estimated."""
+        """Of all trials, one after another; None if no trial could be estimated."""
         known = [trial.seconds for trial in self.trials if trial.seconds is not None]
         return sum(known) * len(self.trials) / len(known) if known else None
 

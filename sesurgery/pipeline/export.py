@@ -13,7 +13,7 @@ from sesurgery.networks.checkpoint import Run
 from sesurgery.networks.run_files import WEIGHTS
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.workspace import Workspace
-from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, relative, require_intact
+from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe, relative, require_intact
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """An ONNX file, and the largest difference from the model that was found (None where it was there already)."""
+    """An ONNX file, and the largest difference from the model that was found (None if it was there already)."""
 
     path: Path
     worst: float | None
@@ -46,20 +46,22 @@ def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bo
         report = export_network(network, run.spec.input.shape, target, run.spec.export)
         describe(
             target,
-            OnnxManifest,
-            name,
-            f"sesurgery export {folder.as_posix()}" + (" --plain" if plain else ""),
-            parents=(folder / WEIGHTS,),
-            beside=onnx_io.beside(target),
-            spec_digest=run.manifest.spec_digest,
-            plan_digest=None if plain else run.manifest.plan_digest,
-            details=OnnxDetails(
-                run=relative(folder, target),
-                plain=plain,
-                precision="fp32",
-                opset=report.opset,
-                nodes=report.nodes,
-                max_abs_by_batch={str(batch): found for batch, found in report.differences.items()},
+            Provenance(
+                OnnxManifest,
+                name,
+                f"sesurgery export {folder.as_posix()}" + (" --plain" if plain else ""),
+                parents=(folder / WEIGHTS,),
+                beside=onnx_io.beside(target),
+                spec_digest=run.manifest.spec_digest,
+                plan_digest=None if plain else run.manifest.plan_digest,
+                details=OnnxDetails(
+                    run=relative(folder, target),
+                    plain=plain,
+                    precision="fp32",
+                    opset=report.opset,
+                    nodes=report.nodes,
+                    max_abs_by_batch={str(batch): found for batch, found in report.differences.items()},
+                ),
             ),
         )
     return ExportResult(target, report.worst, report.nodes)

@@ -39,7 +39,7 @@ class GateResult:
 def gates(folder: Path, *, classes: int = CLASSES, samples: int = SAMPLES) -> GateResult:
     """Gates over the first `samples` held-out samples of each of the first `classes` classes.
 
-    Raises SE402 where the run's plan puts in no block.
+    Raises SE402 if the run's plan puts in no block.
     """
     import numpy as np
 
@@ -72,7 +72,7 @@ def gates(folder: Path, *, classes: int = CLASSES, samples: int = SAMPLES) -> Ga
 
 
 def highest(block: Any) -> float | None:
-    """The upper end of a block's gate: 1, 2 after an identity start; None where it has none."""
+    """The upper end of a block's gate: 1, 2 after an identity start; None if it has none."""
     if getattr(block, "gate", "sigmoid") == "relu":
         return None
     return 2.0 if getattr(block, "init", "default") == "identity" else 1.0
@@ -92,7 +92,7 @@ def _chosen(split: Split, classes: int, samples: int) -> list[int]:
 
 @contextmanager
 def _watched(modules: dict[str, nn.Module], found: dict[str, list[torch.Tensor | None]]) -> Iterator[None]:
-    """Within the block, add to `found` what each block multiplies its input by: [n, C], or None if it is no gate."""
+    """Within the block, add to `found` what each block multiplies its input by: [n, C], or None if it is not a gate."""
     hooks = [
         module.register_forward_hook(lambda _, given, made, key=key: found[key].append(observed(given[0], made)))
         for key, module in modules.items()
@@ -105,7 +105,7 @@ def _watched(modules: dict[str, nn.Module], found: dict[str, list[torch.Tensor |
 
 
 def observed(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
-    """The number [n, C] that each channel was multiplied by; None where it differs over the map.
+    """The number [n, C] that each channel was multiplied by; None if it differs over the map.
 
     It is the least-squares solution of y = s x over the map, and NaN of a channel that is zero all over: whatever the
     gate is, it does not show there.

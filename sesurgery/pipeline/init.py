@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect as introspection
 import json
 import os
 import re
@@ -32,7 +31,7 @@ WIDE = 128
 
 @dataclass(frozen=True)
 class FirstSpec:
-    """A first spec, and what it does; `path` is None where it was not written."""
+    """A first spec, and what it does; `path` is None if it was not written."""
 
     text: str
     path: Path | None
@@ -57,7 +56,7 @@ class _Choice:
 def init(model: str, out: Path | None = None, *, shape: Shape | None = None, force: bool = False) -> FirstSpec:
     """Write a first spec for a network to `out`, by default specs/NAME.yaml; `-` writes no file.
 
-    Raises SE405 where the file is there already and `force` does not say to replace it, SE201 where no block fits.
+    Raises SE405 if the file is there already and `force` does not say to replace it, SE201 if no block fits.
     """
     if Path(model).suffix in (".yaml", ".yml"):
         raise fail("SE301", f"{model} is a spec already", "name a network, as in timm:resnet50")
@@ -243,9 +242,9 @@ def _alternatives(inspection: Inspection, choice: _Choice) -> list[tuple[str, st
 
 
 def _about(at: str) -> str:
-    """The first words of a placement's own documentation."""
-    first = re.split(r"[,:;(.\n]", introspection.getdoc(PLACEMENTS.load(at)) or at)[0].strip()
-    return first[:1].lower() + first[1:]
+    """A placement's summary, as `list placements` shows it."""
+    summary = PLACEMENTS.summary(at).rstrip(".")
+    return summary[:1].lower() + summary[1:]
 
 
 def _scalar(text: str) -> str:

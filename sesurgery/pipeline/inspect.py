@@ -122,7 +122,7 @@ def _stands_alone(placement: type[Placement]) -> bool:
 def draw(
     planned: NetworkPlan, out: Path, *, prices: Mapping[str, tuple[float, str]] | None = None, force: bool = False
 ) -> Path:
-    """Write the picture of a plan on its network as an SVG file; raises SE405 where another file is there.
+    """Write the picture of a plan on its network as an SVG file; raises SE405 if another file is there.
 
     With `prices` (a number and the words for it, by the blocks' keys) blocks are coloured by what they cost.
     """

@@ -21,7 +21,7 @@ from sesurgery.onnxgraph.scopes import of_metadata
 from sesurgery.pipeline.calibration import samples
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.engines import Calibration
-from sesurgery.workspace import OnnxDetails, OnnxManifest, describe
+from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe
 from sesurgery.workspace.targets import claim
 
 
@@ -58,7 +58,7 @@ class LowerRequest:
         )
 
     def left_out(self, used: tuple[str, ...]) -> tuple[str, ...]:
-        """The passes that the backend does not use; empty where passes were named."""
+        """The passes that the backend does not use; empty if passes were named."""
         if self.passes is not None:
             return ()
         return tuple(name for name in catalogs().passes if name not in ("fold_norms", *used))
@@ -69,7 +69,7 @@ class LoweredFile:
     """The file that was written, the passes, what each changed or left alone, and how far the outputs moved.
 
     `difference` is the largest difference that one pass made to an output, relative to its largest value, on random
-    inputs in ONNX Runtime; None where nothing was compared.
+    inputs in ONNX Runtime; None if nothing was compared.
     """
 
     path: Path
@@ -82,7 +82,7 @@ class LoweredFile:
     gates: int = 0
     """How many gates of attention blocks the file has."""
     left_out: tuple[str, ...] = ()
-    """Passes that the backend does not use; empty where passes were named."""
+    """Passes that the backend does not use; empty if passes were named."""
 
     @property
     def changed(self) -> int:
@@ -93,8 +93,8 @@ class LoweredFile:
 def lower(request: LowerRequest) -> LoweredFile:
     """Lower an ONNX file; its function is compared before and after each pass.
 
-    Raises SE405 where the target is the source, a file that it needs, or, without `force`, a file of somebody else;
-    SE402 and SE606 where there are no samples or they do not fit, SE602 where a pass cannot start, SE607 where one
+    Raises SE405 if the target is the source, a file that it needs, or, without `force`, a file of somebody else;
+    SE402 and SE606 if there are no samples or they do not fit, SE602 if a pass cannot start, SE607 if one
     changes the function.
     """
     source, target = request.source, request.target
@@ -120,12 +120,14 @@ def lower(request: LowerRequest) -> LoweredFile:
     )
     describe(
         target,
-        OnnxManifest,
-        target.stem,
-        request.command,
-        parents=(source, *request.beside),
-        beside=onnx_io.beside(target),
-        details=OnnxDetails(passes=names, edits=done.changed, difference=done.difference, notes=done.notes),
+        Provenance(
+            OnnxManifest,
+            target.stem,
+            request.command,
+            parents=(source, *request.beside),
+            beside=onnx_io.beside(target),
+            details=OnnxDetails(passes=names, edits=done.changed, difference=done.difference, notes=done.notes),
+        ),
     )
     return done
 

@@ -30,7 +30,7 @@ from sesurgery.pipeline.build_request import AS_EXPORTED, BuildRequest
 from sesurgery.pipeline.talk import Talk
 from sesurgery.spec.choice import AUTO
 from sesurgery.spec.engines import Calibration, Engine
-from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, relative
+from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe, relative
 from sesurgery.workspace.manifests import Int8Weights
 from sesurgery.workspace.origin import Origin
 from sesurgery.workspace.targets import claim
@@ -59,8 +59,8 @@ class _Start:
 def lowered(request: BuildRequest, source: Origin) -> Path:
     """The file that the engine is built from: the given file if nothing changes, else a new one in export/.
 
-    Raises SE402 where int8 has no samples, SE602 where a pass cannot start, SE607 where one breaks its promise, and
-    SE605 where integer kernels here do not compute what an int8 file says.
+    Raises SE402 if int8 has no samples, SE602 if a pass cannot start, SE607 if one breaks its promise, and
+    SE605 if integer kernels here do not compute what an int8 file says.
     """
     wanted, talk = request.wanted, request.talk
     chosen = passes(passes_for(request.backend, wanted, request.lowering))
@@ -136,22 +136,24 @@ def _written(
     samples = wanted.calibration.file
     describe(
         target,
-        OnnxManifest,
-        target.stem,
-        request.command,
-        parents=(source.path, *((Path(samples),) if samples and Path(samples).is_file() else ())),
-        beside=onnx_io.beside(target),
-        spec_digest=origin.spec_digest if origin else None,
-        plan_digest=origin.plan_digest if origin else None,
-        details=OnnxDetails(
-            run=None if run is None else relative(run, target),
-            plain=source.plain,
-            precision=wanted.precision,
-            lowered=tuple(edit.reason for edit in shaped.edits if edit.changed),
-            not_lowered=tuple(edit.reason for edit in shaped.edits if not edit.changed),
-            lowering_notes=shaped.notes,
-            kept_fp32=tuple(kept),
-            **details,
+        Provenance(
+            OnnxManifest,
+            target.stem,
+            request.command,
+            parents=(source.path, *((Path(samples),) if samples and Path(samples).is_file() else ())),
+            beside=onnx_io.beside(target),
+            spec_digest=origin.spec_digest if origin else None,
+            plan_digest=origin.plan_digest if origin else None,
+            details=OnnxDetails(
+                run=None if run is None else relative(run, target),
+                plain=source.plain,
+                precision=wanted.precision,
+                lowered=tuple(edit.reason for edit in shaped.edits if edit.changed),
+                not_lowered=tuple(edit.reason for edit in shaped.edits if not edit.changed),
+                lowering_notes=shaped.notes,
+                kept_fp32=tuple(kept),
+                **details,
+            ),
         ),
     )
     return target
@@ -167,7 +169,7 @@ def passes_for(backend: Backend, wanted: Engine, lowering: tuple[str, ...] | Non
 
 
 def require_possible(wanted: Engine, origin: Origin) -> None:
-    """Raises SE603 where the backend has no such precision or a converter is missing, and SE402 where samples are.
+    """Raises SE603 if the backend has no such precision or a converter is missing, and SE402 if samples are.
 
     Asked before anything is written.
     """

@@ -19,7 +19,7 @@ def build_from_network(
 ) -> tuple[BuildReport, Mapping[str, object]]:
     """Build from the network that an ONNX file was exported from; the report, and details for the manifest.
 
-    Raises SE603 where the file came from no run, and SE401 where the run has been trained again since.
+    Raises SE603 if the file came from no run, and SE401 if the run has been trained again since.
     """
     from sesurgery.lowering.fx import lower
 

@@ -39,7 +39,7 @@ def price_plan(
 ) -> Prices:
     """The price list of a plan, from engines with untrained weights.
 
-    `seconds` may be spent on narrowing the intervals. Raises SE302 where the network is a file, SE402 where the plan
+    `seconds` may be spent on narrowing the intervals. Raises SE302 if the network is a file, SE402 if the plan
     has no block, and what building raises.
     """
     return prices(plan_subject(planned, wanted, batch=batch, seconds=seconds, talk=talk))

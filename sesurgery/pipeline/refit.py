@@ -22,7 +22,7 @@ from sesurgery.pipeline.workspace import Workspace
 from sesurgery.serving import ingredients
 from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.engines import Engine
-from sesurgery.workspace import EngineManifest, describe, manifest_path, measurements, relative, run_folder
+from sesurgery.workspace import EngineManifest, Provenance, describe, manifest_path, measurements, relative, run_folder
 from sesurgery.workspace.manifests import Refitted
 from sesurgery.workspace.origin import Origin
 from sesurgery.workspace.targets import claim
@@ -70,7 +70,7 @@ class RefitRequest:
 def refit(request: RefitRequest) -> RefitResult:
     """Put weights into an engine. A file that was not lowered for the engine is, by the same passes.
 
-    Raises SE603 where the engine takes no weights, cannot be loaded here, or is of another network than the file, SE405
+    Raises SE603 if the engine takes no weights, cannot be loaded here, or is of another network than the file, SE405
     where the target is a file that it needs or, without `force`, somebody else's; nothing is written then.
     """
     engine, target, workspace = request.engine, request.target, request.workspace
@@ -192,12 +192,14 @@ def _describe(
     }
     return describe(
         target,
-        EngineManifest,
-        onnx.stem,
-        again,
-        parents=(source,),
-        spec_digest=spec,
-        plan_digest=plan,
-        device=before.device,
-        details=before.details.model_copy(update=changes),
+        Provenance(
+            EngineManifest,
+            onnx.stem,
+            again,
+            parents=(source,),
+            spec_digest=spec,
+            plan_digest=plan,
+            device=before.device,
+            details=before.details.model_copy(update=changes),
+        ),
     )

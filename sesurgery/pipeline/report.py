@@ -95,7 +95,7 @@ def report_pages(folders: Sequence[Path], workspace: Workspace) -> dict[str, Cal
 def assemble(folder: Path, workspace: Workspace) -> RunReport:
     """The report of a run with its engines, their parity and their latency as far as they were measured.
 
-    Raises SE401 where the run's files are not the ones written together.
+    Raises SE401 if the run's files are not the ones written together.
     """
     spec = read_spec(folder, catalogs())
     run = require_intact(folder / WEIGHTS, RunManifest)

@@ -68,7 +68,7 @@ def network_section(spec: Spec, plan: Plan, sites: tuple[Cost, ...], before: Cos
 
 
 def latency_sections(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> tuple[LatencySection, ...]:
-    """The measured latency of an engine; empty where the measurement is of another engine."""
+    """The measured latency of an engine; empty if the measurement is of another engine."""
     found = LATENCY.read(run, engine.name, Of(manifest.sha256, weights))
     return () if found is None else found.sections
 
@@ -102,7 +102,7 @@ def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: s
 
 
 def _stale(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> str | None:
-    """Why measurements of an engine are out of date, and what to do; None where they are current."""
+    """Why measurements of an engine are out of date, and what to do; None if they are current."""
     try:
         require_intact(engine)
         freshness.require_current(engine, manifest, run, weights)

@@ -13,7 +13,7 @@ from sesurgery.pipeline.engines import EnginesRequest, build_engines, obstacle
 from sesurgery.pipeline.report import ReportFiles, write_report
 from sesurgery.pipeline.specs import backend_of
 from sesurgery.pipeline.talk import Silent, Talk
-from sesurgery.pipeline.train import TrainResult, train
+from sesurgery.pipeline.train import TrainRequest, TrainResult, train
 from sesurgery.pipeline.verify import VerifyResult, verify
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec import Spec
@@ -46,7 +46,7 @@ def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None)
     talk = talk or Silent()
     applied = apply(spec, workspace, origin)
     talk.say(f"{applied.planned.summary()} -> {applied.folder.as_posix()}")
-    trained = train(applied.folder, talk=talk)
+    trained = train(TrainRequest(applied.folder, talk=talk))
     if trained.result.interrupted:
         return RunResult(applied, trained)
     built: list[BuildResult] = []

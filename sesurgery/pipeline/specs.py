@@ -26,7 +26,7 @@ __all__ = ["backend_of", "catalogs", "engine", "engine_of", "load_spec"]
 
 def catalogs() -> Catalogs:
     """The blocks, placements, data sets, backends, passes, presets and key maps that a spec may name here."""
-    # Precisions are no passes of a spec: each engine names its own.
+    # Precisions are not passes of a spec: each engine names its own.
     return Catalogs(BLOCKS, PLACEMENTS, DATASETS, BACKENDS, PASSES.names(), PRESETS, KEYMAPS)
 
 

@@ -42,7 +42,7 @@ class StudyResult:
 
 
 def asked_of(spec: Spec) -> Study:
-    """The spec's study; raises SE102 where it has none."""
+    """The spec's study; raises SE102 if it has none."""
     if spec.study is None:
         raise fail("SE102", "missing key 'study'", 'add `study: {axes: {"surgery[0].insert.reduction": [8, 16]}}`')
     return spec.study
@@ -99,7 +99,7 @@ def study_results(spec: Spec, workspace: Workspace) -> StudyResult:
 
 def run_trial(spec: Spec, task: Task, workspace: Workspace, origin: str, talk: Talk) -> Outcome | int:
     """What came of a trial, or the signal that stopped it."""
-    from sesurgery.pipeline.train import train
+    from sesurgery.pipeline.train import TrainRequest, train
 
     started = time.perf_counter()
     own = trial_spec(spec, task.cell, task.seed)
@@ -115,7 +115,7 @@ def run_trial(spec: Spec, task: Task, workspace: Workspace, origin: str, talk: T
     if manifest.details.top1 is None:
         begun = (folder / TRAIN / CHECKPOINT).is_file()
         watch = _pruning(task) if asked_of(spec).prune and not task.cell.plain else None
-        trained = train(folder, resume=begun, restart=not begun, talk=talk, watch=watch)
+        trained = train(TrainRequest(folder, resume=begun, restart=not begun, talk=talk, watch=watch))
         if trained.result.signal is not None:
             return trained.result.signal
         manifest = read_manifest(folder / run_files.WEIGHTS, RunManifest)

@@ -18,9 +18,9 @@ PLAIN = "plain"
 
 
 def teacher_of(run: Run) -> nn.Module | None:
-    """The teacher of a run whose applied weights are kept beside it; None where its recipe has none.
+    """The teacher of a run whose applied weights are kept beside it; None if its recipe has none.
 
-    Raises SE502 where the surgery took parts out, so that there is no untouched network in the run.
+    Raises SE502 if the surgery took parts out, so that there is no untouched network in the run.
     """
     wanted = run.spec.train.distill
     if wanted is None:

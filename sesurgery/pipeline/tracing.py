@@ -30,7 +30,7 @@ class Traced:
 
 
 def trace(run: Run, engine: Path, manifest: EngineManifest) -> Traced:
-    """The chain of an intact engine of this run. The network is exported anew: it alone is what was trained."""
+    """The chain of an intact engine of this run. The network is exported again: it alone is what was trained."""
     from sesurgery.networks.export import convert
 
     details = manifest.details

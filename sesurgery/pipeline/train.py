@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sesurgery.artifacts import alone
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint, run_files
+from sesurgery.networks.checkpoint import Run
 from sesurgery.pipeline import begun
 from sesurgery.pipeline.begun import TRAIN
 from sesurgery.pipeline.data import data_of, write_interface
@@ -27,6 +28,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class TrainRequest:
+    """How a run is trained.
+
+    ^C and SIGTERM leave a checkpoint, from which `resume` continues. `restart` discards an earlier training. `split`
+    divides each batch into that many parts with gradient accumulation. `watch` is called after each epoch; an exception
+    that it raises ends the training.
+    """
+
+    folder: Path
+    resume: bool = False
+    restart: bool = False
+    split: int = 1
+    watch: Callable[[Epoch], None] | None = None
+    talk: Talk = field(default_factory=Silent)
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """A trained run, or one that was interrupted and can be resumed; of several processes, one `leads`."""
 
@@ -36,91 +54,96 @@ class TrainResult:
     leads: bool = True
 
 
-def train(
-    folder: Path,
-    *,
-    resume: bool = False,
-    restart: bool = False,
-    split: int = 1,
-    talk: Talk | None = None,
-    watch: Callable[[Epoch], None] | None = None,
-) -> TrainResult:
-    """Train a run's network from the weights that were applied, and write the trained ones back.
+def train(request: TrainRequest) -> TrainResult:
+    """Train a run's network from its initial weights, and write the trained ones back.
 
-    ^C and SIGTERM leave a checkpoint for `resume`. `restart` gives up what an earlier training left; without one of the
-    two, raises SE405 where there is any. `split` computes each batch in so many parts, in steps of as many samples;
-    raises SE502 where they would not be equal. Raises SE405, too, where another process trains the run. `watch` is
-    called after each epoch, and what it raises ends the training.
+    Raises SE405 if the run was trained already and neither `resume` nor `restart` is set, or if another process is
+    training it, and SE502 if the batch cannot be split into equal parts.
     """
     from sesurgery.training.machine import is_main_process
 
     if not is_main_process():
-        return _train(folder, resume, restart, split, talk or Silent(), watch)
-    if not (folder / run_files.WEIGHTS).is_file():
-        checkpoint.read_spec(folder, catalogs())
-    with alone(folder, "training"):
-        return _train(folder, resume, restart, split, talk or Silent(), watch)
+        return _train(request)
+    if not (request.folder / run_files.WEIGHTS).is_file():
+        checkpoint.read_spec(request.folder, catalogs())
+    with alone(request.folder, "training"):
+        return _train(request)
 
 
-def _train(
-    folder: Path, resume: bool, restart: bool, split: int, talk: Talk, watch: Callable[[Epoch], None] | None
-) -> TrainResult:
-    from sesurgery.training.loop import fit
+def _train(request: TrainRequest) -> TrainResult:
+    from sesurgery.training.loop import FitRequest, fit
     from sesurgery.training.machine import is_main_process
 
-    run = checkpoint.read_empty(folder, catalogs())
-    recipe = _in_parts(run.spec.train, split)
-
+    run = checkpoint.read_empty(request.folder, catalogs())
+    recipe = _in_parts(run.spec.train, request.split)
     data = data_of(run.spec)
+    first = is_main_process()
+    if first:
+        write_interface(request.folder, run.spec, data)
+    applied = run.manifest.details.applied if request.resume else begun.start(run, restart=request.restart)
+    progress = _Printed(request.talk, recipe.epochs, len(data.train), request.watch)
+    # A plan for a part of a network names its blocks within that part.
+    inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
+    result = fit(
+        FitRequest(
+            run.network,
+            data,
+            recipe,
+            request.folder / TRAIN,
+            resume=request.resume,
+            progress=progress.after_epoch,
+            heartbeat=progress.after_batch,
+            blocks=tuple(f"{inside}{site.module}" for site in run.plan.sites),
+            teacher=teacher_of(run),
+        )
+    )
+    if first and (not result.interrupted or finished(result.epochs, recipe)):
+        _save(run, result, applied)
+    return TrainResult(request.folder, result, recipe.epochs, first)
 
-    def after_epoch(epoch: Epoch) -> None:
-        rate = len(data.train) / max(epoch.seconds, 1e-3)
-        left = time_left(epoch.seconds * (recipe.epochs - epoch.epoch))
-        talk.say(
-            f"epoch {epoch.epoch:>{len(str(recipe.epochs))}}/{recipe.epochs}  loss {epoch.train_loss:.4f}  "
+
+@dataclass(frozen=True)
+class _Printed:
+    """Prints a line per epoch and moves the progress bar per batch."""
+
+    talk: Talk
+    epochs: int
+    images: int
+    watch: Callable[[Epoch], None] | None
+
+    def after_epoch(self, epoch: Epoch) -> None:
+        rate = self.images / max(epoch.seconds, 1e-3)
+        left = time_left(epoch.seconds * (self.epochs - epoch.epoch))
+        self.talk.say(
+            f"epoch {epoch.epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {epoch.train_loss:.4f}  "
             f"held-out top-1 {epoch.held_out_top1:.2%}  {epoch.seconds:.1f} s"
             f"  {rate:,.0f} images/s{left}"
         )
-        if watch is not None:
-            watch(epoch)
+        if self.watch is not None:
+            self.watch(epoch)
 
-    def after_batch(phase: str, done: int, total: int) -> None:
-        talk.progress("training" if phase == "train" else "evaluating", done, total)
+    def after_batch(self, phase: str, done: int, total: int) -> None:
+        self.talk.progress("training" if phase == "train" else "evaluating", done, total)
 
-    # A plan for a part of a network names its blocks within that part.
-    inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
-    first = is_main_process()
-    if first:
-        write_interface(folder, run.spec, data)
-    applied = run.manifest.details.applied if resume else begun.start(run, restart=restart)
-    result = fit(
-        run.network,
-        data,
-        recipe,
-        folder / TRAIN,
-        resume=resume,
-        progress=after_epoch,
-        heartbeat=after_batch,
-        blocks=tuple(f"{inside}{site.module}" for site in run.plan.sites),
-        teacher=teacher_of(run),
-    )
-    if first and (not result.interrupted or finished(result.epochs, recipe)):
-        origin = run.manifest.spec_file(folder / run_files.WEIGHTS)
-        changes = {
-            "spec": None if origin is None else relative(origin, folder / run_files.WEIGHTS),
-            "top1": result.top1,
-            "epochs": len(result.epochs),
-            "applied": applied or run.manifest.sha256,
-        }
-        details = run.manifest.details.model_copy(update=changes)
-        # The command names the spec: a run with damaged files can only be made again from it.
-        command = f"sesurgery train {(origin or folder).as_posix()}"
-        checkpoint.save(folder, run.network, run.spec, run.plan, command, details)
-    return TrainResult(folder, result, recipe.epochs, first)
+
+def _save(run: Run, result: FitResult, applied: str | None) -> None:
+    """Write the trained weights into the run; `applied` is the digest of its initial ones."""
+    weights = run.folder / run_files.WEIGHTS
+    origin = run.manifest.spec_file(weights)
+    changes = {
+        "spec": None if origin is None else relative(origin, weights),
+        "top1": result.top1,
+        "epochs": len(result.epochs),
+        "applied": applied or run.manifest.sha256,
+    }
+    details = run.manifest.details.model_copy(update=changes)
+    # The command names the spec: a run with damaged files can only be made again from it.
+    command = f"sesurgery train {(origin or run.folder).as_posix()}"
+    checkpoint.save(run.folder, run.network, run.spec, run.plan, command, details)
 
 
 def time_left(seconds: float) -> str:
-    """What is said of the time that a training takes yet; nothing at its end."""
+    """The remaining time of a training as text; empty at its end."""
     if not seconds:
         return ""
     minutes = round(seconds / 60)

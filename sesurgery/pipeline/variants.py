@@ -20,7 +20,7 @@ from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec.engines import Engine
 from sesurgery.verification.fresh_process import EngineFile
 from sesurgery.verification.placements import named
-from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, relative
+from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe, relative
 
 COUNTED, PROFILED = 1, 20
 """Runs with the engine's profiler on: enough to count its layers, and to know their times."""
@@ -62,7 +62,7 @@ class Variants:
         onnx_io.save(without(self.model, modules), file)
         if self.wanted.precision != "fp32" and self.run is not None:
             details = OnnxDetails(run=relative(self.run.resolve(), file.resolve()), precision="fp32")
-            describe(file, OnnxManifest, name, "sesurgery bench --per-block", details=details)
+            describe(file, Provenance(OnnxManifest, name, "sesurgery bench --per-block", details=details))
         request = BuildRequest(file, self.wanted, Workspace(self.folder), lowering=self.lowering, proved=False)
         made = build(request)
         lowered = [path for path in made.manifest.parent_files(made.path) if path.suffix == ".onnx"]

@@ -64,7 +64,7 @@ class VerifyResult:
 
 
 def run_of(engine: Path, *, foreign: bool = False) -> tuple[EngineManifest, Path]:
-    """An intact engine's manifest and the folder of the run it came from; raises SE402 where there is none.
+    """An intact engine's manifest and the folder of the run it came from; raises SE402 if there is none.
 
     Raises SE603 for an engine that another version or device has built, unless `foreign` ones are taken.
     """
@@ -81,7 +81,7 @@ def verify(engine: Path, *, foreign: bool = False, drift: bool = False, talk: Ta
     """Compare an engine with its run's trained model on every held-out sample; the result is kept beside the run.
 
     One that falls short is searched for the fault. With `drift` the error along the network is measured too, and
-    repairs are tried on one that falls short. Raises SE603 where the engine cannot run here and SE401 where the run was
+    repairs are tried on one that falls short. Raises SE603 if the engine cannot run here and SE401 if the run was
     trained again after the engine was built.
     """
 

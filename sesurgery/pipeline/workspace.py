@@ -1,4 +1,4 @@
-"""The folders of artefacts; the newest artefact is the default where none is named."""
+"""The folders of artefacts; the newest artefact is the default if none is named."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Workspace:
         return self.root / "engines"
 
     def newest_run(self) -> Path:
-        """The run folder that was written last; raises SE402 where there is none."""
+        """The run folder that was written last; raises SE402 if there is none."""
         found = _newest(self.runs.glob(f"*/{WEIGHTS}"))
         if found is None:
             raise fail("SE402", f"there is no run in {self.runs}/ yet", "make one with `sesurgery apply SPEC`")

@@ -11,7 +11,7 @@ from sesurgery.placements.base import Example, Match, Miss, Placement
 
 @dataclass(frozen=True)
 class Concat(Placement):
-    """On every concatenation of branches that were computed side by side from one value, read by all readers."""
+    """After every concatenation of parallel branches with a common input."""
 
     def select(self, graph: GraphView) -> Iterator[Match | Miss]:
         for node in graph:

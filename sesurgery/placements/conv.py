@@ -13,7 +13,7 @@ from sesurgery.placements.examples import units
 
 @dataclass(frozen=True)
 class Conv(Placement):
-    """On the end of every convolution unit, read by all readers; `spatial_only` leaves 1 x 1 convolutions out."""
+    """After every convolution with its norm and activation; `spatial_only` skips 1 x 1 convolutions."""
 
     spatial_only: bool = False
 

@@ -13,7 +13,7 @@ from sesurgery.placements.examples import units
 
 @dataclass(frozen=True)
 class Identity(Placement):
-    """On the shortcut's last value (behind a projection), read by the sum alone: y = SE(shortcut(x)) + branch(x)."""
+    """At the end of the shortcut, before the sum: y = SE(shortcut(x)) + branch(x)."""
 
     def select(self, graph: GraphView) -> Iterator[Match | Miss]:
         return on_units(graph, _on_the_shortcut)
@@ -29,5 +29,5 @@ EXAMPLES = (
     Example("a projection shortcut ends in its norm", Identity(), units.BASIC_WITH_PROJECTION, {"downbn": ("add",)}),
     Example("a pre-activation unit", Identity(), units.PREACTIVATION, {"x": ("add",)}),
     Example("an inverted residual", Identity(), units.INVERTED_RESIDUAL, {"x": ("add",)}),
-    Example("a skip connection is no unit", Identity(), units.ENCODER_DECODER, {}, ("a skip connection",)),
+    Example("a skip connection is not a unit", Identity(), units.ENCODER_DECODER, {}, ("a skip connection",)),
 )

@@ -13,7 +13,7 @@ from sesurgery.placements.examples import units
 
 @dataclass(frozen=True)
 class Inner(Placement):
-    """On the end of the branch's first k x k convolution unit (behind its norm and activation), read by all readers.
+    """After the branch's first k x k convolution with its norm and activation.
 
     This is where MobileNetV3, EfficientNet and RegNetY have their blocks. A convolution and its folded norm are one
     unit, so the site is the same in a network and in its export.

@@ -16,7 +16,7 @@ from sesurgery.spec.patterns import require_pattern
 
 @dataclass(frozen=True)
 class Module(Placement):
-    """On the output of every module whose path matches `names` (globs), or `regex` as a whole; its children need not.
+    """After every module whose whole path matches `names` (globs) or `regex`; its children need not match.
 
     `file` holds names, one a line; they are read with the spec, and are `names` afterwards.
     """
@@ -108,5 +108,5 @@ EXAMPLES = (
         _TWO_UNITS,
         {"conv1": ("relu1",), "conv2": ("add",)},
     ),
-    Example("an output that is no feature map", Module("fc"), _TWO_UNITS, {}, ("not a feature map",)),
+    Example("an output that is not a feature map", Module("fc"), _TWO_UNITS, {}, ("not a feature map",)),
 )

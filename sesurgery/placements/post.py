@@ -13,7 +13,7 @@ from sesurgery.placements.examples import units
 
 @dataclass(frozen=True)
 class Post(Placement):
-    """On the unit's output, read by all that follows: y = SE(act(shortcut + branch))."""
+    """After the residual unit: y = SE(act(shortcut + branch))."""
 
     def select(self, graph: GraphView) -> Iterator[Match | Miss]:
         def after(unit: ResidualAdd) -> Match | Miss:
@@ -38,5 +38,5 @@ EXAMPLES = (
         "an inverted residual has no activation after the sum", Post(), units.INVERTED_RESIDUAL, {"add": ("next",)}
     ),
     Example("a scaled residual", Post(), units.SCALED_RESIDUAL, {"relu": ("next",)}),
-    Example("a skip connection is no unit", Post(), units.ENCODER_DECODER, {}, ("a skip connection",)),
+    Example("a skip connection is not a unit", Post(), units.ENCODER_DECODER, {}, ("a skip connection",)),
 )

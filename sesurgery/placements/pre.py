@@ -13,7 +13,7 @@ from sesurgery.placements.examples import units
 
 @dataclass(frozen=True)
 class Pre(Placement):
-    """On the value that branch and shortcut share, read by the branch alone: y = shortcut(x) + branch(SE(x))."""
+    """Before the residual branch: y = shortcut(x) + branch(SE(x))."""
 
     def select(self, graph: GraphView) -> Iterator[Match | Miss]:
         return on_units(graph, _at_the_branch_entry)
@@ -29,5 +29,5 @@ EXAMPLES = (
     Example("before the first norm of a pre-activation unit", Pre(), units.PREACTIVATION, {"x": ("bn1",)}),
     Example("an inverted residual", Pre(), units.INVERTED_RESIDUAL, {"x": ("expand",)}),
     Example("every path of a branch", Pre(), units.SCALED_RESIDUAL, {"x": ("left", "mid")}),
-    Example("a skip connection is no unit", Pre(), units.ENCODER_DECODER, {}, ("a skip connection",)),
+    Example("a skip connection is not a unit", Pre(), units.ENCODER_DECODER, {}, ("a skip connection",)),
 )

@@ -13,7 +13,7 @@ from sesurgery.placements.examples import units
 
 @dataclass(frozen=True)
 class Residual(Placement):
-    """On the residual branch's last value, read by the sum alone: y = shortcut + SE(branch).
+    """At the end of the residual branch, before the sum: y = shortcut + SE(branch).
 
     A constant scale (Inception-ResNet), a layer scale or a drop-path at the branch's end stays behind the block.
     """
@@ -37,7 +37,7 @@ EXAMPLES = (
     Example("before a layer scale", Residual(), units.LAYER_SCALE, {"fc2": ("scaled",)}),
     Example("a unit within a unit", Residual(), units.NESTED, {"b": ("inner",), "inner": ("outer",)}),
     Example("a sum of three is two sums", Residual(), units.THREE_WAY, {"a": ("first",), "b2": ("second",)}),
-    Example("a skip connection is no unit", Residual(), units.ENCODER_DECODER, {}, ("a skip connection",)),
+    Example("a skip connection is not a unit", Residual(), units.ENCODER_DECODER, {}, ("a skip connection",)),
     Example(
         "two paths of one depth cannot be told apart",
         Residual(),

@@ -12,7 +12,7 @@ from sesurgery.placements.examples import units
 
 @dataclass(frozen=True)
 class Tensor(Placement):
-    """On the value of that name, read by all readers; names are those that `plan` prints."""
+    """After the value of that name, as `plan` prints it."""
 
     name: str
 

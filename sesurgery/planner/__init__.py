@@ -1,4 +1,4 @@
-"""Spec x GraphView -> Plan: where every block goes, and why every other candidate was turned down. Pure."""
+"""Spec x GraphView -> Plan: where every block goes, and why every other candidate was rejected. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Plan", "Rejection", "Removal", "Site", "plan"]
 
 
 def plan(spec: NamesSurgery, graph: GraphView) -> Plan:
-    """Resolve every rule of the spec against the view; raises SpecError holding every mistake of all rules."""
+    """Resolve every rule of the spec against the view; raises SpecError with all mistakes of all rules."""
     around = Surroundings(graph)
     names = _names(spec, graph)
     named = list(enumerate(zip(names, spec.surgery, strict=True)))
     resolved: dict[int, Resolved] = {}
-    # What is taken out decides what can be put in, whatever the order of the rules.
+    # Removals come first in any order of the rules, because they decide where blocks can be inserted.
     for index, (name, rule) in sorted(named, key=lambda item: isinstance(item[1][1], InsertRule)):
         resolved[index] = resolve(name, rule, around)
     ordered = [resolved[index] for index, _ in named]
@@ -41,9 +41,9 @@ def plan(spec: NamesSurgery, graph: GraphView) -> Plan:
 
 
 def _names(spec: NamesSurgery, graph: GraphView) -> tuple[str, ...]:
-    """The rules' names; one that was not given and that some module of the network has already gets a number.
+    """The rules' names; a default name that a module of the network already has gets a number.
 
-    An identity that only holds a block's place (timm's `se` in a network without one) does not count: it gives way.
+    A placeholder identity (timm's `se` in a network without SE) does not count, because it is replaced.
     """
     taken = {part for node in graph if node.op is not Op.PASS for part in node.scope.split(".")}
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""What is wrong with a spec on a network, said at the place in the file where it can be put right."""
+"""Mistakes of a spec on a given network, reported at the place in the file where they can be fixed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sesurgery.spec.surgery import InsertRule, RemoveRule
 
 
 def of_rule(spec: NamesSurgery, index: int, resolved: Resolved, around: Surroundings) -> list[Diagnostic]:
-    """Stages and globs that do not exist; else a rule that matches nothing, or another number than expected."""
+    """Stages and globs that do not exist; if there are none, a rule that matches nothing or not the expected number."""
     rule, place = spec.surgery[index], ("surgery", index)
     found = [*_stages(spec, index, around), *_globs(spec, index, around.graph), *_unknown(spec, index, around.graph)]
     if found:
@@ -32,7 +32,7 @@ def of_rule(spec: NamesSurgery, index: int, resolved: Resolved, around: Surround
 
 
 def of_all(spec: NamesSurgery, names: tuple[str, ...], sites: list[Site]) -> list[Diagnostic]:
-    """Two sites that would reroute one reading of one value."""
+    """Two sites that would reroute the same use of a value."""
     taken: dict[Use, Site] = {}
     clashes: dict[tuple[str, str], list[str]] = {}
     for site in sites:
@@ -52,7 +52,7 @@ def of_all(spec: NamesSurgery, names: tuple[str, ...], sites: list[Site]) -> lis
 
 
 def advice(sites: list[Site]) -> tuple[str, ...]:
-    """What the blocks themselves say against their sites, each piece of advice once with the sites it is about."""
+    """The warnings of blocks about their sites, each text once with all its sites."""
     told: dict[str, list[str]] = {}
     for site in sites:
         if (text := site.block.options.advice(site.channels)) is not None:
@@ -110,9 +110,9 @@ def _unknown(spec: NamesSurgery, index: int, graph: GraphView) -> list[Diagnosti
 def _near_scopes(glob: str, graph: GraphView) -> str:
     if not graph.scopes:
         named = "residual, pre, post, identity, inner, concat, conv"
-        return f"this network tells no scopes: use the structural placements ({named}) without 'within' and 'except'"
+        return f"this network has no scopes: use the structural placements ({named}) without 'within' and 'except'"
     near = suggest(glob.rstrip("*."), graph.scopes)
-    # A whole network's scopes are no help to anyone: the outermost ones are.
+    # A whole network's scopes are too long a list: the outermost ones are enough.
     return near if near.startswith("did") else suggest("", [scope for scope in graph.scopes if "." not in scope])
 
 

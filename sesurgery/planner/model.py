@@ -1,4 +1,4 @@
-"""What a plan says: sites, removals, rejections; as data, as a table and as JSON."""
+"""The plan: sites, removals and rejections, as data, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sesurgery.tables import aligned
 
 
 def _as_block(value: Any, info: ValidationInfo) -> Ref[Block]:
-    """A block as a plan's file writes it; the context is the catalog."""
+    """A block from a plan's file; the validation context is the catalog."""
     if not isinstance(value, Mapping) or not isinstance(value.get("block"), str):
         raise ValueError("a mapping with 'block' is expected")
     catalog: Any = info.context
@@ -26,12 +26,12 @@ def _as_block(value: Any, info: ValidationInfo) -> Ref[Block]:
 
 
 def key_of(rule: str, scope: str, ordinal: int) -> str:
-    """The name of a place, the same in every form of a network: `se/layer1.0[0]`."""
+    """The key of a site, the same in every form of a network: `se/layer1.0[0]`."""
     return f"{rule}/{scope}[{ordinal}]"
 
 
 def ordinal_of(key: str) -> int:
-    """The inverse of `key_of`: which of a rule's places in one scope it is, from 0."""
+    """The ordinal in a key: the number of the rule's site within its scope, from 0."""
     return int(key.rpartition("[")[2].removesuffix("]"))
 
 
@@ -44,7 +44,7 @@ _CONFIG = ConfigDict(extra="forbid", strict=True)
 
 @dataclass(frozen=True)
 class Site:
-    """One resolved insertion point: a block on `value`, read by exactly `uses`. `stage` is None between stages."""
+    """One insertion point: a block after `value`, read by exactly `uses`. `stage` is None between stages."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
 
@@ -69,7 +69,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Removal:
-    """An existing channel gate to take out: readers of `output` read `value` instead; `scope` is the gate's own."""
+    """An existing channel gate to remove: readers of `output` read `value` instead; `scope` is the gate's own."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
 
@@ -86,18 +86,18 @@ class Removal:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A candidate that a rule turned down."""
+    """A candidate that a rule rejected."""
 
     rule: str
     reason: Reason
 
     def to_dict(self) -> dict[str, str]:
-        """As a plan's file and `plan --json` write it."""
+        """The form in a plan's file and in `plan --json`."""
         return {"rule": self.rule, "where": self.reason.where, "why": self.reason.text, "kind": self.reason.kind}
 
 
 def _as_rejection(value: Any) -> Rejection:
-    """A rejection as a plan's file writes it; plans were written without kinds once."""
+    """A rejection from a plan's file; earlier versions wrote no kinds."""
     if not isinstance(value, Mapping) or {*value} | {"kind"} != {"rule", "where", "why", "kind"}:
         raise ValueError("a mapping of 'rule', 'kind', 'where' and 'why' is expected")
     if not all(isinstance(text, str) for text in value.values()):
@@ -125,7 +125,7 @@ class Plan:
     spec_digest: str
 
     def table(self) -> str:
-        """Sites and removals as an aligned text table, one a line."""
+        """Sites and removals as an aligned text table, one per line."""
         rows = [("site", "stage", "channels", "size", "block", "on")]
         for gone in self.removals:
             rows.append((gone.key, *_place(gone), f"remove {gone.scope or gone.output}", gone.value))
@@ -135,7 +135,7 @@ class Plan:
         return "\n".join(aligned(rows, left=range(len(rows[0]))))
 
     def stage_line(self) -> str:
-        """What the stage numbers mean: `stages: 1 = 56x56, 2 = 28x28`."""
+        """The resolutions of the stages: `stages: 1 = 56x56, 2 = 28x28`."""
         named = (f"{number} = {high}x{wide}" for number, (high, wide) in enumerate(self.stages, start=1))
         return "stages: " + (", ".join(named) or "none")
 
@@ -154,7 +154,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str, blocks: Catalog[Any]) -> Plan:
-        """A plan from its JSON, every type checked; the catalog gives the blocks their options back.
+        """A plan from its JSON, with every type checked; the catalog validates the blocks' options.
 
         Raises pydantic's ValidationError, or SE105 for a block that is not known here.
         """
@@ -173,7 +173,7 @@ def _short(value: object) -> str:
 
 
 def _unusual(block: Ref[Block]) -> Mapping[str, object]:
-    """The options that differ from the block's defaults, which is what a reader wants to see."""
+    """The options that differ from the block's defaults."""
     given = options_to_dict(block, "block")
     fields = type(block.options).__dataclass_fields__  # type: ignore[attr-defined]
     usual = {

@@ -1,4 +1,4 @@
-"""One rule against the graph: what it takes, what it turns down and why."""
+"""Resolve one rule against the graph: its sites, and the rejected candidates with reasons."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sesurgery.reasons import Reason
 from sesurgery.spec.surgery import Filters, InsertRule, RemoveRule, ReplaceRule, Rule
 
 GATED = "gated"
-"""The kind of reason that a value has a channel gate already."""
+"""The kind of reason for a value that already has a channel gate."""
 
 
 class Surroundings:
-    """What all rules of one plan look at: the graph, its stages, its gates, and which of them will be gone."""
+    """What all rules of one plan use: the graph, its stages, its gates, and the gates that will be removed."""
 
     def __init__(self, graph: GraphView) -> None:
         self.graph = graph
@@ -30,7 +30,7 @@ class Surroundings:
         self.gated = {value.name: gate for gate in self.gates.values() for value in _seen_through_passes(gate.value)}
         self.squeezed = squeezed(graph)
         self.gone: dict[str, str] = {}
-        """Outputs of gates that a rule takes out, with that rule's name."""
+        """Outputs of gates that a rule removes, with that rule's name."""
 
     def stage(self, shape: Shape) -> int | None:
         size = shape[1:]
@@ -39,7 +39,7 @@ class Surroundings:
 
 @dataclass
 class Resolved:
-    """What became of one rule."""
+    """The result of one rule."""
 
     sites: list[Site] = field(default_factory=list)
     removals: list[Removal] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Resolved:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Something a rule may take, before its filters; the shape is the map's."""
+    """A possible site or removal of a rule, before its filters; the shape is the map's."""
 
     key: str
     scope: str
@@ -69,7 +69,7 @@ class _Candidate:
 
 
 def resolve(name: str, rule: Rule, around: Surroundings) -> Resolved:
-    """Resolve one rule. Rules that take gates out must be resolved before those that insert."""
+    """Resolve one rule. Rules that remove gates must be resolved before those that insert."""
     resolved = Resolved()
     if isinstance(rule, InsertRule):
         found: Iterable[Match | Miss | ChannelGate] = (
@@ -108,23 +108,23 @@ def _candidates(
         if senseless is not None:
             yield Rejection(name, senseless)
             continue
-        # Counted before the filters, so that a key means the same site under any filter.
+        # Counted before filtering, so that a key means the same site with any filter.
         key = key_of(name, item.scope, ordinals[item.scope])
         ordinals[item.scope] += 1
         yield _Candidate(key, item.scope, shape, around.stage(shape), item)
 
 
 _BY_NAME = ("tensor", "module")
-"""Placements that name their values: whoever names one gets it."""
+"""Placements that name their values; a named value is always taken."""
 
 
 def _without_sense(match: Match, shape: Shape, around: Surroundings) -> Reason | None:
-    """Why nobody would put channel attention there, or None."""
-    where, ask = match.scope or match.value.name, "name it by 'at: tensor' to have it"
+    """Why channel attention would be useless there, or None."""
+    where, ask = match.scope or match.value.name, "name it with 'at: tensor' to insert here anyway"
     if shape[0] == 1:
-        return Reason("one_channel", where, f"its map has one channel: there is nothing to weigh it against; {ask}")
+        return Reason("one_channel", where, f"its map has only one channel; {ask}")
     if shape[1:] == (1, 1) and match.value.name in around.squeezed:
-        text = f"it is a vector that was pooled from a map: there is nothing to squeeze; {ask}"
+        text = f"it is a pooled vector: there is nothing to squeeze; {ask}"
         return Reason("pooled", where, text)
     return None
 
@@ -135,7 +135,7 @@ def _existing(rule: RemoveRule | ReplaceRule, around: Surroundings) -> Iterator[
     for gate in around.gates.values():
         where = gate.scope or gate.mul.name
         if gate.mul.name in around.gone:
-            yield Miss("taken_out", where, f"the rule {around.gone[gate.mul.name]!r} takes it out already")
+            yield Miss("taken_out", where, f"the rule {around.gone[gate.mul.name]!r} removes it already")
         elif projections is not None and gate.projections != projections:
             text = f"it is a channel gate with {gate.projections} projections, {kind!r} has {projections}"
             yield Miss("other_gate", where, text, str(gate.projections))
@@ -162,7 +162,7 @@ def _take_out(
         )
     )
     if isinstance(rule, ReplaceRule):
-        # The new block belongs to the unit, as the old one did, not to the module that goes.
+        # The new block belongs to the unit, like the old one, not to the removed module.
         owner = gate.mul.scope if gate.mul.scope != gate.scope else gate.scope.rpartition(".")[0]
         key = key_of(name, owner, sum(site.scope == owner for site in resolved.sites))
         moved = _Candidate(key, owner, candidate.shape, candidate.stage, gate)
@@ -176,7 +176,7 @@ def _site(name: str, candidate: _Candidate, value: str, uses: tuple[Use, ...], r
 
 
 def _after_removals(found: Match | Miss, around: Surroundings) -> Match | Miss:
-    """The match in the graph as it will be once the gates that go are gone; a miss where a gate stays on the value."""
+    """The match in the graph after the removals; a miss if the value keeps a gate."""
     if isinstance(found, Miss):
         return found
     value, uses = found.value, found.uses
@@ -197,7 +197,7 @@ def _after_removals(found: Match | Miss, around: Surroundings) -> Match | Miss:
 
 
 def _seen_through_passes(value: Node) -> Iterator[Node]:
-    """The value, and those that become it by way of identities and drop-paths alone."""
+    """The value, and values connected to it only by identities and drop paths."""
     yield value
     while value.op is Op.PASS:
         value = value.inputs[0]
@@ -205,7 +205,7 @@ def _seen_through_passes(value: Node) -> Iterator[Node]:
 
 
 def _filtered(rule: Filters, candidates: list[_Candidate]) -> dict[str, Reason | None]:
-    """For every candidate's key why the rule turns it down, or None; `pick` and `every` look at what is left."""
+    """Why the rule rejects each candidate, by key, or None; `pick` and `every` apply to the remaining ones."""
     whys = {candidate.key: _reason(rule, candidate) for candidate in candidates}
     left = [candidate for candidate in candidates if whys[candidate.key] is None]
     if rule.pick is not None:
@@ -228,7 +228,7 @@ def _picked(which: str, candidates: list[_Candidate]) -> set[str]:
 
 
 def _reason(rule: Filters, candidate: _Candidate) -> Reason | None:
-    """Why a filter that looks at one candidate alone turns it down, or None."""
+    """Why a filter on single candidates rejects this one, or None."""
     channels, height, width = candidate.shape
     size, scope = f"{height}x{width}", candidate.scope
     if rule.stages is not None and candidate.stage not in rule.stages:

@@ -33,7 +33,7 @@ class Accounts:
 
     @property
     def lines(self) -> tuple[tuple[str, Row | None, Row | None], ...]:
-        """Every path, in the changed network's order, with its row before and after; None where there is none."""
+        """Every path, in the changed network's order, with its row before and after; None if there is none."""
         old = {row.path: row for row in self.before.rows}
         new = {row.path: row for row in self.after.rows} if self.after else old
         order = [*new]

@@ -12,7 +12,7 @@ MARK = "<- first over tolerance"
 
 
 def to_text(engine: EngineSection) -> list[str]:
-    """The table of an engine's drift for a terminal; nothing where it was not measured."""
+    """The table of an engine's drift for a terminal; nothing if it was not measured."""
     if engine.drift is None:
         return []
     how = f" ({engine.drift.how})" if engine.drift.how else ""

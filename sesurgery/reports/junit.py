@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was asked for, of what it was asked, and what was found instead; None where it holds."""
+    """One thing that was asked for, of what it was asked, and what was found instead; None if it holds."""
 
     name: str
     of: str

@@ -123,7 +123,7 @@ def protocol(section: LatencySection) -> str:
 
 
 def findings(report: LatencyReport) -> list[str]:
-    """What the race found, the SE tax first: one line each, nothing where there is no baseline."""
+    """What the race found, the SE tax first: one line each, nothing if there is no baseline."""
     lines = []
     if report.tax:
         lines.append(f"SE tax {tax_text(report.tax)}")

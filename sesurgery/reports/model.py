@@ -99,7 +99,7 @@ class EngineSection:
 
     @property
     def passed(self) -> bool | None:
-        """Whether every comparison met its tolerance; None where there was none, or not at every size asked for."""
+        """Whether every comparison met its tolerance; None if there was none, or not at every size asked for."""
         if not all(entry.report.passed for entry in self.parity) or not all(probe.passed for probe in self.probes):
             return False
         return True if self.parity and not self.unverified else None

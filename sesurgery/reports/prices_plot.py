@@ -14,7 +14,7 @@ MOST_NAMES = 40
 
 
 def against_place(name: str, prices: Prices) -> Plot:
-    """A bar a block in the order of the network, with its interval; the profile as a mark where there is one."""
+    """A bar a block in the order of the network, with its interval; the profile as a mark if there is one."""
     blocks = prices.blocks
     values = 1e3 * np.array([block.time.value for block in blocks])
     reaches = 1e3 * np.array(

@@ -25,7 +25,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Price:
-    """One backend's race: what the blocks cost as exported (None where nothing is lowered) and after lowering."""
+    """One backend's race: what the blocks cost as exported (None if nothing is lowered) and after lowering."""
 
     engine: str
     seconds: float
@@ -66,7 +66,7 @@ def _accuracy(learned: Learned) -> list[str]:
     found = learned.gain
     interval = f"{percent(found.confidence)} interval {_points(found.low)} to {_points(found.high)}"
     over = f"{found.samples} held-out samples, {plural(found.trainings, 'training')} each"
-    told = "which is no difference that these samples can tell" if found.includes_zero else "a difference"
+    told = "which is not a difference that these samples can tell" if found.includes_zero else "a difference"
     return [
         f"accuracy, {learned.what}: {percent(learned.with_blocks)} with SE, {percent(learned.without)} without",
         f"  {_points(found.value)} points ({interval}; {over}), {told}",

@@ -17,7 +17,7 @@ FILE = "interface.json"
 
 @dataclass(frozen=True)
 class Interface:
-    """The interface for one data set and input size; `preprocessing` is None where the data set has no image files."""
+    """The interface for one data set and input size; `preprocessing` is None if the data set has no image files."""
 
     dataset: str
     classes: tuple[str, ...]
@@ -33,7 +33,7 @@ def write(run: Path, interface: Interface) -> None:
 
 
 def read(run: Path) -> Interface:
-    """The interface of a run; raises SE402 where it is not there and SE401 where it is something else."""
+    """The interface of a run; raises SE402 if it is not there and SE401 if it is something else."""
     path = run / FILE
     if not path.is_file():
         text = f"{path.as_posix()} is not there, and it has the preprocessing and the class names"
@@ -48,7 +48,7 @@ def read(run: Path) -> Interface:
 
 
 def of(engine: Path, manifest: EngineManifest) -> Interface:
-    """The interface of an engine's run; raises SE402 where it came from no run."""
+    """The interface of an engine's run; raises SE402 if it came from no run."""
     folder = run_folder(engine, manifest)
     if folder is None:
         text = f"{engine} was built from an ONNX file that came from no run: its classes and its input are not known"

@@ -29,7 +29,15 @@ from sesurgery.paths import inside, plain_name
 from sesurgery.profiles import parse_profile
 from sesurgery.serving import interface
 from sesurgery.serving.loadable import backend_of, require_loadable
-from sesurgery.workspace import EngineManifest, PackageDetails, PackageManifest, belonging, describe, relative
+from sesurgery.workspace import (
+    EngineManifest,
+    PackageDetails,
+    PackageManifest,
+    Provenance,
+    belonging,
+    describe,
+    relative,
+)
 from sesurgery.workspace.manifests import AskedEngine
 
 CONFIG, LABELS = "config.pbtxt", "labels.txt"
@@ -103,8 +111,8 @@ KINDS = {
 def package(engine: Path, repository: Path, name: str | None = None, *, foreign: bool = False) -> Packaged:
     """Put an engine into a model repository, as the next version of `name` (default: the run's or the file's).
 
-    Raises SE603 for an engine that Triton has no backend for, or from elsewhere (unless `foreign`), SE402 where the
-    ONNX file that it was built from is gone, SE405 where the model is there with another configuration.
+    Raises SE603 for an engine that Triton has no backend for, or from elsewhere (unless `foreign`), SE402 if the
+    ONNX file that it was built from is gone, SE405 if the model is there with another configuration.
     """
     manifest = require_loadable(engine, foreign=foreign)
     details = manifest.details
@@ -130,13 +138,15 @@ def package(engine: Path, repository: Path, name: str | None = None, *, foreign:
     main = files[0]
     describe(
         main,
-        PackageManifest,
-        name,
-        f"sesurgery package {engine.as_posix()} --triton {repository.as_posix()} --name {name}",
-        parents=(engine, source),
-        beside=files[1:],
-        device=manifest.device,
-        details=PackageDetails(server="triton", version=version, engine=relative(engine, main), notes=notes),
+        Provenance(
+            PackageManifest,
+            name,
+            f"sesurgery package {engine.as_posix()} --triton {repository.as_posix()} --name {name}",
+            parents=(engine, source),
+            beside=files[1:],
+            device=manifest.device,
+            details=PackageDetails(server="triton", version=version, engine=relative(engine, main), notes=notes),
+        ),
     )
     return Packaged(model, version, files, notes)
 
@@ -170,7 +180,7 @@ def tensors_of(source: Path) -> tuple[list[_Tensor], list[_Tensor]]:
 
 
 def _classes(engine: Path, manifest: EngineManifest, outputs: list[_Tensor]) -> tuple[str, ...]:
-    """Class names, where there is one output with as many values as there are names."""
+    """Class names, if there is one output with as many values as there are names."""
     if not manifest.details.run:
         return ()
     try:
@@ -241,7 +251,7 @@ def _provider(manifest: EngineManifest) -> str | None:
 
 
 def _option(manifest: EngineManifest, name: str) -> Any:
-    """An option of the backend that built an engine; None where there is no such option."""
+    """An option of the backend that built an engine; None if there is no such option."""
     return getattr(backend_of(manifest), name, None)
 
 
@@ -273,7 +283,7 @@ def _files(engine: Path, manifest: EngineManifest, source: Path, kind: _Kind) ->
     weights = onnx_io.outside(onnx.load(source, load_external_data=False), source)
     if main in weights:
         text = f"{source} keeps weights in a file that is called {main}, as the server calls the model itself"
-        raise fail("SE603", text, "write it anew with `sesurgery lower`, and build the engine of that")
+        raise fail("SE603", text, "write it again with `sesurgery lower`, and build the engine of that")
     # External weights are looked for beside the file, under the name stored in it.
     return {main: source, **dict(sorted(weights.items()))}
 
@@ -294,7 +304,7 @@ def _place(model: Path, files: Mapping[str, Path]) -> tuple[int, tuple[Path, ...
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Write a file that all versions share; raises SE405 where a different one is there."""
+    """Write a file that all versions share; raises SE405 if a different one is there."""
     if not path.exists():
         write_text(path, text)
     elif (before := path.read_text(encoding="utf-8")) != text:

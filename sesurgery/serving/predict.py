@@ -47,8 +47,8 @@ class Predicted:
 def predict(engine: Path, images: Sequence[Path], top: int = 5, *, foreign: bool = False) -> Predicted:
     """Classify image files, and those in folders, prepared as the run's data set prepares them in evaluation.
 
-    A file that cannot be read is left out, with an error in `failures`. Raises SE603 where the engine cannot run here
-    or is from elsewhere (unless `foreign`), SE402 where its run is unknown, SE501 where its data set has no images.
+    A file that cannot be read is left out, with an error in `failures`. Raises SE603 if the engine cannot run here
+    or is from elsewhere (unless `foreign`), SE402 if its run is unknown, SE501 if its data set has no images.
     """
     manifest = require_loadable(engine, foreign=foreign)
     known = interface.of(engine, manifest)
@@ -98,7 +98,7 @@ def _files(given: Sequence[Path]) -> Iterator[Path]:
 
 
 def read_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """An image file as the network's input [C, H, W]; raises SE001 where it cannot be read."""
+    """An image file as the network's input [C, H, W]; raises SE001 if it cannot be read."""
     try:
         with Image.open(path) as image:
             values = preprocessing(image)
@@ -106,10 +106,10 @@ def read_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
         raise fail("SE001", f"{path} is not there") from None
     except UNREADABLE as error:
         raise fail(
-            "SE001", f"{path} is no image that can be read: {described(error)}", "PNG and JPEG are read"
+            "SE001", f"{path} is not an image that can be read: {described(error)}", "PNG and JPEG are read"
         ) from error
     if not np.isfinite(values).all():
-        raise fail("SE001", f"{path} is no image that can be read: it holds values that are no numbers")
+        raise fail("SE001", f"{path} is not an image that can be read: it holds values that are no numbers")
     return values
 
 

@@ -44,7 +44,7 @@ def changed(data: Mapping[str, Any], spec: BaseModel, changes: Mapping[str, obje
 
 
 def steps(path: str) -> Steps:
-    """`"surgery[0].insert"` -> `("surgery", 0, "insert")`; raises LookupError for what is no path."""
+    """`"surgery[0].insert"` -> `("surgery", 0, "insert")`; raises LookupError for what is not a path."""
     if not _PATH.fullmatch(path):
         raise LookupError("it is not a path")
     return tuple(int(part) if part.isdigit() and mark else part for mark, part in re.findall(r"(\[)?([^.\[\]]+)", path))
@@ -66,7 +66,7 @@ def _put(data: Any, spec: object, path: str, value: object) -> None:
 
 
 def _at(node: Any, step: str | int, place: Steps) -> object:
-    """What stands at a step, `_MISSING` for a key that is not there; raises LookupError where nothing could."""
+    """What stands at a step, `_MISSING` for a key that is not there; raises LookupError if nothing could."""
     if isinstance(step, int):
         if step >= len(node):
             raise LookupError(f"{_shown(place)} has {len(node)} {'entry' if len(node) == 1 else 'entries'}")
@@ -75,7 +75,7 @@ def _at(node: Any, step: str | int, place: Steps) -> object:
 
 
 def _at_meaning(meaning: object, step: str | int) -> object:
-    """The typed value at a step, None where the spec has none."""
+    """The typed value at a step, None if the spec has none."""
     if isinstance(meaning, Ref):
         return getattr(meaning.options, str(step), None)
     if isinstance(meaning, BaseModel):
@@ -92,7 +92,7 @@ def _as_list(found: object, meaning: object, place: Steps) -> list[Any]:
         return found
     items = list(meaning) if isinstance(meaning, tuple | list) else None
     if items is None or isinstance(found, dict):
-        raise LookupError(f"{_shown(place)} is no list")
+        raise LookupError(f"{_shown(place)} is not a list")
     # One value may stand for a list of one, and a default is not written.
     return [_written(item) for item in items] if found is _MISSING else [found]
 

@@ -24,7 +24,7 @@ class NamesModel(Protocol):
         ...
 
     def span(self, *place: str | int, key: bool = False) -> Span | None:
-        """Where the value at `place` stands in a file; None where there is none."""
+        """Where the value at `place` stands in a file; None if there is none."""
         ...
 
 
@@ -53,7 +53,7 @@ class NamesSurgery(Protocol):
         ...
 
     def span(self, *place: str | int, key: bool = False) -> Span | None:
-        """Where the value at `place` stands in a file; None where there is none."""
+        """Where the value at `place` stands in a file; None if there is none."""
         ...
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ def _changed(data: dict[str, Any], file: str, *, name: str, catalogs: Catalogs) 
 
 def _validate(data: dict[str, Any], source: Source | None, name: str, catalogs: Catalogs) -> Spec:
     whole = with_names(data, source)
-    # What was read from elsewhere is part of the spec: its text is then written anew.
+    # What was read from elsewhere is part of the spec: its text is then written again.
     written, data = (data if whole is data else None), whole
     # Defaults that name a plugin need the catalogs as much as what is written does.
     data = {"name": name, "train": {}, "engines": [{}], **data}
@@ -104,67 +105,93 @@ def _diagnostics(
         if error["type"] == "plugin_options":
             found.extend(_diagnostics(context["errors"], place, data, source, context["known"]))
             continue
-        found.append(_diagnostic(error, place, _at(data, place), source, known))
+        found.append(_Mistake(error, place, _at(data, place), source, known).diagnostic())
     return sorted(found, key=lambda item: (item.span.line, item.span.column) if item.span else (0, 0))
 
 
-def _diagnostic(error: Any, place: Place, value: Any, source: Source | None, known: Sequence[str] | None) -> Diagnostic:
-    kind, context = error["type"], error.get("ctx", {})
-    last = str(error["loc"][-1]) if error["loc"] else ""
-    shown = _shown(value)
-    within = (*place, *context.get("inner", ()))
+@dataclass(frozen=True)
+class _Mistake:
+    """One of pydantic's errors, with its place in the spec's data and the value there."""
 
-    def made(code: str, message: str, hint: str | None, at: Place = place, *, key: bool = False) -> Diagnostic:
-        if source is None:
+    error: Any
+    place: Place
+    value: Any
+    source: Source | None
+    known: Sequence[str] | None
+    """The keys of a plugin's options, if the place is one of them."""
+
+    def diagnostic(self) -> Diagnostic:
+        return self._of_a_key() or self._of_a_name() or self._of_a_value()
+
+    def _made(
+        self, code: str, message: str, hint: str | None, at: Place | None = None, *, key: bool = False
+    ) -> Diagnostic:
+        at = self.place if at is None else at
+        if self.source is None:
             message = f"{'.'.join(map(str, at)) or 'spec'}: {message}"
-        return Diagnostic(code, message, source.span(at, key=key) if source else None, hint)
+        return Diagnostic(code, message, self.source.span(at, key=key) if self.source else None, hint)
 
-    if kind == "extra_forbidden" or kind == "unexpected_keyword_argument":
-        names = known or _known_keys(error["loc"][:-1])
-        return made("SE101", f"unknown key {clipped(repr(last))}", suggest(last, names), key=True)
-    if kind == "missing" and isinstance(error["loc"][-1], int):
-        text = f"a list of {int(last) + 1} is expected, item {int(last) + 1} is missing"
-        return made("SE102", text, _described(error["loc"][:-1]), place[:-1])
-    if kind in ("missing", "missing_argument"):
-        return made("SE102", f"missing key {last!r}", _described(error["loc"]) or f"add '{last}: ...'", key=True)
-    if kind == "plugin_missing" or kind == "union_tag_not_found":
-        name = context.get("missing") or str(context["discriminator"]).strip("'")
-        return made("SE102", f"missing key {name!r}", f"add '{name}: ...'", key=True)
-    if kind == "plugin_unknown":
-        return made("SE105", error["msg"], context["hint"], within)
-    if kind == "withheld":
-        hint = "use 'checkpoint' for a file of weights (tensors alone), and 'pretrained' for the library's own"
-        return made("SE109", error["msg"], hint, within, key=True)
-    if kind == "union_tag_invalid":
-        name = str(context["discriminator"]).strip("'")
-        tags = re.findall(r"'([^']+)'", context["expected_tags"])
-        return made(
-            "SE105", f"unknown {name} {clipped(repr(context['tag']))}", suggest(context["tag"], tags), (*place, name)
-        )
-    if kind == "literal_error" and place == ("version",):
-        return made(
-            "SE106", f"this is version {shown} of the spec, expected {context['expected']}", "write 'version: 1'"
-        )
-    if kind == "literal_error":
-        names = re.findall(r"'([^']+)'", context["expected"])
-        return made("SE105", f"unknown {last} {shown}", suggest(str(value), names))
-    if kind in ("excluding", "value_error"):
-        return made("SE107", error["msg"].removeprefix("Value error, "), "keep one of them, or make them agree", within)
-    if kind == "incomplete":
-        return made("SE102", error["msg"], context["hint"], within)
-    if kind in ("too_short", "too_long"):
-        bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
-        return made("SE104", f"{bound} expected, found {shown}", _described(error["loc"]) or "write a list")
-    if kind == "range":
-        return made("SE104", error["msg"], context.get("hint") or _described(error["loc"]), within)
-    if kind in _RANGE:
-        wanted = error["msg"].removeprefix("Input should ").removeprefix("String should ").replace("be ", "must be ", 1)
-        return made("SE104", f"{wanted}, found {shown}", _described(error["loc"]) or "choose a value in that range")
-    expected = error["msg"].removeprefix("Input should be ").removeprefix("expected ").replace("a valid", "a")
-    expected = _ARTICLES.get(expected, expected)
-    keys = _known_keys(error["loc"]) if kind == "model_type" else []
-    how = f"its keys: {', '.join(keys)}" if keys else _HOW.get(expected, f"write {expected} here")
-    return made("SE103", f"expected {expected}, found {shown}", _described(error["loc"]) or how)
+    def _of_a_key(self) -> Diagnostic | None:
+        """A key that is unknown, missing or not passed on."""
+        kind, context, loc = self.error["type"], self.error.get("ctx", {}), self.error["loc"]
+        last = str(loc[-1]) if loc else ""
+        if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+            names = self.known or _known_keys(loc[:-1])
+            return self._made("SE101", f"unknown key {clipped(repr(last))}", suggest(last, names), key=True)
+        if kind == "missing" and isinstance(loc[-1], int):
+            text = f"a list of {int(last) + 1} is expected, item {int(last) + 1} is missing"
+            return self._made("SE102", text, _described(loc[:-1]), self.place[:-1])
+        if kind in ("missing", "missing_argument"):
+            return self._made("SE102", f"missing key {last!r}", _described(loc) or f"add '{last}: ...'", key=True)
+        if kind in ("plugin_missing", "union_tag_not_found"):
+            name = context.get("missing") or str(context["discriminator"]).strip("'")
+            return self._made("SE102", f"missing key {name!r}", f"add '{name}: ...'", key=True)
+        if kind == "withheld":
+            hint = "use 'checkpoint' for a file of weights (tensors alone), and 'pretrained' for the library's own"
+            return self._made("SE109", self.error["msg"], hint, (*self.place, *context["inner"]), key=True)
+        return None
+
+    def _of_a_name(self) -> Diagnostic | None:
+        """A name that is not one of those that are known."""
+        kind, context, loc = self.error["type"], self.error.get("ctx", {}), self.error["loc"]
+        if kind == "plugin_unknown":
+            return self._made("SE105", self.error["msg"], context["hint"], (*self.place, *context["inner"]))
+        if kind == "union_tag_invalid":
+            name = str(context["discriminator"]).strip("'")
+            tags = re.findall(r"'([^']+)'", context["expected_tags"])
+            text = f"unknown {name} {clipped(repr(context['tag']))}"
+            return self._made("SE105", text, suggest(context["tag"], tags), (*self.place, name))
+        if kind == "literal_error" and self.place == ("version",):
+            text = f"this is version {_shown(self.value)} of the spec, expected {context['expected']}"
+            return self._made("SE106", text, "write 'version: 1'")
+        if kind == "literal_error":
+            names = re.findall(r"'([^']+)'", context["expected"])
+            return self._made("SE105", f"unknown {loc[-1]} {_shown(self.value)}", suggest(str(self.value), names))
+        return None
+
+    def _of_a_value(self) -> Diagnostic:
+        """A value of the wrong type or out of range, or values that exclude each other."""
+        kind, context, loc = self.error["type"], self.error.get("ctx", {}), self.error["loc"]
+        message, shown = str(self.error["msg"]), _shown(self.value)
+        within = (*self.place, *context.get("inner", ()))
+        if kind in ("excluding", "value_error"):
+            hint = "keep one of them, or make them agree"
+            return self._made("SE107", message.removeprefix("Value error, "), hint, within)
+        if kind == "incomplete":
+            return self._made("SE102", message, context["hint"], within)
+        if kind in ("too_short", "too_long"):
+            bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+            return self._made("SE104", f"{bound} expected, found {shown}", _described(loc) or "write a list")
+        if kind == "range":
+            return self._made("SE104", message, context.get("hint") or _described(loc), within)
+        if kind in _RANGE:
+            wanted = message.removeprefix("Input should ").removeprefix("String should ").replace("be ", "must be ", 1)
+            return self._made("SE104", f"{wanted}, found {shown}", _described(loc) or "choose a value in that range")
+        expected = message.removeprefix("Input should be ").removeprefix("expected ").replace("a valid", "a")
+        expected = _ARTICLES.get(expected, expected)
+        keys = _known_keys(loc) if kind == "model_type" else []
+        how = f"its keys: {', '.join(keys)}" if keys else _HOW.get(expected, f"write {expected} here")
+        return self._made("SE103", f"expected {expected}, found {shown}", _described(loc) or how)
 
 
 _ARTICLES = {"a integer": "an integer", "a array": "a list", "an object": "a mapping", "a tuple": "a list"}

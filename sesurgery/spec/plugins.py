@@ -207,7 +207,7 @@ PassesField = Annotated[
     # pydantic warns of its own doing where it writes the tuple of a union as a list.
     PlainSerializer(lambda names: None if names is None else list(names), return_type=list[str] | None),
 ]
-"""Names of lowering passes; `none` is no pass at all, and None leaves the choice to the backend."""
+"""Names of lowering passes; `none` means no passes, and None leaves the choice to the backend."""
 BlockField = Annotated[Ref[Any], *_field("block", lambda catalogs: catalogs.blocks)]
 PlacementField = Annotated[Ref[Any], *_field("placement", lambda catalogs: catalogs.placements)]
 BackendField = Annotated[Ref[Any], *_field("backend", lambda catalogs: engine_makers(catalogs.backends))]

@@ -252,7 +252,7 @@ def write(data: Mapping[str, Any]) -> str:
 
 
 def read_source(path: Path) -> Source:
-    """Read a spec file; raises SpecError where it cannot be read or is not YAML that a spec can hold."""
+    """Read a spec file; raises SpecError if it cannot be read or is not YAML that a spec can hold."""
     if path.exists() and not path.is_file() and not path.is_dir():
         # Reading a pipe or a device may never end.
         text = "cannot be read: it is a pipe or a device"

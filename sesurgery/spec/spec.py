@@ -79,7 +79,7 @@ class Spec(Frozen):
     def remember(
         self, source: Source | None, written: dict[str, Any] | None, load: Callable[[dict[str, Any], str], Spec]
     ) -> None:
-        """Keep the file's marks, so that later stages can point at it, and the data it holds; None where not all of it.
+        """Keep the file's marks, so that later stages can point at it, and the data it holds; None if not all of it.
 
         `load` makes a spec of other data: it is given the data and the name of the file that they are from.
         """
@@ -88,7 +88,7 @@ class Spec(Frozen):
     def with_(self, changes: Mapping[str, object]) -> Spec:
         """The spec with other values at some places: `spec.with_({"surgery[0].insert.reduction": 8})`.
 
-        It is validated as a file is, and its text (YAML written anew), digest and marks are its own. Relative paths
+        It is validated as a file is, and its text (YAML written again), digest and marks are its own. Relative paths
         start from the same folder. Raises SpecError with every mistake, a path that leads nowhere among them.
         """
         if self._load is None:
@@ -116,14 +116,14 @@ class Spec(Frozen):
         return Path(self._source.file).parent if self._source else Path()
 
     def text(self) -> str:
-        """The spec as YAML: the file's own text, comments and all, or JSON (which is YAML) where there was no file."""
+        """The spec as YAML: the file's own text, comments and all, or JSON (which is YAML) if there was no file."""
         if self._source is None or self._written is None:
             return self.model_dump_json(by_alias=True, indent=2) + "\n"
         return self._source.text
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the spec says, however it was written: an option that is left out is no part of it."""
+        """SHA-256 of what the spec says, however it was written: an option that is left out is not a part of it."""
         return digest(self)
 
     def rule_names(self) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class ReplaceRule(Filters):
 
 
 def _rule_kind(given: object) -> str:
-    # What is no mapping is judged as the kind that most rules are.
+    # What is not a mapping is judged as the kind that most rules are.
     keys = given if isinstance(given, dict) else getattr(given, "__dict__", {})
     return "RemoveRule" if "remove" in keys else "ReplaceRule" if "replace" in keys else "InsertRule"
 

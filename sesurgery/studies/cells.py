@@ -65,7 +65,7 @@ def _with_plain(cells: Iterator[Cell]) -> Iterator[Cell]:
 
 
 def trial_spec(spec: Spec, cell: Cell, seed: int) -> Spec:
-    """The spec of a trial; raises SpecError where a value is not valid at its path."""
+    """The spec of a trial; raises SpecError if a value is not valid at its path."""
     surgery: dict[str, object] = {"surgery": [NO_BLOCKS]} if cell.plain else {}
     name = trial_name(cell, seed)
     return spec.with_({**cell.where, **surgery, "train.seed": seed, "study": None, "name": name})

@@ -44,7 +44,7 @@ class Interval:
 class Difference:
     """A cell's score less another's, over the seeds of both; `p` is corrected for the number of comparisons.
 
-    `more_seeds` is how many further seeds would tell a difference of this size in 80 % of studies: None where it is
+    `more_seeds` is how many further seeds would tell a difference of this size in 80 % of studies: None if it is
     significant already, where no noise could be estimated, and where it would take more than `MOST_SEEDS`.
     """
 
@@ -79,7 +79,7 @@ def mean_interval(scores: Scores, confidence: float = 0.95) -> Interval:
 
 
 def against(groups: Sequence[Sequence[Scores]], confidence: float = 0.95) -> tuple[tuple[Difference | None, ...], ...]:
-    """Every cell against the first of its group, the plain network; None where they have no seed in common.
+    """Every cell against the first of its group, the plain network; None if they have no seed in common.
 
     The first of each group is not part of the result.
     """

@@ -65,7 +65,7 @@ class Storage:
 
     @contextmanager
     def take(self) -> Iterator[Task | None]:
-        """The next trial, held while the block runs; None where there is nothing left to begin."""
+        """The next trial, held while the block runs; None if there is nothing left to begin."""
         with locked(self.folder):
             self._revive()
             task = self._next()
@@ -185,7 +185,7 @@ class Storage:
 def opened(name: str, asked: Study, folder: Path) -> Storage:
     """The study in its storage, made where it is not there yet, with every cell of a grid waiting.
 
-    Raises SE405 where the storage holds a study of this name over other axes, and SE801 where it cannot be reached.
+    Raises SE405 if the storage holds a study of this name over other axes, and SE801 if it cannot be reached.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)

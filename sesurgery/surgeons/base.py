@@ -77,8 +77,8 @@ class Surgeon(ABC, Generic[M, O]):
     def apply(self, model: M, plan: Plan, weights: Weights | None = None) -> M:
         """A changed copy in which every block is proved to run, or an error and no copy; `model` stays untouched.
 
-        Raises SE403 where the plan was made for another view, SE305 where a block cannot be built or does not keep the
-        shape, SE404 where one does not run, SE405 where a name is taken.
+        Raises SE403 if the plan was made for another view, SE305 if a block cannot be built or does not keep the
+        shape, SE404 if one does not run, SE405 if a name is taken.
         """
         # The view that is compared with the plan is the one that is changed.
         opened = self._open(model)

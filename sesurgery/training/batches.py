@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -80,7 +81,7 @@ class Shuffled(_Batches):
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator: the order is drawn at the first batch, after the epoch has been set.
-        seed, count = mixed(self.seed, self.epoch), len(self.split)
+        seed, count = derived_seed(self.seed, self.epoch), len(self.split)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
         # Neighbours in a batch, the copies of an image go to different processes (arXiv 1901.09335).
         copies = torch.arange(self.repeats) * count
@@ -107,7 +108,7 @@ class _Reader:
             copy, index = divmod(number, len(self.split))
             copies.setdefault(copy, []).append(index)
         parts = [
-            self.split.batch(indices, None if self.augment is None else self.augment(mixed(seed, copy)))
+            self.split.batch(indices, None if self.augment is None else self.augment(derived_seed(seed, copy)))
             for copy, indices in sorted(copies.items())
         ]
         if len(parts) == 1:
@@ -145,13 +146,6 @@ class _Loader:
         yield from self._loader
 
 
-def mixed(*numbers: int) -> int:
-    """One seed from several, so that neighbouring seeds and epochs do not share a stream."""
-    mixture = 0
-    for number in numbers:
-        # splitmix64's step and finaliser.
-        mixture = (mixture + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        mixture = ((mixture ^ (mixture >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        mixture = ((mixture ^ (mixture >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        mixture ^= mixture >> 31
-    return mixture >> 1
+def derived_seed(seed: int, *path: int) -> int:
+    """A seed of 64 bits for one purpose, such as (seed, epoch, image): each path has a random stream of its own."""
+    return int(np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)[0])

@@ -20,7 +20,7 @@ PREFIX, AVERAGED = "model.", "ema.module."
 _HISTORY = TypeAdapter(tuple[Epoch, ...])
 _PARTIAL = TypeAdapter(Partial | None)
 _RECIPE = TypeAdapter(dict[str, Any])
-START_OVER = "begin anew with --restart"
+START_OVER = "start again with --restart"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Saved:
     recipe: dict[str, Any]
     weights: dict[str, torch.Tensor]
     averaged: dict[str, torch.Tensor]
-    """The moving average of the weights; empty where the recipe keeps none."""
+    """The moving average of the weights; empty if the recipe keeps none."""
     partial: Partial | None = None
     """How far the next epoch is; None between two epochs."""
 
@@ -51,14 +51,14 @@ def own_part(history: tuple[Epoch, ...], recipe: Train, partial: Partial | None 
 
 
 def read(path: Path) -> Saved:
-    """The checkpoint at `path`; raises SE402 where there is none and SE502 where it is not one of ours."""
+    """The checkpoint at `path`; raises SE402 if there is none and SE502 if it is not one of ours."""
     if not path.is_file():
         raise fail("SE402", f"there is no checkpoint to resume from: {path} is missing", "train without resuming first")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         own, weights = content[OWN], content["state_dict"]
         if not all(isinstance(value, torch.Tensor) for value in weights.values()):
-            raise TypeError("a weight is no tensor")
+            raise TypeError("a weight is not a tensor")
         return Saved(
             history=_HISTORY.validate_python(own["history"]),
             recipe=_RECIPE.validate_python(own["recipe"]),
@@ -73,7 +73,7 @@ def read(path: Path) -> Saved:
 
 
 def require_fit(saved: Saved, model: nn.Module, recipe: Train, path: Path) -> None:
-    """Raise SE502 where the checkpoint is of another architecture, or of a recipe that differs in more than length."""
+    """Raise SE502 if the checkpoint is of another architecture, or of a recipe that differs in more than length."""
     problems = _weight_problems(saved.weights, model.state_dict())
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""

@@ -42,7 +42,7 @@ class Partial:
 
 
 def best_of(epochs: Sequence[Epoch]) -> Epoch | None:
-    """The epoch with the highest held-out top-1, the first of equals; None where there is none."""
+    """The epoch with the highest held-out top-1, the first of equals; None if there is none."""
     return max(epochs, key=lambda epoch: epoch.held_out_top1, default=None)
 
 

@@ -63,7 +63,7 @@ class Interruption(pl.Callback):  # type: ignore[misc]
             self.leave_if_asked(trainer)
 
     def leave_if_asked(self, trainer: pl.Trainer) -> None:
-        """Raise Interrupted where this process or another was asked to stop."""
+        """Raise Interrupted if this process or another was asked to stop."""
         # Several processes stop together or wait for each other forever.
         if trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             self.stop(signal.SIGTERM)

@@ -55,84 +55,94 @@ class FitResult:
         return None if kept is None else kept.held_out_top1
 
 
-def fit(
-    model: nn.Module,
-    data: Data,
-    recipe: Train,
-    folder: Path,
-    *,
-    resume: bool = False,
-    progress: Progress | None = None,
-    heartbeat: Heartbeat | None = None,
-    blocks: Collection[str] = (),
-    teacher: nn.Module | None = None,
-) -> FitResult:
-    """Train `model` in place by the recipe, or go on from the folder's `last.ckpt`.
+@dataclass(frozen=True)
+class FitRequest:
+    """A model to train in place on data by a recipe; the checkpoint and the history go to `folder`.
 
-    `blocks` are the paths of inserted blocks in the model, for recipes that treat them in their own way, and `teacher`
-    is the network whose answers are learned where the recipe says `distill`.
-    `progress` is called after each epoch, `heartbeat` after each batch with ("train" | "evaluate", done, of). After ^C
-    or SIGTERM the model holds the weights that the checkpoint does. The same recipe from the same weights gives the
+    `resume` continues from the folder's `last.ckpt`. `progress` is called after each epoch, `heartbeat` after each
+    batch with ("train" | "evaluate", done, total). `blocks` are the paths of inserted blocks in the model, for recipes
+    that treat them differently. `teacher` is the network for recipes with `distill`.
+    """
+
+    model: nn.Module
+    data: Data
+    recipe: Train
+    folder: Path
+    resume: bool = False
+    progress: Progress | None = None
+    heartbeat: Heartbeat | None = None
+    blocks: Collection[str] = ()
+    teacher: nn.Module | None = None
+
+    def require_fit(self) -> None:
+        """Raise SE501 if the model or the teacher does not fit the data."""
+        require_data(self.model, self.data)
+        if self.recipe.distill is not None:
+            if self.teacher is None:
+                raise TypeError("a recipe with `distill` needs a teacher: FitRequest(..., teacher=...)")
+            require_data(self.teacher, self.data)
+
+
+def fit(request: FitRequest) -> FitResult:
+    """Train the model in place, or continue from the last checkpoint.
+
+    After ^C or SIGTERM the model holds the weights of the checkpoint. The same recipe from the same weights gives the
     same weights on one machine, however often it was stopped.
 
-    Raises SE402 where there is nothing to resume, SE501 where data and model do not fit together, SE502 where the
-    checkpoint is of another network or recipe, where the loss is no longer a number or memory is short, and SE801 where
-    the disk is full. What was saved stays.
+    Raises SE402 if there is nothing to resume, SE501 if data and model do not fit together, SE502 if the checkpoint
+    belongs to another network or recipe, if the loss becomes NaN or memory runs out, and SE801 if the disk is full.
+    What was saved stays.
     """
-    require_data(model, data)
-    if recipe.distill is not None:
-        require_data(_named(teacher, recipe), data)
-    interruption = Interruption()
-    recorder = Recorder(folder, recipe, interruption, progress, heartbeat)
-    training = _Training(model, data, recipe, recorder, interruption)
-    if resume and training.restore():
+    request.require_fit()
+    recipe, interruption = request.recipe, Interruption()
+    recorder = Recorder(request.folder, recipe, interruption, request.progress, request.heartbeat)
+    training = _Training(request, recorder, interruption)
+    if request.resume and training.restore():
         return training.result()
-    folder.mkdir(parents=True, exist_ok=True)
+    request.folder.mkdir(parents=True, exist_ok=True)
     with (
         interruption.listening(),
         quiet_lightning(),
         reproducible(recipe.threads, tf32=recipe.tf32),
-        in_mode(model, training=True),
+        in_mode(request.model, training=True),
         process_group(),
     ):
         trainer = training.trainer()
-        if not resume:
-            # Of an earlier training: nothing may take it for this one's.
+        if not request.resume:
+            # They belong to an earlier training.
             recorder.checkpoint.unlink(missing_ok=True)
             recorder.best.unlink(missing_ok=True)
-        classifier = Classifier(model, recipe, data, blocks, teacher)
+        classifier = Classifier(request.model, recipe, request.data, request.blocks, request.teacher)
         classifier.partial = recorder.partial
-        with gates_in_fp32(classifier.networks, () if recipe.precision == "fp32" else tuple(blocks)):
-            training.run(trainer, classifier, resume=resume)
+        with gates_in_fp32(classifier.networks, () if recipe.precision == "fp32" else tuple(request.blocks)):
+            training.run(trainer, classifier)
     return training.result()
 
 
 @dataclass(frozen=True)
 class _Training:
-    """A model in training, and what records it and can stop it."""
+    """A training, with its recorder and the signals that stop it."""
 
-    model: nn.Module
-    data: Data
-    recipe: Train
+    request: FitRequest
     recorder: Recorder
     interruption: Interruption
 
     def restore(self) -> bool:
-        """Take over the history of the checkpoint; whether no epoch is left to do."""
-        recorder, recipe = self.recorder, self.recipe
+        """Load the history of the checkpoint; True if the training was already finished."""
+        recorder, recipe = self.recorder, self.request.recipe
         saved = checkpoint.read(recorder.checkpoint)
-        checkpoint.require_fit(saved, self.model, recipe, recorder.checkpoint)
+        checkpoint.require_fit(saved, self.request.model, recipe, recorder.checkpoint)
         recorder.history, recorder.partial = saved.history, checkpoint.partial_of(saved, recipe)
         if not finished(saved.history, recipe):
             return False
-        self.model.load_state_dict(saved.result)
+        self.request.model.load_state_dict(saved.result)
         # A run killed between the two files left the table one row short.
         recorder.write_tables()
         return True
 
     def trainer(self) -> pl.Trainer:
-        """Lightning's trainer, which logs nothing and writes nothing: the recorder does."""
-        recipe = self.recipe
+        """Lightning's trainer without logging and checkpoints: the recorder writes both."""
+        recipe = self.request.recipe
         return pl.Trainer(
             max_epochs=recipe.epochs,
             callbacks=[self.interruption, self.recorder],
@@ -146,35 +156,35 @@ class _Training:
             accumulate_grad_batches=recipe.accumulate,
             gradient_clip_val=recipe.clip_grad,
             precision=precision(recipe),
-            **devices(min(recipe.batch_size, len(self.data.train)), freezing=recipe.freeze is not None),
+            **devices(min(recipe.batch_size, len(self.request.data.train)), freezing=recipe.freeze is not None),
         )
 
-    def run(self, trainer: pl.Trainer, classifier: Classifier, *, resume: bool) -> None:
+    def run(self, trainer: pl.Trainer, classifier: Classifier) -> None:
         """Train until the recipe is done or a signal came; the model then holds the weights of the checkpoint."""
-        saved = self.recorder.checkpoint
-        trains = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        saved, model = self.recorder.checkpoint, self.request.model
+        trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         try:
-            trainer.fit(classifier, ckpt_path=saved if resume else None, weights_only=True)
+            trainer.fit(classifier, ckpt_path=saved if self.request.resume else None, weights_only=True)
             if classifier.ema is not None:
-                self.model.load_state_dict(classifier.result.state_dict())
+                model.load_state_dict(classifier.result.state_dict())
         except (Interrupted, SystemExit) as stop:
             self._stopped(stop)
             if saved.is_file():
-                self.model.load_state_dict(checkpoint.read(saved).result)
+                model.load_state_dict(checkpoint.read(saved).result)
         except (OSError, MemoryError, RuntimeError) as error:
-            if (known := as_diagnostic(error, self.recorder.held, self.recipe)) is None:
+            if (known := as_diagnostic(error, self.recorder.held, self.request.recipe)) is None:
                 raise
             raise known from error
         finally:
             self.recorder.close()
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name in trains)
 
     def _stopped(self, stop: BaseException) -> None:
-        """Note the signal behind an exception; raises the exception again where there was none.
+        """Record the signal behind an exception; raises the exception again if no signal caused it.
 
-        Lightning turns a KeyboardInterrupt, the second ^C, into SystemExit, and a SIGTERM that it took itself into
-        another with the code of a success. Any other SystemExit is not ours to keep.
+        Lightning turns the KeyboardInterrupt of a second ^C into SystemExit, and a SIGTERM that it caught itself into a
+        SystemExit with code 0. Any other SystemExit is raised again.
         """
         if isinstance(stop, SIGTERMException):
             self.interruption.stop(signal.SIGTERM)
@@ -183,21 +193,15 @@ class _Training:
         self.interruption.stop(signal.SIGINT)
 
     def result(self) -> FitResult:
-        """What was recorded, with the best weights in the model where the recipe keeps those."""
-        recorder, keep = self.recorder, self.recipe.keep
-        if keep == "best" and finished(recorder.history, self.recipe):
-            self.model.load_state_dict(load_file(recorder.best))
-        return FitResult(recorder.history, self.interruption.signal, recorder.checkpoint, recorder.metrics, keep)
-
-
-def _named(teacher: nn.Module | None, recipe: Train) -> nn.Module:
-    if teacher is None:
-        raise TypeError("a recipe with `distill` needs a teacher: fit(..., teacher=...)")
-    return teacher
+        """What was recorded; the model holds the best weights if the recipe keeps those."""
+        recorder, recipe = self.recorder, self.request.recipe
+        if recipe.keep == "best" and finished(recorder.history, recipe):
+            self.request.model.load_state_dict(load_file(recorder.best))
+        return FitResult(recorder.history, self.interruption.signal, recorder.checkpoint, recorder.metrics, recipe.keep)
 
 
 def require_data(model: nn.Module, data: Data) -> None:
-    """Raise SE501 where the model does not turn the data's images into one logit a class."""
+    """Raise SE501 if the model does not turn the data's images into one logit per class."""
     sample = data.held_out.images[:2]
     try:
         outputs = logits(model, [sample])

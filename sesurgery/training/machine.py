@@ -62,7 +62,7 @@ def devices(batch_size: int, *, freezing: bool = False) -> dict[str, object]:
 
     With `freezing`, some weights get no gradient in some epochs: with several processes, DDP has to be told.
 
-    Raises SE502 where a batch cannot be shared equally: the mean of unequal parts' gradients is not the batch's.
+    Raises SE502 if a batch cannot be shared equally: the mean of unequal parts' gradients is not the batch's.
     """
     if "WORLD_SIZE" not in os.environ:
         return {"accelerator": "auto", "devices": 1}

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sesurgery.spec.train import Train
-from sesurgery.training.batches import Batch, InOrder, Shuffled, mixed
+from sesurgery.training.batches import Batch, InOrder, Shuffled, derived_seed
 from sesurgery.training.data.base import Data
 from sesurgery.training.fused import fuse
 from sesurgery.training.history import Partial
@@ -83,7 +83,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
 
     @property
     def result(self) -> nn.Module:
-        """What is evaluated, and what training ends with: the average of the weights where there is one."""
+        """What is evaluated, and what training ends with: the average of the weights if there is one."""
         return self.model if self.ema is None else self.ema.module
 
     @property
@@ -115,7 +115,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         return (images.to(memory_format=torch.channels_last) if self.recipe.channels_last else images), labels
 
     def on_train_start(self) -> None:
-        # Lightning begins no epoch anew that it goes on with.
+        # Lightning begins no epoch again that it goes on with.
         if self.partial is not None:
             self._begin_epoch(self.partial.batches)
             if self.trainer.is_global_zero:
@@ -134,7 +134,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         # What is drawn depends on seed, epoch and batch alone, so it is the same after a resume.
-        torch.manual_seed(mixed(self.recipe.seed, self.current_epoch, index, self.global_rank))
+        torch.manual_seed(derived_seed(self.recipe.seed, self.current_epoch, index, self.global_rank))
         images, labels = batch if self.mixing is None else self.mixing(*batch)
         self.rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         outputs = self.running[0](images)

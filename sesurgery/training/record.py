@@ -33,7 +33,7 @@ Heartbeat = Callable[[str, int, int], None]
 
 STEPS_BETWEEN_POINTS = 10
 LOWER = (
-    "lower `optimizer: lr`, lengthen `warmup_epochs`, or clip gradients (`clip_grad`), and begin anew with --restart"
+    "lower `optimizer: lr`, lengthen `warmup_epochs`, or clip gradients (`clip_grad`), and start again with --restart"
 )
 
 
@@ -75,7 +75,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
     def on_train_start(self, trainer: pl.Trainer, module: Classifier) -> None:
         self._saved = time.monotonic()
         self._held = position_of(self.history, self.partial)
-        # Of an epoch that a checkpoint left unfinished; Lightning does not begin it anew.
+        # Of an epoch that a checkpoint left unfinished; Lightning does not begin it again.
         self._started = time.perf_counter() - (self.partial.seconds if self.partial else 0)
         if not self.history and self.partial is None:
             # So that a run stopped in its first epoch can be resumed.
@@ -166,7 +166,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             self._writer.close()
 
     def _require_finite(self, epoch: Epoch) -> None:
-        """Raise SE502 where training has diverged: what was saved is of the epoch before, and stays."""
+        """Raise SE502 if training has diverged: what was saved is of the epoch before, and stays."""
         losses = {"training": epoch.train_loss, "held-out": epoch.held_out_loss}
         broken = [f"the {name} loss is {loss}" for name, loss in losses.items() if not math.isfinite(loss)]
         if broken:

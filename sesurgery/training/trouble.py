@@ -16,7 +16,7 @@ _OF_THE_CPU = ("not enough memory", "can't allocate memory", "bad allocation")
 
 
 def as_diagnostic(error: BaseException, held: str, recipe: Train) -> SesurgeryError | None:
-    """The error as one that says what is safe (`held`) and what to try; None where it is something else."""
+    """The error as one that says what is safe (`held`) and what to try; None if it is something else."""
     if isinstance(error, OSError) and error.errno in _FULL:
         file = error.filename2 or error.filename
         where = "" if file is None or isinstance(file, int) else f"{os.fsdecode(file)}: "
@@ -30,5 +30,5 @@ def as_diagnostic(error: BaseException, held: str, recipe: Train) -> SesurgeryEr
 
 def _smaller(recipe: Train) -> str:
     if recipe.batch_size % 2:
-        return "take a smaller `batch_size`, and begin anew with --restart"
+        return "take a smaller `batch_size`, and start again with --restart"
     return "go on with --resume --split 2: each batch in two halves, steps of as many samples"

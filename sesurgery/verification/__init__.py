@@ -1,1 +1,1 @@
-"""Each module measures one thing on loaded engines and returns a frozen report; nothing here renders or decides."""
+"""Measurements on loaded engines. Each module measures one thing and returns a frozen report; none renders it."""

@@ -1,4 +1,4 @@
-"""What an engine answers beside the trained model: shares with their intervals, who is right alone, how sure it is."""
+"""An engine's predictions and the trained model's: accuracies with intervals, McNemar's test, KL divergence."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sesurgery.verification.proportions import Share, share
 
 Floats = NDArray[np.float64]
 MOST = 5
-"""Of how many answers the right one is among, for top-5."""
+"""The k of top-5."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Shares of the samples with Wilson's 95 % intervals, and McNemar's exact test of who is right more often.
+    """Shares of the samples with Wilson's 95 % intervals, and McNemar's exact test of which is right more often.
 
-    Of the test, `first_only` counts samples that the model alone gets right, and `second_only` those of the engine.
-    `top5_overlap` is the mean share of the model's first five classes that are among the engine's.
+    In the test, `first_only` counts samples that only the model classifies correctly, `second_only` those that only the
+    engine does. `top5_overlap` is the mean share of the model's five top classes that are among the engine's.
     """
 
     agreement: Share
@@ -35,7 +35,7 @@ class Answers:
 def compare_answers(
     trained: Floats, engine: Floats, labels: NDArray[np.generic], expected: NDArray[np.intp], given: NDArray[np.intp]
 ) -> Answers:
-    """Answers to logits [N, classes] and labels [N]; `expected` and `given` are the first classes, -1 for none."""
+    """Compare logits [N, classes] given labels [N]; `expected` and `given` are the predicted classes, -1 for none."""
     samples = len(labels)
     before, after = _best(trained), _best(engine)
     answered = (given >= 0)[:, None]
@@ -47,7 +47,7 @@ def compare_answers(
         agreement=share(int((expected == given).sum()), samples),
         reference_top1=share(int(right_before.sum()), samples),
         candidate_top1=share(int(right.sum()), samples),
-        # Where logits tie, the first of them counts for top-1 whichever the sort takes.
+        # With equal logits the first class counts for top-1, whichever the sort returns.
         reference_top5=share(int((hits_before | right_before).sum()), samples),
         candidate_top5=share(int((hits_after | right).sum()), samples),
         top5_overlap=float(common),
@@ -56,10 +56,10 @@ def compare_answers(
 
 
 def divergences(trained: Floats, engine: Floats, finite: NDArray[np.bool_]) -> Floats:
-    """Of each sample, the KL divergence in nats of the engine's softmax from the model's; infinite where not finite."""
+    """KL divergence in nats of the engine's softmax from the model's, per sample; infinite for NaN and infinity."""
     found = np.full(len(trained), np.inf)
     before, after = _log_softmax(trained[finite]), _log_softmax(engine[finite])
-    # Rounding can leave the sum of equal distributions a hair below zero.
+    # Rounding can make the sum slightly negative for equal distributions.
     found[finite] = np.maximum((np.exp(before) * (before - after)).sum(1), 0.0)
     return found
 

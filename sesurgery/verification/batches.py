@@ -1,4 +1,4 @@
-"""At which batch sizes an engine is compared: kernels change with the size, and so can answers."""
+"""The batch sizes at which an engine is compared: kernels depend on the size, so outputs can too."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from sesurgery.backends.base import Runner
 from sesurgery.workspace.manifests import AskedEngine
 
 ODD = 3
-"""A size that no kernel is made for."""
+"""A size that kernels are not specialised for."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The batch sizes that an engine takes and the one it is tuned for; `fixed` where it takes that one alone.
+    """The batch sizes that an engine takes and the one it is tuned for; `fixed` if it takes only that one.
 
-    `largest` is None where its profiles say, which are not looked into.
+    `largest` is None if it is set by profiles, which are not read here.
     """
 
     smallest: int
@@ -25,7 +25,7 @@ class Limits:
 
 
 def limits(asked: AskedEngine, runner: Runner) -> Limits:
-    """What an engine takes, as it says itself and as it was asked for."""
+    """The limits of an engine, from its own inputs and from the options it was built with."""
     size = runner.inputs[0].shape[0] if runner.inputs and runner.inputs[0].shape else None
     if isinstance(size, int):
         return Limits(size, size, size, fixed=True)
@@ -35,10 +35,10 @@ def limits(asked: AskedEngine, runner: Runner) -> Limits:
 
 
 def chosen(asked: tuple[int, ...], named: bool, limits: Limits, samples: int) -> tuple[int, ...]:
-    """Those asked for where somebody `named` them.
+    """The batch sizes to compare at: the requested ones if the spec `named` them.
 
-    Else they are brought within what the engine takes and there are samples for, and with them go the smallest, an odd,
-    the tuned-for and the largest size of the engine.
+    Otherwise the defaults, limited to the engine's range and the number of samples, and the engine's smallest, an odd,
+    its optimal and its largest size.
     """
     if limits.fixed:
         return (limits.smallest,)
@@ -51,7 +51,7 @@ def chosen(asked: tuple[int, ...], named: bool, limits: Limits, samples: int) ->
 
 
 def impossible(batch: int, limits: Limits, samples: int) -> str | None:
-    """Why an engine cannot be compared at a batch size, or None: smaller batches would show nothing of it."""
+    """Why an engine cannot be compared at a batch size, or None."""
     largest = max(batch, limits.smallest) if limits.largest is None else limits.largest
     if not limits.fixed and not limits.smallest <= batch <= largest:
         return f"the engine was built for batches from {limits.smallest} to {largest}"
@@ -59,5 +59,5 @@ def impossible(batch: int, limits: Limits, samples: int) -> str | None:
 
 
 def whole(samples: int, batch: int) -> int:
-    """At least so many samples, in whole batches: an engine may take no smaller one."""
+    """The number of samples rounded up to whole batches, because an engine may not take smaller ones."""
     return -(-samples // batch) * batch

@@ -1,9 +1,9 @@
-"""Which link between the trained network and its engine computes something else, and where in the network it begins.
+"""Find the step between the trained network and its engine that changes the outputs, and the first place where it does.
 
-network -> the file exported -> the file lowered and in its precision -> engine. Each file has a meaning, which ONNX
-Runtime computes when it may rewrite nothing. The first link whose meaning is not the one before is at fault, and what
-it does says of what kind the fault is: an export has other weights or other nodes, a file in fp16 overflows, one in
-int8 clips, a compiler computes what no file says.
+network -> exported file -> lowered file in its precision -> engine. ONNX Runtime without rewriting computes the exact
+result of each file. The first step whose result differs from the one before is at fault, and its kind follows from the
+step: an export has other weights or nodes, an fp16 file overflows, an int8 file clips, a compiler deviates from its
+file.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from sesurgery.verification.taps import Tap, found_in, tapped, taps_of
 
 LARGEST_FP16 = 65504.0
 SAMPLES = 8
-"""Samples that the files are compared on: each of them is run through several files, one at a time."""
+"""Samples on which the files are compared, one at a time."""
 MOST_NAMED = 0.5
-"""Where more of the weights differ, they are another checkpoint's."""
+"""If a larger share of the weights differs, they are from another checkpoint."""
 
 
 @dataclass(frozen=True)
 class Links:
-    """The trained network as it is exported now, the file that the engine descends from, and the one it was built of.
+    """The network exported now, the exported file behind the engine, and the file that the engine was built from.
 
-    `modules` are the modules of the blocks by their keys.
+    `modules` are the paths of the blocks' modules by key.
     """
 
     network: onnx.ModelProto
@@ -49,7 +49,7 @@ class Links:
 
 
 def of_files(links: Links, images: Sequence[NDArray[np.float32]]) -> Diagnosis | None:
-    """The fault where one of the files has it; None where all of them compute what the network does.
+    """The fault if one of the files has it; None if all of them compute the same as the network.
 
     `images` are batches [n, C, H, W].
     """
@@ -65,10 +65,10 @@ def of_files(links: Links, images: Sequence[NDArray[np.float32]]) -> Diagnosis |
 def diagnose(
     links: Links, told: Diagnosis | None, images: NDArray[np.float32], engine: Callable[[], Drift]
 ) -> Diagnosis:
-    """What is wrong with an engine that falls short, and where: of its answers, its files, and itself, in this order.
+    """The fault of an engine that fails parity, and its place: first from its outputs, then its files, then the engine.
 
-    `told` is what its answers said; `images` [n, C, H, W] are looked at one by one, and for a fault of the batch all at
-    once. `engine` gives the engine's own drift, for which others are built: it is asked last.
+    `told` is the diagnosis from its outputs. `images` [n, C, H, W] are run one by one, and all at once for a fault of
+    the batch. `engine` returns the engine's own drift, which builds more engines and so is called last.
     """
     if told is not None and told.kind in ("labels", "preprocessing"):
         return told
@@ -87,18 +87,18 @@ def of_engine(links: Links, drift: Drift) -> Diagnosis:
     first = drift.first
     kind: Kind = "precision" if links.precision != "fp32" else "compiler"
     if first is None:
-        text = f"no block and no stage is further from the model than {links.precision} explains; it adds up"
+        text = f"every block and stage is within the error of {links.precision}; the errors add up"
         return Diagnosis("precision", text)
     place = _place(drift, first)
     if links.precision == "int8":
-        return Diagnosis("saturation", f"its integer kernels part from the file's own numbers {place}", _site(drift))
+        return Diagnosis("saturation", f"its integer kernels differ from its file {place}", _site(drift))
     if first.nonfinite and kind == "compiler":
-        return Diagnosis("nonfinite", f"NaN or infinity begins {place}; the file has none", _site(drift))
-    return Diagnosis(kind, f"its file computes what the model does, the engine leaves it {place}", _site(drift))
+        return Diagnosis("nonfinite", f"NaN or infinity starts {place}; the file has none", _site(drift))
+    return Diagnosis(kind, f"its file agrees with the model, but the engine differs {place}", _site(drift))
 
 
 def of_file(links: Links, model: onnx.ModelProto, precision: str, images: Sequence[NDArray[np.float32]]) -> Drift:
-    """The drift of a file's meaning from the network, with the tolerance of a precision."""
+    """The drift of a file from the network, with the tolerance of a precision."""
     taps = links.taps
     own = found_in(model, taps)
     reference, candidate = computed(links.network, taps), computed(model, own)
@@ -106,7 +106,7 @@ def of_file(links: Links, model: onnx.ModelProto, precision: str, images: Sequen
 
 
 def computed(model: onnx.ModelProto, taps: Sequence[Tap]) -> Compute:
-    """What a file gives at these places, by ONNX Runtime without any rewriting."""
+    """The values of a file at these places, computed by ONNX Runtime without rewriting."""
     run = numerics.runner(in_single(tapped(model, taps)))
     weights = {tensor.name for tensor in model.graph.initializer}
     (name,) = (value.name for value in model.graph.input if value.name not in weights)
@@ -119,16 +119,20 @@ def _of_export(links: Links, drift: Drift, first: TapError) -> Diagnosis:
         return Diagnosis("nonfinite", text, _site(drift))
     apart = difference_of(links.network, links.exported)
     if apart.wired:
-        # Where a module is gone, those around it are wired otherwise as well: the block is what is meant.
+        # If a module is missing, its neighbours have other connections too; the block is the cause.
         sites = [site for scope in apart.wired if (site := site_of(scope, links.modules)) is not None]
         site = sites[0] if sites else _site(drift)
-        text = f"the file is wired otherwise than the network in {_few(apart.wired)}; it shows {_place(drift, first)}"
+        text = (
+            f"the file has other connections than the network in {_few(apart.wired)}; it shows {_place(drift, first)}"
+        )
         return Diagnosis("wiring", text, site)
     if len(apart.weights) > MOST_NAMED * apart.compared:
-        text = f"{len(apart.weights)} of {apart.compared} weights are others than the run's: another checkpoint's"
+        text = (
+            f"{len(apart.weights)} of {apart.compared} weights differ from the run's: they are from another checkpoint"
+        )
         return Diagnosis("weights", text)
     sites = [site for name in apart.weights if (site := site_of(name.rpartition(".")[0], links.modules)) is not None]
-    text = f"{_few(apart.weights) or 'constants'} are others than the run's; it shows {_place(drift, first)}"
+    text = f"{_few(apart.weights) or 'constants'} differ from the run's; it shows {_place(drift, first)}"
     return Diagnosis("weights", text, sites[0] if sites else _site(drift))
 
 
@@ -145,7 +149,7 @@ def _of_lowering(precision: str, drift: Drift, first: TapError) -> Diagnosis:
     place = _place(drift, first)
     if precision == "fp32":
         kind: Kind = "nonfinite" if first.nonfinite else "wiring"
-        return Diagnosis(kind, f"the export is right and the lowered file leaves the model {place}", _site(drift))
+        return Diagnosis(kind, f"the export is right, but the lowered file differs {place}", _site(drift))
     if first.nonfinite and precision == "fp16":
         beyond = f", where the model reaches {first.largest:.3g}" if first.largest > LARGEST_FP16 else ""
         text = f"a value leaves the range of fp16 (65504) {place}{beyond}: NaN or infinity from there on"
@@ -154,7 +158,7 @@ def _of_lowering(precision: str, drift: Drift, first: TapError) -> Diagnosis:
 
 
 def _next_site(links: Links, scope: str) -> str | None:
-    """The block behind a module: of blocks in the same unit of the network, the nearest parent's."""
+    """The block after a module in the same unit; with several, that of the nearest parent."""
     parent = scope
     while parent:
         parent = parent.rpartition(".")[0]

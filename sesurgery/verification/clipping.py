@@ -1,4 +1,4 @@
-"""How much of what an int8 file quantizes lies beyond its ranges."""
+"""How many values an int8 file clips at the ends of its ranges."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.scopes import scope_of
 
 LOST = 0.05
-"""A range saturates where clipping takes more than this share of the values' root mean square."""
+"""A range saturates if clipping loses more than this share of the values' root mean square."""
 CODES = {"int8": (-128, 127), "uint8": (0, 255)}
 
 
 @dataclass(frozen=True)
 class Clipped:
-    """A quantizer: the value it reads, the module that made it, the share of values clipped, and what that loses."""
+    """A quantizer: the value it reads, the module of that value, the share of clipped values, and the loss."""
 
     value: str
     scope: str
@@ -40,7 +40,7 @@ def clipping(model: onnx.ModelProto, feeds: Iterable[numerics.Feeds]) -> tuple[C
     copy.graph.output.extend(helper.make_tensor_value_info(name, flow.dtype(name), None) for name in read)
     totals = np.zeros((len(quantizers), 4))
     for fed in feeds if read else ():
-        # A network's own input is among them, and no graph has an output that is one.
+        # The network's input is one of them, and a graph cannot output its input.
         values = {**{name: np.asarray(fed[name]) for name in fed}, **_outputs(copy, fed)}
         for place, node in enumerate(quantizers):
             totals[place] += _counted(values[node.input[0]], *(_ranged(node, flow) or (0.0, 0.0)))
@@ -51,7 +51,7 @@ def clipping(model: onnx.ModelProto, feeds: Iterable[numerics.Feeds]) -> tuple[C
 
 
 def first_saturated(found: Iterable[Clipped]) -> Clipped | None:
-    """The first quantizer that loses too much: those behind it read what is left."""
+    """The first quantizer that loses too much; later ones read its result."""
     return next((each for each in found if each.lost > LOST), None)
 
 

@@ -1,4 +1,4 @@
-"""Two trainings side by side: who is right more often on the same samples, and who got there in fewer epochs."""
+"""Compare two trainings: which is right more often on the same samples, and which reached an accuracy earlier."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Verdict = Literal["better", "worse", "not told apart"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The first run against the second.
+    """The first run compared with the second.
 
-    `difference` is in shares of the held-out samples (0.01 = one point). `epochs_to` are the epochs after which each
-    first reached `accuracy`; None where it never did. Without an accuracy (one has no epochs) both are None.
+    `difference` is a share of the held-out samples (0.01 = one point). `epochs_to` are the epochs after which each run
+    first reached `accuracy`, None if it never did. Without an accuracy (a run has no epochs) both are None.
     """
 
     samples: int
@@ -38,7 +38,7 @@ def compare(
     epochs: tuple[Sequence[Epoch], Sequence[Epoch]],
     accuracy: float | None = None,
 ) -> Comparison:
-    """Compare right answers [samples] to the same samples; without `accuracy`, by one that both trainings reached."""
+    """Compare correct predictions [samples]; the default `accuracy` is the highest that both trainings reached."""
     test = mcnemar(first, second)
     difference = gain(first[None], second[None])
     wanted = reached_by_both(*epochs) if accuracy is None else accuracy
@@ -54,7 +54,7 @@ def compare(
 
 
 def verdict(test: McNemar, level: float) -> Verdict:
-    """What the test says of the first, at this level of significance."""
+    """The verdict on the first run at this level of significance."""
     if test.p >= level:
         return "not told apart"
     return "better" if test.first_only > test.second_only else "worse"
@@ -68,7 +68,7 @@ def epochs_to(accuracy: float | None, epochs: Sequence[Epoch]) -> int | None:
 
 
 def reached_by_both(first: Sequence[Epoch], second: Sequence[Epoch]) -> float | None:
-    """The lower of the two trainings' best held-out top-1; None where one has no epoch."""
+    """The lower of the two trainings' best held-out top-1; None if one has no epoch."""
     if not first or not second:
         return None
     return min(max(epoch.held_out_top1 for epoch in epochs) for epochs in (first, second))

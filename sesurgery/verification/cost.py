@@ -15,7 +15,7 @@ from sesurgery.workspace.measurements import Kind, Of
 
 @dataclass(frozen=True)
 class Seconds:
-    """A time with the ends of its confidence interval, in seconds a run; `low` may be negative."""
+    """A time in seconds per run with its confidence interval; `low` may be negative."""
 
     value: float
     low: float
@@ -28,11 +28,11 @@ class Seconds:
 
     @property
     def told(self) -> bool:
-        """Whether it can be told from nothing."""
+        """Whether it differs significantly from zero."""
         return not self.low <= 0 <= self.high
 
     def over(self, count: int) -> Seconds:
-        """The share of one of several that were measured together."""
+        """The share of one block if several were measured together."""
         return Seconds(self.value / count, self.low / count, self.high / count)
 
 
@@ -41,7 +41,7 @@ class BlockPrice:
     """What one block costs in time, and by the engine's own profile where it has one.
 
     `kernels` are the layers that the compiled engine has more for it and `bytes` what its nodes read and write before
-    fusion; None where they are not known. `alike` blocks were weighed together, and each has its share.
+    fusion; None if they are not known. `alike` blocks were weighed together, and each has its share.
     """
 
     key: str
@@ -61,7 +61,7 @@ class BlockPrice:
 
 @dataclass(frozen=True)
 class Prices:
-    """The price list of an engine's blocks. `whole` is the engine's time and `total` what all blocks cost together."""
+    """The prices of an engine's blocks. `whole` is the engine's time, `total` the cost of all blocks together."""
 
     blocks: tuple[BlockPrice, ...]
     whole: float
@@ -83,7 +83,7 @@ class Prices:
 
     @property
     def gap(self) -> Seconds:
-        """What the prices leave over of the total; the interval says whether that is anything."""
+        """The total minus the sum of the prices, with its interval."""
         value = self.total.value - self.summed.value
         reach = (self.total.reach**2 + self.summed.reach**2) ** 0.5
         return Seconds(value, value - reach, value + reach)
@@ -95,7 +95,7 @@ class Prices:
 
     @property
     def tax(self) -> float:
-        """What the blocks cost as a share of the engine without them."""
+        """The cost of the blocks as a share of the time without them."""
         return self.total.value / (self.whole - self.total.value)
 
 
@@ -111,5 +111,5 @@ PRICES = Kind("prices", EnginePrices, "sesurgery bench --per-block")
 
 
 def dear_first(blocks: Sequence[BlockPrice]) -> list[BlockPrice]:
-    """The dearest first; of equal ones the earlier."""
+    """The most expensive first; with equal prices the earlier one."""
     return sorted(blocks, key=lambda block: -block.time.value)

@@ -1,9 +1,9 @@
-"""What is wrong with an engine that falls short: the kind of fault, before anybody asks.
+"""The kind of fault of an engine that fails parity.
 
-Each kind leaves its own trace in the answers. An engine that is right at batch 1 alone has a batch baked in. One whose
-logits are the model's in another order has other labels; one that gives to an image what the model gives to the image
-with its channels swapped has another preprocessing. What is left lies in the network, and how far the chain of files
-behind the engine computes what the model does says where.
+Some kinds show in the outputs. An engine that is right only at batch 1 has a fixed batch. If its logits are the model's
+in another order, its classes are ordered differently. If its output for an image is the model's output for the image
+with swapped channels, its preprocessing differs. Other faults are inside the network; the chain of files behind the
+engine shows where (`chain.py`).
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ Images = NDArray[np.float32]
 Model = Callable[[Images], Logits]
 """Logits [n, C] of images [n, channels, H, W]."""
 EXPLAINED = 0.2
-"""A change explains a difference where at most this share of it is left."""
+"""A change explains a difference if at most this share of it remains."""
 SAMPLES = 64
-"""Of held-out data that a diagnosis looks at."""
+"""Number of held-out samples for a diagnosis."""
 REMEDIES: Mapping[Kind, str] = {
     "precision": "keep the place in fp32, or build the engine in a wider precision",
     "weights": "export and build again from the run's own weights",
-    "wiring": "export again; where a lowering pass did it, leave that pass out",
+    "wiring": "export again; if a lowering pass caused it, leave that pass out",
     "batch": "export with a dynamic batch, or build an engine for this batch alone",
-    "labels": "put the classes in the order that the model was trained with",
-    "preprocessing": "prepare the images as the training did (`interface.json` beside the run says how)",
+    "labels": "use the order of the classes that the model was trained with",
+    "preprocessing": "use the preprocessing of the training (`interface.json` in the run's folder describes it)",
     "stale": "build the engine again",
-    "nonfinite": "look at the place it names; keep it in fp32 where the model itself is finite",
-    "saturation": "calibrate on data that reaches as far, or take `weights: 7`",
-    "compiler": "build with another backend, or without the passes before it; and report it to the backend's makers",
+    "nonfinite": "keep the named place in fp32, if the model itself is finite there",
+    "saturation": "calibrate on data with this range of values, or set `weights: 7`",
+    "compiler": "build with another backend, or without lowering passes, and report it to the backend's project",
 }
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One fault. `site` is the key of the block (or the scope of the node) where it begins, where it has a place."""
+    """One fault. `site` is the key of the block (or the scope of the node) where it starts, if it has a place."""
 
     kind: Kind
     text: str
@@ -65,9 +65,9 @@ def of_answers(
     by_batch: Mapping[int, Logits],
     passed: Mapping[int, bool],
 ) -> Diagnosis | None:
-    """What the answers alone tell, of a few `images` with the model's logits and the engine's at each batch size.
+    """The fault that shows in the outputs for a few `images`: the model's logits and the engine's at each batch size.
 
-    None where the fault lies within the network.
+    None if the fault lies within the network.
     """
     if (found := _right_at_one(passed)) is not None:
         return found
@@ -75,7 +75,7 @@ def of_answers(
     if broken := int((~np.isfinite(engine)).any(axis=1).sum()):
         return Diagnosis("nonfinite", f"NaN or infinity in {broken} of the {len(engine)} samples looked at")
     trained, found_logits = reference.astype(np.float64), engine.astype(np.float64)
-    # Answers that hardly depend on the image are explained by any change that makes all images alike.
+    # Outputs that hardly depend on the image would be explained by any change of the images.
     apart = min(_apart(trained, found_logits), _apart(found_logits, found_logits.mean(0)))
     if (order := _order(trained, found_logits, apart)) is not None:
         moved = [f"{given} for {meant}" for given, meant in enumerate(order) if given != meant]
@@ -84,7 +84,7 @@ def of_answers(
     for change, changed in changes(images):
         given = model(changed).astype(np.float64)
         if np.isfinite(given).all() and _apart(given, found_logits) <= EXPLAINED * apart:
-            return Diagnosis("preprocessing", f"it answers as the model does to images {change}")
+            return Diagnosis("preprocessing", f"its outputs are the model's for images {change}")
     return None
 
 
@@ -97,7 +97,7 @@ def _right_at_one(passed: Mapping[int, bool]) -> Diagnosis | None:
 
 
 def _order(trained: NDArray[np.float64], engine: NDArray[np.float64], apart: float) -> tuple[int, ...] | None:
-    """Which class of the model each logit of the engine is, where that explains the difference; None else."""
+    """The class of the model for each logit of the engine, if a permutation explains the difference; else None."""
     nearest = tuple(int(np.abs(trained - column[:, None]).mean(0).argmin()) for column in engine.T)
     if sorted(nearest) != list(range(len(nearest))) or nearest == tuple(range(len(nearest))):
         return None
@@ -105,7 +105,7 @@ def _order(trained: NDArray[np.float64], engine: NDArray[np.float64], apart: flo
 
 
 def changes(images: Images) -> Iterator[tuple[str, Images]]:
-    """Ways in which images [n, C, H, W] are prepared otherwise by mistake, each with words for it."""
+    """Common mistakes in preprocessing images [n, C, H, W], each with its description."""
     channels = images.shape[1]
     if 1 < channels <= 4:
         for order in permutations(range(channels)):
@@ -117,7 +117,7 @@ def changes(images: Images) -> Iterator[tuple[str, Images]]:
     if high > low:
         yield "scaled to 0 ... 1", (images - low) / (high - low)
         yield "scaled to -1 ... 1", 2 * (images - low) / (high - low) - 1
-    yield "turned to their negative", -images
+    yield "inverted", -images
     yield "mirrored", np.ascontiguousarray(images[..., ::-1])
     yield "upside down", np.ascontiguousarray(images[..., ::-1, :])
     if images.shape[2] == images.shape[3]:

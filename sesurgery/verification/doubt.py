@@ -1,4 +1,4 @@
-"""What makes a race doubtful, in one line, with what would help."""
+"""Why a race is doubtful, in one line, with a remedy."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ BUSY = 0.025
 DRIFTING = 0.05
 ENOUGH_FOR_P99 = 100
 FEW_PROCESSES = 4
-"""Of fewer, Student's interval is wide whatever was measured."""
+"""With fewer processes, Student's interval is always wide."""
 MORE_PROCESSES = "--processes 5"
 
 
 class Timed(Protocol):
-    """What is looked at of an engine's times."""
+    """The statistics of an engine's times that are checked."""
 
     @property
     def stats(self) -> Stats: ...
@@ -30,7 +30,7 @@ class Timed(Protocol):
 
 
 def doubt(timings: Sequence[Timed], processes: int) -> str | None:
-    """None where there is none. The engines share a machine: the worst of them speaks for all."""
+    """The doubt of a race, None if there is none. The engines share a machine, so the worst of them counts."""
     causes: list[str] = []
     knobs: list[str] = []
     variation = max(timing.variation for timing in timings)

@@ -1,4 +1,4 @@
-"""Where along a network an engine leaves the model: the error at every tap, and the first that is over tolerance."""
+"""Where along a network an engine starts to differ: the error at every tap, and the first over tolerance."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Values = Mapping[str, NDArray[np.generic]]
 Compute = Callable[[NDArray[np.float32]], Values]
 """Values by name, of images [n, C, H, W]."""
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.03, "bf16": 0.2, "int8": 0.3}
-"""Of an error relative to the root mean square of the values: what a precision explains at any depth, with room."""
+"""Largest error that a precision explains at any depth, with a margin, relative to the values' root mean square."""
 TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class TapError:
-    """How far apart the values at a place are: root mean square of the difference over that of the model's values.
+    """The error at a place: root mean square of the difference over that of the model's values, for the worst sample.
 
-    It is of the worst sample, and infinite where the engine has NaN or infinity and the model has none. `largest` is
-    the model's largest value there. `site` is the block's key, None elsewhere.
+    It is infinite if the engine has NaN or infinity and the model has none. `largest` is the model's largest value
+    there. `site` is the block's key, None for other places.
     """
 
     name: str
@@ -39,7 +39,7 @@ class TapError:
 
 @dataclass(frozen=True)
 class Drift:
-    """The error at every place in order, and what was allowed; `how` says how it was measured."""
+    """The error at every place in order, and the tolerance; `how` says how it was measured."""
 
     errors: tuple[TapError, ...]
     tolerance: float
@@ -47,19 +47,19 @@ class Drift:
 
     @property
     def first(self) -> TapError | None:
-        """The first place over tolerance. A NaN is."""
+        """The first place over tolerance; NaN counts as over it."""
         return next((each for each in self.errors if not each.error <= self.tolerance), None)
 
     @property
     def before(self) -> TapError | None:
-        """The last place before it, where the engine was still right."""
+        """The last place before it, where the engine is still right."""
         first = self.first
         place = self.errors.index(first) if first is not None else 0
         return self.errors[place - 1] if place else None
 
     @property
     def first_site(self) -> str | None:
-        """The block at the first place over tolerance, or the first block behind it; None where none is behind."""
+        """The block at the first place over tolerance, or the first block after it; None if there is none."""
         first = self.first
         if first is None:
             return None
@@ -69,9 +69,9 @@ class Drift:
 
 @dataclass(frozen=True)
 class Repair:
-    """A change of the spec that was tried: `change` are its new values by their places, `failure` what it left over.
+    """A change of the spec that was tried: `change` has the new values by their paths.
 
-    `failure` is None where the engine that was built with it met the tolerance.
+    `failure` says what still fails; None if the engine built with the change met the tolerance.
     """
 
     what: str
@@ -95,9 +95,9 @@ def growth(
     tolerance: float,
     how: str = "",
 ) -> Drift:
-    """The error at the places that both have; `taps` name the values of the reference and `found` the candidate's.
+    """The error at the places that both have; `taps` name the reference's values and `found` the candidate's.
 
-    Images [n, C, H, W] are taken in the batches in which they come, and only one is in memory at a time.
+    `images` yields batches [n, C, H, W]; only one batch is in memory at a time.
     """
     own = {tap.name: tap.value for tap in found}
     both = [tap for tap in taps if tap.name in own]
@@ -120,7 +120,7 @@ def growth(
 
 
 def _apart(wanted: NDArray[np.generic], given: NDArray[np.generic]) -> tuple[float, float, int]:
-    """Of the worst sample the relative error, the largest value wanted, and how many samples are not finite."""
+    """The worst sample's relative error, the largest reference value, and the number of non-finite samples."""
     if wanted.shape != given.shape:
         return float("inf"), float(np.abs(wanted).max(initial=0.0)), 0
     before = wanted.reshape(len(wanted), -1).astype(np.float64)
@@ -130,7 +130,7 @@ def _apart(wanted: NDArray[np.generic], given: NDArray[np.generic]) -> tuple[flo
     both = fine & ~lost
     if not both.any():
         return (float("inf") if lost.any() else 0.0), float(np.abs(before[fine]).max(initial=0.0)), int(lost.sum())
-    # A sample on which a map is nearly zero all over is measured by what the others have there.
+    # If a map is nearly zero for one sample, the scale is that of the other samples.
     scale = np.sqrt((before[both] ** 2).mean(1))
     apart = np.sqrt(((after[both] - before[both]) ** 2).mean(1)) / np.maximum(scale, max(0.1 * scale.mean(), TINY))
     error = float("inf") if lost.any() else float(apart.max())

@@ -1,8 +1,8 @@
-"""The drift of an engine: its file with a few more outputs is built by its own backend, and run beside the model.
+"""The drift of an engine: its backend builds a copy of its file with more outputs, which is compared with the model.
 
-All places at once, where the engine of that copy is as wrong as the engine in question. A probe can keep from being
-fused what was fused wrongly, and then the copy is right: places are looked at one at a time, and a bisect finds the
-first that is over tolerance in as many builds as the logarithm of the places.
+All places are measured in one copy if that copy shows the same fault as the engine. An additional output can prevent
+the fusion that is wrong, and then the copy is right. In that case places are measured one at a time, and bisection
+finds the first one over tolerance; the number of builds is the logarithm of the number of places.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sesurgery.verification.taps import Tap, found_in, tapped
 
 Images = Sequence[NDArray[np.float32]]
 BuildTapped = Callable[[Sequence[Tap], Path], Runner]
-"""An engine whose outputs are the values at these places; it may write into the folder."""
+"""Builds an engine whose outputs are the values at these places; it may write into the folder."""
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """An engine whose drift is sought: the places in its own file, the model, and who builds it with more outputs."""
+    """An engine whose drift is measured: the places in its file, the model, and a builder of copies with outputs."""
 
     links: Links
     found: tuple[Tap, ...]
@@ -36,7 +36,7 @@ class Suspect:
 
 
 def of_backend(links: Links, backend: BuildsFromOnnx, options: BuildOptions) -> Suspect:
-    """The engine that a backend builds of the chain's last file."""
+    """The engine that a backend builds from the last file of the chain."""
 
     def build(taps: Sequence[Tap], folder: Path) -> Runner:
         file = folder / "tapped.onnx"
@@ -58,17 +58,17 @@ def drift(suspect: Suspect, images: Images) -> Drift:
 
 
 def _bisect(suspect: Suspect, images: Images, tolerance: float) -> Drift:
-    """One place at a time; errors of places that were not looked at are left out."""
+    """Measure one place at a time; places that were not measured are left out."""
     seen: dict[int, TapError] = {}
     low, high = 0, len(suspect.found) - 1
     while low < high:
         middle = (low + high) // 2
         looked = _look(suspect, [suspect.found[middle], suspect.found[-1]], images, tolerance, "")
         seen[middle], seen[len(suspect.found) - 1] = looked.errors[0], looked.errors[-1]
-        # Right there, and right at the end because it was looked at: what is fused over this place is at fault.
+        # The place is right, and measuring it makes the end right: the fusion across this place is wrong.
         wrong = not looked.errors[0].error <= tolerance or looked.first is None
         low, high = (low, middle) if wrong else (middle + 1, high)
-    how = "one place at a time: looking at all of them at once makes the engine right"
+    how = "one place at a time: measuring all of them at once makes the engine right"
     return Drift(tuple(seen[place] for place in sorted(seen)), tolerance, how)
 
 

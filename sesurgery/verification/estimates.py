@@ -1,8 +1,8 @@
-"""Numbers from latency samples: what one engine's runs look like, and the SE tax with its confidence interval.
+"""Statistics of latency samples: one engine's run times, and the SE tax with its confidence interval.
 
-An engine that is loaded again lies elsewhere in memory, and one that is loaded first lies elsewhere than one that is
-loaded second: each is worth up to a few per cent, the same in every round until the engine is loaded again. So what is
-counted is the *placement* (one loading of the engines), not the round, however many rounds there are.
+An engine that is reloaded has another memory layout, and the layout depends on which engine is loaded first. Both
+effects are up to a few per cent, and constant over all rounds until the engine is reloaded. Therefore the sampling unit
+is the *placement* (one loading of the engines), not the round.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 FEWEST_PLACEMENTS = 4
-"""Of one process: one degree of freedom goes to the cost and one to the load order."""
+"""In one process, one degree of freedom is used for the cost and one for the load order."""
 
 
 @dataclass(frozen=True)
 class PairedTimes:
-    """Two engines in one placement: kept seconds of each by [rounds, repeats], and which was loaded first."""
+    """Two engines in one placement: the seconds of each by [rounds, repeats], and which was loaded first."""
 
     ours: Floats
     theirs: Floats
@@ -29,14 +29,14 @@ class PairedTimes:
 
     @property
     def per_round(self) -> Floats:
-        """The logarithm of each round's ratio of medians: within a round both engines met the same machine."""
+        """The logarithm of each round's ratio of medians: within a round both engines run under the same conditions."""
         logs: Floats = np.log(np.median(self.ours, axis=1) / np.median(self.theirs, axis=1))
         return logs
 
 
 @dataclass(frozen=True)
 class Stats:
-    """An engine's kept runs in numbers; one run takes one whole batch."""
+    """Statistics of an engine's runs; one run is one whole batch."""
 
     count: int
     min_seconds: float
@@ -53,11 +53,11 @@ class Stats:
 
 @dataclass(frozen=True)
 class Tax:
-    """What one engine costs as a share of another's time (0.1 = 10 % more), with its confidence interval.
+    """The additional time of one engine as a share of another's (0.1 = 10 % more), with its confidence interval.
 
-    `per_placement` are the shares that the placements gave, in the order measured, and `per_round` those of all rounds.
-    `load_order` is by what share an engine is slower for having been loaded before the other; it is taken
-    out of `value` and of the interval. `processes` says over how many the interval speaks.
+    `per_placement` has the share of each placement in the order measured, `per_round` that of each round. `load_order`
+    is the share by which an engine is slower if it is loaded before the other; `value` and the interval are corrected
+    for it. `processes` is the number of processes.
     """
 
     value: float
@@ -95,11 +95,11 @@ def summarise(samples: Floats, batch: int) -> Stats:
 
 
 def estimate_tax(placements: Sequence[PairedTimes], confidence: float) -> Tax:
-    """The cost of an engine over another one, from placements in which either was loaded first about as often.
+    """The cost of an engine over another one, from placements in which each was loaded first about equally often.
 
-    A placement gives one number, the median over its rounds. Their model is cost + load order + chance; the interval
-    is Student's. Of several processes each gives one number, the cost in it, and the interval is Student's over the
-    processes: it covers what differs from process to process and what differs within one.
+    A placement gives one number, the median over its rounds, modelled as cost + load order + noise, with Student's
+    interval. With several processes, each gives one number, its cost, and Student's interval is over the processes: it
+    covers differences between processes and within them.
     """
     rounds = [placement.per_round for placement in placements]
     logs = np.array([np.median(each) for each in rounds])
@@ -126,7 +126,7 @@ def estimate_tax(placements: Sequence[PairedTimes], confidence: float) -> Tax:
 
 
 def _cost(logs: Floats, signs: Floats) -> tuple[float, float, float, int]:
-    """Of one process: the cost, what being loaded first adds, the cost's standard error, degrees of freedom."""
+    """In one process: the cost, the effect of being loaded first, the cost's standard error, the degrees of freedom."""
     if len(logs) < FEWEST_PLACEMENTS or len(set(signs)) < 2:
         raise ValueError(f"{len(logs)} placements, {int((signs > 0).sum())} with the first engine loaded first")
     design = np.column_stack((np.ones_like(signs), signs))
@@ -138,8 +138,8 @@ def _cost(logs: Floats, signs: Floats) -> tuple[float, float, float, int]:
 
 
 def student(confidence: float, freedom: int) -> float:
-    """How many standard errors reach to either side."""
-    # A tenth of a second to import, which no other verb needs to pay.
+    """The half-width of the interval in standard errors."""
+    # Importing it takes a tenth of a second, which other verbs do not need.
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + confidence) / 2))

@@ -1,4 +1,4 @@
-"""How two ONNX files of one network differ: in weights, or in how they are wired."""
+"""How two ONNX files of one network differ: in weights or in connections."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.scopes import scope_of
 
 SAME = 1e-5
-"""Weights are the same up to this share of their largest value: folding norms rounds."""
+"""Weights count as equal within this share of their largest value, because folding norms rounds."""
 
 
 @dataclass(frozen=True)
 class FileDifference:
-    """Modules whose nodes differ, in the order of the graph, and weights that do, with how many there are in all."""
+    """Modules with different nodes, in the order of the graph, and different weights, with the number compared."""
 
     wired: tuple[str, ...]
     weights: tuple[str, ...]
@@ -28,7 +28,7 @@ class FileDifference:
 
 
 def difference_of(expected: onnx.ModelProto, found: onnx.ModelProto) -> FileDifference:
-    """What differs in `found`; both are exports, whose weights have the names of the network's own."""
+    """The differences of `found`; both files are exports, so their weights have the network's names."""
     before, after = Dataflow(expected), Dataflow(found)
     shapes_before, shapes_after = _shapes(expected, before), _shapes(found, after)
     gone = Counter(shapes_before)
@@ -41,7 +41,7 @@ def difference_of(expected: onnx.ModelProto, found: onnx.ModelProto) -> FileDiff
 
 
 def _shapes(model: onnx.ModelProto, flow: Dataflow) -> list[tuple[str, str]]:
-    """Of each node that counts, its module, and what it computes of what: names of values do not matter."""
+    """For each node that an output needs, its module and its operation with inputs, independent of value names."""
     alive = _alive(model, flow)
     said = dict.fromkeys(flow.inputs, "input")
     found = []
@@ -58,7 +58,7 @@ def _shapes(model: onnx.ModelProto, flow: Dataflow) -> list[tuple[str, str]]:
 
 
 def _alive(model: onnx.ModelProto, flow: Dataflow) -> set[str]:
-    """First outputs of the nodes that an output of the network needs."""
+    """First outputs of the nodes that an output of the network depends on."""
     pending, seen = [value.name for value in model.graph.output], set[str]()
     while pending:
         node: NodeProto | None = flow.producer.get(pending.pop())
@@ -69,7 +69,7 @@ def _alive(model: onnx.ModelProto, flow: Dataflow) -> set[str]:
 
 
 def _weight(name: str, flow: Dataflow) -> str:
-    """A weight with a name of its own by its shape: its values are compared apart. A constant by its values."""
+    """A named weight by its shape, because its values are compared separately; a constant by its values."""
     array = flow.constant(name) if name else None
     if array is None:
         return name

@@ -1,4 +1,4 @@
-"""The samples to which an engine gives another answer than the model, with small pictures of them."""
+"""The samples that an engine classifies differently from the model, with small pictures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MOST = 24
-"""Pictures that are kept."""
+"""Number of pictures that are kept."""
 SIDE = 64
-"""Most pixels a side that a picture keeps; larger ones are thinned out."""
+"""Largest side of a stored picture in pixels; larger images are subsampled."""
 
 
 class Picked(Protocol):
@@ -25,9 +25,9 @@ class Picked(Protocol):
 
 @dataclass(frozen=True)
 class FlippedSample:
-    """A sample's position, its label and both answers, as names of classes, and how sure both were (softmax, 0 to 1).
+    """A sample's position, label and both predictions as class names, and both confidences (softmax, 0 to 1).
 
-    `answer` is None where the engine gave NaN or infinity. `png` is the picture in base64, brightened to its own range.
+    `answer` is None if the engine gave NaN or infinity. `png` is the picture in base64, scaled to its own range.
     """
 
     index: int
@@ -47,7 +47,7 @@ def flipped_samples(
     classes: Sequence[str],
     disagreeing: Sequence[int],
 ) -> Iterator[FlippedSample]:
-    """Of the `disagreeing` positions, those at which the model was surest, the surest first."""
+    """The `disagreeing` positions with the model's highest confidence, the highest first."""
     sure = _softmax(reference.astype(np.float64))
     for index in sorted(disagreeing, key=lambda index: -float(sure[index].max()))[:MOST]:
         finite = bool(np.isfinite(candidate[index]).all())
@@ -64,7 +64,7 @@ def flipped_samples(
 
 
 def picture(image: NDArray[np.generic]) -> str:
-    """An image [C, H, W] as a PNG in base64: grey of one channel, the first three as colours of more."""
+    """An image [C, H, W] as a PNG in base64: grey for one channel, otherwise the first three as colours."""
     # Of the verbs that compare, only those that find a flip draw.
     from PIL import Image
 

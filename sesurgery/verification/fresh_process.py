@@ -1,7 +1,7 @@
-"""A race in processes of its own, one after the other: `python -m sesurgery.verification.fresh_process JOB`.
+"""A race in new processes, one after the other: `python -m sesurgery.verification.fresh_process JOB`.
 
-A process has its own layout of memory and its own placement of threads, which no loading afresh within it changes. A
-job is a folder with `job.json` and `feeds.npz`; the process leaves `placements.npz` there, or `diagnostics.json`.
+Each process has its own memory layout and thread placement, which reloading engines within it does not change. A job is
+a folder with `job.json` and `feeds.npz`; the process writes `placements.npz` there, or `diagnostics.json`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from sesurgery.verification.placements import Placement, time_placements
 
 JOB, FEEDS, PLACEMENTS, DIAGNOSTICS = "job.json", "feeds.npz", "placements.npz", "diagnostics.json"
 LAST_WORDS = 2000
-"""Characters of a process's stderr that are shown where it died."""
+"""Number of last characters of stderr shown if the process died."""
 
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine on disk, as any process can load it. `backend` is its name and options, as a spec holds them."""
+    """An engine on disk that any process can load. `backend` is its name and options, as in a spec."""
 
     name: str
     engine: str
@@ -55,7 +55,7 @@ def race(
 ) -> LatencyReport:
     """As `latency.race`, in `plan.processes` fresh processes where that is more than one, and in this one else.
 
-    Raises SE603 where a process dies, and what it raised where it raised.
+    Raises SE603 if a process dies, and what it raised where it raised.
     """
     if plan.processes == 1:
         return latency.race(files, feeds, plan, progress)
@@ -82,15 +82,15 @@ def _in_a_process(
         if (Path(folder) / DIAGNOSTICS).is_file():
             raise SesurgeryError([Diagnostic(**told) for told in json.loads((Path(folder) / DIAGNOSTICS).read_text())])
         if ended.returncode or not (Path(folder) / PLACEMENTS).is_file():
-            text = f"the process that was to time the engines ended with {ended.returncode}"
-            raise fail("SE603", text, ended.stderr.strip()[-LAST_WORDS:] or "it said nothing; try --processes 1")
+            text = f"the process that times the engines ended with {ended.returncode}"
+            raise fail("SE603", text, ended.stderr.strip()[-LAST_WORDS:] or "it printed nothing; try --processes 1")
         with np.load(Path(folder) / PLACEMENTS, allow_pickle=False) as found:
             parts = zip(found["orders"].tolist(), found["kept"], found["first"], strict=True)
             return [Placement(tuple(order), kept, first, number) for order, kept, first in parts]
 
 
 def main(folder: Path) -> None:
-    """Do the job that lies in a folder."""
+    """Run the job in a folder."""
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     with np.load(folder / FEEDS, allow_pickle=False) as stored:
         feeds = dict(stored)

@@ -1,8 +1,8 @@
-"""What a block's gates do over samples: the method of the SE paper's figures 6 and 7 (arXiv 1709.01507, section 7.2).
+"""Statistics of a block's gates over samples, as in figures 6 and 7 of the SE paper (arXiv 1709.01507, section 7.2).
 
-A gate is dead where it is closed for every sample, saturated where it is wide open for every sample, and constant where
-it is the same for every sample, whatever it is. How much it looks at is told by the share of its variance that lies
-between classes: of gates that do not know the class, about (classes - 1) / (samples - 1).
+A gate is dead if it is closed for every sample, saturated if it is fully open for every sample, and constant if it has
+the same value for every sample. The share of its variance between classes shows how much it depends on the class; for
+gates that do not, it is about (classes - 1) / (samples - 1).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 CLOSED, OPEN = 0.05, 0.95
-"""Shares of a gate's range below and above which it counts as closed and as wide open."""
+"""Shares of a gate's range below and above which it counts as closed and as open."""
 BOUND = 0.01
-"""The pass constant_gates folds gates that stay this close to the middle of what they were."""
+"""The default bound of the pass constant_gates."""
 
 Values = NDArray[np.float64]
 
@@ -34,11 +34,11 @@ class ClassGates:
 
 @dataclass(frozen=True)
 class BlockGates:
-    """A block's gates over all samples; counts are of channels, `between_class` is a share of the variance, 0 to 1.
+    """A block's gates over all samples; counts are channels, `between_class` is a share of the variance, 0 to 1.
 
-    `unseen` channels were zero on every sample: what their gates are does not show, and nothing else counts them.
-    `constant_within` is the most that any channel is away from the middle of its range; None of `saturated`: the gate
-    has no upper end.
+    `unseen` channels were zero on every sample, so their gates are unknown and not counted elsewhere. `constant_within`
+    is the largest distance of any channel from the middle of its range. `saturated` is None if the gate has no upper
+    end.
     """
 
     key: str
@@ -61,7 +61,7 @@ def measure(
 ) -> BlockGates:
     """The statistics of gates [N, C] with the class of each sample [N]; `highest` is the upper end of the gate's range.
 
-    NaN stands where a gate could not be seen; some are. `std` is the mean over channels of the deviation over samples.
+    Gates that could not be measured are NaN. `std` is the mean over channels of the standard deviation over samples.
     """
     seen = np.ma.masked_invalid(values)
     unseen = int(np.isnan(values).all(0).sum())
@@ -97,12 +97,12 @@ def _count(which: Any) -> int:
 
 
 def _curve(values: Any) -> tuple[float, ...]:
-    """One number a channel, NaN where no sample shows it."""
+    """One number per channel, NaN if no sample has a value."""
     return tuple(np.ma.filled(values, np.nan).tolist())
 
 
 def _between(values: Any, labels: NDArray[np.int64]) -> float:
-    """Sum of squares between classes over all of it, channels added up; 0 where nothing varies."""
+    """Sum of squares between classes over the total, summed over channels; 0 if nothing varies."""
     centre = values.mean(0)
     total = float(((values - centre) ** 2).sum())
     if not total > 1e-12 * values.size:
@@ -116,7 +116,7 @@ def _advice(channels: int, dead: int, saturated: int, within: float) -> str:
     if within <= BOUND:
         return "fold: the same for every sample; the pass constant_gates takes it out"
     if dead + saturated == channels:
-        return "look: every channel is closed or wide open for every sample"
+        return "look: every channel is closed or fully open for every sample"
     if 2 * dead >= channels:
         return "look: half of the channels or more are closed for every sample"
     return "keep"

@@ -1,18 +1,17 @@
-"""Do an engine's integer kernels compute what its file says? Each quantized layer beside the same layer in float.
+"""Check that an engine's integer kernels compute the same as its file: each quantized layer against the layer in float.
 
-A file in Q/DQ form has one meaning, which ONNX Runtime computes in float when it may rewrite nothing. From that run
-come the values that each quantized layer reads and makes on real samples. The layers are then cut out with their
-pairs, each between an input and an output of its own, and built by the engine's backend. So every layer gets the very
-numbers that it has in float, and what it does with them is its own doing: differences do not add up along the network,
-and the first layer that parts is the first that is wrong. Inputs and outputs are float, as the values around a pair
-are: which 8-bit type stands in between is the backend's choice, as in the engine (OpenVINO's kernels treat an input
-that is signed already otherwise than a pair, which it may shift).
+ONNX Runtime without rewriting computes a Q/DQ file in float. That run gives the input and output of each quantized
+layer on real samples. Then the layers are cut out with their Q/DQ pairs, each with its own input and output, and built
+by the engine's backend. Every layer gets exactly its float inputs, so differences do not add up along the network, and
+the first layer that differs is the first wrong one. Inputs and outputs are float, like the values around a pair: the
+backend chooses the 8-bit type in between, as in the engine (OpenVINO treats a signed input differently from a pair,
+which it may shift).
 
-How far apart rounding can bring the two, in steps of the 8-bit output: an integer kernel adds whole products, so its
-sum is exact. Two things differ. Float adds in 24 bits and a kernel may round the bias to a whole product, which shifts
-the sum by a small part of a step (a product is far smaller than a step); and then a sum next to the border between two
-steps is rounded one way here and the other way there, which makes one step of it. EXPLAINED leaves one more for sums
-whose products are as large as a step. A pair of products that saturates in 16 bits loses up to 32,003 products.
+The difference that rounding can cause, in steps of the 8-bit output: an integer kernel sums integer products, so its
+sum is exact. Float sums have 24 bits, and a kernel may round the bias to an integer, which shifts the sum by a small
+part of a step. A sum near the border between two steps may then be rounded differently, which is one step. EXPLAINED
+allows one more for sums whose products are as large as a step. A pair of products that saturates in 16 bits loses up to
+32,003 products.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ if TYPE_CHECKING:
 EXPLAINED = 2.0
 """Steps of 8 bits that rounding explains."""
 STEPS = 127
-"""Of a float output, a step is this part of its largest value."""
+"""For a float output, a step is this part of its largest value."""
 Feeds = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
 class LayerGap:
-    """One quantized layer: its node, the module it came from, and the largest difference, in steps of 8 bits."""
+    """One quantized layer: its node, its module, and the largest difference in steps of 8 bits."""
 
     name: str
     scope: str
@@ -57,7 +56,7 @@ class LayerGap:
 
 @dataclass(frozen=True)
 class IntegerReport:
-    """All quantized layers in the order in which they run, and on how many samples they were compared."""
+    """All quantized layers in execution order, and the number of samples on which they were compared."""
 
     layers: tuple[LayerGap, ...]
     samples: int
@@ -73,16 +72,16 @@ class IntegerReport:
 
     @property
     def first_apart(self) -> LayerGap | None:
-        """The first layer that is further from float than rounding explains."""
-        # A difference that is no number is no small one.
+        """The first layer with a larger difference than rounding explains."""
+        # NaN counts as a large difference.
         return next((layer for layer in self.layers if not layer.steps <= EXPLAINED), None)
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A node with constant weights between pairs; `behind` is empty where its output stays float.
+    """A node with constant weights between Q/DQ pairs; `behind` is empty if its output stays float.
 
-    `step` is what one of 8 bits is worth in its output, None where that is float.
+    `step` is one step of the 8-bit output, None if the output is float.
     """
 
     node: NodeProto
@@ -100,16 +99,16 @@ class _Layer:
         return str((self.node, *self.behind)[-1].output[0])
 
     def steps(self, expected: NDArray[np.generic], found: NDArray[np.generic]) -> float:
-        """The largest difference; of a float output, a step is a part of its largest value."""
+        """The largest difference in steps; for a float output, a step is a part of its largest value."""
         gap = float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
         step = self.step or float(np.abs(expected).max(initial=0.0)) / STEPS
         return gap / step if step else gap
 
 
 def compare_kernels(backend: BuildsFromOnnx, model: onnx.ModelProto, samples: Sequence[Feeds]) -> IntegerReport:
-    """Each quantized layer of a Q/DQ model, by the backend's kernels here and in float, on `samples` of one shape.
+    """Compare each quantized layer of a Q/DQ model in the backend's kernels and in float, on `samples` of one shape.
 
-    Raises as `Backend.build` and `Backend.load` do, and SE602 where ONNX Runtime cannot run the model.
+    Raises as `Backend.build` and `Backend.load` do, and SE602 if ONNX Runtime cannot run the model.
     """
     flow = Dataflow(model)
     layers = _layers(flow)
@@ -159,7 +158,7 @@ def _layers(flow: Dataflow) -> list[_Layer]:
 
 
 def _pair_behind(value: str, readers: Mapping[str, list[NodeProto]]) -> tuple[NodeProto, ...]:
-    """The pair that alone reads a value, or nothing."""
+    """The Q/DQ pair that is the only reader of a value, or nothing."""
     pair: list[NodeProto] = []
     for operator in ("QuantizeLinear", "DequantizeLinear"):
         after = readers.get(value, [])
@@ -173,7 +172,7 @@ def _pair_behind(value: str, readers: Mapping[str, list[NodeProto]]) -> tuple[No
 def _in_float(
     model: onnx.ModelProto, flow: Dataflow, layers: Sequence[_Layer], samples: Sequence[Feeds]
 ) -> dict[str, NDArray[np.generic]]:
-    """What the layers read and make on each sample, computed without an integer kernel: no rewriting puts one in."""
+    """The inputs and outputs of the layers on each sample, computed in float because rewriting is off."""
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     del tapped.graph.output[:]
@@ -185,7 +184,7 @@ def _in_float(
 def _cut_out(
     model: onnx.ModelProto, flow: Dataflow, layers: Sequence[_Layer], values: Mapping[str, NDArray[np.generic]]
 ) -> onnx.ModelProto:
-    """The layers with their pairs side by side, each between an input and an output, in the shapes of one sample."""
+    """A model with all layers and their pairs in parallel, each with its own input and output, for one sample."""
     graph = onnx.GraphProto(name="layers")
     for at, layer in enumerate(layers):
         value = f"in{at}"
@@ -204,7 +203,7 @@ def _cut_out(
 
 
 def _copied(graph: onnx.GraphProto, node: NodeProto, value: str, at: int, factor: str | None = None) -> str:
-    """Add a copy that reads `value` (and `factor`) and belongs to layer `at`; the name of what it makes."""
+    """Add a copy for layer `at` that reads `value` (and `factor`); returns the name of its output."""
     copy = graph.node.add()
     copy.CopyFrom(node)
     copy.name, copy.input[0], copy.output[0] = f"{node.name}:{at}", value, f"{node.output[0]}:{at}"

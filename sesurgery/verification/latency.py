@@ -1,7 +1,7 @@
-"""What an engine costs in time: it, the plain network's engine and the engine of the file as exported race one another.
+"""The latency of an engine, in a race with the plain network's engine and the engine of the file as exported.
 
-Engines are loaded afresh several times in random order, and in each of those placements they run in alternating rounds;
-`sesurgery.verification.placements` says why.
+Engines are reloaded several times in random order, and in each of these placements they run in alternating rounds;
+`sesurgery.verification.placements` explains why.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from sesurgery.verification.estimates import Floats, PairedTimes, Stats, Tax, es
 from sesurgery.verification.placements import Clock, Contender, Placement, time_placements
 
 MIDDLE = 2.5631
-"""What lies between the 10th and the 90th percentile of a normal distribution, in standard deviations."""
+"""The distance between the 10th and the 90th percentile of a normal distribution, in standard deviations."""
 COMPARED = ((0, 1), (2, 1), (0, 2))
-"""Of the engine, the baseline and the engine as exported: which is compared with which."""
+"""The compared pairs, as indices into: the engine, the baseline, the engine as exported."""
 MOST_TIMES = 4
-"""How many times `latency: placements:` a race takes at most."""
+"""Largest number of placements in a race, as a multiple of `latency: placements:`."""
 
 
 @dataclass(frozen=True)
 class EngineTiming:
-    """One engine's times in seconds: kept runs by round, and each round's first run, which is not counted.
+    """One engine's times in seconds: the counted runs by round, and each round's first run, which is not counted.
 
-    Rounds stand in the order measured, those of one placement beside one another.
+    Rounds are in the order measured; those of one placement are consecutive.
     """
 
     name: str
@@ -40,18 +40,18 @@ class EngineTiming:
 
     @property
     def samples(self) -> Floats:
-        """Every kept run in the order measured, seconds."""
+        """Every counted run in the order measured, in seconds."""
         return np.asarray(self.round_seconds).ravel()
 
     @property
     def round_medians(self) -> Floats:
-        """The median of each round, seconds."""
+        """The median of each round, in seconds."""
         medians: Floats = np.median(np.asarray(self.round_seconds), axis=1)
         return medians
 
     @property
     def drift(self) -> float:
-        """How much slower the second half of the rounds was than the first, as a share."""
+        """How much slower the second half of the rounds is than the first, as a share."""
         half = len(self.round_seconds) // 2
         medians = self.round_medians
         return float(np.median(medians[half:]) / np.median(medians[:half]) - 1)
@@ -60,7 +60,7 @@ class EngineTiming:
     def variation(self) -> float:
         """The spread of the middle four fifths of the runs as a standard deviation over the median.
 
-        The plain coefficient of variation is the work of a single stalled run as often as not.
+        The plain coefficient of variation is often dominated by a single stalled run.
         """
         low, middle, high = np.percentile(self.samples, (10, 50, 90))
         return float((high - low) / MIDDLE / middle)
@@ -68,11 +68,11 @@ class EngineTiming:
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """A race of an engine against a baseline, or an engine alone; `doubt` says what is doubtful, and what would help.
+    """A race of an engine against a baseline, or an engine alone; `doubt` says what is doubtful, and a remedy.
 
-    `rounds` are those of all placements in all processes. `as_exported` is the engine of the same network without any
-    lowering, `as_exported_tax` its cost over the baseline, and `lowering` what the engine's time is over its own: the
-    share that lowering saved, as a negative number.
+    `rounds` counts all placements in all processes. `as_exported` is the engine of the same network without lowering,
+    `as_exported_tax` its cost over the baseline, and `lowering` the engine's time over it minus one: the share saved by
+    lowering is negative.
     """
 
     batch: int
@@ -108,7 +108,7 @@ def race(
 
     After `plan.placements` it goes on until every interval is as narrow as `plan.half_width` asks, `plan.more_seconds`
     are over, or there are `MOST_TIMES` as many. `generator` draws the orders of loading and where buffers lie. Raises
-    SE606 where the feeds do not hold `plan.batch` samples.
+    SE606 if the feeds do not hold `plan.batch` samples.
     """
     begin = clock()
     wide = _Wide(len(contenders), plan, clock)
@@ -117,9 +117,9 @@ def race(
 
 
 class _Wide:
-    """Whether any interval of a race is wider than asked, and time is left to make it narrower.
+    """Whether any interval of a race is still too wide and there is time to make it narrower.
 
-    To stop by the width keeps the coverage: the width of Student's interval does not depend on where its middle lies.
+    Stopping by the width keeps the coverage, because the width of Student's interval does not depend on its centre.
     """
 
     def __init__(self, engines: int, plan: Latency, clock: Clock) -> None:

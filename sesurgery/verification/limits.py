@@ -1,4 +1,4 @@
-"""A limit on what was measured, as a build server states it: `tax > 5 %`, `median > 2 ms`."""
+"""A limit on a measurement, for build servers: `tax > 5 %`, `median > 2 ms`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from sesurgery.verification.latency import LatencyReport
 
 FIGURES = {"tax": "%", "as-exported": "%", "lowering": "%", "median": "ms", "p99": "ms"}
-"""What can be limited, and its unit: costs in time against the plain network, and times of the engine with blocks."""
+"""The figures that can be limited, with units: costs over the plain network, and times of the engine with blocks."""
 _FORM = re.compile(r"\s*([a-z0-9-]+)\s*(>=?|<=?)\s*([-+]?\d+(?:\.\d*)?)\s*(%|ms)?\s*")
 
 
 @dataclass(frozen=True)
 class Limit:
-    """It is broken where `figure` is above (`>`) or below (`<`) `value`, in the unit of the figure."""
+    """A limit is broken if `figure` is above (`>`) or below (`<`) `value`, in the unit of the figure."""
 
     figure: str
     sign: str
@@ -24,7 +24,7 @@ class Limit:
         return f"{self.figure} {self.sign} {self.value:g} {FIGURES[self.figure]}"
 
     def broken_by(self, report: LatencyReport) -> str | None:
-        """What was found, where that breaks the limit; also where the figure was not measured at all."""
+        """What was found if that breaks the limit, or if the figure was not measured; else None."""
         found = _figure(self.figure, report)
         if found is None:
             return "it was not measured"
@@ -36,15 +36,15 @@ class Limit:
         unit = FIGURES[self.figure]
         interval = "" if low is None or high is None else f" (95 % interval {low:.2f} to {high:.2f} {unit})"
         certain = low is None or high is None or not low <= self.value <= high
-        return f"found {value:.2f} {unit}{interval}{'' if certain else ', an interval that holds the limit'}"
+        return f"found {value:.2f} {unit}{interval}{'' if certain else ', the interval contains the limit'}"
 
 
 def parse(text: str) -> Limit:
-    """A limit from its text; raises ValueError that says what may stand there."""
+    """A limit from its text; raises ValueError with the valid forms."""
     match = _FORM.fullmatch(text)
     if match is None or match[1] not in FIGURES:
         known = ", ".join(f"{name} ({unit})" for name, unit in FIGURES.items())
-        raise ValueError(f"{text!r} is no limit: write it as 'tax > 5 %'; figures are {known}")
+        raise ValueError(f"{text!r} is not a limit: write it as 'tax > 5 %'; figures are {known}")
     name, sign, value, unit = match.groups()
     if unit not in (None, FIGURES[name]):
         raise ValueError(f"{text!r}: {name} is measured in {FIGURES[name]}, not in {unit}")
@@ -52,7 +52,7 @@ def parse(text: str) -> Limit:
 
 
 def _figure(name: str, report: LatencyReport) -> tuple[float, float | None, float | None] | None:
-    """The figure with its interval, in its unit; None where it was not measured."""
+    """The figure with its interval, in its unit; None if it was not measured."""
     if name in ("median", "p99"):
         return 1e3 * getattr(report.candidate.stats, f"{name}_seconds"), None, None
     tax = {"tax": report.tax, "as-exported": report.as_exported_tax, "lowering": report.lowering}[name]

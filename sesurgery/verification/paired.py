@@ -1,9 +1,9 @@
-"""Is one network right more often than another? Both answer the same samples: the difference is taken on each of them.
+"""Is one network right more often than another? Paired comparison on the same samples.
 
-The interval is the adjusted Wald interval for paired proportions (Bonett and Price, JEBS 37, 2012). Two
-samples are added, of which each network alone gets one right, so that networks that agree everywhere still leave room
-for doubt. With several trainings of each network a sample counts by the mean of its differences; the interval is over
-the samples, for these trainings.
+The interval is the adjusted Wald interval for paired proportions (Bonett and Price, JEBS 37, 2012). It adds two
+samples, one that only the first network gets right and one that only the second does, so the interval is not empty if
+the networks always agree. With several trainings of each network, a sample counts with the mean of its differences; the
+interval is over the samples, for these trainings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Gain:
-    """The share of samples by which one network is right more often (0.01 = one point), with its interval."""
+    """The difference in accuracy of two networks as a share (0.01 = one point), with its interval."""
 
     value: float
     low: float
@@ -52,7 +52,7 @@ def gain(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], confidence: float =
 
 @dataclass(frozen=True)
 class McNemar:
-    """Samples that the first alone gets right, that the second alone does, and the exact two-sided p-value."""
+    """Samples that only the first gets right, those that only the second does, and the exact two-sided p-value."""
 
     first_only: int
     second_only: int
@@ -60,10 +60,10 @@ class McNemar:
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
-    """McNemar's exact test (Psychometrika 12, 1947) on right answers [samples] to the same samples."""
+    """McNemar's exact test (Psychometrika 12, 1947) on correct predictions [samples] for the same samples."""
     if first.shape != second.shape or first.ndim != 1 or first.size == 0:
         raise ValueError(f"expected two arrays [samples], found {first.shape} and {second.shape}")
-    # Scipy takes a tenth of a second to import, which no other verb needs to pay.
+    # Importing scipy takes a tenth of a second, which other verbs do not need.
     from scipy.special import bdtr
 
     ahead, behind = int((first & ~second).sum()), int((second & ~first).sum())

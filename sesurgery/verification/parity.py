@@ -1,8 +1,8 @@
-"""Does an engine answer like the trained model? Logits against logits, by criteria that are always named."""
+"""Compare an engine's logits with the trained model's by explicit criteria."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -33,7 +33,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Criterion:
-    """One thing that was asked: what, the bound and which side of it is good, and what was found."""
+    """One criterion: its name, the bound and its direction, and the measured value."""
 
     name: str
     sign: str
@@ -42,12 +42,12 @@ class Criterion:
 
     @property
     def met(self) -> bool:
-        # A NaN compares false with everything and so never meets a criterion.
+        # NaN compares false with everything, so it never meets a criterion.
         return self.found <= self.allowed if self.sign == "<=" else self.found >= self.allowed
 
     def __str__(self) -> str:
         allowed, found = f"{self.allowed:.6g}", f"{self.found:.6g}"
-        # "asked >= 1, found 1" would puzzle: a miss by the seventh digit shows all its digits.
+        # "asked >= 1, found 1" would be confusing: a small miss shows all its digits.
         if allowed == found and not self.met:
             allowed, found = repr(self.allowed), repr(self.found)
         return f"{self.name}: asked {self.sign} {allowed}, found {found}"
@@ -55,12 +55,12 @@ class Criterion:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """An engine's logits beside the trained model's.
+    """An engine's logits compared with the trained model's.
 
     A sample with NaN or infinity counts as wrong and as disagreeing; errors are then infinite and cosines NaN.
     `sample_errors` is each sample's largest absolute logit error, `sample_margins` how far the model's first class
     lies above its second: an error below half the margin cannot change the answer. `p99_abs` is the 99th percentile of
-    `sample_errors`; `mean_kl` and `max_kl` are of the softmax, in nats; None where an earlier version
+    `sample_errors`; `mean_kl` and `max_kl` are of the softmax, in nats; None if an earlier version
     measured.
     """
 
@@ -86,7 +86,7 @@ class ParityReport:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Every criterion that is not met, with what was asked and what was found."""
+        """Every criterion that is not met, with its bound and the measured value."""
         broken: tuple[str, ...] = ()
         if self.nonfinite_samples:
             broken = (
@@ -102,7 +102,7 @@ class ParityReport:
 
 @dataclass(frozen=True)
 class BatchParity:
-    """The engine beside the trained model when run at one batch size."""
+    """The engine compared with the trained model at one batch size."""
 
     batch: int
     report: ParityReport
@@ -110,14 +110,13 @@ class BatchParity:
 
 @dataclass(frozen=True)
 class EngineParity:
-    """An engine beside the trained model, batch size by batch size, and the sizes that could not be compared.
+    """An engine compared with the trained model at every batch size, and the sizes that could not be compared.
 
-    `probes` are inputs that nobody photographed. `flipped` holds some of the samples whose answer changed, at the batch
-    size where most did. `diagnosis` says what is wrong with an engine that falls short; None of one that does not.
-    `drift` and `repairs` are there where they were asked for.
+    `probes` are synthetic inputs. `flipped` has some of the samples whose class changed, at the batch size with the
+    most changes. `diagnosis` is the fault of an engine that fails, else None. `drift` and `repairs` are set on request.
     """
 
-    # JSON has no NaN and no infinity: an engine that gives them is measured all the same, and they are words here.
+    # JSON has no NaN and no infinity, so they are written as strings.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
     of: Of
     entries: tuple[BatchParity, ...]
@@ -130,7 +129,7 @@ class EngineParity:
 
     @property
     def passed(self) -> bool:
-        """Whether everything that was compared met what was asked."""
+        """Whether all comparisons met their criteria."""
         return all(entry.report.passed for entry in self.entries) and all(probe.passed for probe in self.probes)
 
 
@@ -140,26 +139,26 @@ PARITY = Kind("parity", EngineParity, "sesurgery verify")
 def compare(reference: Array, candidate: Array, labels: Array, tolerance: Tolerance) -> ParityReport:
     """Compare logits [N, classes] of the trained model and of an engine on the same samples with `labels` [N].
 
-    Raises SE606 where the shapes differ or the reference is not finite, SE501 where the labels do not fit, and SE102
+    Raises SE606 if the shapes differ or the reference is not finite, SE501 if the labels do not fit, and SE102
     where the tolerance asks for nothing.
     """
     _require_comparable(reference, candidate, labels, tolerance)
     trained, engine = reference.astype(np.float64), candidate.astype(np.float64)
     finite = np.asarray(np.isfinite(engine).all(axis=1))
     errors, means, cosines = _differences(trained, engine, finite)
-    # Row by row: argmax takes a NaN for the largest value, which could agree by luck.
+    # argmax treats NaN as the largest value, which could agree by chance.
     answers, expected = np.where(finite, engine.argmax(axis=1), -1), trained.argmax(axis=1)
     right, right_before, agreed = answers == labels, expected == labels, answers == expected
     told = compare_answers(trained, engine, labels, expected, answers)
     apart = divergences(trained, engine, finite)
     found = {
         "max_abs": float(errors.max()),
-        # An interpolation between finite and infinite would be NaN.
+        # Interpolating between finite and infinite values would give NaN.
         "p99_abs": float(np.percentile(errors, 99, method="higher")),
         "mean_abs": float(means.mean()),
         "min_cosine": float(cosines.min()),
         "min_agreement": float(agreed.mean()),
-        # From counts: the difference of two rounded shares can miss a bound that it meets exactly.
+        # From counts, because the difference of two rounded shares can miss a bound that is met exactly.
         "max_top1_drop": (int(right_before.sum()) - int(right.sum())) / len(labels),
         "max_top5_drop": (told.reference_top5.hits - told.candidate_top5.hits) / len(labels),
         "max_kl": float(apart.max()),
@@ -176,10 +175,7 @@ def compare(reference: Array, candidate: Array, labels: Array, tolerance: Tolera
         mean_cosine=float(cosines.mean()),
         worst_sample=int(errors.argmax()),
         nonfinite_samples=int((~finite).sum()),
-        criteria=tuple(
-            Criterion(name, ">=" if name in ("min_cosine", "min_agreement") else "<=", allowed, found[name])
-            for name, allowed in _asked(tolerance)
-        ),
+        criteria=_criteria(tolerance, found),
         sample_errors=tuple(errors.tolist()),
         sample_margins=tuple(_margins(trained).tolist()),
         disagreeing=tuple(np.flatnonzero(~agreed).tolist()),
@@ -190,13 +186,19 @@ def compare(reference: Array, candidate: Array, labels: Array, tolerance: Tolera
     )
 
 
+def _criteria(tolerance: Tolerance, found: Mapping[str, float]) -> tuple[Criterion, ...]:
+    return tuple(
+        Criterion(name, ">=" if name in ("min_cosine", "min_agreement") else "<=", allowed, found[name])
+        for name, allowed in _asked(tolerance)
+    )
+
+
 def predict(runner: Runner, images: Images, batch: int) -> Array:
     """Logits [N, classes] of an engine with one input and one output over images [N, C, H, W], `batch` at a time.
 
-    No more than a batch is read at once: `images` may be an array, or anything whose slices become one.
-
-    The last batch is as short as it comes: padding would hide an engine that is wrong at some batch sizes.
-    Raises SE606 where the engine has more than one input or output, or gives another number of rows than it was fed.
+    Only one batch is read at a time: `images` may be an array, or anything whose slices become one. The last batch is
+    not padded, because padding could hide an engine that is wrong at some batch sizes. Raises SE606 if the engine has
+    more than one input or output, or returns another number of rows than it was given.
     """
     if len(runner.inputs) != 1 or len(runner.outputs) != 1:
         counts = f"{len(runner.inputs)} inputs and {len(runner.outputs)} outputs"
@@ -204,7 +206,7 @@ def predict(runner: Runner, images: Images, batch: int) -> Array:
     if batch < 1 or not len(images):
         raise fail("SE606", f"nothing to run: {len(images)} images in batches of {batch}")
     fed, read = runner.inputs[0].name, runner.outputs[0].name
-    # An engine may have been asked to take what it computes in.
+    # An engine's inputs may have its own precision.
     dtype = np.dtype(runner.inputs[0].dtype)
     parts = []
     for start in range(0, len(images), batch):
@@ -213,7 +215,7 @@ def predict(runner: Runner, images: Images, batch: int) -> Array:
         if logits.ndim != 2 or len(logits) != len(piece):
             shape = "x".join(map(str, logits.shape))
             raise fail("SE606", f"output {read!r} has shape {shape} for {len(piece)} samples; [N, classes] is expected")
-        # A runner may hand out the same buffer on every call.
+        # A runner may return the same buffer on every call.
         parts.append(logits.astype(np.float32, copy=True))
     return np.concatenate(parts)
 
@@ -246,17 +248,17 @@ def _require_comparable(reference: Array, candidate: Array, labels: Array, toler
         raise fail("SE606", "the trained model itself gives NaN or infinity: there is nothing to compare with")
     if next(_asked(tolerance), None) is None:
         known = ", ".join(type(tolerance).model_fields)
-        raise fail("SE102", "the tolerance asks for nothing, so anything would pass", f"give at least one of: {known}")
+        raise fail("SE102", "the tolerance has no criterion, so anything would pass", f"give at least one of: {known}")
 
 
 def _differences(trained: Floats, engine: Floats, finite: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
-    """Of each sample: the largest and the mean absolute error, and the cosine (two zero vectors count as equal)."""
+    """The largest and the mean absolute error and the cosine of each sample (two zero vectors count as equal)."""
     largest, means = np.full(len(trained), np.inf), np.full(len(trained), np.inf)
     cosines = np.full(len(trained), np.nan)
     error = np.abs(trained[finite] - engine[finite])
     largest[finite], means[finite] = error.max(axis=1), error.mean(axis=1)
     before, after = _unit(trained[finite]), _unit(engine[finite])
-    # 1 - |u - v|^2 / 2 rather than u . v: equal vectors give exactly one, and nearly equal ones keep their digits.
+    # 1 - |u - v|^2 / 2 instead of u . v: equal vectors give exactly one, and nearly equal ones keep their digits.
     cosines[finite] = 1 - ((before - after) ** 2).sum(axis=1) / 2
     vanished = (~before.any(axis=1)) ^ (~after.any(axis=1))
     cosines[finite] = np.where(vanished, 0.0, cosines[finite])
@@ -264,13 +266,13 @@ def _differences(trained: Floats, engine: Floats, finite: NDArray[np.bool_]) -> 
 
 
 def _unit(rows: Floats) -> Floats:
-    """Each row scaled to length one; a row of zeros stays as it is."""
+    """Each row scaled to length one; a row of zeros stays zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths == 0, 1.0, lengths)
 
 
 def _margins(trained: Floats) -> Floats:
-    """How far each sample's first class lies above its second; zero where there is only one class."""
+    """The distance between each sample's first and second logit; zero if there is only one class."""
     if trained.shape[1] < 2:
         return np.zeros(len(trained))
     top = np.partition(trained, -2, axis=1)

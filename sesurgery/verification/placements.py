@@ -1,9 +1,8 @@
-"""Timing engines of one process in several placements: loaded afresh, in another order, with other buffers.
+"""Timing engines in one process in several placements: reloaded in another order, with other buffers.
 
-Where an engine's weights, its scratch memory and its input come to lie decides up to a few per cent of its time, and
-who is loaded first gets other places than who is loaded second (`docs/decisions/0013-latency-over-placements.md`).
-Nothing of that is to fall on one of the engines: the orders are random, and every second one is the reverse of the one
-before, so that of any two engines each is loaded first equally often.
+The addresses of an engine's weights, scratch memory and input change its time by up to a few per cent, and they depend
+on the load order (`docs/decisions/0013-latency-over-placements.md`). To treat all engines equally, the orders are
+random, and every second one is the reverse of the one before: of any two engines, each is loaded first equally often.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ Clock = Callable[[], float]
 CACHE_LINE = 64
 PAGE = 4096
 MOST_BETWEEN = 1 << 21
-"""Most bytes that lie between two engines."""
+"""Largest number of bytes allocated between two engines."""
 
 
 class Contender(Protocol):
-    """An engine that can be loaded again and again."""
+    """An engine that can be loaded repeatedly."""
 
     @property
     def name(self) -> str: ...
@@ -39,9 +38,9 @@ class Contender(Protocol):
 
 @dataclass(frozen=True)
 class Placement:
-    """One loading of all engines. Seconds by [engine, round, repeat], and each turn's first run by [engine, round].
+    """One loading of all engines: seconds by [engine, round, repeat], and each turn's first run by [engine, round].
 
-    `load_order` holds the engines' numbers in the order in which they were loaded.
+    `load_order` has the engines' numbers in the order in which they were loaded.
     """
 
     load_order: tuple[int, ...]
@@ -51,7 +50,7 @@ class Placement:
 
 
 More = Callable[[Sequence[Placement]], bool]
-"""Whether placements are wanted beside those there are."""
+"""Whether more placements are needed, given those so far."""
 
 
 def time_placements(
@@ -66,7 +65,7 @@ def time_placements(
     """`plan.placements` placements of the engines, which share `plan.rounds` rounds in alternating order.
 
     Then two more at a time, an order and its reverse, for as long as `more` of those there are asks for them.
-    Raises SE606 where the feeds do not hold `plan.batch` samples.
+    Raises SE606 if the feeds do not hold `plan.batch` samples.
     """
     for name, feed in feeds.items():
         if feed.ndim < 1 or len(feed) != plan.batch:
@@ -87,7 +86,7 @@ def time_placements(
 
 
 def load_orders(engines: int, placements: int, generator: np.random.Generator) -> list[tuple[int, ...]]:
-    """Random orders, each followed by its reverse, and which of the two comes first is random too."""
+    """Random orders, each followed by its reverse."""
     orders: list[tuple[int, ...]] = []
     while len(orders) < placements:
         order = tuple(generator.permutation(engines).tolist())
@@ -125,16 +124,16 @@ def place(
         for engine in turns:
             _warm_up(runners[engine], given[engine], warm, clock)
         for number in range(rounds):
-            # A B, B A, A B, ...: a machine that warms up or slows down favours no engine.
+            # A B, B A, A B, ...: a machine that becomes faster or slower favours no engine.
             for engine in turns if number % 2 == 0 else turns[::-1]:
                 seconds = measure(runners[engine], given[engine], plan.repeats + 1)
-                # The other engine has just filled the caches, and its worker threads may still be spinning.
+                # The first run is separate: the other engine has filled the caches, and its threads may still spin.
                 first[engine, number], kept[engine, number] = seconds[0], seconds[1:]
     return Placement(order, kept, first)
 
 
 def named(runner: Runner, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """The feeds by the names and in the types that an engine has for them: the rival's may be others."""
+    """The feeds with the names and types of this engine's inputs, which may differ between engines."""
     infos: tuple[TensorInfo, ...] = getattr(runner, "inputs", ())
     if len(infos) != 1 or len(feeds) != 1:
         return dict(feeds)
@@ -142,7 +141,7 @@ def named(runner: Runner, feeds: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _elsewhere(feed: Array, generator: np.random.Generator) -> Array:
-    """A copy at a random cache line of a page of its own."""
+    """A copy at a random cache line of a separate page."""
     block = np.empty(feed.nbytes + 2 * PAGE, np.uint8)
     start = -block.ctypes.data % CACHE_LINE + CACHE_LINE * int(generator.integers(PAGE // CACHE_LINE))
     copy = block[start : start + feed.nbytes].view(feed.dtype).reshape(feed.shape)
@@ -151,7 +150,7 @@ def _elsewhere(feed: Array, generator: np.random.Generator) -> Array:
 
 
 def _warm_up(runner: Runner, feeds: Mapping[str, Array], seconds: float, clock: Clock) -> None:
-    """At least one run, whatever was asked: an engine's first run allocates its memory."""
+    """Warm up with at least one run, because an engine's first run allocates its memory."""
     begin = clock()
     measure(runner, feeds, 1)
     while clock() - begin < seconds:
@@ -159,7 +158,7 @@ def _warm_up(runner: Runner, feeds: Mapping[str, Array], seconds: float, clock: 
 
 
 def measure(runner: Runner, feeds: Mapping[str, Array], runs: int) -> Floats:
-    """Seconds of so many runs."""
+    """The seconds of this many runs."""
     seconds = np.asarray(runner.time(feeds, runs), dtype=np.float64)
     if seconds.shape != (runs,) or not np.isfinite(seconds).all() or seconds.min() <= 0:
         raise RuntimeError(f"{type(runner).__name__}.time must give {runs} positive times, gave {seconds!r}")

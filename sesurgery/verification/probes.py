@@ -1,8 +1,8 @@
-"""Synthetic inputs: seeded noise, and images made faint, strong or extreme.
+"""Synthetic inputs: seeded noise, and images with low, high or extreme contrast.
 
-Held-out samples show an engine where it was trained. A squeeze that overflows, a range that was found on tame images, a
-kernel that loses what is small: those show on other inputs. The model's own answers to them are the measure, so no
-label is needed. Their logits are of any size: errors are taken relative to the largest that the model gives.
+Held-out samples resemble the training data. A squeeze that overflows, a range calibrated on ordinary images, or a
+kernel that loses small values shows only on other inputs. The engine is compared with the model's own outputs, so no
+labels are needed. These logits can have any size, so errors are relative to the model's largest logit.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ SAMPLES = 8
 SEED = 1709
 STRONG, FAINT = 4.0, 1 / 64
 BLOCK = 4
-"""Pixels a side of what the extremes are drawn for: single ones would be averaged away by the first convolution."""
+"""Side of the squares of extreme values in pixels: the first convolution would average single pixels away."""
 TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class ProbeParity:
-    """An engine beside the model on one kind of input.
+    """An engine compared with the model on one kind of input.
 
-    `max_relative` is the largest difference of a logit over the largest logit of the model, infinite where the engine
-    gives NaN or infinity; `allowed` is what was asked of it, None where nothing was.
+    `max_relative` is the largest difference of a logit over the model's largest logit, infinite if the engine gives NaN
+    or infinity; `allowed` is its bound, None if there is none.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ProbeParity:
 
     @property
     def failure(self) -> str | None:
-        """What was asked and what was found, where the criterion is not met."""
+        """The bound and the measured value if the criterion is not met, else None."""
         if self.passed:
             return None
         found = (
@@ -58,7 +58,7 @@ class ProbeParity:
 
 
 def probes(images: Images, samples: int = SAMPLES) -> Iterator[tuple[str, Images]]:
-    """Names and inputs [samples, C, H, W], made from held-out `images` [n, C, H, W]; the same on every machine."""
+    """Names and inputs [samples, C, H, W], made from held-out `images` [n, C, H, W]; equal on every machine."""
     random = np.random.default_rng(SEED)
     some = np.resize(images, (samples, *images.shape[1:]))
     over = (0, 2, 3)
@@ -77,7 +77,7 @@ def probes(images: Images, samples: int = SAMPLES) -> Iterator[tuple[str, Images
 def compare_probe(
     name: str, reference: NDArray[np.generic], candidate: NDArray[np.generic], batch: int, allowed: float | None
 ) -> ProbeParity | None:
-    """Logits [n, classes] of the model and of an engine on a probe; None where the model's own are not finite."""
+    """Logits [n, classes] of the model and of an engine on a probe; None if the model's own are not finite."""
     trained, engine = reference.astype(np.float64), candidate.astype(np.float64)
     if not np.isfinite(trained).all():
         return None

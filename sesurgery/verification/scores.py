@@ -1,4 +1,4 @@
-"""How good a classifier's answers are: top-k, loss, calibration, each class."""
+"""Scores of a classifier: top-k accuracy, loss, calibration, accuracy per class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class ClassScore:
-    """A class's samples and the share classified correctly; None where it has no sample."""
+    """A class's samples and the share classified correctly; None if it has no sample."""
 
     name: str
     samples: int
@@ -48,7 +48,7 @@ def scores(logits: torch.Tensor, labels: torch.Tensor, names: Sequence[str]) -> 
     samples, width = logits.shape
     right = logits.argmax(1) == labels
     best = logits.topk(min(5, width), dim=1).indices == labels[:, None]
-    # Where logits tie, topk may take another class first than argmax.
+    # With equal logits, topk and argmax may choose different classes.
     top = {most: float((right | best[:, :most].any(1)).float().mean()) for most in (3, 5)}
     totals = torch.bincount(labels, minlength=len(names)).tolist()
     hits = torch.bincount(labels[right], minlength=len(names)).tolist()
@@ -73,7 +73,7 @@ def scores(logits: torch.Tensor, labels: torch.Tensor, names: Sequence[str]) -> 
 def calibration_error(logits: torch.Tensor, right: torch.Tensor) -> float:
     """The expected calibration error over 15 bins of equal width (Guo et al., ICML 2017).
 
-    How far the confidence of the answers lies from the share that is right, bin by bin, weighted by the bins' samples.
+    The distance between mean confidence and accuracy in each bin, weighted by the number of samples.
     """
     sure = logits.softmax(1).amax(1).double()
     if not bool(torch.isfinite(sure).all()):

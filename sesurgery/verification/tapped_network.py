@@ -1,7 +1,7 @@
-"""A torch network whose output is its logits and, behind them, what some of its modules make: one output for compilers.
+"""A torch network whose single output is its logits followed by the outputs of some of its modules.
 
-Backends that build from the network itself take networks with one output. The values are flattened and laid end to end,
-so that nothing else about the network changes.
+Backends that build from the network itself take networks with one output. The values are flattened and concatenated, so
+the rest of the network stays the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sesurgery.verification.taps import Tap
 
 
 class TappedNetwork(nn.Module):
-    """`network` as it is, watched behind `modules`, which are module paths."""
+    """`network`, with the outputs of the modules at these paths appended to its output."""
 
     def __init__(self, network: nn.Module, modules: Sequence[str]) -> None:
         super().__init__()
@@ -30,7 +30,8 @@ class TappedNetwork(nn.Module):
 
         def watch(name: str) -> torch.utils.hooks.RemovableHandle:
             def keep(_: nn.Module, given: object, made: torch.Tensor) -> None:
-                # A copy: what follows may add to the map in place, and a map that lies channels-last has no flat view.
+                # A copy, because the next operation may change the map in place, and a channels-last map has no flat
+                # view.
                 found[name] = made.clone(memory_format=torch.contiguous_format).flatten(1)
 
             return self.network.get_submodule(name).register_forward_hook(keep)
@@ -44,7 +45,7 @@ class TappedNetwork(nn.Module):
         return torch.cat([logits, *(found[name] for name in self.modules_watched)], 1)
 
     def widths(self, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
-        """The shapes [C, H, W] of the watched values, in their order."""
+        """The shapes [C, H, W] of the appended values, in order."""
         found: dict[str, tuple[int, ...]] = {}
         handles = [
             self.network.get_submodule(name).register_forward_hook(
@@ -60,7 +61,7 @@ class TappedNetwork(nn.Module):
 
 
 class TappedRunner(Runner):
-    """A runner of such a network, whose outputs are the values by the names of the taps; the last tap is the logits."""
+    """A runner for such a network; its outputs are named after the taps, the last of which is the logits."""
 
     def __init__(self, runner: Runner, taps: Sequence[Tap], shapes: Sequence[tuple[int, ...]]) -> None:
         self._runner, self._taps, self._shapes = runner, tuple(taps), tuple(shapes)

@@ -1,11 +1,11 @@
-"""Where a network is looked into: behind every block and at the end of every stage, in a copy of its ONNX graph.
+"""The places where a network is measured: after every block and at the end of every stage, in a copy of its ONNX graph.
 
-Never all tensors: a probe keeps a value from being fused away, so that a graph full of them is another network. Behind
-a block nothing is fused but the sum, and at the end of a stage nothing at all.
+Not all tensors are measured, because an additional output prevents a fusion, and a graph with many of them runs
+differently. After a block only the sum would be fused, and at the end of a stage nothing.
 
-A place is known by the module that it came from, which torch's exporter writes beside each node. Passes and
-quantization give values other names; they are then sought by the module again, and of a value that is quantized at once
-it is the quantized one that is read, or its integer kernel would be none.
+A place is identified by its module, which torch's exporter writes beside each node. Passes and quantization rename
+values; these are then found by the module again. If a value is quantized directly, the quantized value is read, because
+reading the float value would prevent an integer kernel.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOGITS = "logits"
 
 @dataclass(frozen=True)
 class Tap:
-    """One place: what it is called, the value there, its module, and the block's key where it is one."""
+    """One place: its name, the value there, its module, and the block's key if it is a block."""
 
     name: str
     value: str
@@ -35,9 +35,9 @@ class Tap:
 
 
 def taps_of(model: onnx.ModelProto, modules: Mapping[str, str]) -> tuple[Tap, ...]:
-    """The places of an exported file in the order of its graph; `modules` are those of the blocks, by their keys.
+    """The places of an exported file in the order of its graph; `modules` are the blocks' module paths by key.
 
-    The network's first output is the last of them.
+    The last place is the network's first output.
     """
     flow = Dataflow(model)
     order = {node.output[0]: position for position, node in enumerate(flow.nodes)}
@@ -54,7 +54,7 @@ def taps_of(model: onnx.ModelProto, modules: Mapping[str, str]) -> tuple[Tap, ..
 
 
 def found_in(model: onnx.ModelProto, taps: Sequence[Tap]) -> tuple[Tap, ...]:
-    """Those of the places that a lowered or quantized file of the same network still has, with its own value names."""
+    """The places that a lowered or quantized file of the same network still has, with its own value names."""
     flow = Dataflow(model)
     found = []
     for tap in taps[:-1]:
@@ -63,13 +63,13 @@ def found_in(model: onnx.ModelProto, taps: Sequence[Tap]) -> tuple[Tap, ...]:
             value = node.output[0]
         if value is not None:
             found.append(replace(tap, value=_as_kept(value, flow)))
-    # Two places that one pass made into one value are one.
+    # A pass can merge two places into one value.
     unique = {tap.value: tap for tap in found}
     return *unique.values(), replace(taps[-1], value=model.graph.output[0].name)
 
 
 def tapped(model: onnx.ModelProto, taps: Sequence[Tap]) -> onnx.ModelProto:
-    """A copy whose outputs are the values at these places beside its own."""
+    """A copy with the values at these places as additional outputs."""
     flow = Dataflow(model)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -91,7 +91,7 @@ def _within(scope: str, module: str) -> bool:
 
 
 def _stage_ends(flow: Dataflow) -> Iterator[Tap]:
-    """The last map of each size on the way, gates aside; stages are numbered by size in order of first appearance."""
+    """The last map of each size, without gates; stages are numbered by size in order of first appearance."""
     gates = gate_branches(flow)
     last: dict[tuple[int, ...], NodeProto] = {}
     for node in flow.nodes:
@@ -107,11 +107,11 @@ def _stage_ends(flow: Dataflow) -> Iterator[Tap]:
 
 
 def _as_kept(value: str, flow: Dataflow) -> str:
-    """What is left of a value that only a quantizer reads: what the other half of its pair makes of it."""
+    """For a value that only a quantizer reads, the output of its DequantizeLinear; else the value itself."""
     kept = value
     for operator in ("QuantizeLinear", "DequantizeLinear"):
         readers = [node for node in flow.nodes if kept in node.input]
-        # The quantized value may be read by several halves, all of which make the same of it.
+        # Several DequantizeLinear nodes may read the quantized value; all give the same result.
         if not readers or any(node.op_type != operator for node in readers) or (operator[0] == "Q" and readers[1:]):
             return value
         kept = readers[0].output[0]

@@ -1,6 +1,7 @@
 """Everything about the files we write: folders, typed manifests, measurements, and whether a file is up to date."""
 
 from sesurgery.workspace.manifest_files import (
+    Provenance,
     belonging,
     describe,
     is_engine,
@@ -35,6 +36,7 @@ __all__ = [
     "OnnxManifest",
     "PackageDetails",
     "PackageManifest",
+    "Provenance",
     "RunDetails",
     "RunManifest",
     "belonging",

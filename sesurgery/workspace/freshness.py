@@ -12,7 +12,7 @@ from sesurgery.workspace.manifests import EngineManifest
 
 
 def stale(engine: Path, wanted: Mapping[str, str]) -> str | None:
-    """Why an engine has to be built, or None where the existing one has the same ingredients."""
+    """Why an engine has to be built, or None if the existing one has the same ingredients."""
     if not engine.is_file():
         return "it does not exist yet"
     try:
@@ -30,7 +30,7 @@ def stale(engine: Path, wanted: Mapping[str, str]) -> str | None:
 
 
 def require_current(engine: Path, manifest: EngineManifest, run: Path, weights: str) -> None:
-    """Raise SE401 where an engine was not built from the run's current weights, whose digest is given."""
+    """Raise SE401 if an engine was not built from the run's current weights, whose digest is given."""
     if not descends_from(engine, manifest, weights):
         text = f"{engine.as_posix()} was not built from the weights that {run.as_posix()} holds now"
         raise fail("SE401", text, build_commands(manifest, run))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Generic, TypeVar, overload
 
 from pydantic import ValidationError
 
@@ -36,43 +37,50 @@ def manifest_path(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + ".manifest.json")
 
 
-def describe(
-    artifact: Path,
-    kind: type[M],
-    name: str,
-    command: str,
-    *,
-    details: Details,
-    parents: tuple[Path, ...] = (),
-    beside: tuple[Path, ...] = (),
-    spec_digest: str | None = None,
-    plan_digest: str | None = None,
-    device: str | None = None,
-    written: Path | None = None,
-) -> M:
+@dataclass(frozen=True)
+class Provenance(Generic[M]):
+    """Where an artefact came from: the kind of its manifest, the command that makes it, and the files it was made from.
+
+    `beside` are files that belong to the artefact. `device` is by default this machine's processor.
+    """
+
+    kind: type[M]
+    name: str
+    command: str
+    _: KW_ONLY
+    details: Details
+    parents: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = ()
+    spec_digest: str | None = None
+    plan_digest: str | None = None
+    device: str | None = None
+
+
+def describe(artifact: Path, provenance: Provenance[M], *, written: Path | None = None) -> M:
     """Write the manifest of a finished artefact beside it and return it.
 
     With `written`, the artefact is still at that temporary path: the manifest waits there too, until `place` moves
     both.
     """
+    kind, folder = provenance.kind, artifact.parent
     # Every field is set explicitly, as unset fields are not written.
     manifest = kind(
         schema_version=VERSION,
         kind=kind.model_fields["kind"].default,
-        name=name,
+        name=provenance.name,
         file=artifact.name,
         sha256=digest_file(written or artifact),
-        command=command,
+        command=provenance.command,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        spec_digest=spec_digest,
-        plan_digest=plan_digest,
-        parents=tuple(Parent(path=relative(parent, artifact), sha256=digest_file(parent)) for parent in parents),
+        spec_digest=provenance.spec_digest,
+        plan_digest=provenance.plan_digest,
+        parents=tuple(Parent(path=relative(path, artifact), sha256=digest_file(path)) for path in provenance.parents),
         beside=tuple(
-            Parent(path=path.relative_to(artifact.parent).as_posix(), sha256=digest_file(path)) for path in beside
+            Parent(path=path.relative_to(folder).as_posix(), sha256=digest_file(path)) for path in provenance.beside
         ),
         versions=versions(),
-        device=device or cpu_name(),
-        details=details,
+        device=provenance.device or cpu_name(),
+        details=provenance.details,
     )
     return _write_sealed(manifest_path(artifact) if written is None else _waiting(artifact), manifest)
 
@@ -120,7 +128,7 @@ def read_manifest(artifact: Path) -> Manifest: ...
 @overload
 def read_manifest(artifact: Path, kind: type[M]) -> M: ...
 def read_manifest(artifact: Path, kind: type[BaseManifest] | None = None) -> BaseManifest:
-    """The manifest of an artefact; raises SE401 where it is missing, is not one, or is that of another kind."""
+    """The manifest of an artefact; raises SE401 if it is missing, is not one, or is that of another kind."""
     _finish(artifact)
     path = manifest_path(artifact)
     try:
@@ -177,7 +185,7 @@ def require_trusted(artifact: Path, manifest: BaseManifest, what: str) -> None:
 
 
 def run_folder(artifact: Path, manifest: OnnxManifest | EngineManifest) -> Path | None:
-    """The folder of the run that an artefact came from, as its manifest says, or None where it came from none.
+    """The folder of the run that an artefact came from, as its manifest says, or None if it came from none.
 
     Results are written there, so an artefact that was not made here and is not trusted may only name a folder below the
     current one. Raises SE408 otherwise.

@@ -258,7 +258,7 @@ class RunManifest(BaseManifest):
         return self.spec_digest == spec.digest or digest_text(spec.text()) in {file.sha256 for file in self.parents}
 
     def spec_file(self, artifact: Path) -> Path | None:
-        """The file of the spec that the run was made from, wherever it is now; None where it came from no file."""
+        """The file of the spec that the run was made from, wherever it is now; None if it came from no file."""
         return None if self.details.spec is None else self.locate(artifact, self.details.spec)
 
 

@@ -69,7 +69,7 @@ class Kind(Generic[T]):
         write_text(self.file(run, subject), self._adapter.dump_json(measured, indent=2).decode() + "\n")
 
     def read(self, run: Path, subject: str, of: object) -> T | None:
-        """The measurement `of` exactly these files; None where there is none.
+        """The measurement `of` exactly these files; None if there is none.
 
         Raises SE401 for a file of another form.
         """

@@ -18,7 +18,7 @@ class Origin:
 
     @classmethod
     def read(cls, path: Path) -> Origin:
-        """Raises SE401 where the file is not the one that its manifest describes."""
+        """Raises SE401 if the file is not the one that its manifest describes."""
         return cls(path, require_intact(path, OnnxManifest) if manifest_path(path).is_file() else None)
 
     @property

@@ -26,7 +26,7 @@ def claim(
     ours: Ours | None = None,
     force: bool = False,
 ) -> None:
-    """Raise SE405 where `target`, its manifest or a file `beside` it may not be written.
+    """Raise SE405 if `target`, its manifest or a file `beside` it may not be written.
 
     `needs` are the files that the result is made from: they are refused whatever `force` says. What is there already
     has to be `ours` (by default: what its manifest describes, byte for byte), unless `force`.
@@ -44,7 +44,7 @@ def claim(
                 raise fail("SE405", text, "give the result another name with -o: the input is never replaced")
         if path.is_symlink() or path.exists():
             if not path.is_file():
-                kind = "a folder" if path.is_dir() else "no regular file"
+                kind = "a folder" if path.is_dir() else "not a regular file"
                 raise fail("SE405", f"{path.as_posix()} is {kind}", "name a file with -o")
             if path not in own and not force:
                 text = f"{path.as_posix()} is already there, and was not written by this program"
@@ -62,7 +62,7 @@ def marked(mark: str) -> Ours:
 
 
 def _own(target: Path) -> frozenset[Path]:
-    """The unchanged files of the artefact at `target`; empty where one of them was changed."""
+    """The unchanged files of the artefact at `target`; empty if one of them was changed."""
     if not target.is_file():
         return frozenset()
     try:

@@ -45,7 +45,7 @@ def learn_the_digits() -> None:
         # A quarter of the pixels are enough to read them by.
         Path("digits.yaml").write_text(text.replace("[3, 32, 32]", "[3, 16, 16]"))
         pipeline.apply(pipeline.load_spec("digits.yaml"), pipeline.Workspace(), "digits.yaml")
-        top1 = pipeline.train(RUN).result.top1
+        top1 = pipeline.train(pipeline.TrainRequest(RUN)).result.top1
         if top1 is not None and top1 > 0.95:
             return
         shutil.rmtree("runs")

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from fixtures.surgery import operated
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -131,13 +132,8 @@ def test_a_detectors_backbone_is_changed_and_the_detector_goes_on_as_before():
     detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
         weights=None, weights_backbone=None, num_classes=5
     ).eval()
-    given = {
-        "version": 1,
-        "model": {"source": "python", "name": "given:model", "submodule": "backbone.body"},
-        "input": {"shape": [3, 64, 64]},
-        "surgery": [{"insert": {"block": "se", "init": "identity"}, "at": "residual"}],
-    }
-    changed = sesurgery.apply(given, detector)
+    rule = {"insert": {"block": "se", "init": "identity"}, "at": "residual"}
+    changed = operated(detector, (3, 64, 64), rule, submodule="backbone.body")
     image = [torch.rand(3, 96, 96)]
     with torch.no_grad():
         before, after = detector(image)[0], changed(image)[0]
@@ -230,13 +226,8 @@ def test_a_detector_by_spec_downloads_nothing_and_is_seen_whole_or_in_part(submo
 
 def test_a_segmenters_backbone_gives_its_features_as_before():
     segmenter = torchvision.models.segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=4).eval()
-    given = {
-        "version": 1,
-        "model": {"source": "python", "name": "given:model", "submodule": "backbone"},
-        "input": {"shape": [3, 64, 64]},
-        "surgery": [{"insert": {"block": "se", "init": "identity"}, "at": "residual", "expect": 16}],
-    }
-    changed = sesurgery.apply(given, segmenter)
+    rule = {"insert": {"block": "se", "init": "identity"}, "at": "residual", "expect": 16}
+    changed = operated(segmenter, (3, 64, 64), rule, submodule="backbone")
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(changed(image)["out"], segmenter(image)["out"])

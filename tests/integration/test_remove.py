@@ -4,18 +4,12 @@ import pytest
 import timm
 import torch
 import torchvision
+from fixtures.surgery import operated, planned
 
 import sesurgery
 from sesurgery.diagnostics import SpecError
 
-
-def spec(size, *rules):
-    return {
-        "version": 1,
-        "model": {"source": "python", "name": "given:model"},
-        "input": {"shape": [3, size, size]},
-        "surgery": list(rules),
-    }
+SHAPE = (3, 64, 64)
 
 
 def outputs(model, size):
@@ -44,7 +38,7 @@ def test_remove_after_insert_gives_back_the_original_bit_for_bit(name):
     make, at, size = NETWORKS[name]
     model = make().eval()
     changed = sesurgery.insert(model, at=at, example_input=torch.zeros(1, 3, size, size), min_width=2)
-    restored = sesurgery.apply(spec(size, {"remove": "se"}), changed)
+    restored = operated(changed, (3, size, size), {"remove": "se"})
     assert not torch.equal(outputs(changed, size), outputs(model, size))
     assert list(restored.state_dict()) == list(model.state_dict())
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in restored.state_dict().items())
@@ -69,16 +63,16 @@ def test_remove_after_insert_gives_back_the_original_bit_for_bit(name):
 )  # fmt: skip
 def test_every_block_is_found_and_taken_out_with_its_parameters(make, gates):
     model = make().eval()
-    plain = sesurgery.apply(spec(64, {"remove": {"block": "se"}, "expect": gates}), model)
+    plain = operated(model, SHAPE, {"remove": {"block": "se"}, "expect": gates})
     assert set(plain.state_dict()) < set(model.state_dict())
     assert outputs(plain, 64).shape == (2, 1000)
     with pytest.raises(SpecError, match="has no channel gate"):
-        sesurgery.plan(spec(64, {"remove": "se"}), plain)
+        planned(plain, SHAPE, {"remove": "se"})
 
 
 def test_timms_seresnet_without_its_blocks_is_timms_resnet():
     model = timm.create_model("seresnet18").eval()
-    plain = sesurgery.apply(spec(64, {"remove": "se", "expect": 8}), model)
+    plain = operated(model, SHAPE, {"remove": "se", "expect": 8})
     twin = timm.create_model("resnet18").eval()
     assert set(plain.state_dict()) == set(twin.state_dict())
     twin.load_state_dict(plain.state_dict())
@@ -87,18 +81,17 @@ def test_timms_seresnet_without_its_blocks_is_timms_resnet():
 
 def test_effective_se_is_told_apart_from_se():
     model = timm.create_model("ese_vovnet19b_dw").eval()
-    plan = sesurgery.plan(spec(64, {"remove": "effective_se"}), model)
+    plan = planned(model, SHAPE, {"remove": "effective_se"})
     assert len(plan.removals) == 4
     with pytest.raises(SpecError, match="with 1 projections, 'se' has 2"):
-        sesurgery.plan(spec(64, {"remove": "se"}), model)
+        planned(model, SHAPE, {"remove": "se"})
 
 
 def test_a_block_gives_way_to_another_in_its_place():
     model = torchvision.models.mobilenet_v3_small().eval()
-    changed = sesurgery.apply(
-        spec(64, {"replace": "se", "insert": {"block": "eca", "init": "identity"}, "name": "attention"}), model
-    )
-    plain = sesurgery.apply(spec(64, {"remove": "se"}), model)
+    rule = {"replace": "se", "insert": {"block": "eca", "init": "identity"}, "name": "attention"}
+    changed = operated(model, SHAPE, rule)
+    plain = operated(model, SHAPE, {"remove": "se"})
     assert torch.equal(outputs(changed, 64), outputs(plain, 64))
     new = [key for key in changed.state_dict() if key not in plain.state_dict()]
     assert len(new) == 9

@@ -27,7 +27,7 @@ from sesurgery.training.data import DATASETS
 from sesurgery.training.data.digits import Digits
 from sesurgery.training.evaluation import split_logits
 from sesurgery.training.history import Epoch
-from sesurgery.training.loop import FitResult, fit
+from sesurgery.training.loop import FitRequest, FitResult, fit
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def network() -> CifarResNet:
 
 def train(folder: Path, *, resume: bool = False) -> tuple[FitResult, CifarResNet]:
     model = network()
-    return fit(model, Digits().load(SHAPE), recipe(), folder, resume=resume), model
+    return fit(FitRequest(model, Digits().load(SHAPE), recipe(), folder, resume=resume)), model
 
 
 def timeless(epochs: tuple[Epoch, ...]) -> list[Epoch]:
@@ -89,7 +89,7 @@ def trains(folder: Path, press: Press, line: Connection) -> None:
             line.send("now")
             line.recv()
 
-    result = fit(network(), Digits().load(SHAPE), recipe(1e-9), folder, heartbeat=beat)
+    result = fit(FitRequest(network(), Digits().load(SHAPE), recipe(1e-9), folder, heartbeat=beat))
     print(f"returned {result.interrupted} {len(result.epochs)}", flush=True)
 
 
@@ -153,7 +153,7 @@ def gradients(folder: Path, given: dict[str, str]) -> None:
 
     torch.optim.SGD.step = keeping
     plain = recipe().model_copy(update={"epochs": 1})
-    fit(model, Digits(held_out=0.8).load(SHAPE), plain, folder)
+    fit(FitRequest(model, Digits(held_out=0.8).load(SHAPE), plain, folder))
     torch.save(found, folder / "gradients.pt")
 
 
@@ -187,9 +187,9 @@ SHARED = """
 import os
 import sys
 from pathlib import Path
-from test_training import Digits, SHAPE, fit, network, recipe
+from test_training import Digits, SHAPE, FitRequest, fit, network, recipe
 
-result = fit(network(), Digits().load(SHAPE), recipe(), Path(sys.argv[1]))
+result = fit(FitRequest(network(), Digits().load(SHAPE), recipe(), Path(sys.argv[1])))
 # One write, so that two processes on one pipe do not mix their words.
 os.write(1, f"returned {result.interrupted} {len(result.epochs)}{os.linesep}".encode())
 """
@@ -221,7 +221,7 @@ def test_the_network_learns_the_digits(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "longer")
     for epochs in range(EPOCHS, 4 * EPOCHS + 1):
         longer = recipe().model_copy(update={"epochs": epochs})
-        result = fit(network(), Digits().load(SHAPE), longer, tmp_path / "longer", resume=True)
+        result = fit(FitRequest(network(), Digits().load(SHAPE), longer, tmp_path / "longer", resume=True))
         assert result.top1 is not None
         if result.top1 > 0.9:
             return

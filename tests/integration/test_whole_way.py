@@ -140,7 +140,7 @@ def test_a_signal_in_training_has_its_exit_code_and_resume_goes_on_to_the_end(nu
     assert "Traceback" not in process.err
     last = process.err.splitlines()[-1]
     assert last.startswith("interrupted after ")
-    assert last.endswith(f" of {epochs} epochs; go on with: sesurgery train runs/tiny --resume")
+    assert last.endswith(f" of {epochs} epochs; continue with: sesurgery train runs/tiny --resume")
     done = int(last.split()[2])
     assert 2 <= done < epochs
     # What was not trained to the end does not take the place of what was there.

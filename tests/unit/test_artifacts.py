@@ -8,7 +8,16 @@ import pytest
 from sesurgery import artifacts
 from sesurgery.artifacts import alone, busy, locked, write_text, writing
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, manifest_path, place, read_manifest, require_intact
+from sesurgery.workspace import (
+    OnnxDetails,
+    OnnxManifest,
+    Provenance,
+    describe,
+    manifest_path,
+    place,
+    read_manifest,
+    require_intact,
+)
 
 DETAILS = OnnxDetails(nodes=3, max_abs_by_batch={"1": 0.0, "3": 1e-6})
 
@@ -17,7 +26,7 @@ DETAILS = OnnxDetails(nodes=3, max_abs_by_batch={"1": 0.0, "3": 1e-6})
 def artifact(tmp_path):
     path = tmp_path / "x.onnx"
     path.write_text("content")
-    describe(path, OnnxManifest, "x", "sesurgery export runs/x", details=DETAILS)
+    describe(path, Provenance(OnnxManifest, "x", "sesurgery export runs/x", details=DETAILS))
     return path
 
 
@@ -85,7 +94,7 @@ class Killed(BaseException):
 def test_placing_can_be_cut_off_anywhere(after, artifact, tmp_path, monkeypatch):
     new = tmp_path / "new"
     new.write_text("other content")
-    describe(artifact, OnnxManifest, "y", "sesurgery export runs/y", details=DETAILS, written=new)
+    describe(artifact, Provenance(OnnxManifest, "y", "sesurgery export runs/y", details=DETAILS), written=new)
     renames = []
 
     def replace(path, target):
@@ -107,7 +116,9 @@ def test_placing_can_be_cut_off_anywhere(after, artifact, tmp_path, monkeypatch)
 
 def test_a_manifest_that_waits_in_vain_does_no_harm(artifact, tmp_path):
     (tmp_path / "new").write_text("other content")
-    describe(artifact, OnnxManifest, "y", "sesurgery export runs/y", details=DETAILS, written=tmp_path / "new")
+    describe(
+        artifact, Provenance(OnnxManifest, "y", "sesurgery export runs/y", details=DETAILS), written=tmp_path / "new"
+    )
     assert require_intact(artifact).name == "x"
     artifact.write_text("tampered")
     with pytest.raises(SesurgeryError, match="SE401"):

@@ -13,7 +13,15 @@ import pytest
 import sesurgery
 from sesurgery import pipeline, trust
 from sesurgery.spec.code import code_of, location
-from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, manifest_path, read_manifest, write_manifest
+from sesurgery.workspace import (
+    OnnxDetails,
+    OnnxManifest,
+    Provenance,
+    describe,
+    manifest_path,
+    read_manifest,
+    write_manifest,
+)
 
 SOURCES = Path(sesurgery.__file__).parent
 
@@ -34,7 +42,7 @@ def artifact(tmp_path) -> Path:
     (tmp_path / "x.onnx.data").write_text("weights")
     beside = (tmp_path / "x.onnx.data",)
     details = OnnxDetails(difference=1e-05, max_abs_by_batch={"ü": 1.0}, notes=("é",), method=None)
-    describe(path, OnnxManifest, "x", "sesurgery export runs/x", beside=beside, details=details)
+    describe(path, Provenance(OnnxManifest, "x", "sesurgery export runs/x", beside=beside, details=details))
     return path
 
 
@@ -43,7 +51,9 @@ def test_what_was_described_is_known_as_made_here(artifact):
 
 
 def test_a_manifest_is_sealed_as_it_is_written(artifact):
-    made = describe(artifact, OnnxManifest, "x", "sesurgery export runs/x", details=OnnxDetails(passes=("a", "b")))
+    made = describe(
+        artifact, Provenance(OnnxManifest, "x", "sesurgery export runs/x", details=OnnxDetails(passes=("a", "b")))
+    )
     assert made == read_manifest(artifact)
     again = write_manifest(artifact, made.model_copy(update={"details": made.details.model_copy(update={"edits": 1})}))
     assert again.made_here

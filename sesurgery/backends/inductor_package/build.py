@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,38 +34,46 @@ ALLOWED: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1}
 TINY = 1e-30
 
 
-def compile_(
-    network: nn.Module,
-    shape: tuple[int, int, int],
-    out: Path,
-    options: BuildOptions,
-    device: Literal["cpu", "cuda"],
-    device_name: str,
-    autotune: bool,
-    progress: Progress | None,
-) -> BuildReport:
-    """Write `out`; raises SE603 where the device lacks the precision, SE604 and SE605 as every backend does."""
-    if (lacking := lacks(options.precision, device)) is not None:
+@dataclass(frozen=True)
+class CompileRequest:
+    """A network for inputs of `shape` (channels, height, width), and the device that it is compiled for."""
+
+    network: nn.Module
+    shape: tuple[int, int, int]
+    options: BuildOptions
+    device: Literal["cpu", "cuda"]
+    device_name: str
+    autotune: bool
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """The smallest and the largest batch."""
+        return self.options.batch.minimum, self.options.batch.maximum
+
+
+def compile_package(request: CompileRequest, out: Path, progress: Progress | None) -> BuildReport:
+    """Write `out`; raises SE603 if the device lacks the precision, SE604 and SE605 as every backend does."""
+    network, options = request.network, request.options
+    if (lacking := lacks(options.precision, request.device)) is not None:
         raise fail("SE603", f"inductor cannot build {options.precision} here: {lacking}", "take another precision")
     tell = progress or (lambda what, done, total: None)
-    batch = (options.batch.minimum, options.batch.maximum)
     started = time.perf_counter()
     tell("capturing the network", 0, STEPS)
     module = network if isinstance(network, fx.GraphModule) and _captured(network) else None
-    module = module or graph.capture(network, shape, batch)
+    module = module or graph.capture(network, request.shape, request.batches)
     half = HALVES.get(options.precision)
     kept = () if half is None else tuple(edit.reason for edit in to_half(module, half))
     channels_last(module)
-    module = module.to(device)
+    module = module.to(request.device)
     tell("exporting", 1, STEPS)
-    program = graph.export(module, shape, batch, device)
+    program = graph.export(module, request.shape, request.batches, request.device)
     convolutions = _convolutions(program)
     _prove(options.precision, convolutions)
     tell("compiling", 2, STEPS)
-    with _package(program, out, _settings(shape, options, device, autotune)) as package:
-        _require_same(package, module, shape, options, device)
+    with _package(program, out, _settings(request)) as package:
+        _require_same(package, module, request)
     tell("compiling", STEPS, STEPS)
-    return BuildReport(time.perf_counter() - started, convolutions, device_name, _notes(options, device), kept)
+    return BuildReport(time.perf_counter() - started, convolutions, request.device_name, _notes(request), kept)
 
 
 def lacks(precision: Precision, device: Literal["cpu", "cuda"]) -> str | None:
@@ -88,51 +97,50 @@ def _captured(module: fx.GraphModule) -> bool:
     return any(node.target in CONVOLUTIONS for node in module.graph.nodes)
 
 
-def _settings(shape: tuple[int, int, int], options: BuildOptions, device: str, autotune: bool) -> dict[str, Any]:
+def _settings(request: CompileRequest) -> dict[str, Any]:
+    """Inductor's options."""
     known = {
-        "device": device,
-        "precision": options.precision,
-        "shape": list(shape),
-        "batch": [options.batch.minimum, options.batch.maximum],
+        "device": request.device,
+        "precision": request.options.precision,
+        "shape": list(request.shape),
+        "batch": list(request.batches),
     }
-    settings: dict[str, Any] = {
-        "max_autotune": autotune,
+    config: dict[str, Any] = {
+        "max_autotune": request.autotune,
         "aot_inductor.metadata": {"sesurgery": json.dumps(known), "names": json.dumps([INPUT, OUTPUT])},
     }
-    if device == "cpu":
-        # Else as many threads run as the building process had.
-        settings |= {"freezing": True, "cpp.dynamic_threads": True}
-    return settings
+    if request.device == "cpu":
+        # Without it the engine uses as many threads as the process that built it.
+        config |= {"freezing": True, "cpp.dynamic_threads": True}
+    return config
 
 
 @contextlib.contextmanager
-def _package(program: torch.export.ExportedProgram, out: Path, settings: dict[str, Any]) -> Iterator[Path]:
-    """Compile into a file beside `out`, which takes its name when the block ends well."""
+def _package(program: torch.export.ExportedProgram, out: Path, config: dict[str, Any]) -> Iterator[Path]:
+    """Compile into a temporary file, which is renamed to `out` if the block ends without an error."""
     from torch._inductor import aoti_compile_and_package
 
     with writing(out) as temporary, temporaries.folder(out) as folder:
         package = folder / "engine.pt2"
         try:
             with quiet(), torch.no_grad():
-                aoti_compile_and_package(program, package_path=str(package), inductor_configs=settings)
+                aoti_compile_and_package(program, package_path=str(package), inductor_configs=config)
         except Exception as error:  # whatever torch, the C++ compiler or triton raise
             raise fail("SE604", f"inductor cannot compile the network: {first_line(error)}") from error
         yield package
         shutil.move(package, temporary)
 
 
-def _require_same(
-    package: Path, module: nn.Module, shape: tuple[int, int, int], options: BuildOptions, device: str
-) -> None:
-    """Run the package beside what it was compiled from: a compiler can be wrong, and only numbers show it."""
+def _require_same(package: Path, module: nn.Module, request: CompileRequest) -> None:
+    """Compare the package's outputs with those of the module it was compiled from; raises SE604 if they differ."""
     from torch._inductor import aoti_load_package
 
     with quiet():
         compiled = aoti_load_package(str(package))
-    smallest, largest = options.batch.minimum, options.batch.maximum
+    options, (smallest, largest) = request.options, request.batches
     generator = torch.Generator().manual_seed(0)
     for batch in sorted({smallest, options.batch.optimum, min(largest, smallest + 2)}):
-        image = torch.randn(batch, *shape, generator=generator).to(device)
+        image = torch.randn(batch, *request.shape, generator=generator).to(request.device)
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             expected, found = module(image), compiled(image)
         gap = float((found - expected).abs().max() / expected.abs().max().clamp_min(TINY))
@@ -155,7 +163,7 @@ def _prove(asked: Precision, convolutions: dict[str, int]) -> None:
         raise fail("SE605", f"the network to compile has no {asked} convolutions, or others (found: {found})")
 
 
-def _notes(options: BuildOptions, device: str) -> tuple[str, ...]:
-    if device == "cuda" and options.precision == "fp32":
+def _notes(request: CompileRequest) -> tuple[str, ...]:
+    if request.device == "cuda" and request.options.precision == "fp32":
         return ("TF32 is off when it runs",)
     return ()

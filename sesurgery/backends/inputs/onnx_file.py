@@ -60,7 +60,7 @@ class Source:
         return {name: dims[0].dim_value for name, dims in shapes.items() if dims and dims[0].HasField("dim_value")}
 
     def scope(self, node_name: str) -> str:
-        """The module path that owns a node, as torch's exporter wrote it down; empty where it is not known."""
+        """The module path that owns a node, as torch's exporter wrote it down; empty if it is not known."""
         for node in self.model.graph.node:
             if node.name == node_name:
                 # A list of nested scopes in Python's notation, the node's own name last.
@@ -71,7 +71,7 @@ class Source:
 
 
 def read(path: Path) -> Source:
-    """Read and check an ONNX file with shape inference; raises SE602 where it is not valid."""
+    """Read and check an ONNX file with shape inference; raises SE602 if it is not valid."""
     if not path.is_file():
         raise fail("SE402", f"{path} is not there", "export the model first")
     try:

@@ -63,7 +63,7 @@ class NvidiaBackend(Backend):
         )
 
     def cache(self, engines: Path) -> TimingCache | None:
-        """Where measurements are kept from build to build, for engines of one folder; None where they are not."""
+        """Where measurements are kept from build to build, for engines of one folder; None if they are not."""
         return None
 
     def probe(self) -> Capability:
@@ -136,7 +136,7 @@ class NvidiaBackend(Backend):
     def put_weights(self, engine: Path, weights: Path, out: Path) -> None:
         """Write an engine to `out` with the weights of an ONNX file, on which the last paragraph of `load` holds.
 
-        Raises SE603 where it cannot be loaded here or takes no weights, SE604 where it does not take these. Then `out`
+        Raises SE603 if it cannot be loaded here or takes no weights, SE604 if it does not take these. Then `out`
         is not written.
         """
         from sesurgery.backends.nvidia import refit
@@ -161,7 +161,7 @@ class NvidiaBackend(Backend):
             raise fail("SE603", f"{self.title} cannot {what} here: {ability.runs}", ability.remedy)
 
     def layers(self, engine: Path) -> str:
-        """What the library's inspector tells of an engine, as JSON; raises SE603 where it cannot run here."""
+        """What the library's inspector tells of an engine, as JSON; raises SE603 if it cannot run here."""
         from sesurgery.backends.nvidia.runner import NvidiaRunner
 
         with self.load(engine) as runner:

@@ -48,7 +48,7 @@ class EngineBuilder:
     def build(
         self, source: _source.Source, options: BuildOptions, progress: Progress | None, out: Path | None = None
     ) -> BuilderFindings:
-        """Build, and write the plan to `out` where there is one. An interruption ends the build and is raised then."""
+        """Build, and write the plan to `out` if there is one. An interruption ends the build and is raised then."""
         # The parser holds on to nothing of the network, but the network holds weights that the parser read.
         network, parser = self.parse(source)
         convolutions = self._convolutions(network)
@@ -69,7 +69,7 @@ class EngineBuilder:
     def serialise(
         self, network: Any, config: Any, source: _source.Source, progress: Progress | None, out: Path | None
     ) -> None:
-        """Run the builder, and write its plan to `out` where there is one; raises SE604 with its own words."""
+        """Run the builder, and write its plan to `out` if there is one; raises SE604 with its own words."""
         # Set even where nobody listens: it is the way to cancel a build.
         reporter = messages.reporter(self.trt, progress)
         config.progress_monitor = reporter

@@ -95,7 +95,7 @@ class Compiled:
 def compile_(backend: NvidiaBackend, onnx: Path, options: BuildOptions) -> Compiled:
     """Compile an ONNX file as `backend.build` does, keep no engine, and say what it became at the profile's optimum.
 
-    Raises SE603 where the backend cannot build here, and SE604 where the build fails or lists no layers.
+    Raises SE603 if the backend cannot build here, and SE604 if the build fails or lists no layers.
     """
     ability = backend.probe()
     if ability.builds is not None:

@@ -17,7 +17,7 @@ ADAPTERS = {with_pycuda.MODULE: with_pycuda.PycudaDevice, with_bindings.MODULE: 
 
 
 def obstacle() -> str | None:
-    """Why CUDA cannot be used here, or None where it can; never raises."""
+    """Why CUDA cannot be used here, or None if it can; never raises."""
     if (reason := libcuda.obstacle()) is not None:
         return reason
     reasons = [reason for module in ADAPTERS if (reason := _missing(module)) is not None]
@@ -25,7 +25,7 @@ def obstacle() -> str | None:
 
 
 def open_device() -> Device:
-    """The GPU, through pycuda where it is installed and cuda-bindings elsewhere; raises SE603 where CUDA fails."""
+    """The GPU, through pycuda where it is installed and cuda-bindings elsewhere; raises SE603 if CUDA fails."""
     for module, adapter in ADAPTERS.items():
         if _missing(module) is None:
             return adapter()

@@ -101,7 +101,7 @@ class Device(ABC):
 
     @final
     def synchronize(self, stream: int) -> None:
-        """Until everything on the stream is done; raises SE603 where something on it failed."""
+        """Until everything on the stream is done; raises SE603 if something on it failed."""
         self._synchronize(self._streams[stream])
 
     @abstractmethod

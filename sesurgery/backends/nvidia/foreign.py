@@ -35,7 +35,7 @@ class _Tensor(ctypes.Structure):
 
 
 def on_device(name: str, given: Any) -> OnDevice | None:
-    """The GPU array behind an object, None where it is none; raises SE606 where it is not in C layout."""
+    """The GPU array behind an object, None if it is none; raises SE606 if it is not in C layout."""
     if isinstance(given, np.ndarray):
         return None
     interface = getattr(given, "__cuda_array_interface__", None)

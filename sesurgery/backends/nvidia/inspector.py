@@ -39,7 +39,7 @@ def tells_types(text: str) -> bool:
 
 
 def parse(text: str, batch: int = 1) -> Compiled:
-    """The kernels in an engine's JSON; raises SE603 where it holds no more than names."""
+    """The kernels in an engine's JSON; raises SE603 if it holds no more than names."""
     found = json.loads(text)
     layers = [layer for layer in found.get("Layers", ()) if isinstance(layer, dict)]
     if not layers:

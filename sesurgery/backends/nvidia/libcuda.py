@@ -16,7 +16,7 @@ MAJOR, MINOR = 75, 76
 
 
 def obstacle() -> str | None:
-    """Why CUDA cannot be used here, or None where it can; never raises."""
+    """Why CUDA cannot be used here, or None if it can; never raises."""
     try:
         library = ctypes.CDLL(NAME)
     except OSError:
@@ -62,7 +62,7 @@ def begin_capture(stream: int) -> None:
 
 
 def end_capture(stream: int) -> int:
-    """The captured graph; zero where the capture failed."""
+    """The captured graph; zero if the capture failed."""
     graph = c_void_p()
     call("cuStreamEndCapture", c_void_p(stream), byref(graph))
     return graph.value or 0

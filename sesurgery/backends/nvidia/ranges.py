@@ -15,7 +15,7 @@ MOST_ELEMENTS = 2**31
 
 
 def ranges(network: Any, profiles: Sequence[Profile], batch: BatchRange) -> tuple[dict[str, ShapeRange], ...]:
-    """The ranges of every dynamic input, a mapping for each profile; empty where all shapes are fixed.
+    """The ranges of every dynamic input, a mapping for each profile; empty if all shapes are fixed.
 
     An input that a profile does not name has `batch` as its first dimension. Raises SE604 with everything that does
     not fit the network.

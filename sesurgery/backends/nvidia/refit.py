@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def put_weights(trt: ModuleType, loaded: Loaded, source: Path) -> None:
     """Give a deserialised engine the weights of a file, before anything runs on it.
 
-    Raises SE603 where it was not built for that, SE604 where the library does not take them, with its words and the
+    Raises SE603 if it was not built for that, SE604 if the library does not take them, with its words and the
     names of the weights that are missing. After an error the engine may hold some of them, and must not run.
     """
     if not loaded.engine.refittable:

@@ -272,7 +272,7 @@ class NvidiaRunner(Runner):
         return address
 
     def _choose_profile(self, loaded: Loaded, shapes: Mapping[str, Shape]) -> None:
-        """Of the profiles that take these shapes, the one tuned for the nearest; raises SE606 where none does."""
+        """Of the profiles that take these shapes, the one tuned for the nearest; raises SE606 if none does."""
         fitting = [
             number
             for number, bounds in enumerate(loaded.bounds)

@@ -42,7 +42,7 @@ class Network:
         return NetworkDigests(structure=self.structure, values=self.values, weights=dict(self.weights))
 
     def difference(self, other: Network) -> str | None:
-        """Why `other` has no weights for this network, or None where it has."""
+        """Why `other` has no weights for this network, or None if it has."""
         if lacking := [name for name in self.weights if name not in other.weights]:
             return f"it lacks {named(lacking)}"
         if more := [name for name in other.weights if name not in self.weights]:
@@ -54,7 +54,7 @@ class Network:
 
 
 def read(path: Path) -> Network:
-    """What network a file holds; raises SE602 where it is no ONNX file, or its weights are not there."""
+    """What network a file holds; raises SE602 if it is not an ONNX file, or its weights are not there."""
     try:
         # With the weights that are kept outside the file.
         graph = (model := onnx.load(path)).graph
@@ -89,7 +89,7 @@ def recorded(manifest: EngineManifest) -> Network | None:
 
 
 def origin(engine: Path) -> Path:
-    """The ONNX file that an engine was built from, as it was then; raises SE603 where it is not there any more.
+    """The ONNX file that an engine was built from, as it was then; raises SE603 if it is not there any more.
 
     It may also lie beside the engine: where both were brought from another machine.
     """

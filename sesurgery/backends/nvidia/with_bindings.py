@@ -24,7 +24,7 @@ class BindingsDevice(Device):
     def __init__(self) -> None:
         super().__init__()
         self._cuda = importlib.import_module(MODULE)
-        # Says in a sentence where there is no driver; the package would raise what is its own.
+        # Says in a sentence if there is no driver; the package would raise what is its own.
         libcuda.call("cuInit", 0)
         self._device = self.call("cuDeviceGet", libcuda.current_device())
         self._context = self.call("cuDevicePrimaryCtxRetain", self._device)

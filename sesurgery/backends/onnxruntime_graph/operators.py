@@ -33,7 +33,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """Operators in the order they stand; `when` they run, empty where there is one graph only."""
+    """Operators in the order they stand; `when` they run, empty if there is one graph only."""
 
     name: str
     when: str

@@ -1,7 +1,7 @@
 """Lowering for engines that are built from the network itself: the ONNX passes' algebra on torch's exported graph.
 
-The passes here have the names of the ONNX passes that they are the counterparts of, so that `export: lowering:` means
-the same for every engine. Norms are folded first, always: the others need the weights that the norm is part of.
+Each pass has the name of its ONNX counterpart, so that `export: lowering:` means the same for every engine. Norms are
+always folded first, because the other passes need the folded weights.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sesurgery.lowering.fx.base import NetworkPass
 
 PASSES = Catalog("sesurgery.lowering.fx.passes", NetworkPass, "pass", group="sesurgery.lowering.network")  # type: ignore[type-abstract]
 EXACT = 1e-12
-"""What folding weights together rounds in float64, relative to the largest output."""
+"""Accepted difference in float64 after folding weights, relative to the largest output."""
 TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class LoweredNetwork:
-    """A network's graph after the passes, what they did and did not do, and the largest difference each one made."""
+    """A network's graph after the passes, what they changed and left alone, and the difference each one made."""
 
     module: fx.GraphModule
     edits: tuple[Edit, ...]
@@ -37,10 +37,10 @@ class LoweredNetwork:
 def lower(
     network: nn.Module, shape: graph.Shape, batch: tuple[int, int], names: Iterable[str], *, verify: bool = True
 ) -> LoweredNetwork:
-    """Capture a network for a range of batches and lower it; names without a counterpart here say so in an edit.
+    """Capture a network for a range of batches and lower it; passes without a counterpart here are listed in an edit.
 
-    `verify` does the same to a copy in float64 and runs that on random inputs before and after every pass that changed
-    something. Raises SE601 where the network cannot be exported, SE607 where a pass changes what it computes.
+    With `verify`, a copy in float64 is lowered too, and run on random inputs before and after every pass that changed
+    something. Raises SE601 if the network cannot be exported, SE607 if a pass changes what it computes.
     """
     module = graph.capture(network, shape, batch)
     steps = ("fold_norms", *(name for name in names if name != "fold_norms"))
@@ -51,14 +51,14 @@ def lower(
 def _apply(name: str, module: fx.GraphModule) -> tuple[Edit, ...]:
     if name in PASSES.names():
         return tuple(edit.of(name) for edit in PASSES.load(name)().apply(module))
-    why = "it has no form for a network: it answers a habit of another compiler"
+    why = "it exists only for ONNX files: it is for another compiler"
     return (Edit(name, why, changed=False, kind="no_form"),)
 
 
 def prove(network: nn.Module, shape: graph.Shape, batch: tuple[int, int], steps: Iterable[str]) -> dict[str, float]:
-    """The difference that each pass makes, in float64 (a network that insists on float32: in that).
+    """The difference that each pass makes, relative to the largest output; raises SE607 if it is more than rounding.
 
-    Relative to the largest output; raises SE607 where it is more than rounding.
+    Computed in float64, or in float32 for a network that only runs in float32.
     """
     count = min(max(batch[0], graph.EXAMPLE_BATCH), batch[1])
     image = torch.randn(count, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

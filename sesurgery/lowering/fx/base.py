@@ -1,4 +1,4 @@
-"""The contract of a pass on a network's graph: the counterpart of an ONNX pass, of the same name."""
+"""The contract of a pass on a network's graph, the counterpart of the ONNX pass of the same name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class NetworkPass(ABC):
     """One rewrite of a graph of ATen operations. A second run changes nothing."""
 
     after: ClassVar[tuple[str, ...]] = ()
-    """Passes, by name, that come before this one where both are run."""
+    """Names of passes that run before this one if both are requested."""
     tolerance: ClassVar[float]
-    """The largest difference of an output, relative to its largest value, that its arithmetic explains in float32."""
+    """The largest accepted difference of an output in float32, relative to the output's largest value."""
 
     @abstractmethod
     def apply(self, module: fx.GraphModule) -> tuple[Edit, ...]:
-        """Change the graph in place; what was done, and what was left alone with the reason."""
+        """Change the graph in place; returns what was changed, and what was left alone with the reason."""

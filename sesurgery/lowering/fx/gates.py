@@ -1,8 +1,8 @@
-"""Where the gates of attention blocks are in a network's graph of ATen operations: the one definition for this form.
+"""The gates of attention blocks in a graph of ATen operations.
 
-The definition of `onnxgraph/gates.py`, in other operations: a squeeze makes one value of each channel's whole map and
-taints it, an operation is tainted when all the data that it reads is, and the product of tainted and untainted data is
-the scaling of a map by a gate.
+The same definition as in `onnxgraph/gates.py`: a squeeze reduces each channel's map to one value and taints it, an
+operation is tainted if all the data it reads is tainted, and the product of tainted and untainted data is the scaling
+of a map by a gate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BROADCASTS = (aten.expand.default, aten.repeat.default, aten.upsample_nearest2d.
 
 
 def gate_branches(module: fx.GraphModule) -> dict[fx.Node, fx.Node]:
-    """Every operation of every gate branch, squeeze included, with its squeeze, in the order of the graph."""
+    """Every operation of every gate branch, including the squeeze, with its squeeze, in the order of the graph."""
     squeeze_of: dict[fx.Node, fx.Node] = {}
     found: dict[fx.Node, fx.Node] = {}
     data: set[fx.Node] = set()
@@ -51,19 +51,19 @@ def one_position(node: fx.Node) -> bool:
 
 
 def _is_squeeze(node: fx.Node, data: set[fx.Node]) -> bool:
-    """Whether the operation makes one value of each channel's whole map; whatever had one position before is no map."""
+    """Whether the operation reduces each channel's map to one value; a value with one position is not a map."""
     if node.op != "call_function" or not one_position(node) or one_position(source := node.all_input_nodes[0]):
         return False
     return node.target in SQUEEZES or _adds_positions(node, data) or _adds_positions(source, data)
 
 
 def _adds_positions(node: fx.Node, data: set[fx.Node]) -> bool:
-    """Whether an operation is a flattened map times a constant: squeeze_hoist_spatial's form of a mean of taps."""
+    """Whether an operation is a flattened map times a constant, as squeeze_hoist_spatial writes the means of taps."""
     return node.target is aten.matmul.default and node.all_input_nodes[-1] not in data
 
 
 def unexpanded(node: fx.Node) -> fx.Node:
-    """What was spread over a map, by `expand_as` or the like."""
+    """The value before it was expanded over a map, by `expand_as` for example."""
     while node.target in BROADCASTS:
         node = node.all_input_nodes[0]
     return node

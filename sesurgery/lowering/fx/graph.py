@@ -1,7 +1,7 @@
 """A network as torch exports it for inference: one flat graph of ATen operations, without mutation.
 
-Exporting brings every way of writing a block to one form: a mean is a mean whether it was written as a method, a
-function or a pooling module, and `out += x` is a sum. So passes match operations, never modules.
+Exporting gives every way of writing a block the same form: a method, a function and a pooling module all become the
+same mean, and `out += x` becomes a sum. Therefore passes match operations, never modules.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ EXAMPLE_BATCH = 2
 def capture(network: nn.Module, shape: Shape, batch: tuple[int, int]) -> fx.GraphModule:
     """The network in evaluation as a graph of ATen operations, for batches of the range (smallest, largest).
 
-    Raises SE601 where torch cannot export it, or only for one size of batch.
+    Raises SE601 if torch cannot export it, or only for one size of batch.
     """
     program = export(copy.deepcopy(network).cpu().eval(), shape, batch, dtype=_dtype(network))
-    # Functional form: in-place operations become ordinary ones, norms the one operation of evaluation.
+    # Functional form: in-place operations become ordinary ones, and norms one operation in evaluation mode.
     module: fx.GraphModule = program.run_decompositions({}).module(check_guards=False)
     return module
 
@@ -36,9 +36,9 @@ def capture(network: nn.Module, shape: Shape, batch: tuple[int, int]) -> fx.Grap
 def export(
     network: nn.Module, shape: Shape, batch: tuple[int, int], device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> torch.export.ExportedProgram:
-    """torch.export with an open batch, or a fixed one where the range is one size; raises SE601 where it fails."""
+    """torch.export with a dynamic batch, or a fixed one if the range is one size; raises SE601 if it fails."""
     smallest, largest = batch
-    # An example of one would be taken for a fixed size.
+    # torch would treat a batch of one as a fixed size.
     count = largest if smallest == largest else max(EXAMPLE_BATCH, smallest)
     example = torch.zeros(count, *shape, device=device, dtype=dtype)
     dims = None if smallest == largest else ({0: torch.export.Dim("batch", min=smallest, max=largest)},)
@@ -54,7 +54,7 @@ def _dtype(network: nn.Module) -> torch.dtype:
 
 
 def shape_of(node: fx.Node) -> tuple[Any, ...]:
-    """The shape of a node's value, numbers where they are fixed; empty where it is no tensor."""
+    """The shape of a node's value, numbers where they are fixed; empty if it is not a tensor."""
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, Tensor) else ()
 
@@ -66,7 +66,7 @@ def spatial(node: fx.Node) -> tuple[int, int, int] | None:
 
 
 def constant(module: fx.GraphModule, node: object) -> Tensor | None:
-    """The weight that a node is, or None where it is computed."""
+    """The weight that a node reads, or None if it is computed."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
     value: Any = module
@@ -76,7 +76,7 @@ def constant(module: fx.GraphModule, node: object) -> Tensor | None:
 
 
 def add_constant(module: fx.GraphModule, before: fx.Node, name: str, value: Tensor) -> fx.Node:
-    """A new weight of the graph, read just before a node."""
+    """Add a weight to the graph, read just before a node."""
     stem = name.replace(".", "_")
     number = 0
     while hasattr(module, unique := f"{stem}_{number}" if number else stem):
@@ -90,7 +90,7 @@ def add_constant(module: fx.GraphModule, before: fx.Node, name: str, value: Tens
 
 
 def call(module: fx.GraphModule, before: fx.Node, target: Any, *args: Any) -> fx.Node:
-    """A new operation just before a node, its shape worked out."""
+    """Add an operation just before a node, with its shape."""
     with module.graph.inserting_before(before):
         made = module.graph.call_function(target, args)
     made.meta["nn_module_stack"] = before.meta.get("nn_module_stack", {})
@@ -109,7 +109,7 @@ def path_of(node: fx.Node) -> str:
 
 
 def clean(module: fx.GraphModule) -> fx.GraphModule:
-    """Without what nothing reads any more."""
+    """Remove everything that is not read any more."""
     module.graph.eliminate_dead_code()
     module.recompile()
     module.delete_all_unused_submodules()

@@ -1,8 +1,8 @@
-"""A network's graph brought to half precision, its gates kept in fp32, as the ONNX pass `precision` does it.
+"""Convert a network's graph to half precision and keep its gates in fp32, like the ONNX pass `precision`.
 
-Weights and maps are fp16 or bf16. A gate's branch, from the mean to the gate itself, stays fp32: a sum over a map
-overflows fp16, and the branch is too small to cost anything. The mean converts while it sums, so that no fp32 copy of
-the map is written. The same for the pool before a classifier. Inputs and outputs of the network stay fp32.
+Weights and maps are fp16 or bf16. A gate's branch, from the mean to the gate, stays fp32: a sum over a map overflows
+fp16, and the branch is small. The mean converts while it sums, so no fp32 copy of the map is written. The pool before a
+classifier is treated the same way. Inputs and outputs of the network stay fp32.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ HALVES: dict[torch.dtype, str] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 def to_half(module: fx.GraphModule, dtype: torch.dtype) -> tuple[Edit, ...]:
-    """Bring weights and maps to `dtype`; the graph is changed in place, its inputs and outputs stay fp32.
+    """Convert weights and maps to `dtype`; the graph is changed in place, its inputs and outputs stay fp32.
 
-    Every operation that stays fp32 is an edit that was not made, under the module it is of.
+    Every operation that stays fp32 is returned as an unchanged edit with its module.
     """
     single = tuple(gate_branches(module))
     pools = tuple(node for node in _pools(module) if node not in single)
@@ -52,7 +52,7 @@ def to_half(module: fx.GraphModule, dtype: torch.dtype) -> tuple[Edit, ...]:
 
 
 def _stayed(gates: tuple[fx.Node, ...], pools: tuple[fx.Node, ...], fate: str) -> tuple[Edit, ...]:
-    """The operations of gates, and the pools outside them, with the reasons that the ONNX pass gives."""
+    """The operations of gates and the pools outside them, with the same reasons as the ONNX pass."""
     squeezed: dict[fx.Node, str] = {}
     edits: list[Edit] = []
     for node in gates:

@@ -1,6 +1,7 @@
-"""The means that gates read in a network's graph, and what a convolution must be like for such a mean to pass over it.
+"""The means that gates read in a network's graph, and which of them can be moved before a convolution.
 
-The same questions as for ONNX, asked of ATen operations: the answer is the thing, or the reason (a string) why not.
+The counterpart of `lowering/squeezes.py` for ATen operations. Functions return the result, or a string with the reason
+why there is none.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ PROJECTIONS = (aten.conv2d.default, aten.linear.default)
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution(Kernel):
-    """A convolution of a network's graph with known weights."""
+    """A convolution of a network's graph with constant weights."""
 
     node: fx.Node
 
 
 @dataclass(frozen=True)
 class Commuting:
-    """A gate whose mean can be taken of a convolution's input: mean -> projection, over u = convolution(x)."""
+    """A gate whose mean can be moved before a convolution: mean -> projection, over u = convolution(x)."""
 
     mean: fx.Node
     over: Convolution
@@ -76,7 +77,7 @@ def convolution(module: fx.GraphModule, node: fx.Node) -> Convolution | str:
 
 
 def commuting(module: fx.GraphModule, mean: fx.Node) -> Commuting | str:
-    """A squeeze whose mean may move before the convolution that makes what it averages."""
+    """A squeeze with the convolution that its mean can be moved before."""
     if mean.target in MAXIMA:
         return "it is a maximum, not a mean"
     if mean.target in SUMS:
@@ -105,7 +106,7 @@ def commuting(module: fx.GraphModule, mean: fx.Node) -> Commuting | str:
     if projection.target is aten.conv2d.default:
         found = convolution(module, projection)
         if isinstance(found, str) or not found.pointwise or found.groups != 1:
-            return algebra.no_projection("a convolution that is no plain 1x1")
+            return algebra.no_projection("a convolution that is not a plain 1x1")
     shape, out = graph.spatial(over.node.args[0]), graph.spatial(source)  # type: ignore[arg-type]
     if shape is None or out is None:
         return "height and width are not fixed"
@@ -123,7 +124,7 @@ def _exact(value: Tensor) -> Array:
 
 
 def _other_use(module: fx.GraphModule, mean: fx.Node, source: fx.Node) -> str | None:
-    """A reader of the averaged map that is neither the mean nor the scaling by the gate."""
+    """A reader of the averaged map other than the mean and the scaling by the gate."""
     branches = gate_branches(module)
     for user in source.users:
         scaled = user.target is aten.mul.Tensor and any(

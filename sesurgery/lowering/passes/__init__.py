@@ -1,1 +1,1 @@
-"""The lowering passes: one file a pass, named in specs by the file's name."""
+"""The lowering passes: one file per pass; the file's name is its name in specs."""

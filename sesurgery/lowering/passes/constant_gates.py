@@ -1,17 +1,17 @@
-"""Gates that say the same of every sample, folded into the weights.
+"""Fold gates that are the same for every sample into the weights.
 
-Where a gate does not depend on what the network sees, because it is saturated, or dead, or never learned to, it is a
-constant number a channel, and a constant scale of a convolution's output is a scale of its weights and bias:
+A gate may not depend on the input, because it is saturated or dead or never learned to. Then it is one constant per
+channel, and a constant scale of a convolution's output is a scale of its weights and bias:
 
     c (W x + b) = (c W) x + c b
 
-The squeeze, the projections and the scaling are then gone. On real networks no gate is constant to the last bit. So
-this pass is lossy, and no backend has it among its own: it takes samples, and folds a gate where over all of them no
-channel's value is further than `bound` from the middle of its range. What that did to the outputs on these samples is
-measured and said: on others it may be more. An output further off than the pass's tolerance is refused.
+Squeeze, projections and scaling are then removed. In real networks no gate is exactly constant, so this pass is lossy
+and no backend uses it by default. It takes samples, and folds a gate if each channel stays within `bound` of the middle
+of its range on all samples. The change of the outputs on these samples is measured and reported; on other samples it
+may be larger. If an output changes by more than the pass's tolerance, the pass fails.
 
-Where an activation stands between convolution and gate, the scale goes into the convolution that reads the product, and
-where there is none, it stays as a constant factor.
+If an activation stands between convolution and gate, the scale is folded into the convolution that reads the product.
+If there is no such convolution, it stays as a constant factor.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
 from sesurgery.onnxgraph.inference import inferred
 
-# Arrays, of which a schema knows nothing.
+# Arrays, which a JSON schema cannot describe.
 Samples = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class ConstantGates(Pass):
-    """Fold gates whose values stay within `bound` of a constant on all samples; lossy, and off unless asked for."""
+    """Fold gates whose values stay within `bound` of a constant on all samples; lossy, and only on request."""
 
     needs_samples: ClassVar[bool] = True
     tolerance: ClassVar[float] = 0.05
@@ -89,7 +89,7 @@ class ConstantGates(Pass):
 
 
 def _ranges(model: onnx.ModelProto, gates: list[str], samples: Samples) -> dict[str, tuple[Array, Array]]:
-    """The smallest and largest value of every channel of each gate, as (C, 1, 1) or whatever the gate's shape is."""
+    """The smallest and largest value of every channel of each gate, in the gate's shape, such as (C, 1, 1)."""
     if not gates:
         return {}
     watched = onnx.ModelProto()
@@ -108,7 +108,7 @@ def _ranges(model: onnx.ModelProto, gates: list[str], samples: Samples) -> dict[
 
 
 def _fold(scaling: NodeProto, name: str, scale: Array, rewrite: Rewrite) -> str:
-    """Multiply weights by a constant gate; in words, which."""
+    """Multiply weights by a constant gate; returns a text that says which weights."""
     flow, result = rewrite.flow, scaling.output[0]
     maker = flow.producer.get(name)
     per_channel = scale.size > 1 and scale.shape == (scale.size, 1, 1)
@@ -133,7 +133,7 @@ def _fold(scaling: NodeProto, name: str, scale: Array, rewrite: Rewrite) -> str:
 
 
 def _only_its_gate(scaling: NodeProto, name: str, rewrite: Rewrite) -> bool:
-    """Whether a convolution's output is read by nobody but the scaling and the gate, and the gate by scalings alone."""
+    """Whether a convolution's output is read only by the scaling and the gate, and the gate only by scalings."""
     branches = gate_branches(rewrite.flow)
     gate = next((other for other in scaling.input if other != name), name)
     squeezes = [node.output[0] for node in rewrite.uses[name] if node.output[0] != scaling.output[0]]
@@ -168,7 +168,7 @@ def _summary(count: int, kept: Sequence[float], bound: float) -> str:
 
 
 def _effect(before: onnx.ModelProto, after: onnx.ModelProto, samples: Samples) -> str:
-    """What folding did to the outputs on the samples."""
+    """The change of the outputs on the samples, as text."""
     expected, found = (_numerics.outputs_of_all(model, samples) for model in (before, after))
     words = f"constant gates change outputs by up to {_numerics.difference(expected, found):.2g} of the largest"
     first = next(iter(expected))

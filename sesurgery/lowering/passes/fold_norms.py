@@ -1,13 +1,12 @@
-"""What scales and shifts a convolution's output channel by channel, folded into the convolution.
+"""Fold whatever scales and shifts a convolution's output channel by channel into the convolution.
 
     y = s (W x + b) + t    =>    y = (s W) x + (s b + t)
 
-That is a batch norm, s = g / sqrt(v + e) and t = h - s m; a bias that stands as an Add behind the convolution (Paddle,
-TensorFlow); the Mul and Add behind a norm of Caffe's. One behind another folds as a whole. Only where nothing else
-reads what is folded away. In float64, rounded once to the weights' type.
+That is a batch norm, s = g / sqrt(v + e) and t = h - s m; a bias written as an Add after the convolution (Paddle,
+TensorFlow); or the Mul and Add after a norm in Caffe. A chain of these is folded as a whole. The intermediate values
+must have no other reader. Computed in float64 and rounded once to the weights' type.
 
-Every runtime does so when it loads a file. Other passes need the weights that the norm is part of, so this one comes
-first.
+Every runtime does the same when it loads a file. Other passes need the folded weights, so this one runs first.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Affine = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class FoldNorms(KeepsGates):
-    """Make norms, biases and constant factors behind a convolution part of it."""
+    """Fold norms, biases and constant factors after a convolution into it."""
 
     tolerance: ClassVar[float] = 1e-5
 
@@ -53,7 +52,7 @@ class FoldNorms(KeepsGates):
 def _behind(
     node: NodeProto, rewrite: Rewrite, branches: dict[str, str]
 ) -> tuple[NodeProto, Affine, tuple[str, ...]] | None:
-    """The last node that is folded, what all of them do to each channel, and their operators; None where none is."""
+    """The last folded node, the combined scale and shift of each channel, and the operators; None if nothing folds."""
     flow = rewrite.flow
     weight = flow.constant(node.input[1])
     bias = flow.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
@@ -77,7 +76,7 @@ def _behind(
         step = _affine(reader, last.output[0], outs, rank, axis, rewrite)
         if step is None or (node.op_type == "MatMul" and step[1].any()):
             break
-        # A gate's own curve begins with a sum of a number: relu6(x + 3) / 6 stays to be seen as one.
+        # A gate's hard sigmoid begins with a constant sum, relu6(x + 3) / 6, and must stay recognisable.
         if reader.output[0] in branches and _is_number(reader, last.output[0], rewrite):
             break
         scale, shift = scale * step[0], shift * step[0] + step[1]
@@ -99,7 +98,7 @@ def _is_number(node: NodeProto, value: str, rewrite: Rewrite) -> bool:
 
 
 def _affine(node: NodeProto, value: str, outs: int, rank: int, axis: int, rewrite: Rewrite) -> Affine | None:
-    """What a node does to each channel of a value, where that is a factor and a summand."""
+    """The factor and summand that a node applies to each channel of a value, or None."""
     flow = rewrite.flow
     if node.op_type not in STEPS or len([name for name in node.output if name]) > 1:
         return None
@@ -129,7 +128,7 @@ def _affine(node: NodeProto, value: str, outs: int, rank: int, axis: int, rewrit
 
 
 def _by_channel(constant: np.ndarray, outs: int, rank: int, axis: int) -> Array | None:
-    """A constant that broadcasts over a value as one number a channel."""
+    """A constant that broadcasts over a value as one number per channel."""
     if constant.size == 1 and constant.ndim <= rank:
         return np.full(outs, float(constant.reshape(())))
     if constant.ndim > rank or constant.size != outs:
@@ -152,7 +151,7 @@ def _fold(node: NodeProto, last: NodeProto, affine: Affine, rewrite: Rewrite) ->
     inputs = [node.input[0], rewrite.weight(f"{node.input[1]}_folded", folded.astype(weight.dtype))]
     if node.op_type != "MatMul":
         inputs.append(rewrite.weight(f"{node.input[1]}_folded_bias", offset.astype(weight.dtype)))
-    # In the place of the last: what reads it is what it was. The node itself is read by nobody then.
+    # It takes the name of the last output, so its readers stay as they are.
     made = rewrite.node(node, node.op_type, inputs, last.output[0], **given)
     made.name = node.name
     rewrite.replace(last, [made])

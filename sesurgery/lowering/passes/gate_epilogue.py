@@ -1,19 +1,19 @@
-"""A convolution that a gate scales, written as a transposed convolution.
+"""Write a convolution that a gate scales as a transposed convolution.
 
-Once the squeeze does not read u = W x + b any more (squeeze_hoist), the gate is known before the convolution runs, and
-its scaling, the residual sum and ReLU can be the convolution's epilogue. Compilers have conditions for that, which are
-not about arithmetic. TensorRT-RTX 1.7 puts a factor that differs by sample (a batch over 1) behind no convolution, and
-makes fp16 1x1 convolutions of small maps matrix products that take no factor behind them either; it does both behind a
-*transposed* convolution (`DecoMulAddRelu`), in fp32 and fp16, at every batch.
+After squeeze_hoist the squeeze does not read u = W x + b any more, so the gate is known before the convolution runs,
+and the compiler could fuse the scaling, the residual sum and ReLU into the convolution's epilogue. TensorRT-RTX 1.7
+does not do that for a factor that differs between samples (batches over 1), nor for fp16 1x1 convolutions of small
+maps, which it turns into matrix products. It does both for a *transposed* convolution (`DecoMulAddRelu`), in fp32 and
+fp16, at every batch.
 
-With stride 1 the two differ by the order in which weights are written down:
+With stride 1 the two differ only in the order of their weights:
 
     conv(x, W)[o, p]            = sum over c, i of  W[o, c, i] x[c, p + i d - t]
     conv_transposed(x, V)[o, p] = sum over c, i of  V[c, o, i] x[c, p - i d + t']
 
-so V[c, o, i] = W[o, c, k - 1 - i] and t' = (k - 1) d - t: weights transposed (within each group) and mirrored, border
-turned around. For 1x1 that is the transpose of a matrix, and both are the same matrix product. For larger kernels a
-compiler may have better kernels for the one than for the other: `spatial` = false leaves those alone.
+so V[c, o, i] = W[o, c, k - 1 - i] and t' = (k - 1) d - t: weights transposed (within each group) and mirrored, padding
+swapped. For 1x1 that is the transpose of a matrix, and both are the same matrix product. For larger kernels a compiler
+may be faster with one of the two: `spatial` = false leaves those alone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sesurgery.lowering.squeezes import Convolution, convolution, scalings
 
 @dataclass(frozen=True)
 class GateEpilogue(KeepsGates):
-    """Write a convolution that only a gate's scaling reads as a transposed one, so that the scaling fuses into it."""
+    """Write a convolution that is read only by a gate's scaling as a transposed one, to fuse the scaling into it."""
 
     after: ClassVar[tuple[str, ...]] = ("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout")
     tolerance: ClassVar[float] = 1e-5
@@ -53,7 +53,7 @@ class GateEpilogue(KeepsGates):
                 edits.append(Edit(node.name, "it is a transposed convolution already", changed=False))
             else:
                 maker = f"{node.op_type} {node.name!r}" if node is not None else "a graph input"
-                why = f"what it scales comes from {maker}: it can be no convolution's epilogue"
+                why = f"what it scales comes from {maker}: there is no convolution to fuse it into"
                 edits.append(Edit(scaling.name, why, changed=False))
         return Lowered(rewrite.finish(), tuple(edits))
 
@@ -61,19 +61,19 @@ class GateEpilogue(KeepsGates):
         others = [reader.name for reader in rewrite.uses[node.output[0]] if reader.name != scaling.name]
         if others or node.output[0] in rewrite.outputs:
             read_by = f"{others[0]!r} reads it too" if others else "it is an output of the network"
-            return Edit(node.name, f"{read_by}: it has to be written all the same", changed=False)
+            return Edit(node.name, f"{read_by}: it must be written anyway", changed=False)
         over = convolution(node, rewrite.flow)
         if isinstance(over, str):
             return Edit(node.name, f"it is {over}", changed=False)
         kernel = over.weight.shape[2:]
         if over.strides != (1, 1):
-            return Edit(node.name, "with its stride, its transpose has another size", changed=False)
+            return Edit(node.name, "because of its stride, the transposed convolution has another size", changed=False)
         if kernel != (1, 1) and not self.spatial:
-            return Edit(node.name, f"{kernel[0]} x {kernel[1]}: asked for 1x1 alone", changed=False)
+            return Edit(node.name, f"{kernel[0]} x {kernel[1]}: only 1x1 is enabled", changed=False)
         reach = [(size - 1) * step for size, step in zip(kernel, over.dilations, strict=True)] * 2
         pads = [length - pad for length, pad in zip(reach, over.pads, strict=True)]
         if min(pads) < 0:
-            return Edit(node.name, "its border is wider than its kernel reaches", changed=False)
+            return Edit(node.name, "its padding is wider than its kernel", changed=False)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(rewrite.flow.dtype(node.input[1]))
         weight = rewrite.weight(f"{node.input[1]}_transposed", transposed(over).astype(dtype))
         given = {"group": over.groups, "kernel_shape": kernel, "dilations": over.dilations, "pads": pads}
@@ -114,7 +114,9 @@ EXAMPLES = (
     _example("1x1", GateEpilogue(), "8,4,1,1", "u = Conv(x, w, b)", 1, "can be its epilogue"),
     _example("1x1 in groups", GateEpilogue(), "8,2,1,1", "u = Conv<group=2>(x, w, b)", 1, "transposed"),
     _example("3x3", GateEpilogue(), "8,4,3,3", "u = Conv<pads=[1,1,1,1]>(x, w, b)", 1, "transposed"),
-    _example("3x3 not wanted", _POINTWISE, "8,4,3,3", "u = Conv<pads=[1,1,1,1]>(x, w, b)", 0, "3 x 3: asked for 1x1"),
+    _example(
+        "3x3 not wanted", _POINTWISE, "8,4,3,3", "u = Conv<pads=[1,1,1,1]>(x, w, b)", 0, "3 x 3: only 1x1 is enabled"
+    ),
     _example(
         "an uneven kernel in groups with dilation",
         GateEpilogue(),

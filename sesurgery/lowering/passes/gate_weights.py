@@ -1,17 +1,17 @@
-"""A gate that scales a convolution's input put into the convolution's weights, where a run has one sample.
+"""Fold a gate that scales a convolution's input into the convolution's weights, if the batch is 1.
 
-Where SE follows an activation (MobileNet, EfficientNet, RegNet), the mean does not pass over it, and the gate s scales
+If SE follows an activation (MobileNet, EfficientNet, RegNet), the mean cannot be moved before it, and the gate s scales
 the input of the next convolution. That is linear, and s is one number for each channel c, so
 
     conv(s u, W)[o, p] = sum over c, i of  W[o, c, i] s[c] u[c, p + i] = conv(u, W')[o, p],    W'[o, c] = s[c] W[o, c]
 
-border and all, since zeros stay zeros. Then u is not read to be scaled, and no scaled map is written: what is written
-and read instead are weights, which are fewer than the map's values in all but the last stages. Scaling is a kernel as
-before, of weights. TensorRT-RTX 1.7 gives a convolution with computed weights the epilogue that it has with constant
-ones.
+also at the border, because zeros stay zeros. Then u is not read to be scaled, and no scaled map is written. Instead the
+weights are read and written, and in all but the last stages there are fewer weights than values in the map. The scaling
+is a kernel as before, but of weights. TensorRT-RTX 1.7 fuses the same epilogue into a convolution with computed weights
+as into one with constant weights.
 
-With two samples there are two W'. That is a batched matrix product, behind which bias and residual sum are a kernel of
-their own, and in fp32 the map is copied for it: where the batch is not fixed at 1, the scaling stays where it is.
+With two samples there are two W'. That would be a batched matrix product, after which bias and residual sum are a
+separate kernel, and in fp32 the map is copied first. So the scaling stays unless the batch is fixed at 1.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sesurgery.onnxgraph.nodes import attributes
 
 @dataclass(frozen=True)
 class GateWeights(KeepsGates):
-    """Scale the weights of the convolution that reads a scaled map, not the map, where the batch is fixed at 1."""
+    """Scale a convolution's weights instead of its input map, if the batch is fixed at 1."""
 
     after: ClassVar[tuple[str, ...]] = (
         *("constant_gates", "linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout"),
@@ -53,13 +53,13 @@ def _move(scaling: NodeProto, source: str, gate: str, rewrite: Rewrite) -> Edit:
     readers = rewrite.uses.get(scaling.output[0], [])
     if scaling.output[0] in rewrite.outputs or len(readers) != 1 or readers[0].op_type != "Conv":
         what = " and ".join(sorted({reader.op_type for reader in readers})) or "an output of the network"
-        return _left(scaling, f"what it scales goes to {what}: it is not the input of one convolution alone")
+        return _left(scaling, f"its product goes to {what}, not to one convolution only")
     (reader,) = readers
     over = convolution(reader, flow)
     if isinstance(over, str):
-        return _left(scaling, f"what it scales goes to {over}")
+        return _left(scaling, f"its product goes to {over}")
     if over.groups != 1:
-        return _left(scaling, f"what it scales goes to a convolution in {over.groups} groups")
+        return _left(scaling, f"its product goes to a convolution in {over.groups} groups")
     channels = over.weight.shape[1]
     if (flow.shape(source) or (None,))[0] != 1:
         return _left(scaling, "the batch is not fixed at 1: every sample would need weights of its own")
@@ -115,5 +115,5 @@ EXAMPLES = (
         "y = Conv(scaled, w) t = Relu(scaled)",
         "goes to Conv and Relu",
     ),
-    _other("an output", "float[1,4,6,5] y, float[1,8,6,5] scaled", "y = Conv(scaled, w)", "not the input of one"),
+    _other("an output", "float[1,4,6,5] y, float[1,8,6,5] scaled", "y = Conv(scaled, w)", "not to one convolution"),
 )

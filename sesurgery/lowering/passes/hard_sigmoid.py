@@ -1,13 +1,13 @@
-"""A hard sigmoid written in parts, as the one operator that it is.
+"""Replace a hard sigmoid that is written as several nodes by one HardSigmoid.
 
 A gate's hard sigmoid is a clipped line, and exporters write it in many ways: relu6(x + 3) / 6, the same times 1/6
-(Keras), clip(0.2 x + 0.5, 0, 1), Min and Max in the place of Clip. All of them are, for scalars a, b, c, d,
+(Keras), clip(0.2 x + 0.5, 0, 1), Min and Max instead of Clip. With scalars a, b, c, d all of them have the form
 
     c * clip(a x + b, low, high) + d
 
-and where c low + d = 0 and c high + d = 1 (with c > 0) that is HardSigmoid with alpha = c a and beta = c b + d. As one
-operator it can be the epilogue of the projection before it; in parts it is a kernel each on compilers that do not see
-through them, a few numbers at a time.
+If c low + d = 0 and c high + d = 1 (with c > 0), that is HardSigmoid with alpha = c a and beta = c b + d. A compiler
+can fuse one operator into the projection before it. Some compilers make a kernel of each node otherwise, for a few
+numbers.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from sesurgery.lowering.squeezes import squeezes
 from sesurgery.onnxgraph.gates import gate_branches
 
 CLOSE = 1e-5
-"""Where it ends may miss 0 and 1 by this: a sixth has no exact form."""
+"""Tolerance of the ends 0 and 1: a sixth has no exact form."""
 Line = tuple[float, float]
 """Slope and offset."""
 
 
 @dataclass(frozen=True)
 class HardSigmoid(KeepsGates):
-    """Write the hard sigmoid of a gate as one operator, whatever it was written as."""
+    """Write the hard sigmoid of a gate as one operator."""
 
     tolerance: ClassVar[float] = 1e-4
 
@@ -54,13 +54,13 @@ class HardSigmoid(KeepsGates):
                 said.add(squeeze)
         for squeeze in squeezes(rewrite.flow):
             if squeeze.output[0] not in said:
-                edits.append(Edit(squeeze.name, "nothing is cut off at two numbers in its gate", changed=False))
+                edits.append(Edit(squeeze.name, "its gate has no clipped line", changed=False))
         return Lowered(rewrite.finish(), tuple(edits))
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """A value between two numbers; `last` is the node that makes the result, `value` what is clipped."""
+    """A clipped value; `last` is the node with the result, `value` what is clipped."""
 
     value: str
     low: float
@@ -69,7 +69,7 @@ class _Clip:
 
 
 def _clip(node: NodeProto, rewrite: Rewrite) -> _Clip | None:
-    """A node as the start of a clip: Clip, a Max that a Min follows, Relu that a Min follows, or the other way."""
+    """A node as the start of a clip: Clip, Max then Min, Relu then Min, or the reverse."""
     if node.op_type == "Clip":
         low, high = (_scalar(node.input[at], rewrite) if len(node.input) > at else None for at in (1, 2))
         return None if low is None or high is None else _Clip(node.input[0], low, high, node)
@@ -83,7 +83,7 @@ def _clip(node: NodeProto, rewrite: Rewrite) -> _Clip | None:
 
 
 def _bound(node: NodeProto, rewrite: Rewrite) -> tuple[str, str, float] | None:
-    """What a Relu, Min or Max bounds, on which side, and by what."""
+    """The value that a Relu, Min or Max bounds, the side, and the bound."""
     if node.op_type == "Relu":
         return node.input[0], "low", 0.0
     if node.op_type in ("Min", "Max") and len(node.input) == 2:
@@ -108,7 +108,7 @@ def _join(node: NodeProto, clip: _Clip, rewrite: Rewrite) -> Edit:
         after = (after[0] * line[0], after[1] * line[0] + line[1])
     if not _is_unit(after, clip):
         ends = " to ".join(f"{after[0] * end + after[1]:.4g}" for end in (clip.low, clip.high))
-        return Edit(node.name, f"it is no hard sigmoid: it goes from {ends}", changed=False)
+        return Edit(node.name, f"it is not a hard sigmoid: it goes from {ends}", changed=False)
     alpha, beta = after[0] * before[0], after[0] * before[1] + after[1]
     rewrite.replace(last, [rewrite.node(last, "HardSigmoid", [value], last.output[0], alpha=alpha, beta=beta)])
     return Edit(last.name, f"one hard sigmoid, with alpha {alpha:.4g} and beta {beta:.4g}", changed=True)
@@ -120,7 +120,7 @@ def _is_unit(line: Line, clip: _Clip) -> bool:
 
 
 def _line(node: NodeProto, rewrite: Rewrite) -> tuple[str, Line] | None:
-    """What a node scales or shifts by a scalar, and the line it draws."""
+    """The value that a node scales or shifts by a scalar, and the line."""
     if node.op_type not in ("Add", "Sub", "Mul", "Div"):
         return None
     left, right = (_scalar(name, rewrite) for name in node.input)
@@ -181,8 +181,8 @@ EXAMPLES = (
         "a hard swish within",
         "h = Add(p, three) c = Clip(h, zero, six) d = Mul(p, c) e = Div(d, six) gate = Sigmoid(e)",
         0,
-        "no hard sigmoid",
+        "not a hard sigmoid",
     ),
     _example("one operator already", "gate = HardSigmoid(p)", 0, "one operator already"),
-    _example("a sigmoid", "gate = Sigmoid(p)", 0, "nothing is cut off"),
+    _example("a sigmoid", "gate = Sigmoid(p)", 0, "no clipped line"),
 )

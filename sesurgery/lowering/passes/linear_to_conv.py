@@ -1,14 +1,14 @@
-"""The projections of a gate as 1x1 convolutions of (N, C, 1, 1), whatever way they were written.
+"""Write the projections of a gate as 1x1 convolutions of (N, C, 1, 1).
 
 A linear layer of the pooled vector, y = A x + a, is the 1x1 convolution with weights A[:, :, None, None] of a map of
-one position. Written as Gemm or MatMul it stands between a Flatten and a Reshape, and is a kernel of its own where the
-rest of the network is convolutions; compilers fuse activation and bias into a convolution, and seldom into these.
-So the whole gate is brought to (N, C, 1, 1): the squeeze keeps its axes, Flatten, Reshape, Squeeze and Unsqueeze go,
-Gemm (with its alpha, beta and transposed weights) and MatMul become convolutions, constants of C numbers get the shape
-(1, C, 1, 1), and what works number by number stays. An Expand of the gate over the map goes too: Mul broadcasts.
+one position. Written as Gemm or MatMul it stands between a Flatten and a Reshape and is a separate kernel; compilers
+fuse activation and bias into a convolution, but seldom into these. So the whole gate is converted to (N, C, 1, 1): the
+squeeze keeps its axes; Flatten, Reshape, Squeeze and Unsqueeze are removed; Gemm (with its alpha, beta and transposed
+weights) and MatMul become convolutions; constants of C numbers get the shape (1, C, 1, 1); elementwise operators stay.
+An Expand of the gate over the map is removed too, because Mul broadcasts.
 
-A gate with anything else in it (ECA's convolution over channels, a normalisation, a branch of another squeeze) is left
-as it is, whole.
+A gate that contains anything else (ECA's convolution over channels, a normalisation, a branch of another squeeze) is
+left as it is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _CannotError(Exception):
 
 @dataclass(frozen=True)
 class LinearToConv(KeepsGates):
-    """Make the linear layers of a gate 1x1 convolutions, without the reshapes around them."""
+    """Turn the linear layers of a gate into 1x1 convolutions and remove the reshapes around them."""
 
     after: ClassVar[tuple[str, ...]] = ("constant_gates",)
     tolerance: ClassVar[float] = 1e-5
@@ -77,14 +77,14 @@ class LinearToConv(KeepsGates):
 
 def _done(count: int, reshapes: int) -> str:
     if not count:
-        return f"{reshapes} reshape{'s' if reshapes > 1 else ''} between its projections gone"
+        return f"{reshapes} reshape{'s' if reshapes > 1 else ''} between its projections removed"
     if count == 1:
         return "1 linear layer of its gate is a 1x1 convolution"
     return f"{count} linear layers of its gate are 1x1 convolutions"
 
 
 class _Gate:
-    """A gate as it will be: all is decided here, `carry_out` changes the graph."""
+    """The planned form of a gate; `carry_out` changes the graph."""
 
     def __init__(self, rewrite: Rewrite, nodes: list[NodeProto]) -> None:
         self.rewrite, self.flow = rewrite, rewrite.flow
@@ -139,7 +139,7 @@ class _Gate:
         given = attributes(node)
         weight = self.flow.constant(node.input[1])
         if weight is None or weight.ndim != 2 or given.get("transA"):
-            raise _CannotError(f"{node.op_type} {node.name!r} is no linear layer with constant weights")
+            raise _CannotError(f"{node.op_type} {node.name!r} is not a linear layer with constant weights")
         if not given.get("transB"):
             weight = weight.T
         weight = (given.get("alpha", 1.0) * weight).astype(weight.dtype)
@@ -147,7 +147,7 @@ class _Gate:
         if len(node.input) > 2 and node.input[2]:
             bias = self.flow.constant(node.input[2])
             if bias is None or bias.size not in (1, len(weight)):
-                raise _CannotError(f"{node.op_type} {node.name!r} adds something that is no constant bias")
+                raise _CannotError(f"{node.op_type} {node.name!r} adds something that is not a constant bias")
             whole = np.broadcast_to((given.get("beta", 1.0) * bias).reshape(-1), len(weight)).astype(weight.dtype)
             inputs.append(self._weight(node.input[2], whole))
         return self._node(node, "Conv", inputs, {"kernel_shape": [1, 1]})
@@ -163,7 +163,7 @@ class _Gate:
             return self.twins.get(name, name)
         constant = self.flow.constant(name)
         if constant is None:
-            raise _CannotError(f"{node.op_type} {node.name!r} joins it with {name!r}, which is no constant")
+            raise _CannotError(f"{node.op_type} {node.name!r} joins it with {name!r}, which is not constant")
         if constant.size == 1 or constant.ndim == 4:
             return name
         channels = (self.flow.shape(node.output[0]) or (0, 0))[1]
@@ -186,7 +186,7 @@ class _Gate:
             raise _CannotError(f"{value!r} has shape {list(shape)}: neither (N, C) nor (N, C, 1, 1)")
 
     def _leaves(self, value: str, twin: str) -> None:
-        """What is read outside the gate has to be (N, C, 1, 1) already."""
+        """Values that are read outside the gate must already be (N, C, 1, 1)."""
         outside = [node for node in self.rewrite.uses.get(value, []) if node.output[0] not in self.inside]
         flat = len(self.flow.shape(value) or ()) != 4
         if value in self.rewrite.outputs and twin != value:
@@ -238,7 +238,7 @@ EXAMPLES = (
         """z = GlobalAveragePool(x) s = Squeeze(z, axes) r = Reshape(s, a) c = Conv(r, w1) h = Relu(c) k = Reshape(h, b)
         d = Conv(k, w2) gate = Sigmoid(d)""",
         1,
-        "3 reshapes between its projections gone",
+        "3 reshapes between its projections removed",
     ),
     _example(
         "projections that are convolutions",

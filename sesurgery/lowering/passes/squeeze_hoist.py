@@ -1,21 +1,21 @@
-"""A squeeze moved before the 1x1 convolution whose output it averages.
+"""Move a squeeze before the 1x1 convolution whose output it averages.
 
 In a standard SE block u = W x + b is the last convolution of the branch (its norm folded), the squeeze is z = mean(u)
-over height and width, and the gate begins with a projection W1 z + b1. A 1x1 convolution with stride 1 does the same
-to every position, and the mean is linear, so they commute:
+over height and width, and the gate begins with a projection W1 z + b1. A 1x1 convolution with stride 1 is the same
+linear map at every position, and the mean is linear, so they commute:
 
     mean(W x + b) = W mean(x) + b
 
-Nothing non-linear stands between that and the first projection, so both are one:
+Nothing non-linear comes before the first projection, so both are one:
 
     W1 (W mean(x) + b) + b1 = (W1 W) mean(x) + (W1 b + b1)
 
-The squeeze now reads x, which in a bottleneck has a quarter of the channels of u, and it is done before the convolution
-runs. So the gate is known by then, u has no reader but the scaling, and a compiler can make scaling, sum and ReLU the
-convolution's epilogue: u is never written.
+The squeeze now reads x, which in a bottleneck has a quarter of the channels of u, and the gate is known before the
+convolution runs. So u is read only by the scaling, and a compiler can fuse scaling, sum and ReLU into the convolution:
+u is never written.
 
-Where u has another reader it is written all the same, and where x is larger than u, reading x costs more than u: both
-are left alone. An activation between convolution and squeeze does not commute with the mean.
+The pass leaves a squeeze alone if u has another reader, because u is then written anyway, or if x is larger than u,
+because reading x then costs more. An activation between convolution and squeeze does not commute with the mean.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sesurgery.onnxgraph.nodes import attributes
 
 @dataclass(frozen=True)
 class SqueezeHoist(KeepsGates):
-    """Take the mean of a 1x1 convolution's input, not its output, and fold the convolution into the projection."""
+    """Average a 1x1 convolution's input instead of its output, and fold the convolution into the projection."""
 
     after: ClassVar[tuple[str, ...]] = ("constant_gates", "linear_to_conv")
     tolerance: ClassVar[float] = 1e-5
@@ -56,10 +56,10 @@ class SqueezeHoist(KeepsGates):
                     words = moved(found.shape[0], found.out[0])
                     edits.append(Edit(found.where, words, changed=True, nodes=found.nodes))
                 elif squeeze.output[0] not in made:
-                    # One that was moved and stays where it is now was not turned down.
+                    # A squeeze that was moved in an earlier step is not listed as rejected.
                     turned_down.append(Edit(squeeze.name, str(reason), changed=False))
             model = rewrite.finish()
-            # x may be the output of a 1x1 convolution itself: then it goes on.
+            # x may be the output of another 1x1 convolution: then the mean moves again.
             if len(edits) == known:
                 return Lowered(model, (*edits, *turned_down))
 
@@ -69,7 +69,7 @@ def _refusal(found: Commuting) -> str | None:
 
 
 def _hoist(found: Commuting, rewrite: Rewrite) -> str:
-    """Give the squeeze and the projection their new forms; the name of the new mean."""
+    """Replace the squeeze and the projection; returns the name of the new mean."""
     squeeze, source = found.mean.node, found.over.node.input[0]
     averaged = rewrite.value(f"{source}_mean")
     given = {key: value for key, value in attributes(squeeze).items() if key != "axes"}
@@ -89,7 +89,7 @@ def fold(found: Commuting, averaged: str, rewrite: Rewrite, weight: Array | None
     weight = own if weight is None else weight
     dtype = onnx.helper.tensor_dtype_to_np_dtype(rewrite.flow.dtype(node.input[1]))
     names = [
-        # Named after the weight it takes the place of: the module it came from is read from its name.
+        # Named after the weight that it replaces, because the module is read from the name.
         rewrite.weight(f"{node.input[1]}_hoisted", weight.astype(dtype)),
         rewrite.weight(f"{node.input[1]}_hoisted_bias", bias.astype(dtype)),
     ]
@@ -129,13 +129,13 @@ EXAMPLES = (
         "an activation before the squeeze",
         _IO + f"<float[8,4,1,1] w, {_SE}> {{ c = Conv(x, w)\n u = Relu(c)\n z = GlobalAveragePool(u)" + _BRANCH,
         0,
-        "comes from Relu, not straight from a convolution",
+        "comes from Relu, not directly from a convolution",
     ),
     _example(
         "another reader of the convolution",
         _IO + f"<float[8,4,1,1] w, {_SE}> {{ c = Conv(x, w)\n z = GlobalAveragePool(c)\n u = Tanh(c)" + _BRANCH,
         0,
-        "has another use than the gate, Tanh",
+        "has another reader than the gate, Tanh",
     ),
     _example(
         "a maximum",

@@ -1,45 +1,45 @@
-"""A squeeze moved before a k x k, strided, padded, dilated or grouped convolution, border and all.
+"""Move a squeeze before a k x k, strided, padded, dilated or grouped convolution, exactly, also at the border.
 
-Let u = conv(x) + b with kernel kh x kw, stride s, dilation d, padding t (above), l (left), output Ho x Wo. Written out
-by taps, and the mean taken of both sides,
+Let u = conv(x) + b with kernel kh x kw, stride s, dilation d, padding t (top), l (left), output Ho x Wo. Written out by
+taps, and averaged on both sides,
 
     u[o, p, q]  = b[o] + sum over c, i, j of  W[o, c, i, j] x[c, p s + i d - t, q s + j d - l]      (x = 0 outside)
     mean(u)[o]  = b[o] + sum over c, i, j of  W[o, c, i, j] M[c, i, j]
     M[c, i, j]  = 1 / (Ho Wo) * sum over p, q of  x[c, p s + i d - t, q s + j d - l]
 
-Tap (i, j) averages x over a shifted, strided window, and that window is a choice of rows and one of columns. With
+Tap (i, j) averages x over a shifted, strided window, which selects some rows and some columns. With
 
     A[i, h] = 1  if h = p s + i d - t for a p in 0 .. Ho - 1, else 0        (kh x H)
     B[j, w] = 1  if w = q s + j d - l for a q in 0 .. Wo - 1, else 0        (kw x W)
 
-all taps of a channel are M = A x B^T / (Ho Wo), exactly, whatever the border cuts off. For all channels at once, x
-channels last and flattened to (H W, C), that is one matrix product with a constant of kh kw rows,
+all taps of a channel are M = A x B^T / (Ho Wo), exactly, also where the border cuts the window off. For all channels at
+once, with x channels last and flattened to (H W, C), that is one matrix product with a constant of kh kw rows,
 
     M^T = K x,    K[(i, j), (h, w)] = A[i, h] B[j, w] / (Ho Wo)             (kh kw x H W)
 
-which reads x once and writes kh kw numbers a channel. W is linear in M, so it folds into the gate's first projection,
-which becomes a 1x1 convolution of kh kw C channels, in the order in which the product leaves them:
+which reads x once and writes kh kw numbers per channel. The convolution is linear in M, so it folds into the gate's
+first projection, which becomes a 1x1 convolution of kh kw C channels, in the order of the product's output:
 
     W1 (W M + b) + b1 = (W1 W) M + (W1 b + b1)
 
-K holds powers of two instead of 1 / (Ho Wo), and the folded weights the rest: they are exact in fp16, and no sum of
-Ho Wo shares of at most 1 / (Ho Wo) is larger than the largest value of x. So where a network is lowered to fp16, the
-product may be computed in fp16 (converting x to fp32 first would be a copy of it), and the gate goes on in fp32.
+K holds powers of two instead of 1 / (Ho Wo), and the folded weights hold the rest. Powers of two are exact in fp16, and
+no sum of Ho Wo shares of at most 1 / (Ho Wo) is larger than the largest value of x. So in a network lowered to fp16 the
+product may be computed in fp16 (converting x to fp32 first would copy it), and the rest of the gate is fp32.
 
-How the sums are written down follows from what TensorRT-RTX 1.7 makes of them:
+The form of the sums follows from how TensorRT-RTX 1.7 compiles them:
 
-- A matrix product or convolution takes no conversion to fp32 along, so between the two there would be a kernel for that
-  alone. A sum of products does. So the projection is Mul by its weights, ReduceSum and Add: one kernel together with
-  the conversion and ReLU (`CastMulSumReshAddRelu`), and one in fp32 too.
-- A matrix product over an odd number of positions has the map copied first, to add one. There M is a mean as well, of x
-  times A[i, h] B[j, w], in one kernel (`TranReshMulCastMean`) that reads the map where it lies and leaves fp32 numbers:
-  the projection stays a convolution. It multiplies kh kw times as often as it has values to read, which is why an even
-  number of positions keeps the matrix product.
+- A conversion to fp32 is not fused into a matrix product or a convolution, so it would be a separate kernel between
+  the two. It is fused into a sum of products. So the projection is Mul by its weights, ReduceSum and Add: one kernel
+  with the conversion and ReLU (`CastMulSumReshAddRelu`), and one kernel in fp32 too.
+- A matrix product over an odd number of positions copies the map first, to add a position. In that case M is a mean of
+  x times A[i, h] B[j, w], in one kernel (`TranReshMulCastMean`) that reads the map in its layout and writes fp32. The
+  projection stays a convolution. It needs kh kw multiplications per value, so for an even number of positions the
+  matrix product is used.
 
-A model that computes in 16 bits already has nothing to convert, and gets matrix product and convolution.
+A model that already computes in 16 bits has nothing to convert, and gets a matrix product and a convolution.
 
-Two products, rows first and then columns, need smaller constants but one more kernel a gate, and write kh W C numbers
-between them. Sums over slices come to the same numbers with a kernel each, and a copy of x where layouts differ.
+Two products, first rows and then columns, need smaller constants but one more kernel per gate, and write kh W C numbers
+between them. Sums over slices give the same numbers with one kernel each, and a copy of x if layouts differ.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 @dataclass(frozen=True)
 class SqueezeHoistSpatial(KeepsGates):
-    """Take the mean of every tap of a spatial convolution's input instead of the mean of its output."""
+    """Average a spatial convolution's input under every tap instead of its output."""
 
     after: ClassVar[tuple[str, ...]] = ("linear_to_conv", "squeeze_hoist")
     tolerance: ClassVar[float] = 1e-5
@@ -119,7 +119,7 @@ def _shares(found: Commuting, shares: Array, rewrite: Rewrite) -> str:
 
 
 def _means(found: Commuting, taken: Array, rewrite: Rewrite) -> str:
-    """The same as means over all positions of the map, times 1 or 0."""
+    """The same as means over all positions of the map times 1 or 0."""
     squeeze, stem = found.mean.node, f"{found.over.node.input[0]}_taps"
     constant = rewrite.weight(f"{stem}_taken", taken[:, :, None].astype(_numpy(found, rewrite)))
     lined, chosen_, taps = (rewrite.value(f"{stem}_{part}") for part in ("lines", "chosen", "sums"))
@@ -132,7 +132,7 @@ def _means(found: Commuting, taken: Array, rewrite: Rewrite) -> str:
 
 
 def _lines(found: Commuting, lined: str, shape: tuple[int, ...], rewrite: Rewrite) -> list[NodeProto]:
-    """The map channels last, its positions in one axis."""
+    """The map channels last, with its positions in one axis."""
     squeeze, source = found.mean.node, found.over.node.input[0]
     last = rewrite.value(f"{source}_taps_nhwc")
     flat = rewrite.weight(f"{source}_taps_flat", np.array(shape, np.int64))
@@ -143,7 +143,7 @@ def _lines(found: Commuting, lined: str, shape: tuple[int, ...], rewrite: Rewrit
 
 
 def _one_position(found: Commuting, taps: str, made: list[NodeProto], rewrite: Rewrite) -> str:
-    """Put `made`, which leaves (N, taps, C), in the place of the squeeze, as (N, taps C, 1, 1)."""
+    """Replace the squeeze by `made` (N, taps, C), reshaped to (N, taps C, 1, 1)."""
     squeeze, stem = found.mean.node, f"{found.over.node.input[0]}_taps"
     count = math.prod(found.over.weight.shape[2:]) * found.shape[0]
     one = rewrite.weight(f"{stem}_one", np.array([0, count, 1, 1], np.int64))

@@ -1,14 +1,13 @@
-"""The squeeze written channels last, in fp32.
+"""Write the squeeze channels last, in fp32.
 
-A compiler for convolutions keeps maps channels last (NHWC). A mean over the last two axes of an NCHW value then makes
-it copy the whole map to NCHW first: one more write and one more read of it, before the mean reads it once. The same
-mean as
+A compiler for convolutions stores maps channels last (NHWC). For a mean over the last two axes of an NCHW value it
+copies the whole map to NCHW first: one more write and one more read of the map. The same mean written as
 
     Cast to fp32 -> Transpose to NHWC -> ReduceMean over axes 1, 2 -> Cast back -> Transpose to NCHW
 
-sees the map as it lies: TensorRT-RTX makes one kernel of it (`TranCastMeanCast`) that reads the map once, adds up in
-fp32 whatever the map's type, and does so with a dynamic batch too. The Casts are left out where the map is fp32. The
-last Transpose moves C numbers. As Reshape and ReduceMean the copy comes back with a dynamic batch; AveragePool needs
+reads the map in its own layout: TensorRT-RTX compiles it to one kernel (`TranCastMeanCast`) that reads the map once and
+sums in fp32 for any type of the map, also with a dynamic batch. The Casts are left out if the map is fp32. The last
+Transpose moves C numbers. With Reshape and ReduceMean the map is copied if the batch is dynamic; AveragePool needs
 fixed sizes; sums, products with ones and means in two steps cost more kernels.
 """
 

@@ -1,8 +1,8 @@
-"""The mean that a gate reads, written as the pool that it is.
+"""Write a gate's squeeze as GlobalAveragePool.
 
-torch exports a squeeze as ReduceMean over height and width. GlobalAveragePool is the same number, and ONNX Runtime has
-it in the blocked layout of its convolutions: for ReduceMean it first brings the map back to plain NCHW, a copy of it,
-and reads that. OpenVINO makes one kernel of either.
+torch exports a squeeze as ReduceMean over height and width. GlobalAveragePool gives the same numbers, and ONNX Runtime
+has it in the blocked layout of its convolutions. For ReduceMean it first copies the map to plain NCHW. OpenVINO
+compiles both to the same kernel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sesurgery.onnxgraph.dataflow import Dataflow
 
 @dataclass(frozen=True)
 class SqueezePool(KeepsGates):
-    """Write the squeeze of a gate as GlobalAveragePool, which has kernels for the layout that convolutions leave."""
+    """Write the squeeze of a gate as GlobalAveragePool, which has kernels for the layout of convolutions."""
 
     after: ClassVar[tuple[str, ...]] = ("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial")
     tolerance: ClassVar[float] = 1e-5
@@ -32,7 +32,7 @@ class SqueezePool(KeepsGates):
         for squeeze in squeezes(flow):
             found = mean(squeeze, flow)
             if squeeze.op_type == "ReduceMean" and not isinstance(found, str) and found.keeps:
-                return f"squeeze {squeeze.name!r} is no pool"
+                return f"squeeze {squeeze.name!r} is not a pool"
         return super().ensures(before, after)
 
     def apply(self, model: onnx.ModelProto) -> Lowered:

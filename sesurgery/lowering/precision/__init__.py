@@ -1,1 +1,1 @@
-"""A graph in another precision: half types, int8, the ranges and the samples that decide."""
+"""Converting a graph to fp16, bf16 or int8, and the ranges and samples that this needs."""

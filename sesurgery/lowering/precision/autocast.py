@@ -1,8 +1,8 @@
-"""ModelOpt's AutoCast in the place of `precision`: NVIDIA's choice of nodes, under our rule for gates.
+"""ModelOpt's AutoCast instead of `precision`: NVIDIA chooses the nodes, but gates stay fp32.
 
 Optional: `pip install nvidia-modelopt[onnx]` pins versions of onnx and onnxruntime that are older than this program's,
-so it is used where it can be imported and never asked for. Left to itself it calibrates on random numbers and puts the
-mean of every gate in fp16; here it gets real samples, and the nodes that `precision` keeps stay out of its reach.
+so it is never a dependency. By default AutoCast calibrates on random numbers and computes the mean of every gate in
+fp16; here it gets real samples, and the nodes that `precision` keeps in fp32 are excluded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REMEDY = "pip install 'nvidia-modelopt[onnx]', which pins its own onnx; or leave
 
 @dataclass(frozen=True)
 class AutoCast(Pass):
-    """AutoCast with the nodes that `precision` would keep excluded, and ranges from `samples` where there are any."""
+    """AutoCast with the nodes that `precision` would keep excluded, and ranges from `samples` if there are any."""
 
     tolerance: ClassVar[float] = Precision.tolerance
 
@@ -49,7 +49,7 @@ class AutoCast(Pass):
         """The module; raises SE603 with the reason where it cannot be imported."""
         try:
             return importlib.import_module(MODULE)
-        except Exception as error:  # it imports much, and each part fails in its own way
+        except Exception as error:  # its many imports fail with different exceptions
             raise fail("SE603", f"AutoCast cannot be imported here: {first_line(error)}", REMEDY) from error
 
     def requires(self, model: onnx.ModelProto) -> str | None:
@@ -73,7 +73,7 @@ class AutoCast(Pass):
                     keep_io_types=self.precision.io == "keep",
                     calibration_data=self._data(Path(folder)),
                 )
-            except Exception as error:  # it raises whatever it comes upon
+            except Exception as error:  # it raises many kinds of exceptions
                 raise fail(
                     "SE602", f"AutoCast cannot convert the model: {error}", "leave `converter: sesurgery`"
                 ) from error
@@ -107,7 +107,7 @@ class AutoCast(Pass):
     def _data(self, folder: Path) -> str | None:
         if not self.samples:
             return None
-        # One feed of all samples: it runs the network once.
+        # One feed with all samples: AutoCast runs the network once.
         path = folder / "samples.npz"
         arrays: dict[str, Any] = {
             name: np.concatenate([feeds[name] for feeds in self.samples]) for name in self.samples[0]

@@ -1,4 +1,4 @@
-"""The range of each activation that is to be quantized, found on real samples by ONNX Runtime's calibrators."""
+"""The ranges of the activations to quantize, measured on real samples by ONNX Runtime's calibrators."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Range = tuple[float, float]
 
 METHODS = {
     "minmax": (CalibrationMethod.MinMax, {"symmetric": True}),
-    # The library's 128 bins leave its search a single candidate: the whole range. Its time grows with their square.
+    # With the library's 128 bins its search has only one candidate, the whole range. Its time grows with their square.
     "entropy": (CalibrationMethod.Entropy, {"symmetric": True, "num_bins": 512, "num_quantized_bins": 128}),
     "percentile": (CalibrationMethod.Percentile, {"symmetric": True, "num_bins": 2048, "percentile": 99.99}),
 }
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands out samples."""
+    """Gives the samples one by one."""
 
     def __init__(self, samples: Iterable[Feeds]) -> None:
         self._left = iter(samples)
@@ -43,9 +43,9 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 def calibrate(
     model: onnx.ModelProto, operators: Sequence[str], samples: Iterable[Feeds], method: Method
 ) -> dict[str, Range]:
-    """Symmetric ranges of all float values that `operators` read or make, by name. The memory is that of one sample.
+    """Symmetric ranges of all float values that `operators` read or write, by name. Needs memory for one sample.
 
-    Raises SE602 where ONNX Runtime cannot run the model or a sample does not fit it.
+    Raises SE602 if ONNX Runtime cannot run the model or a sample does not fit it.
     """
     kind, options = METHODS[method]
     # The library advises its own preprocessing, through the root logger.

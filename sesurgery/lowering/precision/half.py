@@ -1,22 +1,21 @@
 """fp32 -> mixed fp16 or bf16, with the gates of channel attention kept in fp32.
 
-A squeeze adds up H x W values of a channel before it divides. In fp16 that sum overflows at 65504: on a map of 112 x
-112 a mean of 5.3 is enough, the squeeze becomes inf, and the gate saturates or, where an activation multiplies inf
-by zero, is NaN (pytorch/pytorch#43992 saw it in an SE network under AMP). An engine may add in fp32 all the same, but
-nothing promises it. So the whole gate branch - squeeze, both projections, activation, gate - stays fp32: it works on C
-numbers where the map has C x H x W, so it costs next to nothing, and one gate value scales a whole map, so its error is
-not averaged out. The Cast sits where the gate meets the map, and that Mul runs in fp16. Other sums over many values and
-softmax stay fp32 too, and so does what ONNX defines for fp32 alone and what has a weight beyond the range of fp16.
+A squeeze sums H x W values of a channel before it divides. In fp16 that sum overflows at 65504: on a map of 112 x 112 a
+mean of 5.3 is enough. The squeeze becomes inf, and the gate saturates, or becomes NaN if an activation multiplies inf
+by zero (pytorch/pytorch#43992 reports it in an SE network under AMP). An engine may sum in fp32, but that is not
+guaranteed. So the whole gate branch (squeeze, both projections, activation, gate) stays fp32. It works on C numbers
+while the map has C x H x W, so it is cheap, and one gate value scales a whole map, so its error does not average out.
+The Cast is where the gate meets the map, and that Mul runs in fp16. Other sums over many values and softmax stay fp32
+too, and so do operators that ONNX defines only for fp32 and nodes with a weight beyond the range of fp16.
 
-A value can leave fp16's range in the middle of a network where every weight is within it. That is seen on data alone:
-`_ranges.measure` gives what each value reaches there, and nodes that read or make a value beyond SAFE stay fp32.
-bf16 has the range of fp32 and 8 bits of mantissa. It needs no such check, and keeps the same nodes: what overflows in
-fp16 is added up, and a sum of thousands of values to 8 bits has lost most of them. Operators take it from opset 22 on;
-an older model is converted.
+A value can leave fp16's range inside a network even if every weight is within it. Only data show that: `ranges.measure`
+gives the largest value of each tensor, and nodes that read or write a value beyond SAFE stay fp32. bf16 has the range
+of fp32 and 8 bits of mantissa. It needs no such check and keeps the same nodes, because sums of thousands of values
+lose most of their accuracy in 8 bits. Operators support bf16 from opset 22 on; an older model is converted.
 
-The types are rewritten here rather than by `convert_float_to_float16` of onnxconverter-common 1.16: with nodes to keep
-it rounds a value that two of them share through fp16, turns a float32 output into float16 where a kept node makes it
-(keep_io_types or not), and breaks a graph that holds a Cast to float or in which a node reads a graph output.
+`convert_float_to_float16` of onnxconverter-common 1.16 is not used. With nodes to keep, it rounds a value that two of
+them share through fp16, turns a float32 output of a kept node into float16 (with or without keep_io_types), and breaks
+graphs with a Cast to float or with a node that reads a graph output.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ from sesurgery.reasons import Reason
 
 OLDEST_OPSET = 13
 SAFE = 65504 / 4
-"""Beyond this on the samples looked at, a value may overflow fp16 on others: two of its 16 powers of two are kept."""
+"""A value beyond this on the measured samples may overflow fp16 on others: a margin of two powers of two."""
 KEPT_OPERATORS = {
     **dict.fromkeys(
         ("GlobalAveragePool", "GlobalLpPool", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2"),
@@ -65,11 +64,11 @@ KEPT_OPERATORS = {
         ("squares", "a sum of squares"),
     ),
 }
-"""Operators that stay fp32 wherever they stand, with what they compute: the kind of reason, and words."""
+"""Operators that always stay fp32, with the kind and the text of the reason."""
 FATES = {"fp16": "overflows fp16 at 65504", "bf16": "keeps 8 bits in bf16"}
-"""What becomes of a sum in 16 bits."""
+"""What happens to a sum in 16 bits."""
 NOT_IN = {"bf16": {"HardSwish": "TensorRT's parser takes fp32 and fp16 HardSwish only"}}
-"""Operators that ONNX has in a type and TensorRT has not."""
+"""Operators that ONNX supports in a type and TensorRT does not."""
 TYPED = frozenset({"Cast", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform"})
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger"})
 
@@ -78,8 +77,8 @@ QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLin
 class Precision(Pass):
     """Compute in `target` outside the gates. An edit for every float node.
 
-    Inputs and outputs keep their types, or with `io="convert"` take the target's where no fp32 node needs them.
-    `reaches` holds what values of the model reach on data, by name; a value that is not there is taken to be small.
+    Inputs and outputs keep their types, or with `io="convert"` take the target's type unless an fp32 node needs them.
+    `reaches` is the largest absolute value of each tensor on data, by name; missing values are assumed to be small.
     """
 
     after: ClassVar[tuple[str, ...]] = (
@@ -87,14 +86,14 @@ class Precision(Pass):
         "gate_weights",
     )
 
-    # 11 bits a value, and errors that add up over the depth of a network. Nothing here computes bf16 to compare it.
+    # 11 bits per value, and errors add up over the depth of a network. bf16 is not computed here for comparison.
     tolerance: ClassVar[float] = 5e-2
 
     target: Literal["fp16", "bf16"] = "fp16"
     io: Literal["keep", "convert"] = "keep"
     reaches: Mapping[str, Reach] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
-    """Globs over modules whose nodes stay fp32 because somebody asked."""
+    """Globs over modules whose nodes stay fp32 on request."""
 
     @property
     def half(self) -> Half:
@@ -158,7 +157,7 @@ class Precision(Pass):
         return None
 
     def kept_nodes(self, flow: Dataflow, version: int) -> dict[str, Reason]:
-        """Why a node stays fp32, by its first output: `apply` carries it out, `ensures` allows no other exception."""
+        """Why a node stays fp32, by its first output; `ensures` allows no other exception."""
         gates = gate_branches(flow)
         reasons = (
             (node.output[0], self._reason(node, flow, version, gates)) for node in flow.nodes if computes(node, flow)
@@ -201,7 +200,7 @@ class Precision(Pass):
         return None
 
     def converted(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """A copy in an opset whose operators take the target."""
+        """A copy in an opset whose operators support the target type."""
         found = convert(model, self.half.opset)
         if isinstance(found, str):
             raise ValueError(found)
@@ -218,7 +217,7 @@ def _finite(tensor: TensorProto) -> bool:
 
 
 def _check(graph: str, kept: dict[str, str], changed: int) -> None:
-    """Run the pass on a graph in text whose declared values are its weights; `kept` gives a word of each reason."""
+    """Run the pass on a graph in text form whose declared values are its weights; `kept` has a part of each reason."""
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g {graph}')
     for weight in model.graph.value_info:
         shape = [dim.dim_value for dim in weight.type.tensor_type.shape.dim]

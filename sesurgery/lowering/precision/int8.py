@@ -1,29 +1,28 @@
-"""fp32 -> int8: the big products read 8-bit values, the gates of channel attention stay fp32.
+"""fp32 -> int8: large products read 8-bit values, the gates of channel attention stay fp32.
 
 A convolution, Gemm or MatMul with constant weights reads its input and its weights through QuantizeLinear and
-DequantizeLinear, and its output is quantized again (but for the network's own outputs: 8 bits would make logits equal
-that are not). That pair is how ONNX says int8: each compiler looks for it and puts an integer kernel in its place.
+DequantizeLinear, and its output is quantized again. The network's outputs are not quantized, because 8 bits would make
+different logits equal. These pairs are ONNX's form of int8: each compiler replaces them by integer kernels.
 
-Where the pairs stand, and why:
+Where the pairs are, and why:
 
-- Not in a gate. Its values scale whole maps, so 1/127 is a visible step, and its products are too small to be worth it.
-- Behind every convolution. ONNX Runtime has no integer kernel for a convolution whose output is not quantized, and the
-  map that a squeeze and a scaling both read is then kept in 8 bits. Residual sums, ReLU, pools and concatenations read
-  what is there already: pairs around them too changed no figure, but round once more.
-- The first convolution as well: its input is rounded to 1/127 of the largest value, less than a camera's own step.
-- Activations are signed with zero point 0, and biases stay fp32: TensorRT takes nothing else. ONNX Runtime on x86 has
-  integer kernels for unsigned activations alone: for it they have zero point 128, which is the same numbers.
-- Weights are signed, with one scale an output channel. They take 7 bits, -64 to 64, in a file for any processor.
+- Not in a gate. Its values scale whole maps, so 1/127 is a visible step, and its products are too small to matter.
+- After every convolution. ONNX Runtime has no integer kernel for a convolution whose output is not quantized, and the
+  map that a squeeze and a scaling both read is then stored in 8 bits. Residual sums, ReLU, pools and concatenations
+  read quantized values already: pairs around them changed no figure, but round once more.
+- At the first convolution too: its input is rounded to 1/127 of the largest value, less than a camera's own step.
+- Activations are signed with zero point 0, and biases stay fp32, because TensorRT takes nothing else. ONNX Runtime on
+  x86 has integer kernels only for unsigned activations: for it they have zero point 128, which gives the same numbers.
+- Weights are signed, with one scale per output channel. In a file for any processor they have 7 bits, -64 to 64.
 
 Why 7: without VNNI, AMX or Arm's dot products an integer kernel multiplies unsigned by signed bytes and adds two
 products in 16 bits (`vpmaddubsw`), which saturates beyond -32,768 and 32,767. An activation is at most 255 (signed ones
-are shifted by 128 for these kernels), so a pair of 8-bit weights reaches 255 x 127 x 2 = 64,770, twice what there is
-room for. A pair of 7-bit weights reaches 255 x 64 x 2 = 32,640 < 32,768 at most, and so no pair of any file written
-this way saturates, whatever the network and the samples are. What is added to a pair after that is added in 32 bits.
-The price is a step of weights that is twice as large (docs/engines.md has what it costs). `ensures` looks at every
-weight that was written.
+are shifted by 128 for these kernels), so a pair of 8-bit weights reaches 255 x 127 x 2 = 64,770, about twice the limit.
+A pair of 7-bit weights reaches at most 255 x 64 x 2 = 32,640 < 32,768. So no pair saturates, for any network and any
+samples. Later sums are in 32 bits. The cost is a step of the weights that is twice as large (figures in
+docs/engines.md). `ensures` checks every written weight.
 
-The ranges come from real samples (`_calibration.calibrate`). A range that no sample made cannot be made up.
+The ranges come from real samples (`calibration.calibrate`); they are never guessed.
 """
 
 from __future__ import annotations
@@ -57,12 +56,12 @@ from sesurgery.reasons import Reason
 
 OLDEST_OPSET, NEWEST_OPSET = 13, 20
 OPERATORS = ("Conv", "Gemm", "MatMul")
-"""What is worth 8 bits: nearly all multiplications of a network are theirs."""
+"""Operators computed in int8: they have nearly all multiplications of a network."""
 PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 OPTIONS = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
-    # An int32 bias is a defect to TensorRT's parser.
+    # TensorRT's parser rejects an int32 bias.
     "QuantizeBias": False,
 }
 
@@ -78,23 +77,23 @@ LARGEST: Mapping[WeightBits, int] = {7: 64, 8: 127}
 class Quantize(Pass):
     """Compute convolutions and linear layers outside the gates in int8. An edit for every float node.
 
-    `ranges` holds the smallest and the largest value to tell apart, by the name of each value in this very model.
-    `activations` is the type of values between layers, `weights` the bits of weights: 8 only where no processor that
-    the file is for adds pairs of products in 16 bits.
+    `ranges` holds the smallest and the largest value of each tensor, by its name in this model. `activations` is the
+    type of values between layers. `weights` is the number of bits of weights: 8 only if no processor that runs the file
+    adds pairs of products in 16 bits.
     """
 
     after: ClassVar[tuple[str, ...]] = (
         *("linear_to_conv", "squeeze_hoist", "squeeze_hoist_spatial", "squeeze_layout", "gate_epilogue"),
         "gate_weights",
     )
-    # On the calibration's own samples: 8 bits a value, through the depth of a network. Random inputs say nothing here.
+    # On the calibration samples: 8 bits per value, through the depth of a network. Random inputs would show nothing.
     tolerance: ClassVar[float] = 0.25
 
     ranges: Mapping[str, Range] = field(default_factory=dict)
     activations: Literal["int8", "uint8"] = "int8"
     weights: WeightBits = 7
     keep: tuple[str, ...] = ()
-    """Globs over modules whose nodes stay fp32 because somebody asked."""
+    """Globs over modules whose nodes stay fp32 on request."""
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         if (found := obstacle(model)) is not None:
@@ -186,7 +185,7 @@ class Quantize(Pass):
 
 
 def is_dequantized(value: str, flow: Dataflow) -> bool:
-    """Whether a value comes straight from a DequantizeLinear."""
+    """Whether a value comes directly from a DequantizeLinear."""
     node = flow.producer.get(value)
     return node is not None and node.op_type == "DequantizeLinear"
 
@@ -210,7 +209,7 @@ def ranges_of(model: onnx.ModelProto, samples: Sequence[Feeds], method: Method) 
 
 
 def _free_outputs(graph: onnx.GraphProto) -> None:
-    """Take the pair off each of the network's outputs: the node behind it makes the output itself."""
+    """Remove the pair from each of the network's outputs, so that its node writes the output itself."""
     made_by = {name: node for node in graph.node for name in node.output}
     for output in graph.output:
         last = made_by[output.name]
@@ -223,14 +222,14 @@ def _free_outputs(graph: onnx.GraphProto) -> None:
 
 
 def _unfit(node: NodeProto, flow: Dataflow, gates: Mapping[str, str]) -> Reason | None:
-    """Why a node stays fp32, whatever its values are; None where it may compute in int8."""
+    """Why a node stays fp32, whatever its values are; None if it may compute in int8."""
     squeeze = gates.get(node.output[0])
     if squeeze is not None:
         return in_gate(node.name, flow.producer[squeeze].name)
     if node.op_type == "ConvTranspose":
         return Reason("transposed", node.name, "a transposed convolution has no int8 kernel in TensorRT-RTX")
     if node.op_type not in OPERATORS:
-        text = f"{node.op_type} has few operations: it computes in fp32 between what is quantized"
+        text = f"{node.op_type} has few operations: it computes in fp32 between quantized values"
         return Reason("few_operations", node.name, text, node.op_type)
     if flow.dtype(node.input[0]) != TensorProto.FLOAT:
         return Reason("not_float32", node.name, "it does not compute in float32")
@@ -241,12 +240,12 @@ def _unfit(node: NodeProto, flow: Dataflow, gates: Mapping[str, str]) -> Reason 
 
 
 def _values(node: NodeProto, flow: Dataflow) -> tuple[str, ...]:
-    """The activations that are quantized for a node: what it reads, and what it makes unless that is an output."""
+    """The activations that are quantized for a node: its input, and its output unless that is one of the network's."""
     return (node.input[0], node.output[0])
 
 
 def _check() -> None:
-    """The gate stays, the convolution and the classifier change, and the function is nearly kept."""
+    """The gate stays, the convolution and the classifier change, and the outputs stay close."""
     given = _examples.model(GRAPH)
     fed = feeds(given)
     samples = [{name: array[index : index + 1] for name, array in fed.items()} for index in range(2)]
@@ -277,7 +276,7 @@ GRAPH = """(float[N,3,8,8] x) => (float[N,2] y)
 
 
 def _unknown() -> None:
-    """A model that was not calibrated is refused by the name of a value."""
+    """A model without ranges is refused with the name of a value."""
     assert "is not known" in str(Quantize().requires(_examples.model(GRAPH)))
 
 
@@ -285,5 +284,5 @@ EXAMPLES = (
     Example(
         "a squeeze-and-excitation gate stays, the convolution and the classifier change", functools.partial(_check)
     ),
-    Example("ranges that were not measured are not made up", functools.partial(_unknown)),
+    Example("a missing range is an error", functools.partial(_unknown)),
 )

@@ -1,4 +1,4 @@
-"""What stays in fp32 when a network is brought to a precision: the reasons as edits, and a line that counts them."""
+"""Why nodes stay in fp32 when a network is converted: the reasons as edits, and a line that counts them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IN_SHORT = {
     "infinite": "infinite on some samples",
     "computed_factor": "{figure} with computed factors",
 }
-"""Kinds whose texts name nodes or numbers, in words that hold for all of one kind and figure."""
+"""Texts for the kinds whose own texts name nodes or numbers."""
 
 
 def in_gate(node: str, squeeze: str) -> Reason:
@@ -30,18 +30,18 @@ def in_gate(node: str, squeeze: str) -> Reason:
 
 
 def asked_for(node: NodeProto, globs: Sequence[str]) -> Reason | None:
-    """Why a node stays fp32 that lies in a module which somebody named."""
+    """The reason for a node in a module that the user keeps in fp32."""
     glob = named(node, globs)
     return None if glob is None else Reason("asked", node.name, f"keep_fp32 names {glob!r}", glob)
 
 
 def computed(node: NodeProto, precision: str) -> Edit:
-    """The edit of a node that was brought to a precision."""
+    """The edit of a converted node."""
     return Edit(node.name, f"{node.op_type} computes in {precision}", changed=True, kind="computed")
 
 
 def left(reason: Reason) -> Edit:
-    """The edit of a node that was not."""
+    """The edit of a node that was not converted."""
     return Edit(reason.where, reason.text, changed=False, kind=reason.kind, figure=reason.figure)
 
 

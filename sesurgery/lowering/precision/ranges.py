@@ -1,11 +1,11 @@
-"""What the values of an fp32 network reach on real samples: seen before it is computed in a type with less range.
+"""The largest values of an fp32 network's tensors on real samples, before it is converted to a type with less range.
 
-Each float value gets a ReduceMax and a ReduceMin, and only these numbers leave the graph: the memory is that of one
-run, whatever the network. Samples go in one by one (or as many as the file fixes), so that each is judged by itself.
+Each float tensor gets a ReduceMax and a ReduceMin, and only these numbers are outputs of the graph, so the memory is
+that of one run. Samples are run one by one (or in the file's fixed batch), so that each has its own result.
 
-Watching every value keeps a runtime from fusing anything, which is what it costs. So every value is watched on the few
-samples that are largest, and on the others only those that came within a factor of NEAR of the limit there: a value
-that stays far below it on the largest inputs would have to grow by that factor on a smaller one to be missed.
+Measuring every tensor keeps the runtime from fusing nodes, which is slow. So every tensor is measured on the few
+samples with the largest inputs. On the other samples only the tensors that came within a factor of NEAR of the limit
+are measured. A tensor is missed if it is more than that factor larger on one of the other samples.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from sesurgery.onnxgraph.sessions import session
 
 Feeds = Mapping[str, NDArray[np.generic]]
 FIRST = 16
-"""Samples on which every value is watched."""
+"""Samples on which every tensor is measured."""
 NEAR = 64
-"""A value that stays below 1/64 of the limit on the first samples is not watched on the others."""
+"""A tensor that stays below 1/64 of the limit on the first samples is not measured on the others."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """The largest absolute value found, and on how many of the runs made it was beyond the limit asked about."""
+    """The largest absolute value found, and the number of runs in which it was beyond the limit."""
 
     largest: float
     beyond: int
@@ -43,7 +43,7 @@ class Reach:
 
 
 def measure(model: onnx.ModelProto, samples: Sequence[Feeds], limit: float) -> dict[str, Reach]:
-    """What every float value computed from the inputs, and every input, reaches; raises SE602 where it cannot run."""
+    """The range of every input and of every float tensor computed from the inputs; raises SE602 if it cannot run."""
     flow = Dataflow(model)
     values = [name for name in (*flow.inputs, *flow.producer) if flow.dtype(name) == onnx.TensorProto.FLOAT]
     values = [name for name in values if name not in flow.weights and flow.is_data(name)]
@@ -60,7 +60,7 @@ def measure(model: onnx.ModelProto, samples: Sequence[Feeds], limit: float) -> d
 
 
 def _largest_first(samples: Sequence[Feeds]) -> list[int]:
-    """The samples' places: in turn the next by its largest value and the next by its mean square."""
+    """The order of the samples: alternately the next by its largest value and the next by its mean square."""
     floats = [[array for array in feeds.values() if array.dtype.kind == "f" and array.size] for feeds in samples]
     peaks = np.array([max((float(np.abs(array).max()) for array in arrays), default=0.0) for arrays in floats])
     powers = np.array([sum(float(np.square(array, dtype=np.float64).mean()) for array in arrays) for arrays in floats])
@@ -69,7 +69,7 @@ def _largest_first(samples: Sequence[Feeds]) -> list[int]:
 
 
 def _extremes(model: onnx.ModelProto, values: Sequence[str], samples: Sequence[Feeds]) -> NDArray[np.float64]:
-    """The largest absolute value of each on each sample: a line for a sample, a column for a value."""
+    """The largest absolute value of each tensor on each sample: one row per sample, one column per tensor."""
     session = _session(model, values)
     outputs = [f"{name}{mark}" for mark in (MOST, LEAST) for name in values]
     found: list[NDArray[np.float64]] = []
@@ -94,5 +94,5 @@ def _session(model: onnx.ModelProto, values: Sequence[str]) -> onnxruntime.Infer
     try:
         return session(watched)
     except Exception as error:  # its exceptions share no base class but Exception
-        text = f"ONNX Runtime cannot run the graph, so that its ranges cannot be measured: {error}"
+        text = f"ONNX Runtime cannot run the graph, so its ranges cannot be measured: {error}"
         raise fail("SE602", text) from error

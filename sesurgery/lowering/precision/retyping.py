@@ -1,4 +1,4 @@
-"""Give nodes another float type and join the two: a value is made in one type, and one shared Cast serves the other."""
+"""Give nodes another float type: a value is computed in one type, and one shared Cast converts it to the other."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FLOAT, FLOAT16, BFLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.B
 
 @dataclass(frozen=True)
 class Half:
-    """A float type of 16 bits: its word here, its element type and its name in operators' definitions."""
+    """A float type of 16 bits: its name, its ONNX element type and its name in operator definitions."""
 
     word: str
     element: int
     formal: str
     opset: int
-    """The oldest opset in which ONNX's operators take it."""
+    """The oldest opset in which ONNX's operators support it."""
 
     @property
     def largest(self) -> float:
@@ -34,7 +34,7 @@ class Half:
         return float(ml_dtypes.finfo(self._numpy).max)  # type: ignore[no-untyped-call]
 
     def of(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """The array in this type; what is beyond its range becomes infinite."""
+        """The array in this type; values beyond its range become infinite."""
         with np.errstate(over="ignore", under="ignore"):
             return array.astype(self._numpy)
 
@@ -50,14 +50,14 @@ HALVES = {
 
 
 def computes(node: NodeProto, flow: Dataflow) -> bool:
-    """Whether the node makes float32 values; a Constant is a weight, and shapes and indices are no floats."""
+    """Whether the node makes float32 values; a Constant is a weight, and shapes and indices are not floats."""
     return node.op_type != "Constant" and any(flow.dtype(name) == FLOAT for name in node.output if name)
 
 
 def may_be_half(node: NodeProto, half: Half, opset: int, flow: Dataflow) -> str | None:
-    """Why the node cannot compute in 16 bits, by the operator's definition; None where it can."""
+    """Why the operator's definition does not allow 16 bits; None if it does."""
     if node.domain not in ONNX_DOMAINS:
-        return f"{node.domain}.{node.op_type} is no operator of ONNX: the types it takes are not known"
+        return f"{node.domain}.{node.op_type} is not an operator of ONNX: the types it takes are not known"
     outputs = onnx.defs.get_schema(node.op_type, opset).outputs
     floats = [index for index, name in enumerate(node.output) if flow.dtype(name) == FLOAT]
     if all(half.formal in _formal(outputs, index).types for index in floats):
@@ -100,7 +100,7 @@ class Retyping:
         self.nodes: list[NodeProto] = []
         self.weights: dict[str, TensorProto] = {}
         self.made_half: set[str] = set()
-        """The values that are made in 16 bits."""
+        """The values that are computed in 16 bits."""
         self.inner: dict[str, str] = {}
         """The name of the 16-bit value behind a graph output, which keeps its own name and type."""
         self.twins: dict[tuple[str, int], str] = {}
@@ -145,7 +145,7 @@ class Retyping:
                 value.type.tensor_type.elem_type = self.half.element
 
     def _read_in_half(self, name: str) -> bool:
-        """Whether every node that reads a graph input reads it in 16 bits, and one does."""
+        """Whether a graph input has readers, and all of them read it in 16 bits."""
         wanted = [
             self._wanted(node, index)
             for node in self.flow.nodes
@@ -155,7 +155,7 @@ class Retyping:
         return self.half.element in wanted and FLOAT not in wanted
 
     def _wanted(self, node: NodeProto, index: int) -> int | None:
-        """The type a node wants to read an input in; None where either will do."""
+        """The type in which a node reads an input; None if it can be either."""
         if node.output[0] in self.chosen:
             schema = onnx.defs.get_schema(node.op_type, self.opset)
             return self.half.element if self.half.formal in _formal(schema.inputs, index).types else FLOAT
@@ -166,7 +166,7 @@ class Retyping:
         return FLOAT
 
     def _read(self, name: str, wanted: int | None) -> str:
-        """The name under which `name` is read as `wanted`; a Cast or a second weight is made where it has to be."""
+        """The name of a value in the `wanted` type; adds a Cast or a second weight if needed."""
         if name in self.flow.weights:
             return name if wanted != self.half.element else self._half_weight(name)
         source = self.inner.get(name, name)

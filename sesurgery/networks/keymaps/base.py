@@ -1,4 +1,4 @@
-"""The contract of a key map: for each key of a file in another layout, where its value belongs here."""
+"""The contract of a key map: where the value of each key of a file in another layout belongs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class KeyMap(ABC):
 
     @abstractmethod
     def places(self, keys: Collection[str]) -> Mapping[str, Place]:
-        """Where the value of each of a file's keys belongs; a key that the layout does not have stands for itself."""
+        """The place of each key's value; a key that is not part of the layout stays as it is."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """Keys of a file in the layout, and where each belongs."""
+    """Keys of a file in the layout, and the place of each."""
 
     name: str
     keymap: KeyMap
@@ -38,19 +38,18 @@ class Example:
 
 
 def by_patterns(keys: Collection[str], names: Mapping[str, str], blocks: Mapping[str, str] = {}) -> dict[str, Place]:
-    """Places by regular expressions over whole keys; the first that matches gives its replacement.
-
-    Of blocks the replacement is `scope:parameter`.
-    """
+    """Places by regular expressions over whole keys. For blocks the replacement is `scope:parameter`."""
     return {key: _place(key, names, blocks) for key in keys}
 
 
+def renamed(key: str, names: Mapping[str, str]) -> str | None:
+    """The replacement of the first pattern that matches the whole key; None if none does."""
+    matches = ((re.fullmatch(pattern, key), replacement) for pattern, replacement in names.items())
+    return next((found.expand(replacement) for found, replacement in matches if found), None)
+
+
 def _place(key: str, names: Mapping[str, str], blocks: Mapping[str, str]) -> Place:
-    for pattern, replacement in blocks.items():
-        if found := re.fullmatch(pattern, key):
-            scope, _, parameter = found.expand(replacement).partition(":")
-            return InBlock(scope, parameter)
-    for pattern, replacement in names.items():
-        if found := re.fullmatch(pattern, key):
-            return found.expand(replacement)
-    return key
+    if (block := renamed(key, blocks)) is not None:
+        scope, _, parameter = block.partition(":")
+        return InBlock(scope, parameter)
+    return renamed(key, names) or key

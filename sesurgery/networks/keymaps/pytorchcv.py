@@ -6,32 +6,32 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sesurgery.networks.keymaps.base import Example, InBlock, KeyMap, Place
+from sesurgery.networks.keymaps.base import Example, InBlock, KeyMap, Place, renamed
 
 _UNIT = re.compile(r"features\.stage(\d+)\.unit(\d+)\.(.*)")
-_PARTS = (
-    (r"body\.conv(\d)\.conv\.(.*)", r"conv\1.\2"),
-    (r"body\.conv(\d)\.bn\.(.*)", r"bn\1.\2"),
-    (r"identity_conv\.conv\.(.*)", r"downsample.0.\1"),
-    (r"identity_conv\.bn\.(.*)", r"downsample.1.\1"),
+_PARTS = {
+    r"body\.conv(\d)\.conv\.(.*)": r"conv\1.\2",
+    r"body\.conv(\d)\.bn\.(.*)": r"bn\1.\2",
+    r"identity_conv\.conv\.(.*)": r"downsample.0.\1",
+    r"identity_conv\.bn\.(.*)": r"downsample.1.\1",
     # With pre-activation a convolution alone.
-    (r"identity_conv\.(weight)", r"downsample.\1"),
-)
-_AROUND = (
-    (r"features\.init_block\.conv\.conv\.(.*)", r"conv1.\1"),
-    (r"features\.init_block\.conv\.bn\.(.*)", r"bn1.\1"),
-    (r"features\.init_block\.conv\.(weight)", r"conv1.\1"),
-    (r"features\.init_block\.bn\.(.*)", r"bn1.\1"),
-    (r"features\.init_block\.(weight)", r"conv1.\1"),
-    (r"features\.init_block\.conv1\.conv\.(.*)", r"conv1.0.\1"),
-    (r"features\.init_block\.conv1\.bn\.(.*)", r"conv1.1.\1"),
-    (r"features\.init_block\.conv2\.conv\.(.*)", r"conv1.3.\1"),
-    (r"features\.init_block\.conv2\.bn\.(.*)", r"conv1.4.\1"),
-    (r"features\.init_block\.conv3\.conv\.(.*)", r"conv1.6.\1"),
-    (r"features\.init_block\.conv3\.bn\.(.*)", r"bn1.\1"),
-    (r"features\.post_activ\.bn\.(.*)", r"bn1.\1"),
-    (r"output\.(?:fc\.)?(.*)", r"fc.\1"),
-)
+    r"identity_conv\.(weight)": r"downsample.\1",
+}
+_AROUND = {
+    r"features\.init_block\.conv\.conv\.(.*)": r"conv1.\1",
+    r"features\.init_block\.conv\.bn\.(.*)": r"bn1.\1",
+    r"features\.init_block\.conv\.(weight)": r"conv1.\1",
+    r"features\.init_block\.bn\.(.*)": r"bn1.\1",
+    r"features\.init_block\.(weight)": r"conv1.\1",
+    r"features\.init_block\.conv1\.conv\.(.*)": r"conv1.0.\1",
+    r"features\.init_block\.conv1\.bn\.(.*)": r"conv1.1.\1",
+    r"features\.init_block\.conv2\.conv\.(.*)": r"conv1.3.\1",
+    r"features\.init_block\.conv2\.bn\.(.*)": r"conv1.4.\1",
+    r"features\.init_block\.conv3\.conv\.(.*)": r"conv1.6.\1",
+    r"features\.init_block\.conv3\.bn\.(.*)": r"bn1.\1",
+    r"features\.post_activ\.bn\.(.*)": r"bn1.\1",
+    r"output\.(?:fc\.)?(.*)": r"fc.\1",
+}
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,8 @@ def _place(key: str) -> Place:
         scope = f"layer{found[1]}.{int(found[2]) - 1}"
         if part := re.fullmatch(r"se\.(?:conv|fc)([12])\.(.*)", found[3]):
             return InBlock(scope, f"fc{part[1]}.{part[2]}")
-        return f"{scope}.{_renamed(found[3], _PARTS)}"
-    return _renamed(key, _AROUND)
-
-
-def _renamed(key: str, names: tuple[tuple[str, str], ...]) -> str:
-    matches = ((re.fullmatch(pattern, key), name) for pattern, name in names)
-    return next((found.expand(name) for found, name in matches if found), key)
+        return f"{scope}.{renamed(found[3], _PARTS) or found[3]}"
+    return renamed(key, _AROUND) or key
 
 
 EXAMPLES = (

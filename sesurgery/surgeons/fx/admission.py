@@ -20,7 +20,7 @@ def admit(network: nn.Module) -> None:
     """Raise SE403 for a network whose forward cannot be traced, or that has no values."""
     kind = type(network).__name__
     if isinstance(network, torch.jit.ScriptModule):
-        text = f"{kind} is a scripted network: its forward is no Python any more"
+        text = f"{kind} is a scripted network: its forward is not Python any more"
         raise fail("SE403", text, "insert the blocks first, then call torch.jit.script on the result")
     if hasattr(network, "_orig_mod"):
         text = f"{kind} is a compiled network"

@@ -27,7 +27,7 @@ class Captured:
 
 
 def capture(network: nn.Module, inputs: Inputs) -> dict[str, Captured]:
-    """Every part that is called, in the order of the first calls; raises SE304 where the network does not run."""
+    """Every part that is called, in the order of the first calls; raises SE304 if the network does not run."""
     two, three = (_seen(network, given) for given in (inputs.two, inputs.three))
     return {
         path: Captured(Inputs(calls[0], three[path][0]), len(calls)) for path, calls in two.items() if path in three
@@ -54,7 +54,7 @@ def example_inputs(example: object) -> Inputs:
 
 
 def part_inputs(network: nn.Module, inputs: Inputs, path: str) -> Inputs:
-    """What the network calls a part with; raises SE306 where it does not, or more than once."""
+    """What the network calls a part with; raises SE306 if it does not, or more than once."""
     seen = capture(network, inputs)
     if path not in seen:
         text = f"the model does not call a part {path!r} on this example"
@@ -65,7 +65,7 @@ def part_inputs(network: nn.Module, inputs: Inputs, path: str) -> Inputs:
 
 
 def run_whole(network: nn.Module, inputs: Inputs) -> None:
-    """Raise SE404 where a network with a changed part does not run as a whole."""
+    """Raise SE404 if a network with a changed part does not run as a whole."""
     try:
         _seen(network, inputs.two)
     except SesurgeryError as error:

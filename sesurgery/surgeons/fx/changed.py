@@ -2,7 +2,7 @@
 
 Only the modules that hold a block between two of their operations are changed. Class, attributes, hooks, tables and the
 order of keys are the module's own, for it is the same object: its class becomes one derived from it, with another
-forward. Copying writes the graph's nodes down; drawn anew from its code, it would be another network: `self.training`
+forward. Copying writes the graph's nodes down; drawn again from its code, it would be another network: `self.training`
 would be read once and dropout frozen, and what the first tracing decided would be asked again (pytorch#198077).
 """
 

@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from sesurgery.diagnostics import fail
 from sesurgery.planner import Removal, Site
-from sesurgery.surgeons.fx.tracing import Call
+from sesurgery.surgeons.fx.traced import Call
 from sesurgery.surgeons.fx.view import Frame, readings
 
 Chain = tuple[str, ...]

@@ -10,7 +10,7 @@ from torch import fx
 
 from sesurgery.diagnostics import fail
 from sesurgery.surgeons.fx.owners import Calls, Owner
-from sesurgery.surgeons.fx.tracing import Call, Trace
+from sesurgery.surgeons.fx.traced import Call, Trace
 
 Place = tuple[object, ...]
 # Where a graph stands in for a forward, `x += y` on its argument is written in place, as the caller sees it.

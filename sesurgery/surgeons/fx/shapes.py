@@ -19,19 +19,19 @@ from sesurgery.muting import muted
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.copying import duplicate
 from sesurgery.surgeons.fx.inputs import Given, image_inputs, mapped, tensors
-from sesurgery.surgeons.fx.tracing import Trace
+from sesurgery.surgeons.fx.traced import Trace
 
 
 def map_shapes(traced: Trace, shape: Shape) -> dict[str, Shape]:
     """The (channels, height, width) of every four-dimensional value, in eval mode; the network stays untouched.
 
-    Raises SE304 where it does not take an image of `shape`.
+    Raises SE304 if it does not take an image of `shape`.
     """
     return shapes_in_call(traced, image_inputs(traced.root, shape).two)
 
 
 def shapes_in_call(traced: Trace, given: Given) -> dict[str, Shape]:
-    """The same for any call; raises SE304 where it cannot be made."""
+    """The same for any call; raises SE304 if it cannot be made."""
     try:
         try:
             with FakeTensorMode(allow_non_fake_inputs=True) as fake:
@@ -112,7 +112,7 @@ class _Shapes(fx.Interpreter):
         return self._fake.from_tensor(tensor) if self._fake else tensor
 
     def _foreseen(self, n: fx.Node) -> Tensor | None:
-        """The output of what keeps the shape, or of a plain convolution; None where it has to be run."""
+        """The output of what keeps the shape, or of a plain convolution; None if it has to be run."""
         kind, facts = fx_ops.kind(n, self.module)
         if kind not in _FORESEEN:
             return None

@@ -55,7 +55,7 @@ class Sizes:
         self._given[node] = (two, three)
 
     def pair(self, node: fx.Node) -> tuple[object, object] | None:
-        """The node's value in either world; None where it looks at data."""
+        """The node's value in either world; None if it looks at data."""
         if node in self._unknown:
             return None
         try:
@@ -93,7 +93,7 @@ class Sizes:
         return lengths.pop() if len(lengths) == 1 else None
 
     def answer(self, node: fx.Node) -> bool | None:
-        """The truth of a node's value where it follows from sizes alone; None where it looks at data or at the mode."""
+        """The truth of a node's value where it follows from sizes alone; None if it looks at data or at the mode."""
         found = self.pair(node)
         if found is None or any(isinstance(value, Tensor) for value in found):
             return None

@@ -21,7 +21,9 @@ from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.captured import Captured, capture
 from sesurgery.surgeons.fx.inputs import Inputs
 from sesurgery.surgeons.fx.shapes import shapes_in_call
-from sesurgery.surgeons.fx.tracing import Trace, Way, is_primitive, trace_call
+from sesurgery.surgeons.fx.traced import Trace, Way
+from sesurgery.surgeons.fx.tracer import is_primitive
+from sesurgery.surgeons.fx.tracing import trace_call
 
 
 @dataclass(frozen=True)

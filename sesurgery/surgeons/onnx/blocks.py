@@ -47,7 +47,7 @@ class Blocks:
     def site(self, site: Site, block: nn.Module) -> onnx.ModelProto:
         """A graph x -> y that computes what `block`, in evaluation, computes at this site.
 
-        Raises SE305 where the block cannot be exported, SE601 where the graph computes something else.
+        Raises SE305 if the block cannot be exported, SE601 if the graph computes something else.
         """
         block.eval()
         with torch.no_grad():

@@ -2,8 +2,8 @@
 
 graphsurgeon keeps the wiring and drops the rest: metadata, doc strings, the model's version, attribute types it does
 not know, weights that nobody reads. So it decides only who reads what. What is written is the original model with the
-original nodes, weights and descriptions; a node's inputs and outputs are set anew, blocks are added, and what was taken
-out is left out. An edit that changes nothing gives back an equal model.
+original nodes, weights and descriptions; a node's inputs and outputs are set again, blocks are added, and what was
+taken out is left out. An edit that changes nothing gives back an equal model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sesurgery.surgeons.onnx.view import Place
 _FREE_WEIGHTS = 4
 
 
-class Edit:
+class GraphEditor:
     """A graph while it is being changed; the model it was made from stays untouched."""
 
     def __init__(self, model: onnx.ModelProto) -> None:

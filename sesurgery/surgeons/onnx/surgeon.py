@@ -17,7 +17,7 @@ from sesurgery.planner import Plan, Removal, Site
 from sesurgery.surgeons.base import Leaf, Outline, Surgeon, Weights
 from sesurgery.surgeons.grafting import graft
 from sesurgery.surgeons.onnx.blocks import Blocks
-from sesurgery.surgeons.onnx.edit import Edit
+from sesurgery.surgeons.onnx.edit import GraphEditor
 from sesurgery.surgeons.onnx.proof import prove
 from sesurgery.surgeons.onnx.view import FOLDED, Drawing, Place, draw
 
@@ -27,7 +27,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorP
 
 @dataclass(frozen=True)
 class _Opened:
-    """A file's model and the drawing of it; `Edit` changes a copy."""
+    """A file's model and the drawing of it; `GraphEditor` changes a copy."""
 
     model: onnx.ModelProto
     drawing: Drawing
@@ -76,9 +76,9 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
             again = draw(model, self.shape)
             if again.view.digest != drawing.view.digest:
                 text = f"a block needs opset {target}, and the ONNX file does not stay the same when raised to it"
-                raise fail("SE602", text, "export the file anew at that opset, or choose another block")
+                raise fail("SE602", text, "export the file again at that opset, or choose another block")
             drawing = again
-        edit = Edit(model)
+        edit = GraphEditor(model)
         dequantised = _dequantised(drawing)
         for gone in plan.removals:
             # In a quantised file the gate scales one of the value's dequantised readings: its readers get that one.
@@ -120,7 +120,7 @@ def _build(plan: Plan, weights: Weights | None) -> list[tuple[str, nn.Module]]:
     return blocks
 
 
-def _require_free(edit: Edit, drawing: Drawing, plan: Plan) -> None:
+def _require_free(edit: GraphEditor, drawing: Drawing, plan: Plan) -> None:
     """Raise SE405 for every site whose module's name the file has already."""
     scopes = {node.scope for node in drawing.view if edit.left(node.name)}
     taken = set(scopes)
@@ -172,7 +172,7 @@ def _scaled(gone: Removal, drawing: Drawing) -> tuple[Place, ...]:
     )
 
 
-def _between(site: Site, places: list[Place], drawing: Drawing, edit: Edit) -> tuple[str, list[Place]]:
+def _between(site: Site, places: list[Place], drawing: Drawing, edit: GraphEditor) -> tuple[str, list[Place]]:
     """What the site's block reads, and the readings that get its output.
 
     In a quantised file that is the dequantised value, where all the site's readers read it. Where some read the value

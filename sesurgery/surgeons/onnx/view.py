@@ -1,6 +1,6 @@
 """The neutral picture of an ONNX file's graph, and where each reading in it really is.
 
-A view's names are the file's value names. What is no data (weights, constants, the arithmetic of shapes) is left out,
+A view's names are the file's value names. What is not data (weights, constants, the arithmetic of shapes) is left out,
 so a slot counts only what depends on the network's input; so is what no output of the file depends on. Some nodes stand
 for something else:
 
@@ -227,7 +227,7 @@ class _Sketch:
         for node in self.nodes:
             if node.op_type in ("Shape", "Size") and node.domain in ONNX_DOMAINS:
                 continue
-            # A Reshape's or a Resize's target may come from a shape: that path is no data.
+            # A Reshape's or a Resize's target may come from a shape: that path is not data.
             if any(name in live for name in (*node.input, *captured(node))):
                 live.update(name for name in node.output if name)
         return frozenset(live)

@@ -65,7 +65,7 @@ class Split:
         return self.images[[index]][0], self.labels[index]
 
     def batch(self, which: Sequence[int], augment: Augment | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The samples at these positions; raises SE501 where they are to be augmented and cannot be."""
+        """The samples at these positions; raises SE501 if they are to be augmented and cannot be."""
         if augment is None:
             return self.images[which], self.labels[which]
         if not isinstance(self.images, Augmentable):
@@ -99,9 +99,9 @@ class Dataset(ABC):
     def load(self, shape: tuple[int, int, int]) -> Data:
         """The data as images of `shape` (channels, height, width), the same split on every machine.
 
-        Raises SE501 where the data cannot take that shape, and SE503 where they are not there or damaged.
+        Raises SE501 if the data cannot take that shape, and SE503 if they are not there or damaged.
         """
 
     def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing | None:
-        """How an image file is prepared as in the held-out split; None where the data are no image files."""
+        """How an image file is prepared as in the held-out split; None if the data have no image files."""
         return None

@@ -27,7 +27,7 @@ class Python(Dataset):
     kwargs: dict[str, bool | int | float | str | None] = field(default_factory=dict)
 
     def load(self, shape: tuple[int, int, int]) -> Data:
-        """The factory's data for images of `shape`; raises SE503 where the factory fails, SE501 for other shapes."""
+        """The factory's data for images of `shape`; raises SE503 if the factory fails, SE501 for other shapes."""
         try:
             factory: Any = import_object(self.factory, (Path.cwd(),))
         except (ImportError, AttributeError) as error:

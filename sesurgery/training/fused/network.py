@@ -38,7 +38,7 @@ class Fused:
 def fuse(network: nn.Module, shape: Shape) -> Fused:
     """The network in training, for images of `shape` (channels, height, width), with scale, sum and ReLU as one.
 
-    `network` itself stays as it is and shares all its modules with the result. Raises SE403 where it cannot be traced.
+    `network` itself stays as it is and shares all its modules with the result. Raises SE403 if it cannot be traced.
     """
     view = FxSurgeon(shape).view(network)
     traced = trace(network, shape)

@@ -1,4 +1,4 @@
-"""What a preset is: values for the section `train:`, beneath what the spec itself says there."""
+"""The contract of a preset: values for the section `train:`, which the spec's own keys override."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ Values = dict[str, Any]
 
 
 class Preset(ABC):
-    """A whole recipe. Subclasses are frozen dataclasses; what they give is checked as a spec is.
+    """A whole recipe. Subclasses are frozen dataclasses; their values are validated like a spec.
 
-    `epochs` and `batch_size` are those that it was published with. Where the spec has others, `values` fits drops and
-    rates to them.
+    `epochs` and `batch_size` are the published ones. If the spec has others, `values` adapts steps and learning rates.
     """
 
     epochs: ClassVar[int]
@@ -21,10 +20,10 @@ class Preset(ABC):
 
     @abstractmethod
     def values(self, epochs: int, batch_size: int) -> Values:
-        """What stands under `train:` for training so long with batches of so many samples."""
+        """The section `train:` for this number of epochs and this batch size."""
 
     def beneath(self, given: Mapping[str, Any]) -> Values:
-        """The section `train:` where `given` is what the spec says of it: that goes first, key by key."""
+        """The section `train:`; the keys that the spec has `given` override the preset's."""
         epochs, batch = _count(given, "epochs", self.epochs), _count(given, "batch_size", self.batch_size)
         batch *= _count(given, "accumulate", 1)
         sizes = {"epochs": self.epochs, "batch_size": self.batch_size}
@@ -32,12 +31,12 @@ class Preset(ABC):
 
 
 def linear(rate: float, of: int, batch_size: int) -> float:
-    """The rate that was found with batches `of` so many, for others (arXiv 1706.02677 section 2.1)."""
+    """A learning rate for batches `of` this size, scaled linearly to another size (arXiv 1706.02677 section 2.1)."""
     return _short(rate * batch_size / of)
 
 
 def root(rate: float, of: int, batch_size: int) -> float:
-    """The same for Adam, LAMB and their like, with the square root (arXiv 1904.00962 section 4.3)."""
+    """The same for Adam and LAMB, scaled with the square root (arXiv 1904.00962 section 4.3)."""
     return _short(rate * (batch_size / of) ** 0.5)
 
 
@@ -46,7 +45,7 @@ def _short(rate: float) -> float:
 
 
 def _count(given: Mapping[str, Any], key: str, default: int) -> int:
-    # What is no count is named by the spec's own check.
+    # A value that is not a count is reported by the spec's validation.
     value = given.get(key)
     return value if isinstance(value, int) and value > 0 else default
 
@@ -57,7 +56,7 @@ def _merged(beneath: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
         under = beneath.get(key)
         if not isinstance(under, Mapping) or not isinstance(value, Mapping):
             continue
-        # The options of one optimiser are not those of another.
+        # Options of one optimiser do not apply to another.
         if value.get("name", under.get("name")) == under.get("name"):
             merged[key] = _merged(under, value)
     return merged

@@ -1,4 +1,4 @@
-"""Blocks into a trained network: they alone at first, then everything."""
+"""Blocks into a trained network: first train only the blocks, then everything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sesurgery.training.presets.base import Preset, Values, root
 
 @dataclass(frozen=True)
 class BlocksFirst(Preset):
-    """From trained weights: the blocks alone, norms standing still, then everything at a tenth of the rate."""
+    """From trained weights: first only the blocks, with frozen norms, then everything at a tenth of the rate."""
 
     epochs = 12
     batch_size = 64

@@ -1,33 +1,23 @@
-"""The network as it was, teaching the one with blocks."""
+"""Distillation from the network without blocks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sesurgery.training.presets.base import Preset, Values, root
+from sesurgery.training.presets.base import Preset, Values
+from sesurgery.training.presets.blocks_first import BlocksFirst
 
 
 @dataclass(frozen=True)
 class Distilled(Preset):
-    """From trained weights: blocks first, taught by the untouched network (arXiv 1503.02531)."""
+    """From trained weights: like `blocks_first`, with the network without blocks as the teacher (arXiv 1503.02531)."""
 
-    epochs = 12
-    batch_size = 64
+    epochs = BlocksFirst.epochs
+    batch_size = BlocksFirst.batch_size
 
     def values(self, epochs: int, batch_size: int) -> Values:
-        return {
-            "optimizer": {
-                "name": "adamw",
-                "lr": root(1e-3, 64, batch_size),
-                "weight_decay": 0.01,
-                "decay_blocks": False,
-                "warmup_epochs": min(0.5, epochs / 20),
-            },
-            "clip_grad": 1.0,
-            "distill": {"teacher": "plain", "share": 0.5, "temperature": 2.0},
-            "freeze": {"trained": ["blocks"], "epochs": max(1, round(epochs / 6)), "lr_after": 0.1},
-            "augment": {"flip": True, "resized_crop": [0.35, 1.0]},
-        }
+        distill = {"teacher": "plain", "share": 0.5, "temperature": 2.0}
+        return {**BlocksFirst().values(epochs, batch_size), "distill": distill}
 
 
 EXAMPLES = (Distilled(),)

@@ -9,7 +9,7 @@ from sesurgery.training.presets.base import Preset, Values, root
 
 @dataclass(frozen=True)
 class FineTune(Preset):
-    """From trained weights: AdamW, early layers at lower rates, blocks and head at the full one."""
+    """From trained weights: AdamW, lower rates for early layers, the full rate for blocks and head."""
 
     epochs = 20
     batch_size = 64

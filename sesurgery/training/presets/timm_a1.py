@@ -15,29 +15,29 @@ class TimmA1(Preset):
     batch_size = 2048
 
     def values(self, epochs: int, batch_size: int) -> Values:
+        # Magnitude 7 of timm's 10 steps.
+        augment = {"magnitude": 21, "mixup": 0.2, "repeats": 3}
         return {
-            "optimizer": {
-                "name": "lamb",
-                "lr": root(5e-3, 2048, batch_size),
-                "weight_decay": 0.01,
-                "warmup_epochs": min(5.0, epochs / 20),
-            },
-            "schedule": {"name": "cosine", "min_lr": 1e-6, "warmup_lr": 1e-4},
-            "loss": "bce",
-            "bce_threshold": 0.2,
+            **strikes_back(epochs, root(5e-3, 2048, batch_size), weight_decay=0.01, augment=augment),
             "label_smoothing": 0.1,
             "drop_path": 0.05,
-            "augment": {
-                "flip": True,
-                "resized_crop": [0.08, 1.0],
-                "randaugment": 2,
-                # 7 of timm's 10 steps.
-                "magnitude": 21,
-                "mixup": 0.2,
-                "cutmix": 1.0,
-                "repeats": 3,
-            },
         }
+
+
+def strikes_back(epochs: int, lr: float, *, weight_decay: float, augment: Values) -> Values:
+    """The values that A1, A2 and A3 have in common."""
+    return {
+        "optimizer": {
+            "name": "lamb",
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "warmup_epochs": min(5.0, epochs / 20),
+        },
+        "schedule": {"name": "cosine", "min_lr": 1e-6, "warmup_lr": 1e-4},
+        "loss": "bce",
+        "bce_threshold": 0.2,
+        "augment": {"flip": True, "resized_crop": [0.08, 1.0], "randaugment": 2, "cutmix": 1.0, **augment},
+    }
 
 
 EXAMPLES = (TimmA1(),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sesurgery.training.presets.base import Preset, Values, root
+from sesurgery.training.presets.timm_a1 import strikes_back
 
 
 @dataclass(frozen=True)
@@ -15,27 +16,11 @@ class TimmA2(Preset):
     batch_size = 2048
 
     def values(self, epochs: int, batch_size: int) -> Values:
+        # Magnitude 7 of timm's 10 steps.
+        augment = {"magnitude": 21, "mixup": 0.1, "repeats": 3}
         return {
-            "optimizer": {
-                "name": "lamb",
-                "lr": root(5e-3, 2048, batch_size),
-                "weight_decay": 0.02,
-                "warmup_epochs": min(5.0, epochs / 20),
-            },
-            "schedule": {"name": "cosine", "min_lr": 1e-6, "warmup_lr": 1e-4},
-            "loss": "bce",
-            "bce_threshold": 0.2,
+            **strikes_back(epochs, root(5e-3, 2048, batch_size), weight_decay=0.02, augment=augment),
             "drop_path": 0.05,
-            "augment": {
-                "flip": True,
-                "resized_crop": [0.08, 1.0],
-                "randaugment": 2,
-                # 7 of timm's 10 steps.
-                "magnitude": 21,
-                "mixup": 0.1,
-                "cutmix": 1.0,
-                "repeats": 3,
-            },
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sesurgery.training.presets.base import Preset, Values, root
+from sesurgery.training.presets.timm_a1 import strikes_back
 
 
 @dataclass(frozen=True)
@@ -15,26 +16,9 @@ class TimmA3(Preset):
     batch_size = 2048
 
     def values(self, epochs: int, batch_size: int) -> Values:
-        return {
-            "optimizer": {
-                "name": "lamb",
-                "lr": root(8e-3, 2048, batch_size),
-                "weight_decay": 0.02,
-                "warmup_epochs": min(5.0, epochs / 20),
-            },
-            "schedule": {"name": "cosine", "min_lr": 1e-6, "warmup_lr": 1e-4},
-            "loss": "bce",
-            "bce_threshold": 0.2,
-            "augment": {
-                "flip": True,
-                "resized_crop": [0.08, 1.0],
-                "randaugment": 2,
-                # 6 of timm's 10 steps.
-                "magnitude": 18,
-                "mixup": 0.1,
-                "cutmix": 1.0,
-            },
-        }
+        # Magnitude 6 of timm's 10 steps.
+        augment = {"magnitude": 18, "mixup": 0.1}
+        return strikes_back(epochs, root(8e-3, 2048, batch_size), weight_decay=0.02, augment=augment)
 
 
 EXAMPLES = (TimmA3(),)

@@ -16,7 +16,7 @@ import torch
 from torchvision.transforms import v2
 
 from sesurgery.spec.train import Augment
-from sesurgery.training.batches import mixed
+from sesurgery.training.batches import derived_seed
 
 BINS = 31
 
@@ -52,7 +52,7 @@ class Augmentation:
         return v2.RandomErasing(self.wanted.erasing) if self.wanted.erasing else None
 
     def crop(self, image: Any, index: int) -> Any | None:
-        """A random part of a PIL image in the network's size, or None where none is asked for."""
+        """A random part of a PIL image in the network's size, or None if none is asked for."""
         return None if self._crop is None else self._drawn(self._crop, image, index, 0)
 
     def pixels(self, image: torch.Tensor, index: int) -> torch.Tensor:
@@ -64,12 +64,12 @@ class Augmentation:
         return image if self._values is None else self._drawn(self._values, image, index, 2)
 
     def _drawn(self, transform: Callable[[Any], Any], image: Any, index: int, stage: int) -> Any:
-        with _seeded(mixed(self.seed, index, stage)):
+        with _seeded(derived_seed(self.seed, index, stage)):
             return transform(image)
 
 
 def make_mixing(wanted: Augment | None, classes: int) -> Callable[..., Any] | None:
-    """Mixup, CutMix or one of them at random, of a batch of images and labels; None where neither is asked for."""
+    """Mixup, CutMix or one of them at random, of a batch of images and labels; None if neither is asked for."""
     if wanted is None or classes < 2:
         return None
     parts: list[Any] = []

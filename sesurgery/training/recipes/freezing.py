@@ -35,7 +35,7 @@ class Frozen:
 def frozen_of(model: nn.Module, wanted: Freeze, blocks: Iterable[str], classes: int) -> Frozen:
     """The frozen parameters of a model whose inserted blocks have these paths.
 
-    Raises SE502 where nothing would be trained.
+    Raises SE502 if nothing would be trained.
 
     The head is the last module outside of blocks whose weights give one output a class.
     """

@@ -1,4 +1,4 @@
-"""Makes the ONNX files of this folder with TensorFlow, Keras and tf2onnx, which are no dependencies of this project.
+"""Makes the ONNX files of this folder with TensorFlow, Keras and tf2onnx, which are not dependencies of this project.
 
     python -m venv tf && tf/bin/pip install tensorflow-cpu tf2onnx && tf/bin/python make.py
 

@@ -80,7 +80,7 @@ def same(model: onnx.ModelProto, engine: Path, batches: tuple[int, ...] = (1, 2,
             assert _numerics.difference(_numerics.outputs(model, fed), runner.infer(fed)) < 1e-5
 
 
-# 20 and 36 are no multiples of a block: ONNX Runtime fills the last one up.
+# 20 and 36 are not multiples of a block: ONNX Runtime fills the last one up.
 @pytest.mark.parametrize("channels", [32, 20, 36])
 def test_one_sample_has_a_graph_of_its_own_and_all_batches_the_same_numbers(channels: int, tmp_path: Path) -> None:
     model = network(channels=channels)

@@ -127,7 +127,7 @@ def test_a_signal_in_training_leaves_a_checkpoint_and_says_how_to_go_on(number, 
     monkeypatch.setattr(Recorder, "on_train_batch_end", press)
     ended = sesurgery("run", "tiny.yaml")
     assert ended.code == code
-    assert ended.err.splitlines()[-1] == "interrupted; go on with: sesurgery train runs/tiny --resume"
+    assert ended.err.splitlines()[-1] == "interrupted; continue with: sesurgery train runs/tiny --resume"
     assert Path("runs/tiny/train/last.ckpt").is_file()
     refused = sesurgery("train")
     assert refused.code == 1

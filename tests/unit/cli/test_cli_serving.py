@@ -72,7 +72,7 @@ def test_predict_answers_for_the_rest_and_exits_with_1(sesurgery, images):
     ended = sesurgery("predict", ENGINE, "images")
     assert ended.code == 1
     assert len(ended.out.splitlines()) == 2
-    assert "error[SE001]: images/notes.png is no image that can be read" in ended.err
+    assert "error[SE001]: images/notes.png is not an image that can be read" in ended.err
 
 
 def test_package_says_what_it_wrote_and_what_differs_there(sesurgery, here):

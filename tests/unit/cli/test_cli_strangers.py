@@ -13,7 +13,7 @@ from strangers import WEIGHTS, manifest_of, of_somebody_else, replan, rewrite
 
 from sesurgery import pipeline, trust
 from sesurgery.backends.inductor import Inductor
-from sesurgery.workspace import EngineDetails, EngineManifest, describe
+from sesurgery.workspace import EngineDetails, EngineManifest, Provenance, describe
 
 RAN = Path("ran")
 MODULE = """\
@@ -251,7 +251,7 @@ def test_machine_code_of_somebody_else_is_not_loaded(verb, sesurgery, here, monk
     details = manifest_of(source)["details"] | {"backend": "inductor"}
     details["engine"]["backend"] = {"backend": "inductor", "target": "cpu", "autotune": False}
     made = EngineDetails.model_validate_json(json.dumps(details))
-    describe(engine, EngineManifest, "tiny", "sesurgery build-engine", details=made)
+    describe(engine, Provenance(EngineManifest, "tiny", "sesurgery build-engine", details=made))
     of_somebody_else(engine)
     more = {"predict": ["x.png"], "package": ["--triton", "repository"]}.get(verb, [])
     ended = sesurgery(verb, str(engine), "--foreign", *more)

@@ -103,13 +103,13 @@ def test_bench_ends_with_4_where_a_limit_is_broken_and_writes_it_for_a_build_ser
 def test_bench_says_what_is_no_limit_before_anything_is_timed(sesurgery, here):
     ended = sesurgery("bench", "--fail-if", "speed > 5")
     assert ended.code == 2
-    assert "'speed > 5' is no limit: write it as 'tax > 5 %'" in ended.err
+    assert "'speed > 5' is not a limit: write it as 'tax > 5 %'" in ended.err
 
 
 def test_bench_says_what_is_no_list_of_batches(sesurgery, here):
     ended = sesurgery("bench", "--batch", "1;8")
     assert ended.code == 2
-    assert "'1;8' is no list of batch sizes; write them as 1,8" in ended.err
+    assert "'1;8' is not a list of batch sizes; write them as 1,8" in ended.err
 
 
 JSON = [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from fixtures.surgery import rules
 
-from sesurgery import pipeline, planner
+from sesurgery import planner
 from sesurgery.diagnostics import SpecError
 from sesurgery.graph import GraphView
 from sesurgery.graph.idioms import NotResidual, ResidualAdd, residual_adds
@@ -28,22 +29,21 @@ out = output(up)
 
 
 def planned(at: object) -> planner.Plan:
-    spec = {"version": 1, "model": {"source": "python", "name": "at:hand"}, "input": {"shape": [3, 8, 8]}}
     rule = {"insert": {"block": "se", "min_width": 1}, "at": at}
-    return planner.plan(pipeline.load_spec({**spec, "surgery": [rule]}), GraphView.parse(NETWORK))
+    return planner.plan(rules(rule), GraphView.parse(NETWORK))
 
 
 def test_one_channel_and_the_networks_output_are_turned_down():
     plan = planned("conv")
     assert [site.scope for site in plan.sites] == ["conv1"]
     assert {item.reason.where: item.reason.text.partition(":")[0] for item in plan.rejected} == {
-        "one": "its map has one channel",
+        "one": "its map has only one channel; name it with 'at",
         "head": "it gives the network's output",
     }
 
 
 def test_a_vector_that_was_pooled_from_a_map_is_turned_down():
-    with pytest.raises(SpecError, match="pooled from a map: there is nothing to squeeze"):
+    with pytest.raises(SpecError, match="it is a pooled vector: there is nothing to squeeze"):
         planned("concat")
 
 
@@ -127,4 +127,4 @@ def test_attention_and_its_position_code_are_no_residual_unit():
     """)
     (found,) = residual_adds(view)
     assert isinstance(found, NotResidual)
-    assert found.why == "its shallower input is attention over the map, and the deeper one its position code"
+    assert found.why == "its shallower input is attention over the map, and the deeper one its position encoding"

@@ -34,7 +34,7 @@ def test_comments_and_blank_lines_are_passed_over():
     ("text", "why"),
     [
         ("x = input()\nx = input()", "two nodes are called 'x'"),
-        ("y = act(x)", "'y' reads 'x', which is no earlier node"),
+        ("y = act(x)", "'y' reads 'x', which is not an earlier node"),
         ("x := input()", "line 1 is not"),
     ],
 )

@@ -112,10 +112,10 @@ def test_the_squeeze_of_a_spatial_convolution_moves_exactly_border_and_all(conv:
 @pytest.mark.parametrize(
     ("options", "shape", "why"),
     [
-        ({"act": True}, SHAPE, "comes from aten.relu.default, not straight from a convolution"),
-        ({"other": True}, SHAPE, "another use than the gate, aten.tanh.default"),
+        ({"act": True}, SHAPE, "comes from aten.relu.default, not directly from a convolution"),
+        ({"other": True}, SHAPE, "another reader than the gate, aten.tanh.default"),
         ({"make": lambda: SE(width=3, squeeze="max").build(8)}, SHAPE, "it is a maximum, not a mean"),
-        ({"make": lambda: timm.layers.EcaModule(8)}, SHAPE, "there is no projection for the convolution to fold into"),
+        ({"make": lambda: timm.layers.EcaModule(8)}, SHAPE, "there is no projection to fold the convolution into"),
         ({"ins": 16}, (16, 9, 8), "input is larger than its output (1152 values a sample, not 576)"),
         ({"kernel_size": 3, "padding": 1}, SHAPE, "3 x 3 taps of 4 channels: the constant would be larger"),
     ],

@@ -131,7 +131,7 @@ GATES = [
         "s d u g",
     ),
     Gate(
-        "local pools and pools that scale nothing are no gates",
+        "local pools and pools that scale nothing are not gates",
         "(float[N,4,6,6] x) => (float[N,2] y) <float[4,2] w> {a = AveragePool<kernel_shape=[2,2]>(x)\n"
         "s = GlobalAveragePool(a)\n f = Flatten(s)\n h = MatMul(f, w)\n y = Mul(h, half) }",
         "s",

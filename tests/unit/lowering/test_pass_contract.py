@@ -118,7 +118,7 @@ def spoiled(name: str, model: onnx.ModelProto, how: str) -> Pass:
 @pytest.mark.parametrize(
     ("name", "how", "words"),
     [
-        *((name, "a gate is lost", "1 squeezes of gates were there, 0 are left") for name in KEEPING),
+        *((name, "a gate is lost", "the model had 1 squeezes of gates and now has 0") for name in KEEPING),
         *((name, "an output is renamed", "the outputs are other, not y") for name in GATE_PASSES),
         *((name, "an input has another size", "input 'x' has another size") for name in GATE_PASSES),
     ],
@@ -134,7 +134,7 @@ def test_a_pool_that_was_forgotten_is_a_broken_promise(monkeypatch: pytest.Monke
     model = _examples.model(TEXT.replace("GlobalAveragePool(u)", "ReduceMean<axes=[2,3]>(u)"), opset=17)
     kind = PASSES.load("squeeze_pool")
     monkeypatch.setattr(kind, "apply", lambda self, model: Lowered(model, ()))
-    with pytest.raises(SesurgeryError, match=r"SE607.*squeeze_pool: squeeze 'ReduceMean_1' is no pool"):
+    with pytest.raises(SesurgeryError, match=r"SE607.*squeeze_pool: squeeze 'ReduceMean_1' is not a pool"):
         run(_named(model), [kind()])
 
 

@@ -17,7 +17,7 @@ from sesurgery.artifacts import digest_text
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
 from sesurgery.planner import Plan
-from sesurgery.workspace import RunManifest, describe, manifest_path, read_manifest
+from sesurgery.workspace import Provenance, RunManifest, describe, manifest_path, read_manifest
 
 SPEC = """\
 # a comment that must survive
@@ -114,7 +114,7 @@ TAMPERINGS = [
         lambda path: path.write_text(path.read_text().replace('"channels": 16', '"channels": 17')),
     ),
     Tampering("a plan that ends early", "plan.json", lambda path: path.write_text(path.read_text()[:100])),
-    Tampering("a plan that is no text", "plan.json", lambda path: path.write_bytes(b"\xff\xfe")),
+    Tampering("a plan that is not text", "plan.json", lambda path: path.write_bytes(b"\xff\xfe")),
     Tampering("a plan that is gone", "plan.json", lambda path: path.unlink()),
     Tampering("a manifest that is gone", "weights.safetensors.manifest.json", lambda path: path.unlink()),
     Tampering("a manifest that is none", "weights.safetensors.manifest.json", lambda path: path.write_text("{}")),
@@ -155,13 +155,15 @@ def of_an_earlier_version(run: Path) -> str:
     weights, manifest = run / checkpoint.WEIGHTS, read_manifest(run / checkpoint.WEIGHTS, RunManifest)
     describe(
         weights,
-        RunManifest,
-        manifest.name,
-        manifest.command,
-        parents=(run / checkpoint.SPEC, run / checkpoint.PLAN),
-        spec_digest=old,
-        plan_digest=digest_text((run / "plan.json").read_text()),
-        details=manifest.details,
+        Provenance(
+            RunManifest,
+            manifest.name,
+            manifest.command,
+            parents=(run / checkpoint.SPEC, run / checkpoint.PLAN),
+            spec_digest=old,
+            plan_digest=digest_text((run / "plan.json").read_text()),
+            details=manifest.details,
+        ),
     )
     return old
 
@@ -201,12 +203,14 @@ def rewrite_plan(run: Path, change: Callable[[dict[str, object]], None]) -> None
     manifest = read_manifest(run / "weights.safetensors")
     describe(
         run / "weights.safetensors",
-        RunManifest,
-        manifest.name,
-        manifest.command,
-        spec_digest=manifest.spec_digest,
-        plan_digest=digest_text(text),
-        details=manifest.details,
+        Provenance(
+            RunManifest,
+            manifest.name,
+            manifest.command,
+            spec_digest=manifest.spec_digest,
+            plan_digest=digest_text(text),
+            details=manifest.details,
+        ),
     )
     assert manifest_path(run / "weights.safetensors").is_file()
 

@@ -214,7 +214,7 @@ def test_a_layout_of_ones_own_is_written_as_patterns(moskomule):
         "blocks": {r"(.*)\.se\.fc\.0\.(.*)": r"\1:fc1.\2", r"(.*)\.se\.fc\.2\.(.*)": r"\1:fc2.\2"},
     }
     sesurgery.apply(spec_of(moskomule, CIFAR, keys, {**SE, "bias": False}))
-    with pytest.raises(SpecError, match="is no regular expression"):
+    with pytest.raises(SpecError, match="is not a regular expression"):
         spec_of(moskomule, CIFAR, {"map": "renamed", "names": {"(": "x"}})
 
 

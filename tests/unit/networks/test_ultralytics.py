@@ -19,7 +19,7 @@ from sesurgery.surgeons.fx.inputs import tensors
 # It writes its settings while it is imported, and asks whether there is a network.
 os.environ.setdefault("YOLO_OFFLINE", "True")
 os.environ.setdefault("YOLO_CONFIG_DIR", os.path.join(os.environ.get("TMPDIR", "/tmp"), "ultralytics"))
-pytest.importorskip("ultralytics", reason="ultralytics is not installed (AGPL: it is no dependency)")
+pytest.importorskip("ultralytics", reason="ultralytics is not installed (AGPL: it is not a dependency)")
 
 FAMILIES = {
     "yolov5n": "residual",

@@ -64,7 +64,7 @@ def test_the_bias_becomes_part_of_the_convolution_and_the_gate_is_lowered() -> N
     model = examples.model(PADDLE, opset=13)
     done = prepared(model, verify=True)
     assert operators(done.model)[:2] == ["Conv", "GlobalAveragePool"]
-    assert done.notes[-1].startswith("norms, biases and factors behind 1 convolutions")
+    assert done.notes[-1].startswith("folded norms, biases and factors after 1 convolutions")
     assert same(model, done.model) < 1e-6
 
 

@@ -182,7 +182,7 @@ def test_advice_is_given_once_and_names_its_sites():
 
 def test_a_scope_filter_on_a_network_without_scopes_points_to_the_structural_placements():
     bare = GraphView.parse("x = input() : 8x8x8\nc = conv(x) [3x3 s1 p1 8->8] : 8x8x8\ns = add(c, x) : 8x8x8")
-    with pytest.raises(SpecError, match="tells no scopes: use the structural placements"):
+    with pytest.raises(SpecError, match="has no scopes: use the structural placements"):
         planner.plan(spec({"within": "layer1"}), bare)
 
 
@@ -262,7 +262,7 @@ def test_replacing_puts_the_new_block_into_the_unit():
 
 
 def test_two_rules_cannot_take_out_one_gate():
-    with pytest.raises(SpecError, match=r"the rule 'remove_any' takes it out already"):
+    with pytest.raises(SpecError, match=r"the rule 'remove_any' removes it already"):
         gated({"remove": "any"}, {"remove": "se"})
 
 

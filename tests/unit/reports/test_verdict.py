@@ -25,7 +25,7 @@ def test_a_verdict_says_gain_cost_and_choice() -> None:
     assert to_text(LEARNED, WHERE, [SLOWER, FASTER], []).splitlines() == [
         "accuracy, resnet20 on digits: 98.6 % with SE, 98.3 % without",
         "  +0.3 points (95 % interval -0.9 to +1.4; 360 held-out samples, 2 trainings each), "
-        "which is no difference that these samples can tell",
+        "which is not a difference that these samples can tell",
         "cost in time, seresnet50 at 224 x 224, batch 1, on Some CPU, 2 cores:",
         "  engine             with SE          SE costs as exported             after lowering",
         "  onnxruntime fp32  33.80 ms  +17.0 % (+16.0 % to +18.0 %)  +3.0 % (+2.0 % to +4.0 %)",

@@ -126,7 +126,7 @@ def test_a_copy_keeps_no_text_that_says_something_else(spec: Spec) -> None:
         ("surgery[2].insert", r"SE101.*'surgery\[2\].insert' leads nowhere: 'surgery' has 2 entries"),
         ("input.shape[3]", r"SE101.*leads nowhere: 'input.shape' has 3 entries"),
         ("train.epochs.more", r"SE101.*leads nowhere: 'train.epochs' is 3, and has no keys"),
-        ("train[0]", r"SE101.*leads nowhere: 'train' is no list"),
+        ("train[0]", r"SE101.*leads nowhere: 'train' is not a list"),
         ("surgery.insert", r"SE101.*leads nowhere: 'surgery' is a list, and has no keys"),
         ("surgery[-1].insert", r"SE101.*leads nowhere: it is not a path"),
         ("", r"SE101.*'' leads nowhere: it is not a path"),

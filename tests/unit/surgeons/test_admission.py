@@ -54,7 +54,7 @@ class Detector(nn.Module):
 REFUSALS = {
     "scripted": (
         lambda: torch.jit.script(Unit()),
-        "error[SE403]: RecursiveScriptModule is a scripted network: its forward is no Python any more\n"
+        "error[SE403]: RecursiveScriptModule is a scripted network: its forward is not Python any more\n"
         "  hint: insert the blocks first, then call torch.jit.script on the result",
     ),
     "compiled": (

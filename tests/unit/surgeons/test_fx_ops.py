@@ -46,7 +46,7 @@ CASES = [
     Case("functional relu", lambda x: F.relu(x), Op.ACT),
     Case("method relu_", lambda x: x.relu_(), Op.ACT),
     Case("sigmoid", torch.sigmoid, Op.ACT),
-    Case("softmax is no activation of single values", nn.Softmax(1), Op.OTHER),
+    Case("softmax is not an activation of single values", nn.Softmax(1), Op.OTHER),
     Case("max pool", nn.MaxPool2d(2), Op.POOL),
     Case("functional average pool", lambda x: F.avg_pool2d(x, 2), Op.POOL),
     Case("adaptive pool to one", nn.AdaptiveAvgPool2d(1), Op.GLOBAL_POOL),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from fixtures.surgery import planned
 from torch import nn
 from torch.nn import functional as F
 
@@ -70,8 +71,7 @@ def test_no_second_gate_goes_behind_it(name):
 
 
 def removal(model: nn.Module) -> Plan:
-    spec = {"version": 1, "model": {"source": "python", "name": "at:hand"}, "input": {"shape": list(SHAPE)}}
-    return sesurgery.plan({**spec, "surgery": [{"remove": "se"}]}, model)
+    return planned(model, SHAPE, {"remove": "se"})
 
 
 @pytest.mark.parametrize("name", ["view and mean", "a sum over the number of pixels"])

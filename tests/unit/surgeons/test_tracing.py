@@ -13,7 +13,8 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.surgeons.base import Leaf
 from sesurgery.surgeons.fx.inputs import image_inputs
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
-from sesurgery.surgeons.fx.tracing import Way, trace, trace_call
+from sesurgery.surgeons.fx.traced import Way
+from sesurgery.surgeons.fx.tracing import trace, trace_call
 
 SHAPE = (8, 6, 6)
 CONTROL_FLOW = "symbolically traced variables cannot be used as inputs to control flow"

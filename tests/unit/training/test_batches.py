@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from sesurgery.training.batches import InOrder, Shuffled, mixed
+from sesurgery.training.batches import InOrder, Shuffled, derived_seed
 from sesurgery.training.data.base import Split
 
 SPLIT = Split(torch.arange(10.0).reshape(10, 1, 1, 1), torch.arange(10))
@@ -59,9 +59,9 @@ def test_a_split_smaller_than_a_batch_is_one_batch() -> None:
 
 
 def test_neighbouring_seeds_and_epochs_do_not_meet() -> None:
-    seeds = {mixed(seed, epoch) for seed in range(50) for epoch in range(50)}
+    seeds = {derived_seed(seed, epoch) for seed in range(50) for epoch in range(50)}
     assert len(seeds) == 2500
-    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert all(0 <= seed < 2**64 for seed in seeds)
 
 
 def test_reading_processes_change_nothing_but_the_speed() -> None:

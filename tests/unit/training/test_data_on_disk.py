@@ -224,7 +224,7 @@ def test_a_broken_image_is_named_when_it_is_read(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
     data = ImageFolder(root=str(tmp_path)).load((3, 16, 16))
     assert data.train.images[[0]].shape == (1, 3, 16, 16)
-    with pytest.raises(SesurgeryError, match=r"SE503.*train/cat/1.png is no image"):
+    with pytest.raises(SesurgeryError, match=r"SE503.*train/cat/1.png is not an image"):
         data.train.batch([0, 1])
 
 
@@ -254,7 +254,7 @@ def test_a_file_that_is_cut_off_is_named(cut: int, tmp_path: Path) -> None:
         write_idx(tmp_path, start, pixels(10, 28, 28), labels)
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(SesurgeryError, match=r"SE503.*train-images-idx3-ubyte is no IDX file"):
+    with pytest.raises(SesurgeryError, match=r"SE503.*train-images-idx3-ubyte is not an IDX file"):
         Mnist(root=str(tmp_path)).load((1, 28, 28))
 
 

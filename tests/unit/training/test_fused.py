@@ -20,7 +20,7 @@ from sesurgery.networks.cifar_resnet import CifarResNet
 from sesurgery.spec.train import Train
 from sesurgery.training.data.base import Data
 from sesurgery.training.fused import fuse, scale_add_relu
-from sesurgery.training.loop import fit
+from sesurgery.training.loop import FitRequest, fit
 
 SHAPE = (2, 5, 3, 7)
 
@@ -138,7 +138,7 @@ def test_training_with_it_gives_the_weights_that_training_without_it_gives(
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = ours()
-        fit(network, data, make_recipe(epochs=2, fused=fused), tmp_path / str(fused))
+        fit(FitRequest(network, data, make_recipe(epochs=2, fused=fused), tmp_path / str(fused)))
         trained.append(network.state_dict())
     assert trained[0].keys() == trained[1].keys()
     for name, value in trained[0].items():

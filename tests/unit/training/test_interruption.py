@@ -13,7 +13,7 @@ from sesurgery.spec.train import Train
 from sesurgery.training.checkpoint import read
 from sesurgery.training.data.base import Data
 from sesurgery.training.interruption import Interruption
-from sesurgery.training.loop import FitResult, fit
+from sesurgery.training.loop import FitRequest, FitResult, fit
 
 Net = Callable[..., nn.Module]
 Recipe = Callable[..., Train]
@@ -45,10 +45,10 @@ def _handler_as_before() -> object:
 def test_in_the_first_epoch_it_leaves_a_checkpoint_to_resume_from(
     data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
-    stopped = fit(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(1, "train"))
+    stopped = fit(FitRequest(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(1, "train")))
     assert stopped == FitResult((), signal.SIGINT, tmp_path / "last.ckpt", tmp_path / "metrics.csv")
     assert stopped.top1 is None
-    resumed = fit(make_net(), data, make_recipe(), tmp_path, resume=True)
+    resumed = fit(FitRequest(make_net(), data, make_recipe(), tmp_path, resume=True))
     assert [epoch.epoch for epoch in resumed.epochs] == [1, 2, 3]
     assert not resumed.interrupted
 
@@ -57,7 +57,7 @@ def test_within_an_epoch_the_batches_that_are_done_are_kept(
     data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
     net = make_net()
-    stopped = fit(net, data, make_recipe(), tmp_path, heartbeat=press_in(2, "train"))
+    stopped = fit(FitRequest(net, data, make_recipe(), tmp_path, heartbeat=press_in(2, "train")))
     assert (len(stopped.epochs), stopped.interrupted) == (1, True)
     saved = read(stopped.checkpoint)
     assert torch.equal(net[0].weight, saved.weights["0.weight"])
@@ -68,14 +68,14 @@ def test_within_an_epoch_the_batches_that_are_done_are_kept(
 def test_during_evaluation_the_epoch_is_finished_first(
     data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
-    stopped = fit(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(2, "evaluate"))
+    stopped = fit(FitRequest(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(2, "evaluate")))
     assert (len(stopped.epochs), stopped.interrupted) == (2, True)
 
 
 def test_in_the_last_moment_nothing_is_lost_and_it_is_said(
     data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
-    stopped = fit(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(3, "evaluate"))
+    stopped = fit(FitRequest(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(3, "evaluate")))
     assert (len(stopped.epochs), stopped.interrupted) == (3, True)
 
 
@@ -83,9 +83,9 @@ def test_in_the_last_moment_nothing_is_lost_and_it_is_said(
 def test_the_second_one_stops_at_once(
     phase: str, finished: int, data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
-    stopped = fit(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(2, phase, times=2))
+    stopped = fit(FitRequest(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(2, phase, times=2)))
     assert (len(stopped.epochs), stopped.interrupted) == (finished, True)
-    resumed = fit(make_net(), data, make_recipe(), tmp_path, resume=True)
+    resumed = fit(FitRequest(make_net(), data, make_recipe(), tmp_path, resume=True))
     assert len(resumed.epochs) == 3
 
 
@@ -94,16 +94,16 @@ def test_the_second_one_stops_at_once(
 def test_another_signal_that_ends_processes_does_what_control_c_does(
     number: int, phase: str, data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
-    stopped = fit(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(2, phase, number=number))
+    stopped = fit(FitRequest(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(2, phase, number=number)))
     assert (len(stopped.epochs), stopped.signal) == (1 if phase == "train" else 2, number)
-    resumed = fit(make_net(), data, make_recipe(), tmp_path, resume=True)
+    resumed = fit(FitRequest(make_net(), data, make_recipe(), tmp_path, resume=True))
     assert len(resumed.epochs) == 3
 
 
 def test_nothing_is_printed(
     data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fit(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(1, "train", times=2))
+    fit(FitRequest(make_net(), data, make_recipe(), tmp_path, heartbeat=press_in(1, "train", times=2)))
     assert capfd.readouterr() == ("", "")
 
 
@@ -114,7 +114,7 @@ def test_an_exit_asked_for_by_a_callback_is_not_swallowed(
         raise SystemExit(3)
 
     with pytest.raises(SystemExit) as caught:
-        fit(make_net(), data, make_recipe(), tmp_path, heartbeat=leave)
+        fit(FitRequest(make_net(), data, make_recipe(), tmp_path, heartbeat=leave))
     assert caught.value.code == 3
 
 
@@ -131,7 +131,9 @@ def test_a_thread_that_cannot_take_signals_trains_all_the_same(
     data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
     results: list[FitResult] = []
-    thread = threading.Thread(target=lambda: results.append(fit(make_net(), data, make_recipe(epochs=1), tmp_path)))
+    thread = threading.Thread(
+        target=lambda: results.append(fit(FitRequest(make_net(), data, make_recipe(epochs=1), tmp_path)))
+    )
     thread.start()
     thread.join()
     assert [len(result.epochs) for result in results] == [1]

@@ -17,7 +17,7 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.train import Train
 from sesurgery.training.data.base import Data, Split
 from sesurgery.training.data.reading.images import Arrays, Stored
-from sesurgery.training.loop import fit
+from sesurgery.training.loop import FitRequest, fit
 from sesurgery.training.preprocessing import Preprocessing
 from sesurgery.training.presets import PRESETS
 
@@ -61,7 +61,7 @@ def test_every_preset_trains(name: str, images: Data, make_net: Net, tmp_path: P
     wanted = recipe(preset=name, epochs=2, batch_size=16, threads=1)
     net = make_net()
     before = copy.deepcopy(net)
-    result = fit(net, images, wanted, tmp_path, blocks=["0"], teacher=before)
+    result = fit(FitRequest(net, images, wanted, tmp_path, blocks=["0"], teacher=before))
     assert len(result.epochs) == 2
     assert not torch.equal(net[6].weight, before[6].weight)
 

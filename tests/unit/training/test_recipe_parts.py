@@ -24,7 +24,7 @@ from sesurgery.training.data.digits import Digits
 from sesurgery.training.data.reading.images import Arrays, Stored
 from sesurgery.training.evaluation import split_logits
 from sesurgery.training.history import Epoch
-from sesurgery.training.loop import fit
+from sesurgery.training.loop import FitRequest, fit
 from sesurgery.training.preprocessing import Preprocessing
 from sesurgery.training.recipes.augment import Augmentation
 from sesurgery.training.recipes.freezing import frozen_of
@@ -85,16 +85,16 @@ def test_a_resumed_run_equals_one_never_stopped(
             raise Stop
 
     whole, fresh = make_net(), make_net()
-    expected = fit(whole, images, recipe, tmp_path / "whole")
+    expected = fit(FitRequest(whole, images, recipe, tmp_path / "whole"))
     with pytest.raises(Stop):
-        fit(make_net(), images, recipe, tmp_path / "parts", heartbeat=crash)
-    found = fit(fresh, images, recipe, tmp_path / "parts", resume=True)
+        fit(FitRequest(make_net(), images, recipe, tmp_path / "parts", heartbeat=crash))
+    found = fit(FitRequest(fresh, images, recipe, tmp_path / "parts", resume=True))
     assert [epoch.train_loss for epoch in found.epochs] == [epoch.train_loss for epoch in expected.epochs]
     for key, value in whole.state_dict().items():
         assert torch.equal(value, fresh.state_dict()[key]), key
     # A complete run gives the same weights again.
     again = make_net()
-    fit(again, images, recipe, tmp_path / "parts", resume=True)
+    fit(FitRequest(again, images, recipe, tmp_path / "parts", resume=True))
     assert torch.equal(again[6].weight, whole[6].weight)
 
 
@@ -233,7 +233,7 @@ def test_a_teacher_pulls_a_network_to_its_answers(
     def apart(share: float) -> float:
         net = make_net()
         recipe = make_recipe(distill={"share": share}, label_smoothing=0.2)
-        fit(net, data, recipe, tmp_path / str(share), teacher=teacher)
+        fit(FitRequest(net, data, recipe, tmp_path / str(share), teacher=teacher))
         images = data.held_out.images[:]
         with torch.no_grad():
             return float(distance(net.eval()(images), teacher.eval()(images), 2.0))
@@ -249,7 +249,7 @@ def test_the_average_is_what_is_evaluated_and_kept(
     data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
 ) -> None:
     net = make_net()
-    result = fit(net, data, make_recipe(ema={"decay": 0.99, "warmup": False}), tmp_path)
+    result = fit(FitRequest(net, data, make_recipe(ema={"decay": 0.99, "warmup": False}), tmp_path))
     state = torch.load(result.checkpoint, weights_only=True)["state_dict"]
     assert torch.equal(net[6].weight, state["ema.module.6.weight"])
     assert not torch.equal(net[6].weight, state["model.6.weight"])
@@ -258,7 +258,7 @@ def test_the_average_is_what_is_evaluated_and_kept(
 
 
 def test_accumulated_batches_make_one_step(data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path) -> None:
-    fit(make_net(), data, make_recipe(accumulate=4), tmp_path)
+    fit(FitRequest(make_net(), data, make_recipe(accumulate=4), tmp_path))
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [event.step for event in events.Scalars("epoch/train_loss")] == [2, 4, 6]
 
@@ -286,9 +286,9 @@ def test_training_is_over_after_epochs_without_a_rise(top1: tuple[float, ...], o
 def test_a_run_that_stopped_early_is_complete(data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path) -> None:
     # A rise of more than everything never comes.
     recipe = make_recipe(epochs=9, stop={"patience": 2, "min_rise": 1.0})
-    result = fit(make_net(), data, recipe, tmp_path)
+    result = fit(FitRequest(make_net(), data, recipe, tmp_path))
     assert (len(result.epochs), result.interrupted) == (3, False)
-    assert fit(make_net(), data, recipe, tmp_path, resume=True).epochs == result.epochs
+    assert fit(FitRequest(make_net(), data, recipe, tmp_path, resume=True)).epochs == result.epochs
 
 
 # --- freezing ---------------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def test_what_is_frozen_stands_still_with_its_statistics(
     net, plain = make_net(), make_net().state_dict()
     recipe = make_recipe(freeze={"trained": ("blocks",)}, optimizer={"weight_decay": 0.1})
     # The last layer stands for a block.
-    fit(net, data, recipe, tmp_path, blocks=["6"])
+    fit(FitRequest(net, data, recipe, tmp_path, blocks=["6"]))
     moved = {key for key, value in net.state_dict().items() if not torch.equal(value, plain[key])}
     assert moved == {"6.weight", "6.bias"}
     assert all(parameter.requires_grad for parameter in net.parameters())
@@ -310,7 +310,7 @@ def test_what_is_thawed_moves_at_its_own_rate(data: Data, make_net: Net, make_re
     def trained(folder: str, epochs: int, rate: float) -> dict[str, torch.Tensor]:
         net = make_net()
         freeze = {"epochs": 2, "lr_after": rate}
-        fit(net, data, make_recipe(epochs=epochs, freeze=freeze), tmp_path / folder, blocks=["6"])
+        fit(FitRequest(net, data, make_recipe(epochs=epochs, freeze=freeze), tmp_path / folder, blocks=["6"]))
         return net.state_dict()
 
     plain = make_net().state_dict()
@@ -392,4 +392,4 @@ def test_mirrored_images_are_mirrored(images: Data) -> None:
 
 def test_tensors_cannot_be_augmented(data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(SesurgeryError, match=r"SE501.*cannot be augmented"):
-        fit(make_net(), data, make_recipe(augment={"flip": True}), tmp_path)
+        fit(FitRequest(make_net(), data, make_recipe(augment={"flip": True}), tmp_path))

@@ -15,7 +15,7 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.train import Train
 from sesurgery.training.batches import Shuffled
 from sesurgery.training.data.base import Data
-from sesurgery.training.loop import fit
+from sesurgery.training.loop import FitRequest, fit
 from sesurgery.training.speed import with_workers
 
 Net = Callable[..., nn.Module]
@@ -37,7 +37,7 @@ class Watching(nn.Module):
 
 
 def losses(data: Data, net: nn.Module, recipe: Train, folder: Path, **options: object) -> list[float]:
-    return [epoch.train_loss for epoch in fit(net, data, recipe, folder, **options).epochs]
+    return [epoch.train_loss for epoch in fit(FitRequest(net, data, recipe, folder, **options)).epochs]
 
 
 @pytest.mark.parametrize("ema", [None, {"decay": 0.9}], ids=["plain", "averaged"])
@@ -94,7 +94,7 @@ def test_a_compiled_network_is_what_a_step_calls(
 
     monkeypatch.setattr(torch, "compile", compile_)
     net = make_net()
-    fit(net, data, make_recipe(compile=True, epochs=1), tmp_path)
+    fit(FitRequest(net, data, make_recipe(compile=True, epochs=1), tmp_path))
     assert compiled == [net]
 
 
@@ -102,7 +102,7 @@ def test_fp16_without_a_gpu_is_refused(data: Data, make_net: Net, make_recipe: R
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(SesurgeryError, match=r"SE502.*fp16 needs a GPU"):
-        fit(make_net(), data, make_recipe(precision="fp16"), tmp_path)
+        fit(FitRequest(make_net(), data, make_recipe(precision="fp16"), tmp_path))
 
 
 @pytest.mark.parametrize("other", [{"compile": True}, {"precision": "bf16"}])

@@ -1,4 +1,4 @@
-"""A full disk, a loss that is no number, too little memory: what was saved stays, and the message says what it is."""
+"""A full disk, a loss that is NaN, too little memory: what was saved stays, and the message says what it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.train import Train
 from sesurgery.training.checkpoint import read
 from sesurgery.training.data.base import Data
-from sesurgery.training.loop import fit
+from sesurgery.training.loop import FitRequest, fit
 from sesurgery.training.saving import Straight
 
 Net = Callable[..., nn.Module]
@@ -52,12 +52,14 @@ def test_too_little_memory_names_the_checkpoint_and_smaller_batches(
     # The sixth batch of the second epoch is the third of its second step.
     net, recipe = nn.Sequential(*make_net(), Broken(12, act)), make_recipe(accumulate=3, save_minutes=ALWAYS)
     with pytest.raises(SesurgeryError) as caught:
-        fit(net, data, recipe, tmp_path)
+        fit(FitRequest(net, data, recipe, tmp_path))
     assert "SE502" in str(caught.value)
     assert "not enough memory to train with batches of 16" in str(caught.value)
     assert "last.ckpt holds the state after batch 3 of epoch 2" in str(caught.value)
     assert "--resume --split 2" in str(caught.value)
-    assert fit(net, data, make_recipe(batch_size=8, accumulate=6), tmp_path, resume=True).epochs[-1].epoch == 3
+    assert (
+        fit(FitRequest(net, data, make_recipe(batch_size=8, accumulate=6), tmp_path, resume=True)).epochs[-1].epoch == 3
+    )
 
 
 def test_a_loss_that_is_no_number_never_reaches_the_checkpoint(
@@ -66,7 +68,7 @@ def test_a_loss_that_is_no_number_never_reaches_the_checkpoint(
     net = nn.Sequential(*make_net(), Broken(9, lambda x: x * float("nan")))
     match = r"SE502.*not finite after batch 3 of epoch 2; .*last\.ckpt holds the state after batch 2 of epoch 2"
     with pytest.raises(SesurgeryError, match=match):
-        fit(net, data, make_recipe(save_minutes=ALWAYS), tmp_path)
+        fit(FitRequest(net, data, make_recipe(save_minutes=ALWAYS), tmp_path))
     saved = read(tmp_path / "last.ckpt")
     assert saved.partial is not None
     assert saved.partial.batches == 2
@@ -90,7 +92,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         r"SE801.*last\.ckpt: no space left on device; .*last\.ckpt holds the state after batch 1 of epoch 1\n.*--resume"
     )
     with pytest.raises(SesurgeryError, match=match):
-        fit(make_net(), data, make_recipe(save_minutes=ALWAYS), tmp_path)
+        fit(FitRequest(make_net(), data, make_recipe(save_minutes=ALWAYS), tmp_path))
     assert sorted(path.name.partition(".out")[0] for path in tmp_path.iterdir()) == [
         "events",
         "last.ckpt",
@@ -98,6 +100,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         "metrics.jsonl",
     ]
     whole, gone_on = make_net(), make_net()
-    fit(whole, data, make_recipe(), tmp_path / "whole")
-    fit(gone_on, data, make_recipe(), tmp_path, resume=True)
+    fit(FitRequest(whole, data, make_recipe(), tmp_path / "whole"))
+    fit(FitRequest(gone_on, data, make_recipe(), tmp_path, resume=True))
     assert torch.equal(gone_on[6].weight, whole[6].weight)

@@ -137,7 +137,7 @@ def test_what_is_wrong_with_a_shard_is_said(spoil, says, shards):
 def test_an_image_that_cannot_be_read_is_named_by_its_place(shards):
     add(shards / "train-001.tar", "0042.png", b"no image")
     add(shards / "train-001.tar", "0042.cls", b"1")
-    with pytest.raises(SesurgeryError, match=r"train-001\.tar, the image at byte \d+, is no image"):
+    with pytest.raises(SesurgeryError, match=r"train-001\.tar, the image at byte \d+, is not an image"):
         load(shards).train.images[[10]]
 
 

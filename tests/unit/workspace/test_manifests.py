@@ -16,6 +16,7 @@ from sesurgery.workspace import (
     OnnxDetails,
     OnnxManifest,
     PackageManifest,
+    Provenance,
     RunManifest,
     describe,
     manifest_path,
@@ -139,7 +140,9 @@ def test_paths_are_those_from_the_artefact_whatever_one_calls_it(root: Path) -> 
         (root / name).write_text("content")
     target = root / "export" / "x.onnx"
     details = OnnxDetails(run=relative(root / "runs" / "x", target))
-    made = describe(target, OnnxManifest, "x", "sesurgery", parents=(root / "runs/x/weights",), details=details)
+    made = describe(
+        target, Provenance(OnnxManifest, "x", "sesurgery", parents=(root / "runs/x/weights",), details=details)
+    )
     assert (made.details.run, made.parents[0].path) == ("../runs/x", "../runs/x/weights")
     assert made.run_named(target) == root / "runs" / "x"
     assert list(made.parent_files(target)) == [root / "runs/x/weights"]
@@ -147,7 +150,10 @@ def test_paths_are_those_from_the_artefact_whatever_one_calls_it(root: Path) -> 
 
 def test_only_what_was_said_is_written() -> None:
     Path("x.onnx").write_text("content")
-    describe(Path("x.onnx"), OnnxManifest, "x", "sesurgery lower", details=OnnxDetails(passes=("a",), difference=None))
+    describe(
+        Path("x.onnx"),
+        Provenance(OnnxManifest, "x", "sesurgery lower", details=OnnxDetails(passes=("a",), difference=None)),
+    )
     data = json.loads(manifest_path(Path("x.onnx")).read_text())
     assert data["details"] == {"passes": ["a"], "difference": None}
     assert data["schema_version"] == 2

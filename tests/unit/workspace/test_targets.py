@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.workspace import OnnxDetails, OnnxManifest, describe, manifest_path
+from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe, manifest_path
 from sesurgery.workspace.targets import claim, marked
 
 
@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 def ours(path: Path, beside: tuple[Path, ...] = ()) -> Path:
     path.write_text("made")
-    describe(path, OnnxManifest, path.stem, "sesurgery lower", beside=beside, details=OnnxDetails())
+    describe(path, Provenance(OnnxManifest, path.stem, "sesurgery lower", beside=beside, details=OnnxDetails()))
     return path
 
 
@@ -77,7 +77,7 @@ def test_a_manifest_that_is_none_is_not_written_over(here):
 def test_a_folder_and_a_device_are_no_files(here):
     Path("folder").mkdir()
     assert "folder is a folder" in refused(Path("folder"), force=True)
-    assert "/dev/null is no regular file" in refused(Path("/dev/null"), force=True)
+    assert "/dev/null is not a regular file" in refused(Path("/dev/null"), force=True)
 
 
 def test_a_dangling_link_is_somebodys(here):

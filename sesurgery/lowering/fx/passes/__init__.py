@@ -1,1 +1,1 @@
-"""The passes on a network's graph: one file a pass, named as the ONNX pass that it is the counterpart of."""
+"""The passes on a network's graph, one file per pass, named like the ONNX pass that it corresponds to."""

@@ -1,8 +1,8 @@
 """A squeeze moved before the 1x1 convolution whose output it averages, on the network's graph.
 
 `sesurgery/lowering/passes/squeeze_hoist.py` derives the form. The convolution folds into the gate's first projection,
-which then reads x, so that the gate is known before u = W x + b is: u has no reader but the scaling, and scaling, sum
-and ReLU can be its epilogue.
+which then reads x. So the gate is known before u = W x + b, u is read only by the scaling, and the compiler can fuse
+scaling, sum and ReLU into the convolution.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SqueezeHoist(NetworkPass):
                 elif squeeze.name not in made:
                     turned_down.append(Edit(graph.path_of(squeeze), str(reason), changed=False))
             graph.clean(module)
-            # x may be the output of a 1x1 convolution itself: then it goes on.
+            # x may be the output of another 1x1 convolution: then the mean moves again.
             if len(edits) == known:
                 return (*edits, *turned_down)
 

@@ -17,7 +17,7 @@ from sesurgery.training.data.reading.images import Arrays
 def read(folders: Sequence[Path], *, train: bool) -> Arrays:
     """A split from the first of `folders` that holds one of its files.
 
-    Raises FileNotFoundError where none does, and whatever the readers raise for files that are no IDX.
+    Raises FileNotFoundError where none does, and whatever the readers raise for files that are not IDX.
     """
     start = "train" if train else "t10k"
     images, labels = f"{start}-images-idx3-ubyte", f"{start}-labels-idx1-ubyte"
@@ -48,4 +48,4 @@ def _parsed(folder: Path, name: str, reader: Callable[[str], Any]) -> Any:
             plain.flush()
             return reader(plain.name)
     except (AssertionError, KeyError, EOFError, RuntimeError, ValueError, TypeError, OSError) as error:
-        raise ValueError(f"{path} is no IDX file of this kind, or is cut off: {error!r}") from error
+        raise ValueError(f"{path} is not an IDX file of this kind, or is cut off: {error!r}") from error

@@ -63,7 +63,7 @@ class Stored:
             samples = getattr(self.source, "samples", None)
             name = samples[index][0] if samples else f"sample {index}"
             raise fail(
-                "SE503", f"{name} is no image that can be read: {first_line(error)}", "fetch it again"
+                "SE503", f"{name} is not an image that can be read: {first_line(error)}", "fetch it again"
             ) from error
         return image
 

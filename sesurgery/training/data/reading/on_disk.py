@@ -97,7 +97,7 @@ class OnDisk(Dataset):
         return Split(Stored(source, positions, prepare), torch.from_numpy(labels[positions]))
 
     def opened(self, *, train: bool) -> Source:
-        """A split's images as they lie in the files; raises SE503 where they are missing or damaged."""
+        """A split's images as they lie in the files; raises SE503 if they are missing or damaged."""
         try:
             return self.open(train=train)
         except SesurgeryError:

@@ -17,7 +17,7 @@ def small(
 ) -> Preprocessing:
     """Images of a fixed small size, resized to the network's, or with black around them.
 
-    Raises SE501 where they do not fill the channels, or are larger than what they would be padded to.
+    Raises SE501 if they do not fill the channels, or are larger than what they would be padded to.
     """
     mode = require_channels(name, len(statistics[0]), shape)
     size = shape[1:]
@@ -41,7 +41,7 @@ def large(name: str, statistics: Statistics, share: float, shape: Shape) -> Prep
 
 
 def require_channels(name: str, channels: int, shape: Shape) -> Literal["L", "RGB"]:
-    """The mode of the images; raises SE501 where the network takes other channels than they fill."""
+    """The mode of the images; raises SE501 if the network takes other channels than they fill."""
     fills = (1, 3) if channels == 1 else (3,)
     if shape[0] not in fills:
         what = "grey images: they fill 1 or 3 channels" if channels == 1 else "colour images: they fill 3 channels"

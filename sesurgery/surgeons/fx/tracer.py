@@ -1,0 +1,230 @@
+"""The tracer: which modules it goes into, what it makes of sizes and modes, and the patches torch.fx needs for that."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from torch import fx, nn
+from torch.fx.node import map_aggregate
+
+from sesurgery.surgeons.fx import draws
+from sesurgery.surgeons.fx.arguments import call_for
+from sesurgery.surgeons.fx.changed import Changed, replayed
+from sesurgery.surgeons.fx.inputs import Inputs
+from sesurgery.surgeons.fx.ops import is_frozen_norm
+from sesurgery.surgeons.fx.regions import Regions
+from sesurgery.surgeons.fx.sizes import Sizes
+from sesurgery.surgeons.fx.symbols import Symbol, builtins_that_see_symbols
+from sesurgery.surgeons.fx.traced import Call, Way
+
+# Whatever derives from these is one operation to planning, however its forward is written.
+_PRIMITIVES: tuple[type[nn.Module], ...] = (
+    nn.Conv2d,
+    nn.Linear,
+    nn.modules.batchnorm._BatchNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.modules.instancenorm._InstanceNorm,
+)
+_ACTIVATION_MODULES = ("timm.layers.activations", "timm.layers.activations_me")
+
+
+def is_primitive(module: nn.Module) -> bool:
+    """Whether it is one operation to planning, however its forward is written."""
+    return isinstance(module, _PRIMITIVES) or is_frozen_norm(type(module))
+
+
+class Tracer(fx.Tracer):
+    """Knows which module's forward it is in, and takes some modules as leaves."""
+
+    def __init__(self, inputs: Inputs, way: Way, leaves: Collection[str], modes: dict[str, bool], sizes: Sizes) -> None:
+        super().__init__()
+        self.leaves = leaves
+        self.way = way
+        self.inputs = inputs
+        self.modes = modes
+        self.sizes = sizes
+        self.faithful = way.guarded
+        self.read_modes: set[str] = set()
+        self.read_values: dict[str, Any] = {}
+        self.stack: list[tuple[str, nn.Module]] = []
+        self.calls: list[Call] = []
+        self.culprit: str | None = None
+        self.regions: Regions | None = None
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Symbol(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        # A symbol says it is a tensor, and is not constant.
+        if issubclass(type(a), fx.Proxy):
+            return a.node
+        if self.faithful and isinstance(a, OrderedDict):
+            # An output of a class of its own (an ordered dictionary, a ModelOutput) is made again, not a plain one.
+            if dataclasses.is_dataclass(a):
+                names = (item.name for item in dataclasses.fields(a))
+                given = {name: value for name in names if (value := getattr(a, name)) is not None}
+                return self.create_node("call_function", type(a), (), self.create_arg(given))
+            return self.create_node("call_function", type(a), (self.create_arg([*a.items()]),), {})
+        return super().create_arg(a)
+
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        if self.regions is not None and kind not in ("placeholder", "get_attr"):
+            self.regions.before_a_node()
+        node = super().create_node(kind, target, *args, **kwargs)
+        if self.faithful and len(self.modes):
+            node.meta["sesurgery_line"] = _line()
+        return node
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """A decision that follows from the input's size is taken for this size; any other cannot be traced."""
+        answer = self.sizes.answer(obj.node)
+        return super().to_bool(obj) if answer is None else answer
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """The root's arguments as symbols, but those that decide."""
+        root: Any = self.root
+        self.regions = Regions(self)
+        forward = _replaying(self, root) if isinstance(root, Changed) else root.forward
+        return call_for(self, forward, self.inputs, self.sizes, guarded=self.way.guarded), []
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if self.way.open is not None:
+            return module_qualified_name not in self.way.open
+        return (
+            module_qualified_name in self.leaves
+            or is_primitive(m)
+            or type(m).__module__ in _ACTIVATION_MODULES
+            or (super().is_leaf_module(m, module_qualified_name) and not isinstance(m, Changed))
+        )
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        path = self.path_of_module(m)
+        key = f"{path}@{count}" if (count := self.num_calls.get(path, 0)) else path
+        if self.is_leaf_module(m, path):
+            return super().call_module(m, forward, args, kwargs)
+        self.stack.append((path, m))
+        try:
+            # Not by `__call__`: hooks are for values, not for symbols.
+            own = _replaying(self, m) if isinstance(m, Changed) else m.forward
+            result = super().call_module(m, own, args, kwargs)
+            self.calls.append(Call(key, path, *map(self._nodes, (args, kwargs, result))))
+            return result
+        except Exception:
+            self.culprit = self.culprit or path
+            raise
+        finally:
+            self.stack.pop()
+
+    def _nodes(self, value: Any) -> Any:
+        def node(item: Any) -> Any:
+            return item.node if issubclass(type(item), fx.Proxy) else item
+
+        return map_aggregate(value, node)
+
+
+def _replaying(tracer: Tracer, module: Any) -> Callable[..., Any]:
+    """A changed module's forward, whose operations keep the scopes that they had."""
+
+    def scoped(inner: dict[str, Any], run: Callable[[], Any]) -> Any:
+        before = list(tracer.module_stack.items())
+        outer = f"{tracer.stack[-1][0]}." if tracer.stack else ""
+        for key, (path, kind, *_) in inner.items():
+            tracer.module_stack[f"{outer}{key}"] = (f"{outer}{path}", kind)
+        try:
+            return run()
+        finally:
+            tracer.module_stack.clear()
+            tracer.module_stack.update(before)
+
+    path = tracer.stack[-1][0] if tracer.stack else ""
+    if len(module.graphs) == 1:
+        return replayed(module, module.graphs[0], scoped)
+    tracer.read_modes.add(path)
+    if path not in tracer.modes:
+        return _refuse
+    return replayed(module, module.graphs[tracer.modes[path]], scoped)
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise fx.proxy.TraceError("it runs another graph in training than in evaluation")
+
+
+@contextlib.contextmanager
+def patched(tracer: Tracer, model: nn.Module) -> Iterator[None]:
+    """Patches for torch.fx while it traces."""
+
+    def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return tracer.create_proxy("call_function", function, args, kwargs)
+
+    watched = _root_watched(tracer) if tracer.faithful else contextlib.nullcontext()
+    seeing = builtins_that_see_symbols(model.modules())
+    with seeing, draws.recorded(record), _training_as_attribute(tracer), watched:
+        yield
+
+
+@contextlib.contextmanager
+def _root_watched(tracer: Tracer) -> Iterator[None]:
+    """Within it the root's own plain attributes are noted as its forward reads them: the graph holds their values."""
+
+    def read(module: nn.Module, name: str) -> Any:
+        value = object.__getattribute__(module, name)
+        at_root = not tracer.stack and module is getattr(tracer, "root", None)
+        plain = at_root and type(value) in (bool, int, float, str) and name != "training"
+        if plain and name in object.__getattribute__(module, "__dict__"):
+            tracer.read_values[name] = value
+        return value
+
+    nn.Module.__getattribute__ = read  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        del nn.Module.__getattribute__
+
+
+@contextlib.contextmanager
+def _training_as_attribute(tracer: Tracer) -> Iterator[None]:
+    """While tracing, `self.training` of the module being traced is a proxy that reads the attribute when it runs."""
+
+    def read(module: nn.Module) -> Any:
+        current, path = (tracer.stack[-1][1], tracer.stack[-1][0]) if tracer.stack else (None, "")
+        at_root = current is None and module is getattr(tracer, "root", None)
+        if module is not current and not at_root:
+            return module.__dict__["training"]
+        tracer.read_modes.add(path)
+        if path in tracer.modes:
+            return tracer.modes[path]
+        return tracer.create_proxy("get_attr", f"{path}.training" if path else "training", (), {})
+
+    def write(module: nn.Module, value: bool) -> None:
+        module.__dict__["training"] = value
+
+    before = nn.Module.__dict__.get("training")
+    nn.Module.training = property(read, write)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del nn.Module.training
+        else:
+            nn.Module.training = before
+
+
+def _line() -> tuple[str, int] | None:
+    """The line of the user's code that is being traced."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if not name.startswith(("torch.", "sesurgery.surgeons")):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
