@@ -99,7 +99,7 @@ def test_files_that_are_no_images_are_named_and_the_others_answered(digits: list
 
 
 def test_a_folder_without_images_is_an_error(here: Path) -> None:
-    with pytest.raises(SesurgeryError, match=r"SE001.*there is not an image in runs/"):
+    with pytest.raises(SesurgeryError, match=r"SE001.*there is no image in runs/"):
         pipeline.predict(ENGINES[0], [Path("runs")])
 
 
