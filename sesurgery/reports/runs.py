@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from sesurgery.reports import run
 from sesurgery.reports.latency import tax_text
 from sesurgery.reports.model import LatencySection, RunReport
+from sesurgery.reports.top1_interval import interval
 from sesurgery.reports.wording import change, count, growth, markdown, markdown_table, milliseconds, percent, plural
 from sesurgery.tables import aligned
 from sesurgery.verification.estimates import Tax
-from sesurgery.verification.proportions import wilson
 
 RUNS = ("run", "network", "blocks", "parameters", "MACs", "top-1", "interval", "parity")
 RACES = ("run", "engine", "median, ms", "p99, ms", "SE tax", "interval", "as exported", "samples/s")
@@ -158,20 +158,6 @@ def warnings(reports: Sequence[RunReport]) -> list[str]:
     if len({report.training.data for report in reports if report.training}) > 1:
         found.append("the runs were trained on different data: their top-1 is of different samples")
     return found
-
-
-def samples(report: RunReport) -> int | None:
-    """How many samples were held out, as far as an engine was compared on them."""
-    counts = [entry.report.samples for engine in report.engines for entry in engine.parity]
-    return max(counts, default=None)
-
-
-def interval(report: RunReport) -> tuple[float, float] | None:
-    """Wilson's 95 % interval of a run's top-1; None where the number of samples is not known."""
-    held_out = samples(report)
-    if report.training is None or held_out is None:
-        return None
-    return wilson(round(report.training.top1 * held_out), held_out)
 
 
 def _interval(report: RunReport) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sesurgery.reports import runs
 from sesurgery.reports.canvas import ACCENT, BASELINE, CANDIDATE, FULL, INK, MUTED, Plot, draw, whole_numbers
 from sesurgery.reports.model import LatencySection, RunReport
+from sesurgery.reports.top1_interval import interval
 from sesurgery.reports.wording import change, milliseconds, percent
 from sesurgery.verification.latency import EngineTiming
 
@@ -132,7 +132,7 @@ def _front(raced: Sequence[Raced]) -> Plot:
             for number, (report, timing) in enumerate(own):
                 assert report.training is not None
                 at = 1e3 * timing.stats.median_seconds, 100 * report.training.top1
-                if (bounds := runs.interval(report)) is not None:
+                if (bounds := interval(report)) is not None:
                     axes.plot([at[0]] * 2, [100 * bounds[0], 100 * bounds[1]], color=colour, linewidth=1.4)
                 axes.plot(*at, "os^D"[place % 4], color=colour, markersize=8, label=title if number == 0 else None)
                 axes.annotate(report.title, at, (8, 4), textcoords="offset points", fontsize=10)
