@@ -1,6 +1,6 @@
-"""How large the numbers and names of a spec may be: beyond every real use, within what a machine can do.
+"""Upper bounds for numbers and names in a spec: above every real use, below what exhausts a machine.
 
-A number that is a slip of the keyboard is named at its place, instead of taking the machine's memory or a thread limit.
+A mistyped number gives an error at its place instead of using all memory or threads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Size = Annotated[int, Field(gt=0, le=65536)]
 """Channels, heights, widths and batches."""
 Threads = Annotated[int, Field(gt=0, le=1024)]
 Repeats = Annotated[int, Field(gt=0, le=1_000_000)]
-"""How often something is done: epochs, rounds, samples that are looked at."""
+"""Counts: epochs, rounds, samples."""
 CheckedBatch = Annotated[int, Field(gt=0, le=1024)]
 """Of a batch that is computed at once by torch."""
 
@@ -28,11 +28,11 @@ _NAME_BYTES = 100
 
 
 def _short(name: str) -> str:
-    # A file name has 255 bytes, and an artefact's has a backend, a precision and endings behind this name.
+    # A file name has at most 255 bytes, and artefacts append a backend, a precision and suffixes to this name.
     if (found := len(name.encode(errors="replace"))) > _NAME_BYTES:
         raise PydanticCustomError("range", f"a name has at most {_NAME_BYTES} bytes, found {found}")
     return name
 
 
 Short = AfterValidator(_short)
-"""What a name must hold that becomes part of a file's name."""
+"""The pattern of names that become part of a file name."""

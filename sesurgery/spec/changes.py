@@ -1,7 +1,7 @@
-"""Changes of a spec by path: `{"surgery[0].insert.reduction": 8}` put into the data that the spec was written as.
+"""Change a spec's data by paths: `{"surgery[0].insert.reduction": 8}`.
 
-What is short for something else, or not written because it is the default, is written out as far as a path leads into
-it: `insert: se` becomes `insert: {block: se, reduction: 8}`. Whether the result is a spec is for the loader to say.
+Short forms and defaults are expanded as far as a path needs: `insert: se` becomes `insert: {block: se, reduction: 8}`.
+The loader validates the result.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _MISSING = object()
 
 
 class NoSuchPathError(SpecError):
-    """A path leads nowhere in a spec, whatever the value."""
+    """A path that does not exist in a spec."""
 
 
 def changed(data: Mapping[str, Any], spec: BaseModel, changes: Mapping[str, object]) -> dict[str, Any]:
-    """A copy of a spec's data with every change in it, in their order; `spec` is what the data means.
+    """A copy of a spec's data with all changes applied in order; `spec` is the typed form of the data.
 
-    Raises NoSuchPathError (SE101) with every path that leads nowhere.
+    Raises NoSuchPathError (SE101) with all paths that do not exist.
     """
     made = copy.deepcopy(dict(data))
     mistakes = []
@@ -66,7 +66,7 @@ def _put(data: Any, spec: object, path: str, value: object) -> None:
 
 
 def _at(node: Any, step: str | int, place: Steps) -> object:
-    """What stands at a step, `_MISSING` for a key that is not there; raises LookupError if nothing could."""
+    """The value at a step, `_MISSING` for a missing key; raises LookupError if the step is impossible."""
     if isinstance(step, int):
         if step >= len(node):
             raise LookupError(f"{_shown(place)} has {len(node)} {'entry' if len(node) == 1 else 'entries'}")

@@ -1,4 +1,4 @@
-"""The key `checkpoint` of a spec: a file of weights, and what its keys are called where they are not the network's."""
+"""The key `checkpoint` of a spec: a weights file, and the key map that translates its keys."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ class Checkpoint(Frozen):
     alone = "file"
 
     file: str = Field(description="the file, relative to the spec")
-    keys: KeysField = Field(None, description="the key map: in whose layout the keys are; default: the network's own")
+    keys: KeysField = Field(
+        None, description="the key map that translates the file's keys; default: the network's own keys"
+    )
     except_: Globs | None = Field(
-        None, alias="except", description="globs over the network's keys: these keep their fresh values"
+        None, alias="except", description="globs over the network's keys that stay as initialised"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a spec may name in the place of a backend."""
+"""What a spec may name instead of a backend."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Auto:
-    """Builds with every backend that can run here, and keeps the fastest engine that keeps its parity.
+    """Builds with every backend that can run here, and keeps the fastest engine that passes parity.
 
-    `among` names the backends to try; left out, all of them.
+    `among` names the backends to try; the default is all of them.
     """
 
     among: tuple[str, ...] | None = None

@@ -1,7 +1,7 @@
-"""What a spec says beyond the defaults, and its digest: an option that a later version adds changes neither.
+"""A spec without its defaults, and its digest. Options that a later version adds change neither.
 
 Defaults that differ from place to place (each precision has its own tolerance) are those of the place. The default of
-an option never changes (decision 0018), so that what is left out means the same in every version.
+an option never changes (decision 0018), so a missing key means the same in every version.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sesurgery.catalog import Ref
 
 
 def digest(part: object) -> str:
-    """SHA-256 of what a spec, or a part of one, says, however it was written."""
+    """SHA-256 of the content of a spec or a part of one, independent of its formatting."""
     return digest_text(json.dumps(without_defaults(part), sort_keys=True))
 
 
 def without_defaults(part: Any) -> JsonValue:
-    """A part of a spec as JSON, without what is the default: of a plugin, its name and the options that differ."""
+    """A part of a spec as JSON without defaults; for a plugin, its name and the options that differ."""
     if isinstance(part, BaseModel):
         fields = type(part).model_fields
         found = {

@@ -32,17 +32,18 @@ class Batch(Frozen):
 
 
 class Calibration(Frozen):
-    """The samples on which ranges of activations are found: those that int8 keeps, and those too large for fp16."""
+    """The samples for measuring ranges of activations, for int8 scales and for values too large for fp16."""
 
-    samples: Repeats = Field(256, description="samples of the training data that are looked at, always the same ones")
+    samples: Repeats = Field(256, description="number of training samples, always the same ones")
     file: str | None = Field(
-        None, description="a .npy or .npz file of samples instead, by input name, relative to the current folder"
+        None, description="a .npy or .npz file of samples to use instead, by input name, relative to the current folder"
     )
     method: Literal["minmax", "entropy", "percentile"] = Field(
-        "minmax", description="the range of a tensor: all of it, the one that loses least, or 99.99 % of its values"
+        "minmax", description="how int8 ranges are chosen: all values, least information lost, or 99.99 % of the values"
     )
     weights: Literal[7, 8, "auto"] = Field(
-        "auto", description="bits of int8 weights: 7 are right on every processor, 8 where none adds pairs in 16 bits"
+        "auto",
+        description="bits of int8 weights: 7 are safe everywhere, 8 only where kernels do not add pairs in 16 bits",
     )
 
 
@@ -65,19 +66,21 @@ class Engine(Frozen):
     )
     precision: Precision = "fp32"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$"), Short] | None = Field(
-        None, description="part of the file's name, where two engines share backend and precision"
+        None, description="part of the file's name; needed if two engines share backend and precision"
     )
     batch: Batch = Field(default_factory=Batch)
     shapes: Annotated[tuple[str, ...], AfterValidator(_profiles)] = Field(
-        (), description="profiles beyond the batch, each as `input=1,8,32x3x224x224`: one size or three a dimension"
+        (),
+        description="profiles for more than the batch, each as `input=1,8,32x3x224x224`: 1 or 3 sizes per dimension",
     )
     calibration: Calibration = Field(default_factory=Calibration)
     keep_fp32: Annotated[tuple[Annotated[str, Short], ...], Field(max_length=MOST_RULES)] = Field(
         (), description="globs over modules (`layer1.0.se`) that stay fp32 in fp16, bf16 and int8 engines"
     )
     io: Literal["keep", "convert"] = Field(
-        "keep", description="whether inputs and outputs stay fp32 in fp16 and bf16 engines, or are converted as well"
+        "keep",
+        description="keep: inputs and outputs stay fp32 in fp16 and bf16 engines; convert: they are converted too",
     )
     converter: Literal["sesurgery", "autocast"] = Field(
-        "sesurgery", description="who writes fp16 and bf16: this program, or AutoCast of nvidia-modelopt"
+        "sesurgery", description="what converts to fp16 and bf16: this program, or AutoCast of nvidia-modelopt"
     )

@@ -1,4 +1,4 @@
-"""What all sections of a spec are made of."""
+"""The base class of all sections of a spec."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Globs = Annotated[
 
 
 class Frozen(BaseModel):
-    """What every part of a spec has in common: it cannot be changed, and a key it does not know is an error."""
+    """A part of a spec: immutable, and unknown keys are errors."""
 
     alone: ClassVar[str] = ""
-    """The key whose value may stand for the whole part where nothing else is said."""
+    """The key whose value may be written instead of the whole part."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=True)

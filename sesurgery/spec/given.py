@@ -1,4 +1,4 @@
-"""Parts of a spec that are asked for without one: a network, or rules of surgery."""
+"""Parts of a spec used without one: a network, or rules of surgery."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class NamesSurgery(Protocol):
 
 @dataclass(frozen=True)
 class GivenSurgery:
-    """Rules without a spec, for a network that is at hand."""
+    """Rules without a spec, for a network in memory."""
 
     surgery: tuple[Rule, ...]
 

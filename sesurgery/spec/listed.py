@@ -1,6 +1,6 @@
-"""Names that a rule takes from a file: `at: {placement: module, file: layers.txt}`, one a line.
+"""Names that a rule reads from a file: `at: {placement: module, file: layers.txt}`, one per line.
 
-They are read when the spec is, and become part of it: a run that was made with them needs the file no more.
+They are read with the spec and become part of it, so a run does not need the file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A spec from a file or a mapping: every mistake of it at once, each with its place, what was found and a hint."""
+"""Load a spec from a file or a mapping; all mistakes are reported at once, each with its place and a hint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load(given: Path | str | Mapping[str, object], catalogs: Catalogs, *, name: 
 
 
 def _changed(data: dict[str, Any], file: str, *, name: str, catalogs: Catalogs) -> Spec:
-    """The typed spec of data that is in no file, written as YAML so that mistakes can point at it."""
+    """The typed spec of data without a file, written as YAML so that mistakes can point at it."""
     source = Source(file, write(data))
     return _validate(source.data, source, name, catalogs)
 

@@ -20,11 +20,11 @@ LOADS = (
     *("pretrained", "checkpoint_path", "cache_dir", "hf_hub_id", "state_dict", "weights", "weights_backbone"),
     *("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_custom_load", "pretrained_model_args"),
 )
-"""Keyword arguments of timm and torchvision by which a file of the caller's choice is read, in some versions as a
-pickle, which runs code; and by which pretrained values come without the spec's own key for them."""
+"""Keyword arguments of timm and torchvision that read a given file, in some versions as a pickle, which runs code, or
+that load pretrained values without the spec's own key."""
 
 
-WEIGHTS = "a local weights file, relative to the spec; or a mapping with `file:`, and what its keys are called"
+WEIGHTS = "a local weights file, relative to the spec; or a mapping with `file:` and its key map"
 
 
 def _loads_nothing(kwargs: dict[str, Kwarg]) -> dict[str, Kwarg]:
@@ -123,7 +123,7 @@ MOVED = {
     "Tolerance": "parity",
     "Train": "train",
 }
-"""Sections of the spec that lay in this file before each had its own, and where they are now."""
+"""Sections of the spec that were in this file before, and where they are now."""
 
 if not TYPE_CHECKING:
 

@@ -1,7 +1,7 @@
 """Fields of a spec that name a plugin: `se`, or `{block: se, reduction: 16}`, validated by the plugin's own dataclass.
 
-The catalogs come in as the validation context, so that this package knows no plugin. Errors inside the options are
-carried out of the validator as data and put back in their place by the loader.
+The catalogs are the validation context, so this package does not depend on any plugin. Errors in a plugin's options
+leave the validator as data, and the loader puts them at their place.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Choices:
         return self.others[name] if name in self.others else self.catalog.load(name)
 
     def summary(self, name: str) -> str:
-        """The first line of what is said of it."""
+        """The first line of its docstring."""
         if name in self.others:
             return (inspect.getdoc(self.others[name]) or "").partition("\n")[0]
         return self.catalog.summary(name)
@@ -64,7 +64,7 @@ Named = Catalog[Any] | Choices
 
 
 def engine_makers(backends: Catalog[Any]) -> Choices:
-    """Who may be asked for an engine: each backend, and `auto`."""
+    """What `backend:` may name: each backend, and `auto`."""
     return Choices(backends, {AUTO: Auto})
 
 
@@ -84,7 +84,7 @@ def ref_from_dict(given: Mapping[str, object], key: str, catalog: Named) -> Ref[
     """The inverse of `options_to_dict`; raises pydantic's ValidationError on options that do not fit."""
     options = {option: value for option, value in given.items() if option != key}
     name = str(given[key])
-    # By way of JSON, where a list is how a tuple is written and strictness still holds for everything else.
+    # Through JSON, because a list is valid for a tuple there while everything else stays strict.
     return Ref(name, options_adapter(catalog.load(name)).validate_json(json.dumps(options)))
 
 
@@ -131,7 +131,7 @@ def _field(key: str, pick: Callable[[Catalogs], Named]) -> tuple[PlainValidator,
 
 
 def _optional(key: str, pick: Callable[[Catalogs], Named | None]) -> tuple[PlainValidator, PlainSerializer]:
-    """The same for what may be left out, of a catalog that tests of planning do without."""
+    """The same for an optional plugin; tests of planning have no catalog for it."""
 
     def validate(value: Any, info: ValidationInfo) -> Ref[Any] | None:
         if value is None:
@@ -150,7 +150,7 @@ def _optional(key: str, pick: Callable[[Catalogs], Named | None]) -> tuple[Plain
 
 
 def on_its_preset(train: Any, catalogs: Catalogs) -> Any:
-    """The section `train:` with the values of its preset beneath it; as it is where it names none that there is."""
+    """The section `train:` merged with its preset; unchanged if it names no known preset."""
     named = train.get("preset") if isinstance(train, Mapping) else None
     given = {"preset": named} if isinstance(named, str) else named
     if (
@@ -162,7 +162,7 @@ def on_its_preset(train: Any, catalogs: Catalogs) -> Any:
     try:
         return ref_from_dict(given, "preset", catalogs.presets).options.beneath(train)
     except ValidationError:
-        # Its own options are told in their place, when the key itself is looked at.
+        # Mistakes in its options are reported when the key itself is validated.
         return train
 
 

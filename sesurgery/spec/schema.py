@@ -1,4 +1,4 @@
-"""The spec's JSON Schema, plugins' options included, for editors that complete and check while one types."""
+"""The spec's JSON Schema with the options of all plugins, for completion and checks in editors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sesurgery.spec.plugins import EXISTING, Catalogs, Named, engine_makers, opt
 from sesurgery.spec.spec import Spec
 
 TITLE = "sesurgery spec"
-"""By this a file is known to be this program's."""
+"""Marks a file as written by this program."""
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 
 

@@ -1,7 +1,7 @@
-"""YAML read as data with every value's place in the file kept, so that any later error can point at it.
+"""Read YAML as data and keep the place of every value in the file, so that later errors can point at it.
 
-Scalars follow YAML 1.2's core schema (`1e-3` is a number, `no` is a word). Nothing in a file can build an object, and
-whatever stands in it, reading it takes seconds: size, depth, the number of values and the width of numbers are bounded.
+Scalars follow YAML 1.2's core schema (`1e-3` is a number, `no` is a word). Tags cannot build objects. Size, depth, the
+number of values and the width of numbers are bounded, so that reading any file takes seconds at most.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Source:
     def span(self, place: Place, *, key: bool = False) -> Span:
         """The span of the value (or its key) at `place`, or of the nearest place above it that the file has."""
         if place and isinstance(place[-1], int) and place not in self.values:
-            # One value written where a list may stand is item 0 of that list.
+            # A single value instead of a list is item 0 of that list.
             place = place[:-1]
         for depth in range(len(place), 0, -1):
             here = place[:depth]
-            # A place that is not in the file is shown by the key above it, not by a whole block of lines.
+            # A place that is not in the file is shown at the key above it, not as a whole block of lines.
             table = self.values if depth == len(place) and not key else self.keys
             found = table.get(here) or self.keys.get(here) or self.values.get(here)
             if found:
@@ -179,7 +179,7 @@ class Source:
         return {**merged, **own}
 
     def _merged(self, node: yaml.Node, place: Place) -> dict[str, Data]:
-        """What `<<:` brings in: one mapping, or several of which the first that has a key gives its value."""
+        """What `<<:` merges: one mapping, or several; for each key the first mapping that has it counts."""
         merged: dict[str, Data] = {}
         for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(item, yaml.MappingNode):
@@ -220,7 +220,7 @@ def _scalar(node: yaml.Node) -> Data:
 
 
 def _unfit(value: Data) -> str | None:
-    """Why a scalar cannot stand in a spec, or None: numbers of 64 bits and text that can be printed can."""
+    """Why a scalar is not allowed in a spec, or None: numbers must fit in 64 bits, text must be printable."""
     if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
         return f"must be a number of at most 64 bits, found {str(value)[:20]}…"
     if isinstance(value, str):
@@ -279,7 +279,7 @@ def read_source(path: Path) -> Source:
 
 
 def _bytes(path: Path) -> bytes:
-    """A file's first bytes, one more than a spec may have. A pipe that nobody writes to is empty and does not block."""
+    """A file's first bytes, one more than a spec may have; does not block on a pipe."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     os.set_blocking(handle, True)
     with open(handle, "rb") as stream:

@@ -1,7 +1,7 @@
-"""The typed spec: frozen pydantic models whose fields are the YAML keys. What each key means stands beside it.
+"""The typed spec: frozen pydantic models whose fields are the YAML keys, each with a description.
 
-Plugins (blocks, placements) are not known here: the loader validates their options against the plugin's own dataclass
-and the fields hold a `Ref`. So this package needs neither torch nor a list of what exists.
+This package does not depend on plugins (blocks, placements): the loader validates their options against the plugin's
+own dataclass, and the fields hold a `Ref`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from sesurgery.spec.surgery import RuleField, rule_names
 from sesurgery.spec.train import Train
 
 CHANGED = " (changed)"
-"""What stands behind the file's name in an error in a spec that was changed."""
+"""Suffix of the file's name in errors of a changed spec."""
 
 
 class Spec(Frozen):
-    """A whole spec: where channel attention goes in a backbone, what is inserted, and what follows."""
+    """A whole spec: the network, which blocks go where, and how the result is trained, exported, built and checked."""
 
     version: Literal[1]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$"), Short] = Field(
@@ -79,7 +79,7 @@ class Spec(Frozen):
     def remember(
         self, source: Source | None, written: dict[str, Any] | None, load: Callable[[dict[str, Any], str], Spec]
     ) -> None:
-        """Keep the file's marks, so that later stages can point at it, and the data it holds; None if not all of it.
+        """Keep the file's marks, so that later errors can point at it, and its data; None if there is no complete data.
 
         `load` makes a spec of other data: it is given the data and the name of the file that they are from.
         """
@@ -88,8 +88,8 @@ class Spec(Frozen):
     def with_(self, changes: Mapping[str, object]) -> Spec:
         """The spec with other values at some places: `spec.with_({"surgery[0].insert.reduction": 8})`.
 
-        It is validated as a file is, and its text (YAML written again), digest and marks are its own. Relative paths
-        start from the same folder. Raises SpecError with every mistake, a path that leads nowhere among them.
+        It is validated like a file, and has its own text (new YAML), digest and marks. Relative paths start from the
+        same folder. Raises SpecError with every mistake, including paths that do not exist.
         """
         if self._load is None:
             raise TypeError("a spec is changed with the plugins that it was loaded with: use sesurgery.load_spec")
@@ -100,7 +100,7 @@ class Spec(Frozen):
         return self._load(changed(named, self, changes), file if file.endswith(CHANGED) else file + CHANGED)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Spec:
-        """pydantic's copy, which validates nothing. One that says something else has no text of a file."""
+        """pydantic's copy without validation; a copy with other content has no file text."""
         copied = super().model_copy(update=update, deep=deep)
         if update:
             copied._written = None
@@ -123,7 +123,7 @@ class Spec(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the spec says, however it was written: an option that is left out is not a part of it."""
+        """SHA-256 of the spec's content, independent of its formatting; missing options are not part of it."""
         return digest(self)
 
     def rule_names(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ class Range(Frozen):
 
     low: int | float
     high: int | float
-    log: bool = Field(False, description="drawn alike over powers: 0.001 to 0.01 as often as 0.01 to 0.1")
+    log: bool = Field(False, description="drawn on a logarithmic scale: 0.001 to 0.01 as often as 0.01 to 0.1")
 
     @model_validator(mode="after")
     def _in_order(self) -> Range:
@@ -32,20 +32,18 @@ class Study(Frozen):
     """An experiment: cells, which are the spec with other values, times seeds; the plain network is always a cell."""
 
     axes: Annotated[dict[str, Values | Range], Field(min_length=1, max_length=16)] = Field(
-        description="by path of a key, as `surgery[0].insert.reduction`: a list of its values, or a range"
+        description="path of a key, such as `surgery[0].insert.reduction`: a list of values, or a range"
     )
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = Field(
         (0, 1, 2), description="the same for all cells: each stands for `train: seed`"
     )
     search: Literal["grid", "random", "bayesian"] = Field(
-        "grid", description="every combination; or some, drawn at random or where the best so far lie"
+        "grid", description="every combination, random ones, or Bayesian search"
     )
     cells: Annotated[int, Field(gt=0, le=100_000)] = Field(
-        20, description="of a random or Bayesian search: combinations that are tried, beside the plain network"
+        20, description="random and Bayesian search: number of combinations beside the plain network"
     )
-    prune: bool = Field(
-        False, description="of a random or Bayesian search: trials that fall behind the median are ended early"
-    )
+    prune: bool = Field(False, description="random and Bayesian search: stop trials that fall behind the median")
     latency: bool = Field(False, description="build the spec's first engine for each cell's first seed, and time it")
     storage: str | None = Field(
         None, description="Optuna's storage: sqlite:///FILE or postgresql://...; default: studies/NAME/journal.log"

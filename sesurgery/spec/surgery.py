@@ -22,16 +22,16 @@ class Filters(Frozen):
         None, description="names the rule's blocks in keys and state dicts; default: the block's name"
     )
     stages: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = Field(
-        None, description="stages to take, numbered by resolution in order of first appearance"
+        None, description="only these stages, numbered by resolution in order of first appearance"
     )
     within: Globs | None = Field(None, description="globs over scopes: only these")
     except_: Globs | None = Field(None, alias="except", description="globs over scopes: not these")
-    min_channels: Positive | None = Field(None, description="sites with fewer channels are turned down")
-    max_channels: Positive | None = Field(None, description="sites with more channels are turned down")
-    min_size: Positive | None = Field(None, description="maps smaller than this in height or width are turned down")
-    max_size: Positive | None = Field(None, description="maps larger than this in height or width are turned down")
-    pick: Literal["first", "last"] | None = Field(None, description="of each stage, only its first or last site")
-    every: Positive | None = Field(None, description="every n-th of what is left, beginning with the first")
+    min_channels: Positive | None = Field(None, description="rejects sites with fewer channels")
+    max_channels: Positive | None = Field(None, description="rejects sites with more channels")
+    min_size: Positive | None = Field(None, description="rejects maps that are smaller in height or width")
+    max_size: Positive | None = Field(None, description="rejects maps that are larger in height or width")
+    pick: Literal["first", "last"] | None = Field(None, description="only the first or last site of each stage")
+    every: Positive | None = Field(None, description="every n-th of the remaining sites, starting with the first")
     expect: Annotated[int, Field(ge=0)] | None = Field(None, description="any other number of sites is an error")
 
 
@@ -43,13 +43,13 @@ class InsertRule(Filters):
 
 
 class RemoveRule(Filters):
-    """Existing channel gates that are taken out, found by their dataflow, whoever wrote them."""
+    """Existing channel gates to remove, found by their dataflow."""
 
     remove: ExistingField = Field(description="what is taken out: se, effective_se or any")
 
 
 class ReplaceRule(Filters):
-    """Existing channel gates that give way to a block in the same places."""
+    """Existing channel gates to replace by a block in the same places."""
 
     replace: ExistingField = Field(description="what is taken out: se, effective_se or any")
     insert: BlockField = Field(description="the block that takes its place")

@@ -1,4 +1,4 @@
-"""The section `train:` of a spec: data, optimiser, schedule, and what else a recipe may have."""
+"""The section `train:` of a spec: data, optimiser, schedule and the other parts of a recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WITHOUT_BETAS = (
     "rmsproptf", "sgd", "sgdp", "sgdw",
 )  # fmt: skip
 WITHOUT_EPS = ("clion", "lion", "momentum", "sgd", "sgdw")
-"""Those among them that have no such option: timm's factory would leave it out without a word."""
+"""Optimisers without such an option, which timm's factory would silently ignore."""
 NonNegative = Annotated[float, Field(ge=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
@@ -43,9 +43,10 @@ class Optimizer(Frozen):
     lr: Annotated[float, Field(gt=0, le=1e4)] = 0.1
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0, le=1e4)] = 5e-4
-    decay_blocks: bool = Field(True, description="whether the weights of inserted blocks decay, too")
+    decay_blocks: bool = Field(True, description="whether the weights of inserted blocks decay too")
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="factor on the rate from each layer to the one before it; blocks have the full rate"
+        None,
+        description="factor on the learning rate from each layer to the layer before it; blocks have the full rate",
     )
     nesterov: bool = True
     betas: tuple[BelowOne, BelowOne] | None = None
@@ -62,76 +63,83 @@ class Optimizer(Frozen):
 
 
 class Schedule(Frozen):
-    """How the learning rate goes on after the warm-up, by timm's schedulers; left out, it is a cosine to zero."""
+    """The learning rate after the warm-up, by timm's schedulers; the default is a cosine to zero."""
 
     name: Literal["cosine", "tanh", "step", "multistep", "poly"] = "cosine"
     min_lr: NonNegative = 0.0
-    warmup_lr: NonNegative = Field(1e-5, description="the rate that the warm-up starts from")
-    decay_epochs: Annotated[float, Field(gt=0)] = Field(30.0, description="of step: epochs between two drops")
+    warmup_lr: NonNegative = Field(1e-5, description="the learning rate at the start of the warm-up")
+    decay_epochs: Annotated[float, Field(gt=0)] = Field(30.0, description="for step: epochs between two drops")
     milestones: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
-        (30, 60, 90), description="of multistep: the epochs after which it drops"
+        (30, 60, 90), description="for multistep: the epochs after which the rate drops"
     )
     decay_rate: Annotated[float, Field(gt=0)] = Field(
-        0.1, description="of step and multistep: the factor of a drop; of poly: the power"
+        0.1, description="for step and multistep: the factor of a drop; for poly: the power"
     )
 
 
 class Augment(Frozen):
-    """Random changes of the training images, drawn from the seed, the epoch and the image's position alone."""
+    """Augmentation of the training images, drawn only from the seed, the epoch and the image's position."""
 
-    flip: bool = Field(False, description="mirrored left to right, every second one")
-    shift: Annotated[int, Field(ge=0)] = Field(0, description="moved by up to so many pixels, with black behind")
-    resized_crop: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = Field(
-        None, description="a random part, of this smallest and largest share of the area, brought to the network's size"
+    flip: bool = Field(False, description="horizontal flip with probability 0.5")
+    shift: Annotated[int, Field(ge=0)] = Field(
+        0, description="random shift by up to this many pixels, padded with black"
     )
-    randaugment: Annotated[int, Field(ge=0)] = Field(0, description="operations of RandAugment an image")
-    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="of RandAugment's operations, of 31 steps")
+    resized_crop: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None,
+        description="random crop between this smallest and largest share of the area, resized to the network's input",
+    )
+    randaugment: Annotated[int, Field(ge=0)] = Field(0, description="RandAugment operations per image")
+    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="RandAugment's magnitude, of 31 levels")
     erasing: Fraction = Field(0.0, description="share of images in which a random rectangle is erased")
-    mixup: NonNegative = Field(0.0, description="alpha of mixup: two images laid over each other, and their labels")
+    mixup: NonNegative = Field(0.0, description="alpha of mixup")
     cutmix: NonNegative = Field(
-        0.0, description="alpha of CutMix: a rectangle of another image, and its share of label"
+        0.0, description="alpha of CutMix; together with mixup, one of the two is drawn for each batch"
     )
     repeats: Annotated[int, Field(gt=0, le=64)] = Field(
-        1, description="times that an image is in a batch, each changed in another way; an epoch has fewer images then"
+        1, description="repeated augmentation: copies of each image in a batch; an epoch then has fewer images"
     )
 
 
 class Ema(Frozen):
-    """A moving average of the weights, which is what is evaluated, and what the run ends with."""
+    """A moving average of the weights, which is evaluated and kept."""
 
     decay: BelowOne = 0.9998
-    warmup: bool = Field(True, description="the decay grows with the steps, so that short trainings have an average")
+    warmup: bool = Field(
+        True, description="the decay grows with the steps, so that the average is useful in short trainings"
+    )
 
 
 class Freeze(Frozen):
-    """Only some of the weights are trained at first; the others stand still, the statistics of their norms as well."""
+    """Train only some of the weights at first; the others are frozen, including their norms' statistics."""
 
     trained: Annotated[tuple[Literal["blocks", "head"], ...], Field(min_length=1)] = Field(
         ("blocks",), description="what is trained from the start: inserted blocks, the classifier, or both"
     )
-    epochs: Positive | None = Field(None, description="epochs until the others are trained, too; left out: never")
-    lr_after: Fraction = Field(0.1, description="their learning rate from then on, as a share of `optimizer: lr`")
+    epochs: Positive | None = Field(None, description="epochs after which everything is trained; default: never")
+    lr_after: Fraction = Field(0.1, description="learning rate from then on, as a share of `optimizer: lr`")
 
 
 class Distill(Frozen):
-    """A teacher's answers as a second target: the network as it was before the surgery, or another run."""
+    """Distillation from a teacher: the network without its blocks, or another run."""
 
-    teacher: str = Field("plain", description="plain, the network without its blocks as it was applied; or a run")
-    share: Fraction = Field(0.5, description="of the loss that is the distance from the teacher")
-    temperature: Annotated[float, Field(gt=0, le=1000)] = Field(2.0, description="by which logits are divided")
+    teacher: str = Field(
+        "plain", description="plain: the network without its blocks, before training; or the folder of a run"
+    )
+    share: Fraction = Field(0.5, description="weight of the distillation loss; the rest is the loss on the labels")
+    temperature: Annotated[float, Field(gt=0, le=1000)] = Field(2.0, description="divides both networks' logits")
 
 
 class Stop(Frozen):
-    """Training ends early when held-out top-1 has not risen for a while."""
+    """Early stopping on held-out top-1."""
 
     patience: Positive = Field(5, description="epochs without a rise")
-    min_rise: Fraction = Field(0.0, description="a rise of at most this share does not count")
+    min_rise: Fraction = Field(0.0, description="top-1 must rise by more than this")
 
 
 class Train(Frozen):
     """How the network is trained."""
 
-    preset: PresetField = Field(None, description="a whole recipe, beneath what is said here")
+    preset: PresetField = Field(None, description="a whole recipe; keys written here override it")
     data: DatasetField = Field(
         default="digits",
         validate_default=True,
@@ -144,32 +152,34 @@ class Train(Frozen):
     schedule: Schedule | None = None
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     bce_threshold: Fraction | None = Field(
-        None, description="of bce: the share above which a class of a mixed image counts as wholly there"
+        None, description="with bce: targets of mixed images above this become 1, the others 0"
     )
     label_smoothing: Fraction = 0.0
     clip_grad: Annotated[float, Field(gt=0)] | None = Field(None, description="largest norm of a step's gradient")
-    drop_path: BelowOne = Field(0.0, description="stochastic depth, passed to the network where it takes one")
+    drop_path: BelowOne = Field(
+        0.0, description="stochastic depth, passed to the network; an error for networks without it"
+    )
     augment: Augment | None = None
     distill: Distill | None = None
     ema: Ema | None = None
     freeze: Freeze | None = None
     stop: Stop | None = None
-    keep: Literal["last", "best"] = Field("last", description="the epoch whose weights the run ends with")
-    save_minutes: Annotated[float, Field(gt=0)] = Field(10.0, description="between two checkpoints within an epoch")
+    keep: Literal["last", "best"] = Field("last", description="which epoch's weights are kept")
+    save_minutes: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="minutes between two checkpoints within an epoch"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     threads: Threads | None = Field(None, description="CPU threads; default: all")
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
-        0, description="processes that read images; auto: found by measuring"
+        0, description="processes that load images; auto: measured"
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="of what gains by it; weights and gates stay in fp32"
+        "fp32", description="autocast; weights and inserted blocks stay in fp32"
     )
-    channels_last: bool = Field(False, description="maps with their channels together in memory")
-    compile: bool = Field(False, description="the network by torch.compile: a minute first, then faster steps")
-    tf32: bool = Field(False, description="products of fp32 in 19 bits on GPUs that can")
-    fused: bool = Field(
-        False, description="scaling by a gate, residual sum and ReLU as one operation; a kernel of its own on a GPU"
-    )
+    channels_last: bool = Field(False, description="channels-last memory format")
+    compile: bool = Field(False, description="torch.compile: compiling takes about a minute, then steps are faster")
+    tf32: bool = Field(False, description="allow TF32 matrix products on GPUs that have them")
+    fused: bool = Field(False, description="gate scaling, residual sum and ReLU as one operation; one kernel on a GPU")
 
     @model_validator(mode="after")
     def _fused_is_alone(self) -> Self:

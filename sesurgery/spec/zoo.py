@@ -1,4 +1,4 @@
-"""Specs that come with the package: `zoo:seresnet50` is a published network's, `demo:digits` one of the demo's."""
+"""Specs in the package: `zoo:seresnet50` for published networks, `demo:digits` for the demo."""
 
 from __future__ import annotations
 
