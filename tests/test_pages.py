@@ -44,7 +44,9 @@ def commands() -> list[Command]:
             for line in block.commands:
                 found += [Command(place, words, whole=True) for words in invocations(line)]
         prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-        for span in re.findall(r"`([^`]*\bsesurgery [^`]+)`", prose):
+        # Every second piece between backticks is code.
+        spans = [span for paragraph in prose.split("\n\n") for span in paragraph.split("`")[1::2]]
+        for span in (span for span in spans if re.search(r"\bsesurgery ", span)):
             line = " ".join(span.replace("\\|", "|").split())
             found += [Command(place, words, whole=False) for words in invocations(line)]
     return found
