@@ -148,14 +148,14 @@ class _Mistake:
             return self._made("SE102", f"missing key {name!r}", f"add '{name}: ...'", key=True)
         if kind == "withheld":
             hint = "use 'checkpoint' for a file of weights (tensors alone), and 'pretrained' for the library's own"
-            return self._made("SE109", self.error["msg"], hint, (*self.place, *context["inner"]), key=True)
+            return self._made("SE109", self.error["msg"], hint, (*self.place, *context.get("inner", ())), key=True)
         return None
 
     def _of_a_name(self) -> Diagnostic | None:
         """A name that is not one of those that are known."""
         kind, context, loc = self.error["type"], self.error.get("ctx", {}), self.error["loc"]
         if kind == "plugin_unknown":
-            return self._made("SE105", self.error["msg"], context["hint"], (*self.place, *context["inner"]))
+            return self._made("SE105", self.error["msg"], context["hint"], (*self.place, *context.get("inner", ())))
         if kind == "union_tag_invalid":
             name = str(context["discriminator"]).strip("'")
             tags = re.findall(r"'([^']+)'", context["expected_tags"])
