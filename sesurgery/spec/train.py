@@ -168,6 +168,9 @@ class Train(Frozen):
     save_minutes: Annotated[float, Field(gt=0)] = Field(
         10.0, description="minutes between two checkpoints within an epoch"
     )
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = Field(
+        (), description="experiment trackers that epochs are reported to, by their own settings"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     threads: Threads | None = Field(None, description="CPU threads; default: all")
     workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(

@@ -27,11 +27,13 @@ from sesurgery.training.history import BEST, CHECKPOINT, Epoch, Partial, best_of
 from sesurgery.training.interruption import Interruption
 from sesurgery.training.module import Classifier
 from sesurgery.training.recipes.stopping import finished
+from sesurgery.training.trackers import Trackers
 
 Progress = Callable[[Epoch], None]
 Heartbeat = Callable[[str, int, int], None]
 
 STEPS_BETWEEN_POINTS = 10
+SCALARS = ("train_loss", "held_out_top1", "held_out_loss")
 LOWER = (
     "lower `optimizer: lr`, lengthen `warmup_epochs`, or clip gradients (`clip_grad`), and start again with --restart"
 )
@@ -61,6 +63,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         self.progress = progress
         self.heartbeat = heartbeat
         self._writer: SummaryWriter | None = None
+        self._trackers = Trackers(recipe, folder)
         self._started = 0.0
         self._saved = 0.0
         self._held: str | None = None
@@ -83,6 +86,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             self._save(trainer)
         if trainer.is_global_zero:
             self.write_tables()
+            self._trackers.start()
             # The purge hides what an earlier run, or the part this one repeats, wrote after this step.
             self._writer = SummaryWriter(str(self.metrics.parent), purge_step=trainer.global_step + 1)
 
@@ -139,9 +143,10 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             return
         self.write_tables()
         if self._writer:
-            for name in ("train_loss", "held_out_top1", "held_out_loss"):
+            for name in SCALARS:
                 self._writer.add_scalar(f"epoch/{name}", getattr(epoch, name), trainer.global_step)
             self._writer.flush()
+        self._trackers.log({name: getattr(epoch, name) for name in (*SCALARS, "lr", "epoch")}, trainer.global_step)
         if self.progress:
             self.progress(epoch)
 
@@ -164,6 +169,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         """Write out the events; called however training ended."""
         if self._writer:
             self._writer.close()
+        self._trackers.close(done=finished(self.history, self.recipe))
 
     def _require_finite(self, epoch: Epoch) -> None:
         """Raise SE502 if training has diverged: what was saved is of the epoch before, and stays."""

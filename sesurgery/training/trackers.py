@@ -1,0 +1,86 @@
+"""Experiment trackers that a training reports to when asked: Weights & Biases and MLflow, by Lightning's loggers.
+
+Where they send it (a server, a folder, nowhere) is decided by their own settings. A training that goes on continues
+their run. One that cannot be reached in the middle of a training is left out from there on: epochs are worth more.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sesurgery.artifacts import write_text
+from sesurgery.diagnostics import fail, first_line
+from sesurgery.spec.train import Train
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+PROJECT = "sesurgery"
+IDS = "trackers.json"
+
+
+class Trackers:
+    """The trackers of a recipe for a training in `folder`; none are opened where the recipe names none."""
+
+    def __init__(self, recipe: Train, folder: Path) -> None:
+        self._recipe = recipe
+        self._ids = folder / IDS
+        self._open: dict[str, Logger] = {}
+
+    def start(self) -> None:
+        """Open all of them; raises SE502 where a package is missing or a tracker does not open."""
+        known = self._known()
+        for name in self._recipe.trackers:
+            try:
+                logger = _logger(name, self._ids.parent, known.get(name))
+                logger.log_hyperparams(self._recipe.model_dump(mode="json", exclude={"trackers"}))
+                known[name] = str(logger.version)
+            except ModuleNotFoundError as error:
+                raise fail(
+                    "SE502", f"the tracker {name!r} needs the package {name}", f"pip install {name}, or leave it out"
+                ) from error
+            # Each raises errors of its own kind: no login, no server, no such run.
+            except Exception as error:
+                text = f"the tracker {name!r} does not open: {first_line(error)}"
+                raise fail("SE502", text, "mend its settings, or leave it out of `trackers:`") from error
+            self._open[name] = logger
+        if self._open:
+            write_text(self._ids, json.dumps(known))
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Report figures at an optimiser step."""
+        for name, logger in list(self._open.items()):
+            try:
+                logger.log_metrics(dict(metrics), step)
+            except Exception as error:
+                del self._open[name]
+                warnings.warn(f"{name} is left out from here on: {first_line(error)}", stacklevel=2)
+
+    def close(self, *, done: bool) -> None:
+        """Say that the training ended, or only stopped."""
+        for logger in self._open.values():
+            logger.finalize("success" if done else "aborted")
+        self._open.clear()
+
+    def _known(self) -> dict[str, str]:
+        """The trackers' names for this training, of an earlier part of it."""
+        try:
+            found: Any = json.loads(self._ids.read_text())
+        except (OSError, ValueError):
+            return {}
+        return {str(name): str(run) for name, run in found.items()} if isinstance(found, dict) else {}
+
+
+def _logger(name: str, folder: Path, run: str | None) -> Logger:
+    from lightning.pytorch import loggers
+
+    # runs/NAME/train
+    title = folder.resolve().parent.name
+    if name == "mlflow":
+        return loggers.MLFlowLogger(PROJECT, run_name=title, run_id=run, save_dir=str(folder / "mlruns"))
+    return loggers.WandbLogger(title, save_dir=folder, project=PROJECT, id=run, resume="allow")
+
