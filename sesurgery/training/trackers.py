@@ -37,7 +37,9 @@ class Trackers:
         for name in self._recipe.trackers:
             try:
                 logger = _logger(name, self._ids.parent, known.get(name))
-                logger.log_hyperparams(self._recipe.model_dump(mode="json", exclude={"trackers"}))
+                # Once: a training that goes on may be longer now, and MLflow changes no parameter.
+                if name not in known:
+                    logger.log_hyperparams(self._recipe.model_dump(mode="json", exclude={"trackers"}))
                 known[name] = str(logger.version)
             except ModuleNotFoundError as error:
                 raise fail(
@@ -81,6 +83,9 @@ def _logger(name: str, folder: Path, run: str | None) -> Logger:
     # runs/NAME/train
     title = folder.resolve().parent.name
     if name == "mlflow":
-        return loggers.MLFlowLogger(PROJECT, run_name=title, run_id=run, save_dir=str(folder / "mlruns"))
-    return loggers.WandbLogger(title, save_dir=folder, project=PROJECT, id=run, resume="allow")
+        import mlflow
 
+        # Asked, and not left to the logger: its own default is a store of files, which MLflow gives up.
+        uri = mlflow.get_tracking_uri()
+        return loggers.MLFlowLogger(PROJECT, run_name=title, run_id=run, tracking_uri=uri)
+    return loggers.WandbLogger(title, save_dir=folder, project=PROJECT, id=run, resume="allow")
