@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sesurgery import pipeline
-from sesurgery.networks import checkpoint, sources
+from sesurgery.networks import block_costs, checkpoint, sources
 from sesurgery.pipeline import Workspace, report, results
 
 RUN = Path("runs/tiny")
@@ -31,7 +31,7 @@ def built_networks(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_report_opens_no_network(built_networks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "site_costs", None)
+    monkeypatch.setattr(block_costs, "site_costs", None)
     made = report.assemble(RUN, Workspace())
     assert built_networks == []
     assert [site.key for site in made.network.sites] == ["se/layer1.0[0]", "se/layer2.0[0]", "se/layer3.0[0]"]
