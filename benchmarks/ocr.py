@@ -170,6 +170,7 @@ def race(runners, size: tuple[int, int], rounds: int) -> dict[str, list[float]]:
 def measure(folder: Path, rounds: int, check: bool) -> None:
     """Print the table, and write it down unless only outputs were compared."""
     import numpy as np
+    from scipy.stats import bootstrap
 
     from sesurgery.artifacts import cpu_name, to_json, versions, write_text
     from sesurgery.backends import BACKENDS
