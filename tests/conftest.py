@@ -8,6 +8,11 @@ import pytest
 # The suite runs on few cores, often several workers at once: threads that spin cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Torch keeps what it compiled, and finds it again under another instruction set, where it computes NaN.
+if _sets := [os.environ[name] for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA") if name in os.environ]:
+    _cache = os.path.join(tempfile.gettempdir(), "-".join(["torchinductor", str(os.getuid()), *_sets]))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _cache)
+
 # The key that seals what is made here, and the list of folders that are trusted, are not those of whoever runs this.
 # They are those of the whole run: its workers inherit them, and use what the others have made.
 if "PYTEST_XDIST_WORKER" not in os.environ:

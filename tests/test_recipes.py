@@ -33,7 +33,9 @@ from sesurgery.surgeons.fx.surgeon import FxSurgeon
 from sesurgery.training.data import DATASETS
 
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
-RECIPES = dict(re.findall(r"^`(sesurgery/[\w/]+\.py)`:\n\n```python\n(.*?)```", PAGE.read_text(), re.M | re.S))
+RECIPES = dict(
+    re.findall(r"^`(sesurgery/[\w/]+\.py)`:\n\n(?:<!-- .*? -->\n)?```python\n(.*?)```", PAGE.read_text(), re.M | re.S)
+)
 CATALOGS: dict[str, Catalog[Any]] = {
     "block": BLOCKS,
     "placement": PLACEMENTS,

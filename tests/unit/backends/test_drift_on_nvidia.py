@@ -76,4 +76,4 @@ def test_a_value_that_the_device_loses_is_found_at_its_block(small_se, small_se_
     assert len(drift.errors) == len(links.taps)
     found = diagnose(links, None, images, lambda: drift)
     assert (found.kind, found.site) == ("precision", guilty.site)
-    assert "its file computes what the model does" in found.text
+    assert "its file agrees with the model" in found.text
