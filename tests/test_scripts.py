@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted(
-    [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "examples").rglob("*.py"), *(ROOT / "docs").glob("*.py")]
-    + [*(ROOT / "examples").glob("*.ipynb")]
-)
+PLACES = {"benchmarks": "*.py", "docs": "*.py", "examples": "*.[pi][yp]*"}
+SCRIPTS = sorted(path for folder, files in PLACES.items() for path in (ROOT / folder).rglob(files))
 
 
 def source(path: Path) -> str:
