@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PLACES = {"benchmarks": "*.py", "docs": "*.py", "examples": "*.[pi][yp]*"}
-SCRIPTS = sorted(path for folder, files in PLACES.items() for path in (ROOT / folder).rglob(files))
+FOLDERS, KINDS = ("benchmarks", "docs", "examples"), (".py", ".ipynb")
+SCRIPTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in KINDS)
 
 
 def source(path: Path) -> str:
