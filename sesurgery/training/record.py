@@ -86,7 +86,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             self._save(trainer)
         if trainer.is_global_zero:
             self.write_tables()
-            self._trackers.start()
+            self._trackers.start(resumed=bool(self.history) or self.partial is not None)
             # The purge hides what an earlier run, or the part this one repeats, wrote after this step.
             self._writer = SummaryWriter(str(self.metrics.parent), purge_step=trainer.global_step + 1)
 

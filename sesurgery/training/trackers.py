@@ -31,9 +31,12 @@ class Trackers:
         self._ids = folder / IDS
         self._open: dict[str, Logger] = {}
 
-    def start(self) -> None:
-        """Open all of them; raises SE502 where a package is missing or a tracker does not open."""
-        known = self._known()
+    def start(self, *, resumed: bool) -> None:
+        """Open all of them, in the run of an earlier part of this training where it is resumed.
+
+        Raises SE502 where a package is missing or a tracker does not open.
+        """
+        known = self._known() if resumed else {}
         for name in self._recipe.trackers:
             try:
                 logger = _logger(name, self._ids.parent, known.get(name))
@@ -59,14 +62,20 @@ class Trackers:
             try:
                 logger.log_metrics(dict(metrics), step)
             except Exception as error:
-                del self._open[name]
-                warnings.warn(f"{name} is left out from here on: {first_line(error)}", stacklevel=2)
+                self._leave_out(name, error)
 
     def close(self, *, done: bool) -> None:
         """Say that the training ended, or only stopped."""
-        for logger in self._open.values():
-            logger.finalize("success" if done else "aborted")
+        for name, logger in list(self._open.items()):
+            try:
+                logger.finalize("success" if done else "aborted")
+            except Exception as error:
+                self._leave_out(name, error)
         self._open.clear()
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        del self._open[name]
+        warnings.warn(f"{name} is left out from here on: {first_line(error)}", stacklevel=3)
 
     def _known(self) -> dict[str, str]:
         """The trackers' names for this training, of an earlier part of it."""

@@ -82,6 +82,31 @@ def test_one_that_breaks_is_left_out_and_training_goes_on(
     assert logger.steps == [6, 12]
 
 
+def test_a_training_that_begins_anew_has_a_run_of_its_own_and_an_end_that_fails_loses_nothing(
+    data: Data, make_net: Net, make_recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(Logger):
+        def log_metrics(self, metrics: dict[str, float], step: int) -> None: ...
+
+        def finalize(self, status: str) -> None:
+            raise ConnectionError("the server is gone")
+
+    asked: list[object] = []
+
+    def opened(*_: object, **named: object) -> Logger:
+        asked.append(named["id"])
+        return Gone()
+
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", opened)
+    for epochs, resume in ((1, False), (2, True), (1, False)):
+        with pytest.warns(UserWarning, match="wandb is left out from here on: the server is gone"):
+            result = fit(
+                FitRequest(make_net(), data, make_recipe(epochs=epochs, trackers=("wandb",)), folder, resume=resume)
+            )
+        assert len(result.epochs) == epochs
+    assert asked == [None, "7", None]
+
+
 def test_one_that_is_not_installed_or_does_not_open_is_named_before_training(
     data: Data, make_net: Net, make_recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
