@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ def samples(
     else:
         return None
     feeds = _feeds(arrays, inputs, wanted.samples, source)
-    return feeds, f"{sum(len(next(iter(feed.values()))) for feed in feeds)} samples of {source}"
+    return feeds, f"{samples_in(feeds)} samples of {source}"
 
 
 def samples_of_file(
@@ -55,11 +55,16 @@ def samples_of_file(
     arrays = arrays_of(path, inputs, option, beside)
     labels = arrays.pop(beside, None)
     feeds = _feeds(arrays, inputs, min(len(array) for array in arrays.values()), path.as_posix())
-    count = sum(len(next(iter(feed.values()))) for feed in feeds)
+    count = samples_in(feeds)
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) < count):
         text = f"{path}: {beside!r} is {labels.dtype} of shape {'x'.join(map(str, labels.shape))}"
         raise fail("SE606", text, f"an integer for each of the {count} samples was expected")
     return feeds, None if labels is None else labels[:count].astype(np.int64)
+
+
+def samples_in(feeds: Sequence[Mapping[str, Array]]) -> int:
+    """How many samples feeds hold together."""
+    return sum(len(next(iter(feed.values()))) for feed in feeds)
 
 
 def _feeds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper
 
 from sesurgery.diagnostics import fail
 from sesurgery.graph import Shape
@@ -18,10 +18,11 @@ from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.numerics import runner
 from sesurgery.onnxgraph.shapes import image_input, image_shape, takes_channels_last
-from sesurgery.pipeline.calibration import samples_of_file
+from sesurgery.pipeline.calibration import samples_in, samples_of_file
 from sesurgery.pipeline.gates import GateResult, observed
 from sesurgery.pipeline.inspect import open_named
 from sesurgery.verification.gates import measure
+from sesurgery.verification.taps import Tap, tapped
 
 ALL = "all samples"
 LABELS = "labels"
@@ -41,16 +42,18 @@ def gates_of_file(file: Path, given: Path) -> GateResult:
     flow = Dataflow(model)
     there = set(flow.inputs) | set(flow.producer)
     seen = [gate for gate in found if {gate.mul.name, gate.value.name} <= there]
-    run = runner(_watched(model, seen, flow))
-    parts: dict[str, list[NDArray[np.float64] | None]] = {_key(gate): [] for gate in seen}
+    run = runner(tapped(model, [Tap(name, name, "") for gate in seen for name in (gate.value.name, gate.mul.name)]))
+    parts: list[list[NDArray[np.float64] | None]] = [[] for _ in seen]
     for feed in feeds:
         made = run(feed)
-        for gate in seen:
-            parts[_key(gate)].append(_observed(gate, made[gate.value.name], made[gate.mul.name]))
-    classes = labels if labels is not None else np.zeros(sum(_batch(feed) for feed in feeds), np.int64)
+        for gate, part in zip(seen, parts, strict=True):
+            part.append(_observed(gate, made[gate.value.name], made[gate.mul.name]))
+    classes = labels if labels is not None else np.zeros(samples_in(feeds), np.int64)
     names = {int(label): ALL if labels is None else str(label) for label in np.unique(classes)}
-    blocks, left = [], [_key(gate) for gate in found if gate not in seen]
-    for key, each in parts.items():
+    called = _keys(found)
+    blocks, left = [], [called[gate.mul.name] for gate in found if gate not in seen]
+    for gate, each in zip(seen, parts, strict=True):
+        key = called[gate.mul.name]
         known = [part for part in each if part is not None]
         values = np.concatenate(known) if len(known) == len(each) else np.empty(0)
         # A network may turn one sample into many: lines of text, say. Their gates have no label.
@@ -70,22 +73,10 @@ def _shape(model: onnx.ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> S
     return (third, first, second) if takes_channels_last(model) else (first, second, third)
 
 
-def _key(gate: ChannelGate) -> str:
-    return gate.scope or gate.mul.name
-
-
-def _batch(feed: Mapping[str, NDArray[np.generic]]) -> int:
-    return len(next(iter(feed.values())))
-
-
-def _watched(model: onnx.ModelProto, gates: list[ChannelGate], flow: Dataflow) -> onnx.ModelProto:
-    """A copy whose outputs are what each gate reads and what it makes."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    names = dict.fromkeys(name for gate in gates for name in (gate.value.name, gate.mul.name))
-    copy.graph.output.extend(helper.make_tensor_value_info(name, flow.dtype(name), None) for name in names)
-    return copy
+def _keys(gates: list[ChannelGate]) -> dict[str, str]:
+    """What to call each gate, by its product: its module, or the product where a module has several gates or none."""
+    scopes = Counter(gate.scope for gate in gates)
+    return {gate.mul.name: gate.scope if scopes[gate.scope] == 1 and gate.scope else gate.mul.name for gate in gates}
 
 
 def _observed(gate: ChannelGate, x: NDArray[np.generic], y: NDArray[np.generic]) -> NDArray[np.float64] | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
@@ -73,3 +74,32 @@ def test_a_file_without_gates_says_so(here, images):
     np.savez("x.npz", input=images)
     with pytest.raises(SesurgeryError, match="SE402"):
         pipeline.gates_of_file(plain, Path("x.npz"))
+
+
+class Gate(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(self.fc(x.mean((2, 3), keepdim=True)))
+
+
+class Twice(torch.nn.Module):
+    """One gate in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 4, 3, padding=1)
+        self.se = Gate()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.se(self.se(self.conv(x)).relu())
+
+
+def test_two_gates_of_one_module_are_told_apart(here, images):
+    torch.onnx.export(Twice().eval(), (torch.zeros(1, 1, 8, 8),), "twice.onnx", dynamo=True, input_names=["input"])
+    np.savez("x.npz", input=images[:4])
+    found = pipeline.gates_of_file(Path("twice.onnx"), Path("x.npz"))
+    assert len({block.key for block in found.blocks}) == 2
+    assert found.left == ()
