@@ -166,7 +166,7 @@ class _Mistake:
             return self._made("SE106", text, "write 'version: 1'")
         if kind == "literal_error":
             names = re.findall(r"'([^']+)'", context["expected"])
-            return self._made("SE105", f"unknown {loc[-1]} {_shown(self.value)}", suggest(str(self.value), names))
+            return self._made("SE105", f"unknown {_called(loc)} {_shown(self.value)}", suggest(str(self.value), names))
         return None
 
     def _of_a_value(self) -> Diagnostic:
@@ -200,6 +200,12 @@ _RANGE = (
     "greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number",
     "string_pattern_mismatch", "string_too_short",
 )  # fmt: skip
+
+
+def _called(loc: Sequence[str | int]) -> str:
+    """What a value is called in an error: its key, or of a list's item that of the list."""
+    key = next((step for step in reversed(loc) if isinstance(step, str)), "")
+    return key if loc[-1] == key else f"item of {key!r}:"
 
 
 def _place(loc: Sequence[str | int], data: Any) -> Place:

@@ -46,7 +46,9 @@ class Trackers:
                 known[name] = str(logger.version)
             except ModuleNotFoundError as error:
                 raise fail(
-                    "SE502", f"the tracker {name!r} needs the package {name}", f"pip install {name}, or leave it out"
+                    "SE502",
+                    f"the tracker {name!r} needs the package {name}",
+                    f"pip install {name}, or leave it out of `trackers:`",
                 ) from error
             # Each raises errors of its own kind: no login, no server, no such run.
             except Exception as error:

@@ -27,6 +27,8 @@ class ImageFolder(Photographs):
     title: ClassVar[str] = "the image folder"
     expected: ClassVar[str] = "a folder for training and one to hold out, or `share:`; in them one folder a class"
 
+    own_files: ClassVar[str] = f"{Photographs.own_files}, and `share:` if it is not divided"
+
     def open(self, *, train: bool) -> Source:
         from torchvision import datasets
 

@@ -32,6 +32,8 @@ class WebDataset(Photographs):
     title: ClassVar[str] = "the shards"
     expected: ClassVar[str] = "tar files for training and some to hold out, with an image and a label for each key"
 
+    own_files: ClassVar[str] = f"{Photographs.own_files}, and `train:` and `held_out:` to the names of its shards"
+
     def open(self, *, train: bool) -> Shards:
         from sesurgery.training.data.reading.shards import Shards, files
 

@@ -37,6 +37,8 @@ class OnDisk(Dataset):
     """How the data set is called where it comes from."""
     expected: ClassVar[str]
     """What lies under `root`."""
+    own_files: ClassVar[str] = "set `root:` under `train: data:` to the folder that holds it"
+    """What to do about files that nobody publishes."""
 
     @abstractmethod
     def open(self, *, train: bool) -> Source:
@@ -114,7 +116,7 @@ class OnDisk(Dataset):
         hint = (
             f"fetch it with `sesurgery data fetch {self.name}{at}`, or set `root:` under `train: data:`"
             if self.fetched
-            else "set `root:` under `train: data:` to the folder that holds it, and `share:` if it is not divided"
+            else self.own_files
         )
         return fail("SE503", f"{self.title}: {found}; expected under {self.folder.as_posix()}/: {self.expected}", hint)
 
