@@ -21,10 +21,9 @@ from sesurgery.onnxgraph.shapes import image_input, image_shape, takes_channels_
 from sesurgery.pipeline.calibration import samples_in, samples_of_file
 from sesurgery.pipeline.gates import GateResult, observed
 from sesurgery.pipeline.inspect import open_named
-from sesurgery.verification.gates import measure
+from sesurgery.verification.gates import UNLABELLED, measure
 from sesurgery.verification.taps import Tap, tapped
 
-ALL = "all samples"
 LABELS = "labels"
 
 
@@ -49,7 +48,7 @@ def gates_of_file(file: Path, given: Path) -> GateResult:
         for gate, part in zip(seen, parts, strict=True):
             part.append(_observed(gate, made[gate.value.name], made[gate.mul.name]))
     classes = labels if labels is not None else np.zeros(samples_in(feeds), np.int64)
-    names = {int(label): ALL if labels is None else str(label) for label in np.unique(classes)}
+    names = {int(label): UNLABELLED if labels is None else str(label) for label in np.unique(classes)}
     called = _keys(found)
     blocks, left = [], [called[gate.mul.name] for gate in found if gate not in seen]
     for gate, each in zip(seen, parts, strict=True):

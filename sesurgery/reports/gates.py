@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sesurgery.reports.wording import fields, percent, plural
 from sesurgery.tables import aligned
-from sesurgery.verification.gates import BlockGates
+from sesurgery.verification.gates import UNLABELLED, BlockGates
 
 if TYPE_CHECKING:
     from sesurgery.pipeline.gates import GateResult
@@ -25,7 +25,8 @@ def to_text(result: GateResult) -> str:
         # Of one class there is nothing between classes.
         rows = [[cell for column, cell in zip(HEADER, row, strict=True) if column != BETWEEN] for row in rows]
     samples = result.blocks[0].samples if result.blocks else 0
-    lines = [f"{plural(samples, 'sample')} of {', '.join(result.classes)}", *aligned(rows)]
+    of = f" of {', '.join(result.classes)}" if result.classes != (UNLABELLED,) else ""
+    lines = [f"{plural(samples, 'sample')}{of}", *aligned(rows)]
     if samples > 1 and len(result.classes) > 1:
         lines.append(
             f"between classes, a gate that does not know them has {percent((len(result.classes) - 1) / (samples - 1))}"

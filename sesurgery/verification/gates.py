@@ -19,6 +19,9 @@ CLOSED, OPEN = 0.05, 0.95
 BOUND = 0.01
 """The default bound of the pass constant_gates."""
 
+UNLABELLED = "all samples"
+"""The one class of samples whose labels nobody knows."""
+
 Values = NDArray[np.float64]
 
 

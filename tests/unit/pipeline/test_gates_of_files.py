@@ -48,7 +48,7 @@ def test_without_labels_there_is_one_class_and_nothing_between(file, images):
     assert found.classes == ("all samples",)
     assert {block.samples for block in found.blocks} == {12}
     text = to_text(found)
-    assert text.startswith("12 samples of all samples")
+    assert text.startswith("12 samples\n")
     assert "between classes" not in text
     assert to_json(found)["onnx"] == file.as_posix()
 
