@@ -6,6 +6,7 @@ All are found by dataflow, so they work for any network.
 from __future__ import annotations
 
 import heapq
+import itertools
 from dataclasses import dataclass
 
 from sesurgery.graph.view import GraphView, Node, Op, Shape, Use
@@ -149,9 +150,19 @@ def _is_scaled(value: Node, fork: Node) -> bool:
 
 
 def _mixes(node: Node) -> bool:
-    """Whether a node combines two values into something else, like the matrix product in attention."""
-    data = {source.name for source in node.inputs if not source.constant and source.shape is None}
-    return node.op is Op.OTHER and len(data) > 1
+    """Whether a node combines two values into something else, like the matrix product in attention.
+
+    Attention with heads has values of three dimensions, as maps have: no product pixel by pixel takes their shapes.
+    """
+    data = {source.name: source.shape for source in node.inputs if not source.constant}
+    if node.op is not Op.OTHER or len(data) < 2:
+        return False
+    shapes = [shape for shape in data.values() if shape is not None]
+    return len(data) - len(shapes) > 1 or any(not _broadcasts(*pair) for pair in itertools.pairwise(shapes))
+
+
+def _broadcasts(first: Shape, second: Shape) -> bool:
+    return all(one == other or 1 in (one, other) for one, other in zip(first, second, strict=True))
 
 
 def _lowest(nodes: tuple[Node, ...], end: Node) -> tuple[int, int] | None:

@@ -69,6 +69,10 @@ def usual_shape(given: NamesModel, module: nn.Module) -> Shape | None:
     if given.model.source == "huggingface":
         size, channels = (getattr(getattr(module, "config", None), key, None) for key in ("image_size", "num_channels"))
         return (channels or 3, size, size) if isinstance(size, int) else None
+    if given.model.source == "ultralytics":
+        # The sizes that Ultralytics trains at unless it is told another.
+        side = 224 if type(module).__name__ == "ClassificationModel" else 640
+        return assumed_shape(module)[0], side, side
     if given.model.source != "torchvision":
         return None
     from torchvision.models import get_model_weights

@@ -16,7 +16,7 @@ from sesurgery import planner
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import fail
 from sesurgery.graph import Shape
-from sesurgery.pipeline.inspect import NamedNetwork, inspection_of, offer, open_named, structural
+from sesurgery.pipeline.inspect import NamedNetwork, inspection_of, names_spec, offer, open_named, structural
 from sesurgery.pipeline.specs import load_spec
 from sesurgery.placements import PLACEMENTS
 from sesurgery.planner import Plan
@@ -27,6 +27,9 @@ from sesurgery.workspace.targets import claim
 
 WIDE = 128
 """A block of reduction 16 on fewer channels has a hidden width under 8."""
+
+CLASSES = {"timm": "num_classes", "torchvision": "num_classes", "huggingface": "num_labels", "ultralytics": "nc"}
+"""How each library calls the number of classes."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
 
     Raises SE405 if the file is there already and `force` does not say to replace it, SE201 if no block fits.
     """
-    if Path(model).suffix in (".yaml", ".yml"):
+    if names_spec(model):
         raise fail("SE301", f"{model} is a spec already", "name a network, as in timm:resnet50")
     published = zoo.packaged(model)
     path = out or Path("specs") / f"{published.stem if published else _stem(model)}.yaml"
@@ -91,7 +94,7 @@ def _published(spec: Path, path: Path) -> FirstSpec:
 
 
 def _stem(model: str) -> str:
-    name = Path(model).stem if Path(model).suffix == ".onnx" else model.rpartition(":")[2]
+    name = Path(model).stem if Path(model).suffix == ".onnx" else model.rpartition(":")[2].removesuffix(".yaml")
     return re.sub(r"^[^A-Za-z0-9]+", "", re.sub(r"[^\w.-]", "_", name)) or "spec"
 
 
@@ -179,8 +182,14 @@ def _what_follows(source: str, path: Path) -> list[tuple[str, str]]:
         return [
             (f"# `sesurgery apply {spec} -o OUT.onnx` writes the changed file, with blocks that are not trained.", "")
         ]
+    lines: list[tuple[str, str]] = []
+    if source == "ultralytics":
+        told = "a classifier is trained here; a detector by Ultralytics' own trainer: docs/spec.md#source-ultralytics"
+        lines.append((f"# {told}", ""))
+    classes = f"`kwargs: {{{CLASSES[source]}: 10}}` above" if source in CLASSES else "the network needs as many"
     return [
-        ("# train: {data: digits, epochs: 10}", "these have 10 classes: `kwargs: {num_classes: 10}` above"),
+        *lines,
+        ("# train: {data: digits, epochs: 10}", f"these have 10 classes: {classes}"),
         ("# your own images: `data: {dataset: image_folder, root: photos, share: 0.2}`, photos/CLASS/*.jpg", ""),
         ("# engines:", "what `sesurgery run` builds; default: onnxruntime in fp32"),
         ("#   - {backend: onnxruntime, precision: fp32}", ""),
@@ -192,9 +201,10 @@ def _about_values(source: str) -> list[tuple[str, str]]:
     if source == "onnx":
         return []
     lines = [("  # checkpoint: weights.safetensors", "a local weights file, relative to this one")]
-    if source != "python":
+    if source in ("timm", "torchvision", "huggingface"):
         lines.insert(0, ("  # pretrained: true", f"the weights of {source}, which are downloaded"))
-    return [*lines, ("  # kwargs: {num_classes: 10}", "passed to the function that builds the network")]
+    given = f"{{{CLASSES[source]}: 10}}" if source in CLASSES else "{KEYWORD: VALUE}"
+    return [*lines, (f"  # kwargs: {given}", "passed to the function that builds the network")]
 
 
 def _guess(named: NamedNetwork) -> str:

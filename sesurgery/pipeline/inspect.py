@@ -80,13 +80,13 @@ def offer(view: GraphView, at: str, **options: object) -> Offer:
 
 def open_named(model: str, shape: Shape | None = None) -> NamedNetwork:
     """Build a network and draw its graph; `model` is `timm:NAME`, `torchvision:NAME`, `huggingface:NAME`,
-    `python:FACTORY`, an ONNX file or a spec file.
+    `ultralytics:NAME`, `python:FACTORY`, an ONNX file or a spec file.
 
     Without `shape` the input is the spec's, or what the network was made for where that is known. Values are not
     loaded: what a network offers does not depend on them.
     """
     size = shape and specs.load_shape(shape, catalogs())
-    if Path(model).suffix in (".yaml", ".yml"):
+    if names_spec(model):
         spec = load_spec(Path(model))
         given: NamesModel = spec
         network = open_structure(spec, size or spec.input.shape)
@@ -101,6 +101,11 @@ def open_named(model: str, shape: Shape | None = None) -> NamedNetwork:
         places = {code: given.span(*place) for code, place in network.keys.items()}
         raise located(type(error)(told), places) from error
     return NamedNetwork(model, given.model, network)
+
+
+def names_spec(model: str) -> bool:
+    """Whether this is a spec's file; `ultralytics:yolo11n.yaml` is a network's name."""
+    return Path(model).suffix in (".yaml", ".yml") and model.partition(":")[0] not in SOURCES
 
 
 def structural() -> tuple[str, ...]:

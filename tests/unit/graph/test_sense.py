@@ -128,3 +128,24 @@ def test_attention_and_its_position_code_are_no_residual_unit():
     (found,) = residual_adds(view)
     assert isinstance(found, NotResidual)
     assert found.why == "its shallower input is attention over the map, and the deeper one its position encoding"
+
+
+def test_attention_with_heads_and_its_position_code_are_no_residual_unit():
+    # Values of (heads, depth, positions) have as many dimensions as a map.
+    view = GraphView.parse("""
+    x = input() : 127x7x8
+    qkv = conv(x) [1x1 s1 p0 128->256] @qkv : 256x7x7
+    heads = reshape(qkv) : 2x128x64
+    q = other(heads) : 2x32x49
+    k = other(heads) : 2x32x49
+    v = other(heads) : 2x64x49
+    vs = reshape(v) : 127x7x8
+    w = other(q, k) : 2x49x49
+    mixed = other(v, w) : 2x64x49
+    map = reshape(mixed) : 127x7x8
+    pe = conv(vs) [3x3 s1 p1 g128 128->128] @pe : 127x7x8
+    add = add(map, pe) : 127x7x8
+    """)
+    (found,) = residual_adds(view)
+    assert isinstance(found, NotResidual)
+    assert found.kind == "position_code"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import sources
 from sesurgery.networks.export import export
+from sesurgery.networks.torch_network import usual_shape
 from sesurgery.spec.export import Export
 from sesurgery.surgeons.fx.inputs import tensors
 
@@ -179,3 +181,26 @@ def test_a_changed_network_goes_on_in_ultralytics_own_trainer(tmp_path):
     assert any(not torch.equal(changed.state_dict()[key], value) for key, value in before.items())
     again = YOLO(next(tmp_path.rglob("last.pt")))
     assert blocks <= set(again.model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolov8n.yaml"])
+def test_a_family_is_named_on_the_command_line_too(name, tmp_path, monkeypatch):
+    # The name of a family ends as a spec's file does.
+    monkeypatch.chdir(tmp_path)
+    first = pipeline.init(f"ultralytics:{name}", shape=(3, 64, 64))
+    assert first.path == Path("specs/yolov8n.yaml")
+    assert "nc: 10" in first.text
+    assert "pretrained" not in first.text
+    assert len(pipeline.plan(pipeline.load_spec(first.path)).plan.sites) == len(first.plan.sites) > 0
+
+
+def test_a_detector_is_looked_at_in_the_size_it_is_trained_at():
+    given = spec("yolov8n", "conv")
+    assert usual_shape(given, sources.build(given)) == (3, 640, 640)
+    classifier = spec("yolov8n-cls")
+    assert usual_shape(classifier, sources.build(classifier)) == (3, 224, 224)
+
+
+def test_attention_and_its_position_code_take_no_block():
+    given = spec("yolo11n", "residual", side=96)
+    assert not [site for site in sesurgery.plan(given, sources.build(given)).sites if ".attn" in site.scope]
