@@ -29,10 +29,17 @@ def noise(runner: Runner, shapes: Sequence[str], batch: int, seed: int = SEED) -
         for axis, dimension in enumerate(info.shape):
             if isinstance(dimension, str) and axis and not best:
                 text = f"input {info.name!r} has an open dimension, {dimension}: no noise can be made for it"
-                raise fail("SE606", text, "name its sizes when it is built: `sesurgery build-engine FILE --shape ...`")
+                hint = f"build the engine again with its sizes, as in `--shape {info.name}={_sizes(info.shape)}`"
+                raise fail("SE606", text, hint)
             shape.append(dimension if isinstance(dimension, int) else best[axis] if axis else batch)
         feeds[info.name] = random.normal(size=shape).astype(info.dtype)
     return feeds
+
+
+def _sizes(shape: Sequence[int | str]) -> str:
+    """A profile that names every open size: three batches, and 224 pixels where nothing is known."""
+    wide = ("1,8,32", *("224" for _ in shape[1:]))
+    return "x".join(str(size) if isinstance(size, int) else wide[axis] for axis, size in enumerate(shape))
 
 
 def many(runner: Runner, shapes: Sequence[str], count: int) -> dict[str, Array]:

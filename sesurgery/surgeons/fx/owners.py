@@ -192,7 +192,33 @@ def _sites(calls: Calls, nodes: dict[str, fx.Node], sites: Iterable[Site], remov
         stand_ins = called.get(site.module, [])
         gates = [node for node in involved if mixed and _meets(node, value, users)]
         seen = [*stand_ins, *gates, *(() if whole else users)]
+        if whole:
+            value = _behind_identity(calls, value, stand_ins)
         yield Item(site, value, tuple(dict.fromkeys(seen)), whole, _relative(calls.frame, site.scope))
+
+
+def _behind_identity(calls: Calls, value: fx.Node, stand_ins: list[fx.Node]) -> fx.Node:
+    """What a call gives, where nothing but identities stand between it and `value`, which is made inside.
+
+    The call need not be opened then: Ultralytics' `Conv(act=False)` ends in an identity, and has another forward once
+    its norm is folded into the convolution.
+    """
+    chain, found, node = calls.chain(value), value, value
+    while len(node.users) == 1:
+        (node,) = node.users
+        around = calls.chain(node)
+        if node in stand_ins or not _is_identity(calls, node) or chain[: len(around)] != around:
+            break
+        if any(calls.by_key[key].result is node for key in chain):
+            found = node
+    return found
+
+
+def _is_identity(calls: Calls, node: fx.Node) -> bool:
+    if node.op != "call_module":
+        return False
+    module = calls.frame.traced.root.get_submodule(str(node.target))
+    return type(module) is nn.Identity and not module._forward_hooks and not module._forward_pre_hooks
 
 
 def _meets(node: fx.Node, value: fx.Node, users: list[fx.Node]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from torch import fx
 
 from sesurgery.diagnostics import fail
+from sesurgery.planner import Site
 from sesurgery.surgeons.fx.owners import Calls, Owner
 from sesurgery.surgeons.fx.traced import Call, Trace
 
@@ -40,6 +41,9 @@ def known(calls: Calls, owner: Owner, traced: Trace) -> dict[str, fx.Node]:
         node = _value(calls, owner, traced, calls.resolve(owner, item))
         if node is not None:
             found[calls.frame.name(item.value)] = node
+        if isinstance(item.what, Site) and calls.frame.name(item.value) in found:
+            # The block may stand behind identities that follow the planned value.
+            found[item.what.value] = found[calls.frame.name(item.value)]
     return found
 
 

@@ -11,6 +11,7 @@ import torch
 
 import sesurgery
 from sesurgery import pipeline
+from sesurgery.blocks.modules.se import SEModule
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import sources
 from sesurgery.networks.export import export
@@ -204,3 +205,22 @@ def test_a_detector_is_looked_at_in_the_size_it_is_trained_at():
 def test_attention_and_its_position_code_take_no_block():
     given = spec("yolo11n", "residual", side=96)
     assert not [site for site in sesurgery.plan(given, sources.build(given)).sites if ".attn" in site.scope]
+
+
+def test_norms_are_folded_in_a_changed_network_as_in_any_other():
+    # `Conv(act=False)` ends in an identity. Folded it has another forward, in which no block may be lost.
+    from ultralytics.nn.tasks import DetectionModel
+
+    model = DetectionModel("yolo11n.yaml", nc=2, verbose=False).eval()
+    changed = sesurgery.insert(model, at="residual", min_width=4, example_input=torch.zeros(1, 3, 96, 96)).eval()
+    image, called = torch.rand(1, 3, 96, 96), []
+    with torch.no_grad():
+        before = changed(image)[0]
+        changed.fuse(verbose=False)
+        blocks = [module for module in changed.modules() if isinstance(module, SEModule)]
+        for block in blocks:
+            block.register_forward_hook(lambda block, *_: called.append(block))
+        after = changed(image)[0]
+    assert not hasattr(changed.model[10].m[0].attn.proj, "bn")
+    assert torch.allclose(before, after, rtol=1e-3, atol=1e-2)
+    assert len(called) == len(blocks) > 10
