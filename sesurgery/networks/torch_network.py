@@ -71,8 +71,8 @@ def usual_shape(given: NamesModel, module: nn.Module) -> Shape | None:
         return (channels or 3, size, size) if isinstance(size, int) else None
     if given.model.source == "ultralytics":
         # The sizes that Ultralytics trains at unless it is told another.
-        side = 224 if type(module).__name__ == "ClassificationModel" else 640
-        return assumed_shape(module)[0], side, side
+        trained_at = 224 if type(module).__name__ == "ClassificationModel" else 640
+        return assumed_shape(module)[0], trained_at, trained_at
     if given.model.source != "torchvision":
         return None
     from torchvision.models import get_model_weights
