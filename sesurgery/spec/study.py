@@ -31,8 +31,10 @@ class Range(Frozen):
 class Study(Frozen):
     """An experiment: cells, which are the spec with other values, times seeds; the plain network is always a cell."""
 
-    axes: Annotated[dict[str, Values | Range], Field(min_length=1, max_length=16)] = Field(
-        description="path of a key, such as `surgery[0].insert.reduction`: a list of values, or a range"
+    axes: Annotated[dict[str, Values | Range], Field(max_length=16)] = Field(
+        {},
+        description="path of a key, such as `surgery[0].insert.reduction`: a list of values, or a range; "
+        "without axes the spec itself is the only cell beside the plain network",
     )
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)] = Field(
         (0, 1, 2), description="the same for all cells: each stands for `train: seed`"
@@ -53,6 +55,8 @@ class Study(Frozen):
     def _agrees(self) -> Study:
         if len(set(self.seeds)) != len(self.seeds):
             raise PydanticCustomError("excluding", "a seed stands twice", {"inner": ["seeds"]})
+        if self.search != "grid" and not self.axes:
+            raise PydanticCustomError("excluding", f"a {self.search} search needs axes", {"inner": ["search"]})
         ranges = [path for path, axis in self.axes.items() if isinstance(axis, Range)]
         if self.search == "grid" and ranges:
             text = f"a grid needs a list of values, and {ranges[0]!r} is a range"

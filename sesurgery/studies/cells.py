@@ -40,7 +40,7 @@ class Cell:
 
     def __str__(self) -> str:
         parts = [f"{short(path)}={shown(value)}" for path, value in self.where.items()]
-        return ", ".join((["plain"] if self.plain else []) + parts)
+        return ", ".join((["plain"] if self.plain else []) + parts) or "with blocks"
 
 
 def plain_of(cell: Cell) -> Cell:

@@ -40,6 +40,14 @@ def test_an_axis_beside_surgery_has_a_plain_network_for_each_value():
     ]
 
 
+def test_without_axes_the_spec_itself_stands_beside_the_plain_network():
+    spec = spec_with(seeds=[0])
+    plain, ours = grid(spec.study)
+    assert (str(plain), str(ours)) == ("plain", "with blocks")
+    assert trial_spec(spec, ours, 0).surgery == spec.surgery
+    assert trial_spec(spec, ours, 0).name.startswith("with-blocks-")
+
+
 def test_a_trial_is_the_spec_with_its_values_its_seed_and_no_study():
     spec = spec_with(axes={"surgery[0].insert.reduction": [2]})
     plain, ours = grid(spec.study)
@@ -66,8 +74,9 @@ def test_every_value_that_does_not_go_at_its_place_is_told_at_once():
         ({"axes": {"train.optimizer.lr": {"low": 0.2, "high": 0.1}}, "search": "random"}, "low < high does not hold"),
         ({"axes": {"train.epochs": [1]}, "seeds": [1, 1]}, "a seed stands twice"),
         ({"axes": {"train.epochs": [1]}, "prune": True}, "a grid is not pruned"),
+        ({"search": "bayesian"}, "a bayesian search needs axes"),
     ],
-    ids=["range in a grid", "ends", "seeds", "prune"],
+    ids=["range in a grid", "ends", "seeds", "prune", "a search for nothing"],
 )
 def test_what_excludes_each_other_is_refused(study, said):
     with pytest.raises(SpecError, match=said):

@@ -10,7 +10,8 @@ from sesurgery import pipeline
 from sesurgery.studies.cells import grid
 
 FOLDER = Path(__file__).parents[3] / "specs" / "studies"
-CELLS = {"ratio": 5, "stage": 5, "placement": 6, "squeeze": 3, "excitation": 4, "depth": 6}
+CELLS = {"ratio": 5, "stage": 5, "placement": 6, "squeeze": 3, "excitation": 4, "depth": 6, "worth": 2}
+SEEDS = {"worth": 5}
 
 
 def test_there_is_a_study_for_each_question():
@@ -18,9 +19,9 @@ def test_there_is_a_study_for_each_question():
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_study_of_the_project_has_its_cells_three_seeds_and_a_schema(name):
+def test_a_study_of_the_project_has_its_cells_its_seeds_and_a_schema(name):
     path = FOLDER / f"{name}.yaml"
     study = pipeline.load_spec(path).study
-    assert (len(grid(study)), len(study.seeds)) == (CELLS[name], 3)
+    assert (len(grid(study)), len(study.seeds)) == (CELLS[name], SEEDS.get(name, 3))
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert (path.parent / first.partition("$schema=")[2]).is_file()
