@@ -232,9 +232,10 @@ def _backend(asked: Study, folder: Path) -> Any:
     if asked.storage is not None:
         return asked.storage
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
-    return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    from sesurgery.studies.journal import Journal
+
+    return JournalStorage(Journal(folder / "journal.log"))
 
 
 def _choice(value: JsonValue) -> Any:
