@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, trust
+from sesurgery.cli.console import as_json, emit_json, force, trust
 from sesurgery.cli.gates import SUFFIXES
 
 
@@ -30,6 +30,7 @@ from sesurgery.cli.gates import SUFFIXES
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw both learning curves (.png, .svg or .pdf).",
 )
+@force
 @as_json
 @trust
 def command(
@@ -37,6 +38,7 @@ def command(
     against: tuple[Path, ...],
     accuracy: float | None,
     picture: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Test whether one run is better or worse than another on the same held-out samples.
@@ -52,6 +54,10 @@ def command(
     from sesurgery.reports import comparison as report
     from sesurgery.reports.wording import fields
 
+    if picture is not None:
+        from sesurgery.workspace.targets import claim
+
+        claim(picture, ours=lambda _: False, force=force)
     first, second = (runs, against) if against else (runs[:1], runs[1:])
     names = [folder.as_posix() for folder in first], [folder.as_posix() for folder in second]
     if against:

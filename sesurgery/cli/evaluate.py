@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, newest, trust
+from sesurgery.cli.console import as_json, emit_json, force, newest, trust
 from sesurgery.cli.gates import SUFFIXES
 
 
@@ -19,9 +19,10 @@ from sesurgery.cli.gates import SUFFIXES
     help="Draw which classes of one run are taken for which (.png, .svg or .pdf).",
 )
 @click.option("--watch", is_flag=True, help="Evaluate each checkpoint of a run in training as it appears.")
+@force
 @as_json
 @trust
-def command(runs: tuple[Path, ...], picture: Path | None, watch: bool, as_json: bool) -> None:
+def command(runs: tuple[Path, ...], picture: Path | None, watch: bool, force: bool, as_json: bool) -> None:
     """Print top-1, top-3, top-5, loss and calibration of runs on held-out samples; with --json also each class.
 
     Default: the newest run.
@@ -34,6 +35,10 @@ def command(runs: tuple[Path, ...], picture: Path | None, watch: bool, as_json: 
     from sesurgery.reports.scores import to_text
     from sesurgery.reports.wording import fields
 
+    if picture is not None:
+        from sesurgery.workspace.targets import claim
+
+        claim(picture, ours=lambda _: False, force=force)
     folders = runs or (newest("run", pipeline.Workspace().newest_run()),)
     if watch:
         for position, scores in pipeline.watch(folders[0]):

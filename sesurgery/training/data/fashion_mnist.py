@@ -41,7 +41,9 @@ class FashionMnist(SmallImages):
     def download(self) -> None:
         from torchvision import datasets
 
-        datasets.FashionMNIST(self.folder, download=True)
+        from sesurgery.training.data.reading import idx
+
+        idx.fetch(datasets.FashionMNIST, self.folder)
 
 
 EXAMPLES = (

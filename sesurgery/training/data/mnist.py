@@ -32,7 +32,9 @@ class Mnist(SmallImages):
     def download(self) -> None:
         from torchvision import datasets
 
-        datasets.MNIST(self.folder, download=True)
+        from sesurgery.training.data.reading import idx
+
+        idx.fetch(datasets.MNIST, self.folder)
 
 
 EXAMPLES = (Mnist(train_samples=600, held_out_samples=300),)

@@ -167,6 +167,16 @@ def test_every_verb_that_writes_to_a_path_asks_first(words, sesurgery, folder):
     assert sesurgery(*words, "notes.txt").code == (1 if words[0] == "init" else 0)
 
 
+@pytest.mark.parametrize("words", [("evaluate", "x"), ("compare", "x", "y"), ("gates", "x")], ids=lambda words: words[0])
+def test_a_picture_of_runs_replaces_nothing_unasked(words, sesurgery, folder):
+    Path("mine.png").write_text("mine")
+    ended = sesurgery(*words, "--picture", "mine.png")
+    assert (ended.code, "error[SE405]: mine.png is already there" in ended.err) == (1, True), ended.err
+    # Then it is the run that is missing.
+    assert "error[SE402]: x is not a run" in sesurgery(*words, "--picture", "mine.png", "--force").err
+    assert Path("mine.png").read_text() == "mine"
+
+
 @pytest.mark.parametrize("words", [("plan", "x.yaml", "--svg"), ("init", "a.onnx", "-o")], ids=lambda words: words[0])
 def test_a_picture_and_a_spec_never_replace_the_network(words, sesurgery, folder):
     network("a.onnx", "w")

@@ -66,6 +66,27 @@ def test_a_file_with_another_checksum_is_refused(published: Path, tmp_path: Path
         pipeline.fetch("mnist", str(tmp_path / "sets"))
 
 
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_file_that_was_cut_off_in_unpacking_is_unpacked_again(published: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "sets"
+    pipeline.fetch("mnist", str(root))
+    plain = root / "MNIST" / "raw" / name
+    whole = plain.read_bytes()
+    plain.write_bytes(whole[: len(whole) // 2])
+    # From the archive, which is there.
+    (published / f"{name}.gz").unlink()
+    assert pipeline.fetch("mnist", str(root)).train == 10
+    assert plain.read_bytes() == whole
+    assert [path.name for path in plain.parent.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_a_download_that_was_cut_off_is_begun_again(published: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "sets" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes((published / "train-images-idx3-ubyte.gz").read_bytes()[:40])
+    assert pipeline.fetch("mnist", str(tmp_path / "sets")).train == 10
+
+
 def test_without_a_network_it_says_what_to_bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A port that nobody listens on.
     monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -157,6 +160,37 @@ def test_two_processes_share_the_trials_and_one_that_was_killed_loses_none(tmp_p
         worker.join(60)
     taken = [tuple(each) for path in tmp_path.glob("*.json") for each in json.loads(path.read_text())]
     assert len(taken) == len(set(taken)) == 9
+
+
+def test_a_line_of_the_journal_that_was_cut_off_costs_nothing_else(tmp_path, ran):
+    workspace = Workspace(tmp_path)
+    done = pipeline.study(spec_with(), workspace, "tiny.yaml").done
+    journal = tmp_path / "studies" / spec_with().name / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    # As kill -9 or a full disk leave it: the last line, a trial's end, is there by half.
+    journal.write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
+    again = pipeline.study(spec_with(), workspace, "tiny.yaml")
+    assert (done > 1, again.done) == (True, 1)
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+    assert pipeline.study_results(spec_with(), workspace).answer.rows == again.answer.rows
+
+
+def test_the_journals_lock_ends_with_the_process_that_held_it(tmp_path):
+    from sesurgery.studies.journal import Journal
+
+    def die():
+        held = Journal(tmp_path / "journal.log")
+        held._alone.acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=die)
+    process.start()
+    process.join()
+    started = time.monotonic()
+    Journal(tmp_path / "journal.log").append_logs([{"a": 1}])
+    # Optuna's own waits 30 seconds.
+    assert time.monotonic() - started < 15
+    assert (tmp_path / "journal.log").read_text() == '{"a":1}\n'
 
 
 @pytest.mark.parametrize("search", ["random", "bayesian"])
