@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import builtins
 import contextlib
+import functools
 import gc
 import gzip
 import hashlib
@@ -77,7 +78,8 @@ latency: {batch: 1, rounds: 10, repeats: 2, warmup_seconds: 0, threads: 1}
 """
 FILES = {
     "tiny.yaml": SPEC,
-    "study.yaml": SPEC.replace("epochs: 2", "epochs: 1") + 'study: {axes: {"surgery[0].insert.reduction": [2]}, seeds: [0]}\n',
+    "study.yaml": SPEC.replace("epochs: 2", "epochs: 1")
+    + 'study: {axes: {"surgery[0].insert.reduction": [2]}, seeds: [0]}\n',
     "remove.yaml": "version: 1\nmodel: {source: onnx, name: export/tiny.onnx}\ninput: {shape: [1, 8, 8]}\n"
     "surgery: [{remove: {block: se}}]\n",
 }
@@ -111,7 +113,9 @@ VERBS = {
     "schema -o": Verb("schema -o schema.json", "empty", twice=True),
     "data fetch": Verb("data fetch mnist", "empty"),
     "apply": Verb("apply tiny.yaml", "empty"),
-    "apply --onnx (insert)": Verb("apply tiny.yaml --onnx export/tiny.plain.onnx -o inserted.onnx", "built", twice=True),
+    "apply --onnx (insert)": Verb(
+        "apply tiny.yaml --onnx export/tiny.plain.onnx -o inserted.onnx", "built", twice=True
+    ),
     "apply --onnx (remove)": Verb("apply remove.yaml -o removed.onnx", "built", twice=True),
     "train": Verb("train runs/tiny", "applied", resume="train runs/tiny --resume"),
     "train SPEC": Verb("train tiny.yaml", "empty"),
@@ -127,7 +131,9 @@ VERBS = {
     "verify --drift": Verb(f"verify {ENGINE} --drift", "built", twice=True),
     "bench": Verb(f"bench {ENGINE}", "built", twice=True),
     "bench --per-block": Verb(f"bench {ENGINE} --per-block", "built"),
-    "report": Verb("report runs/tiny --fail-if tax>1000% --junit limits.xml --github-summary job.md", "timed", twice=True),
+    "report": Verb(
+        "report runs/tiny --fail-if tax>1000% --junit limits.xml --github-summary job.md", "timed", twice=True
+    ),
     "report (of two)": Verb("report runs/tiny runs/tiny-2", "timed", twice=True),
     "package": Verb(f"package {ENGINE} --triton models", "built", twice=True),
     "study": Verb("study study.yaml", "empty"),
@@ -156,7 +162,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Place:
-    """A workspace, and beside it, on a disk that nobody fills, what its commands say and how often they can be struck."""
+    """A workspace; and beside it, on a disk that nobody fills, what its commands say and their number of points."""
 
     folder: Path
     aside: Path
@@ -186,7 +192,7 @@ class Place:
             code = _done(words)
             # A command that was struck already has its code.
             if strike is not None and code == 0 and at == count():
-                # The verb has given its handlers back: what comes now is the interpreter's, and ends it as a signal does.
+                # The verb has given its handlers back: what comes now ends the interpreter as a signal does.
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_DFL)
                 strike()
@@ -543,8 +549,9 @@ def imported() -> None:
     import onnxruntime  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import torch
-    import torch.utils.tensorboard  # noqa: F401
+    import torch.utils.tensorboard
     import torchmetrics.classification  # noqa: F401
+    from torch.onnx._internal.exporter import _registration
 
     import sesurgery
 
@@ -552,6 +559,9 @@ def imported() -> None:
         if not module.name.endswith("__main__") and not module.name.startswith("sesurgery.models."):
             with contextlib.suppress(ImportError, OSError):
                 importlib.import_module(module.name)
+    # A second of every export, and always the same.
+    registry = _registration.ONNXRegistry
+    registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
     # The first export of a process makes torch's tables of operators.
     example = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.ReLU()).eval()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -583,16 +593,22 @@ def main() -> int:
     parser.add_argument("verbs", nargs="*", metavar="VERB", help=f"of {', '.join(VERBS)}; default: all")
     parser.add_argument("--ways", help=f"of {', '.join(WAYS)}, separated by commas; default: all")
     parser.add_argument("--table", action="store_true", help="print the table")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="another file to go on with")
     asked = parser.parse_args()
-    rows: dict[str, dict] = json.loads(RESULTS.read_text())["verbs"] if RESULTS.is_file() else {}
+    rows: dict[str, dict] = json.loads(asked.results.read_text())["verbs"] if asked.results.is_file() else {}
     if asked.table:
         print(table(rows))
         return 0
     from sesurgery.artifacts import cpu_name, to_json, versions, write_text
 
     imported()
+    # Of what was imported: the tree may change while this runs.
+    at = commit()
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="sesurgery-faults-", dir=memory if memory.is_dir() else None) as name, published(Path(name)):
+    with (
+        tempfile.TemporaryDirectory(prefix="sesurgery-faults-", dir=memory if memory.is_dir() else None) as name,
+        published(Path(name)),
+    ):
         where = Path(name)
         # Code of a workspace is not run in a copy of it.
         (where / "code").mkdir()
@@ -610,7 +626,7 @@ def main() -> int:
             for way in todo:
                 started = time.monotonic()
                 cell = WAYS[way](before, where)
-                taken = {"seconds": round(time.monotonic() - started, 1), "commit": commit()}
+                taken = {"seconds": round(time.monotonic() - started, 1), "commit": at}
                 row["cells"][way] = asdict(cell) | taken
                 print(f"{word}, {way}: {cell} ({taken['seconds']} s)", *sorted(set(cell.wrong)), sep="\n  ", flush=True)
                 found = {
@@ -619,7 +635,7 @@ def main() -> int:
                     "versions": versions(),
                     "verbs": {verb: rows[verb] for verb in VERBS if verb in rows},
                 }
-                write_text(RESULTS, to_json(found))
+                write_text(asked.results, to_json(found))
     print(table(rows))
     wrong = sum(len(cell["wrong"]) for row in rows.values() for cell in row["cells"].values())
     print(f"\n{sum(cell['tried'] for row in rows.values() for cell in row['cells'].values())} trials, {wrong} wrong")

@@ -131,6 +131,8 @@ def package(engine: Path, repository: Path, name: str | None = None, *, foreign:
     notes = _notes(kind, manifest, "dynamic_batching" in config)
     model = repository / name
     with locked(repository):
+        # A repository lies outside the folders that every command cleans.
+        temporaries.sweep(model, *model.glob("*/"))
         _write_once(model / CONFIG, config)
         if classes:
             _write_once(model / LABELS, "".join(f"{label}\n" for label in classes))

@@ -167,7 +167,9 @@ def test_every_verb_that_writes_to_a_path_asks_first(words, sesurgery, folder):
     assert sesurgery(*words, "notes.txt").code == (1 if words[0] == "init" else 0)
 
 
-@pytest.mark.parametrize("words", [("evaluate", "x"), ("compare", "x", "y"), ("gates", "x")], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [("evaluate", "x"), ("compare", "x", "y"), ("gates", "x")], ids=lambda words: words[0]
+)
 def test_a_picture_of_runs_replaces_nothing_unasked(words, sesurgery, folder):
     Path("mine.png").write_text("mine")
     ended = sesurgery(*words, "--picture", "mine.png")

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from google.protobuf import text_format
 
-from sesurgery import pipeline
+from sesurgery import pipeline, temporaries
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
@@ -107,6 +107,19 @@ def test_versions_count_up_and_leave_the_earlier_ones_alone(here: Path) -> None:
     (first.folder / "7").mkdir()
     assert pipeline.package(ONNX, REPOSITORY).version == 8
     assert [path.name for path in first.folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_a_killed_packaging_left_is_cleaned_by_the_next(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pipeline.package(ONNX, REPOSITORY).folder
+    with monkeypatch.context() as ended:
+        # The names of a process that started at another time, and so has ended.
+        ended.setattr(temporaries, "started_at", lambda process: 1)
+        mark = temporaries._owner()
+    left = [folder / f".version.{mark}.abcdefgh.tmp", folder / "1" / f".model.onnx.{mark}.abcdefgh.tmp"]
+    left[0].mkdir()
+    left[1].write_text("half")
+    assert pipeline.package(ONNX, REPOSITORY).version == 2
+    assert [path for path in left if path.exists()] == []
 
 
 def test_a_model_with_another_configuration_is_not_written_over(here: Path) -> None:
