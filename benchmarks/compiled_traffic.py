@@ -133,10 +133,10 @@ def compiled(model, precision: str, mode: Mode, folder: Path) -> dict[str, objec
     from sesurgery.backends.nvidia.compiled import compile_
     from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
     from sesurgery.lowering.base import run
-    from sesurgery.lowering.precision.half import Precision
+    from sesurgery.lowering.precision.half import HalfPrecision
 
     if precision == "fp16":
-        model = run(model, [Precision()]).model
+        model = run(model, [HalfPrecision()]).model
     path = folder / "compiled.onnx"
     onnx.save(model if mode.dynamic else with_batch(model, mode.batch[0]), path)
     found = compile_(TensorRTForRTX(), path, BuildOptions(precision, BatchRange(*mode.batch)))

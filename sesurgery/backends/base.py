@@ -17,11 +17,11 @@ from sesurgery.artifacts import cpu_name
 from sesurgery.diagnostics import fail
 from sesurgery.profiles import Profile
 from sesurgery.reasons import Reason
+from sesurgery.spec.engines import Precision
 
 if TYPE_CHECKING:
     from torch import nn
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Array = NDArray[np.generic]
 Progress = Callable[[str, int, int], None]
 """Called with a description, the steps done and the total number of steps (0 where unknown)."""

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sesurgery.artifacts import cpu_name
-from sesurgery.backends.base import Backend, BuildOptions, BuildReport, Capability, Precision, Progress, Runner
+from sesurgery.backends.base import Backend, BuildOptions, BuildReport, Capability, Progress, Runner
 from sesurgery.diagnostics import fail
+from sesurgery.spec.engines import Precision
 
 if TYPE_CHECKING:
     from torch import nn

@@ -32,7 +32,6 @@ from sesurgery.backends.base import (
     BuildOptions,
     BuildReport,
     Capability,
-    Precision,
     Progress,
     Runner,
     TensorInfo,
@@ -40,6 +39,7 @@ from sesurgery.backends.base import (
 from sesurgery.backends.inputs import feeds as _feeds
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.spec.bounds import Threads
+from sesurgery.spec.engines import Precision
 
 DEVICE = "CPU"
 INSTALL = "pip install 'sesurgery[openvino]'"

@@ -15,7 +15,7 @@ from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.profiles import parse_profile
 from sesurgery.serving.ingredients import PASSES, ingredients
-from sesurgery.spec.engines import Batch, Calibration, Engine
+from sesurgery.spec.engines import BatchSizes, Calibration, Engine
 from sesurgery.workspace import manifest_path, read_manifest
 from sesurgery.workspace.manifests import AskedEngine
 
@@ -108,7 +108,7 @@ def command(onnx: Path, wanted: Engine) -> str:
     """The command line that builds this engine."""
     standard = type(wanted.backend.options)()
     words = [f"sesurgery build-engine {onnx.as_posix()} --backend {wanted.backend.name} --{wanted.precision}"]
-    if wanted.batch != Batch():
+    if wanted.batch != BatchSizes():
         words.append(f"--batch {wanted.batch.min},{wanted.batch.opt},{wanted.batch.max}")
     words += [f"--shape {shlex.quote(shapes)}" for shapes in wanted.shapes]
     for key, value in wanted.calibration.model_dump().items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sesurgery.artifacts import digest_file
 from sesurgery.backends import BACKENDS
-from sesurgery.backends.base import BatchRange, BuildOptions, Precision
+from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.inputs import onnx_file as _source
 from sesurgery.backends.nvidia import inspector
 from sesurgery.backends.nvidia.backend import NvidiaBackend
@@ -19,6 +19,7 @@ from sesurgery.pipeline.specs import engine_of
 from sesurgery.profiles import parse_profile
 from sesurgery.reports.compiled import CompiledReport, OperatorReport
 from sesurgery.serving.loadable import require_loadable
+from sesurgery.spec.engines import Precision
 from sesurgery.workspace import EngineManifest, is_engine, require_intact
 
 COMPILER = "tensorrt-rtx"
@@ -71,7 +72,7 @@ def _operators_of(engine: Path, manifest: EngineManifest) -> OperatorReport:
     return OperatorReport(engine.name, how, graphs, _scopes(source) if source else {})
 
 
-def precision(source: _source.Source) -> Precision:
+def precision(source: _source.OnnxFile) -> Precision:
     """What an ONNX file computes its convolutions in."""
     if any(node.op_type == "DequantizeLinear" for node in source.model.graph.node):
         return "int8"
@@ -89,7 +90,7 @@ def _origin(engine: Path, manifest: EngineManifest) -> Path:
     raise fail("SE603", text, f"build it again: {manifest.command}")
 
 
-def _scopes(source: _source.Source) -> dict[str, str]:
+def _scopes(source: _source.OnnxFile) -> dict[str, str]:
     """The module that owns each node, where the file has that information."""
     scopes = {node.name: source.scope(node.name) for node in source.model.graph.node if node.name}
     return {name: scope for name, scope in scopes.items() if scope}

@@ -15,7 +15,7 @@ from sesurgery.spec.plugins import BackendField
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
-class Batch(Frozen):
+class BatchSizes(Frozen):
     """Batch sizes an engine takes: smallest, the one it is tuned for, largest."""
 
     min: Size = 1
@@ -23,7 +23,7 @@ class Batch(Frozen):
     max: Size = 64
 
     @model_validator(mode="after")
-    def _in_order(self) -> Batch:
+    def _in_order(self) -> BatchSizes:
         if not self.min <= self.opt <= self.max:
             raise PydanticCustomError(
                 "excluding", f"min <= opt <= max does not hold for {self.min}, {self.opt}, {self.max}"
@@ -68,7 +68,7 @@ class Engine(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$"), Short] | None = Field(
         None, description="part of the file's name; needed if two engines share backend and precision"
     )
-    batch: Batch = Field(default_factory=Batch)
+    batch: BatchSizes = Field(default_factory=BatchSizes)
     shapes: Annotated[tuple[str, ...], AfterValidator(_profiles)] = Field(
         (),
         description="profiles for more than the batch, each as `input=1,8,32x3x224x224`: 1 or 3 sizes per dimension",

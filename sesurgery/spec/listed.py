@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sesurgery.diagnostics import Diagnostic, SpecError
-from sesurgery.spec.source import Source
+from sesurgery.spec.source import SpecText
 
 
-def with_names(data: dict[str, Any], source: Source | None) -> dict[str, Any]:
+def with_names(data: dict[str, Any], source: SpecText | None) -> dict[str, Any]:
     """The spec's data with `names:` in the place of every `file:` of a placement; raises SpecError."""
     rules = data.get("surgery")
     if not isinstance(rules, list):
@@ -23,7 +23,7 @@ def with_names(data: dict[str, Any], source: Source | None) -> dict[str, Any]:
     return data if found == rules else {**data, "surgery": found}
 
 
-def _expanded(rule: Any, folder: Path, source: Source | None, index: int) -> Any:
+def _expanded(rule: Any, folder: Path, source: SpecText | None, index: int) -> Any:
     at = rule.get("at") if isinstance(rule, Mapping) else None
     if not isinstance(at, Mapping) or at.get("placement") != "module" or not isinstance(at.get("file"), str):
         return rule

@@ -20,7 +20,7 @@ from sesurgery.spec.input import Input
 from sesurgery.spec.listed import with_names
 from sesurgery.spec.model import Model
 from sesurgery.spec.plugins import Catalogs, on_its_preset
-from sesurgery.spec.source import Place, Source, read_source, write
+from sesurgery.spec.source import Place, SpecText, read_source, write
 from sesurgery.spec.spec import Spec
 from sesurgery.spec.surgery import Rule, RuleField
 
@@ -41,11 +41,11 @@ def load(given: Path | str | Mapping[str, object], catalogs: Catalogs, *, name: 
 
 def _changed(data: dict[str, Any], file: str, *, name: str, catalogs: Catalogs) -> Spec:
     """The typed spec of data without a file, written as YAML so that mistakes can point at it."""
-    source = Source(file, write(data))
+    source = SpecText(file, write(data))
     return _validate(source.data, source, name, catalogs)
 
 
-def _validate(data: dict[str, Any], source: Source | None, name: str, catalogs: Catalogs) -> Spec:
+def _validate(data: dict[str, Any], source: SpecText | None, name: str, catalogs: Catalogs) -> Spec:
     whole = with_names(data, source)
     # What was read from elsewhere is part of the spec: its text is then written again.
     written, data = (data if whole is data else None), whole
@@ -92,7 +92,7 @@ def _part(kind: TypeAdapter[T], data: dict[str, Any], place: Place, around: dict
 
 
 def _diagnostics(
-    errors: Sequence[Any], prefix: Place, data: Any, source: Source | None, known: Sequence[str] | None
+    errors: Sequence[Any], prefix: Place, data: Any, source: SpecText | None, known: Sequence[str] | None
 ) -> list[Diagnostic]:
     found: list[Diagnostic] = []
     wrong_inside = {tuple(error["loc"][:depth]) for error in errors for depth in range(len(error["loc"]))}
@@ -116,7 +116,7 @@ class _Mistake:
     error: Any
     place: Place
     value: Any
-    source: Source | None
+    source: SpecText | None
     known: Sequence[str] | None
     """The keys of a plugin's options, if the place is one of them."""
 

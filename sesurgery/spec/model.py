@@ -124,6 +124,8 @@ MOVED = {
     "Train": "train",
 }
 """Sections of the spec that were in this file before, and where they are now."""
+RENAMED = {"Batch": "BatchSizes"}
+"""What some of them are called there."""
 
 if not TYPE_CHECKING:
 
@@ -131,6 +133,6 @@ if not TYPE_CHECKING:
         if name not in MOVED:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         now = f"sesurgery.spec.{MOVED[name]}"
-        text = f"{__name__}.{name} is now {now}.{name}; the old name goes with the next release"
+        text = f"{__name__}.{name} is now {now}.{RENAMED.get(name, name)}; the old name goes with the next release"
         warnings.warn(text, FutureWarning, stacklevel=2)
-        return getattr(importlib.import_module(now), name)
+        return getattr(importlib.import_module(now), RENAMED.get(name, name))

@@ -37,7 +37,7 @@ _LONGEST = 100
 _WRITABLE = "\t\n\r"
 
 
-class Source:
+class SpecText:
     """A spec file's data and, for every place in it, the span of its key and of its value."""
 
     def __init__(self, file: str, text: str) -> None:
@@ -247,11 +247,11 @@ _Writer.add_representer(str, _text)
 
 
 def write(data: Mapping[str, Any]) -> str:
-    """Data as YAML from which `Source` reads the same data."""
+    """Data as YAML from which `SpecText` reads the same data."""
     return yaml.dump(json.loads(json.dumps(data)), Dumper=_Writer, sort_keys=False, allow_unicode=True, width=120)
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path) -> SpecText:
     """Read a spec file; raises SpecError if it cannot be read or is not YAML that a spec can hold."""
     if path.exists() and not path.is_file() and not path.is_dir():
         # Reading a pipe or a device may never end.
@@ -275,7 +275,7 @@ def read_source(path: Path) -> Source:
         raise SpecError(
             Diagnostic("SE001", f"not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}", span, hint)
         ) from None
-    return Source(str(path), text)
+    return SpecText(str(path), text)
 
 
 def _bytes(path: Path) -> bytes:

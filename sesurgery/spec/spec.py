@@ -25,7 +25,7 @@ from sesurgery.spec.input import Input
 from sesurgery.spec.latency import Latency
 from sesurgery.spec.model import Model
 from sesurgery.spec.parity import Parity
-from sesurgery.spec.source import Source
+from sesurgery.spec.source import SpecText
 from sesurgery.spec.study import Study
 from sesurgery.spec.surgery import RuleField, rule_names
 from sesurgery.spec.train import Train
@@ -52,7 +52,7 @@ class Spec(Frozen):
     latency: Latency = Field(default_factory=Latency)
     study: Study | None = None
 
-    _source: Source | None = PrivateAttr(default=None)
+    _source: SpecText | None = PrivateAttr(default=None)
     _written: dict[str, Any] | None = PrivateAttr(default=None)
     _load: Callable[[dict[str, Any], str], Spec] | None = PrivateAttr(default=None)
 
@@ -77,7 +77,7 @@ class Spec(Frozen):
         return self
 
     def remember(
-        self, source: Source | None, written: dict[str, Any] | None, load: Callable[[dict[str, Any], str], Spec]
+        self, source: SpecText | None, written: dict[str, Any] | None, load: Callable[[dict[str, Any], str], Spec]
     ) -> None:
         """Keep the file's marks, so that later errors can point at it, and its data; None if there is no complete data.
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
 from sesurgery.backends.base import Array, BuildOptions
-from sesurgery.backends.inputs.onnx_file import Source
+from sesurgery.backends.inputs.onnx_file import OnnxFile
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
 
@@ -115,7 +115,7 @@ def compare_kernels(backend: BuildsFromOnnx, model: onnx.ModelProto, samples: Se
     if not layers or not samples:
         return IntegerReport((), len(samples))
     values = _in_float(model, flow, layers, samples)
-    source = Source(Path(), model)
+    source = OnnxFile(Path(), model)
     with tempfile.TemporaryDirectory() as folder:
         cut, engine = Path(folder) / "layers.onnx", Path(folder) / f"layers.engine{backend.suffix}"
         onnx.save(_cut_out(model, flow, layers, values), cut)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import sesurgery
-from sesurgery.backends.base import BatchRange, BuildOptions, Precision
+from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.inductor import Inductor
 from sesurgery.lowering.fx import lower
 from sesurgery.networks.cifar_resnet import CifarResNet
+from sesurgery.spec.engines import Precision
 from sesurgery.training.fused import fuse, scale_add_relu
 
 BACKEND = Inductor(target="cuda")

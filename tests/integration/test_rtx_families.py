@@ -18,16 +18,17 @@ from fixtures.sharing import Once
 from timm.models.regnet import RegNet, RegNetCfg
 from torch import nn
 
-from sesurgery.backends.base import BuildOptions, Precision
+from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.inputs import onnx_file as _source
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.lowering import load
 from sesurgery.lowering.base import run
 from sesurgery.lowering.precision import int8 as quantize
-from sesurgery.lowering.precision.half import Precision as ToPrecision
+from sesurgery.lowering.precision.half import HalfPrecision
 from sesurgery.networks.export import INPUT, export
 from sesurgery.pipeline.lowered import SPOILED
 from sesurgery.profiles import parse_profile
+from sesurgery.spec.engines import Precision
 from sesurgery.spec.export import Export
 
 RTX = TensorRTForRTX(capabilities=("SM86",))
@@ -71,7 +72,7 @@ def converted(request: pytest.FixtureRequest, exported: Callable[[str], onnx.Mod
         samples = np.random.default_rng(0).normal(size=(2, 3, SIDE, SIDE)).astype(np.float32)
         model = run(model, [quantize.Quantize(quantize.ranges_of(model, [{INPUT: samples}], "minmax"))]).model
     elif precision != "fp32":
-        model = run(model, [ToPrecision(precision)]).model
+        model = run(model, [HalfPrecision(precision)]).model
     return precision, model
 
 
@@ -101,7 +102,7 @@ def _with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     return copy
 
 
-def _small_convolutions(source: _source.Source) -> Iterator[str]:
+def _small_convolutions(source: _source.OnnxFile) -> Iterator[str]:
     shapes = {value.name: value.type.tensor_type.shape.dim for value in source.model.graph.value_info}
     for node in source.model.graph.node:
         if node.op_type in _source.CONVOLUTIONS and node.output[0] in shapes:

@@ -17,13 +17,14 @@ from torch import Tensor, fx, nn
 
 from sesurgery import temporaries
 from sesurgery.artifacts import writing
-from sesurgery.backends.base import BuildOptions, BuildReport, Precision, Progress
+from sesurgery.backends.base import BuildOptions, BuildReport, Progress
 from sesurgery.backends.inductor_package.quiet import quiet
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.lowering.fx import graph
 from sesurgery.lowering.fx.layout import channels_last
 from sesurgery.lowering.fx.precision import to_half
 from sesurgery.networks.export import INPUT, OUTPUT
+from sesurgery.spec.engines import Precision
 
 HALVES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 WORDS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}

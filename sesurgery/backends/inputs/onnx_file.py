@@ -10,10 +10,11 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from sesurgery.backends.base import BatchRange, Precision
+from sesurgery.backends.base import BatchRange
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.onnxgraph import branches as _branches
 from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.spec.engines import Precision
 
 WORDS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -21,7 +22,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 @dataclass(frozen=True)
-class Source:
+class OnnxFile:
     """A valid ONNX file; `model` holds its structure and inferred types, but not the weights kept outside it."""
 
     path: Path
@@ -70,7 +71,7 @@ class Source:
         return ""
 
 
-def read(path: Path) -> Source:
+def read(path: Path) -> OnnxFile:
     """Read and check an ONNX file with shape inference; raises SE602 if it is not valid."""
     if not path.is_file():
         raise fail("SE402", f"{path} is not there", "export the model first")
@@ -87,10 +88,10 @@ def read(path: Path) -> Source:
     # An empty graph is valid ONNX and builds into an engine that does nothing.
     if not inferred.graph.node or not inferred.graph.output:
         raise fail("SE602", f"{path} holds no network: it has no nodes or no outputs", "export it again")
-    return Source(path, inferred)
+    return OnnxFile(path, inferred)
 
 
-def fixed_batch_notes(source: Source, batch: BatchRange) -> tuple[str, ...]:
+def fixed_batch_notes(source: OnnxFile, batch: BatchRange) -> tuple[str, ...]:
     """Notes for the report where the file fixes the batch."""
     return tuple(
         f"input {name!r} has a fixed batch of {size} in the file: {batch.minimum} to {batch.maximum} does not apply"

@@ -46,7 +46,7 @@ class EngineBuilder:
         self.builder = trt.Builder(self.log.logger)
 
     def build(
-        self, source: _source.Source, options: BuildOptions, progress: Progress | None, out: Path | None = None
+        self, source: _source.OnnxFile, options: BuildOptions, progress: Progress | None, out: Path | None = None
     ) -> BuilderFindings:
         """Build, and write the plan to `out` if there is one. An interruption ends the build and is raised then."""
         # The parser holds on to nothing of the network, but the network holds weights that the parser read.
@@ -67,7 +67,7 @@ class EngineBuilder:
         return BuilderFindings(convolutions, tuple(dict.fromkeys((*self.log.warnings, *filter(None, [unused])))))
 
     def serialise(
-        self, network: Any, config: Any, source: _source.Source, progress: Progress | None, out: Path | None
+        self, network: Any, config: Any, source: _source.OnnxFile, progress: Progress | None, out: Path | None
     ) -> None:
         """Run the builder, and write its plan to `out` if there is one; raises SE604 with its own words."""
         # Set even where nobody listens: it is the way to cancel a build.
@@ -97,7 +97,7 @@ class EngineBuilder:
             text = f"{self.name} cannot build {source.path}: {messages.located(words, source)}"
             raise fail("SE604", text, messages.advice(words) if self.settings.takes_weights else None)
 
-    def parse(self, source: _source.Source) -> tuple[Any, Any]:
+    def parse(self, source: _source.OnnxFile) -> tuple[Any, Any]:
         """The network as the library reads it, and the parser, which must outlive the build."""
         # Needed on 10.x, ignored on 11.x.
         flags = 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -124,7 +124,7 @@ class EngineBuilder:
         )
         return dict(Counter(_source.word(dtype) for dtype in types))
 
-    def _check_outputs(self, network: Any, source: _source.Source) -> None:
+    def _check_outputs(self, network: Any, source: _source.OnnxFile) -> None:
         """The parser takes the types it computes for the ones the file declares; a reader of the output would not."""
         declared = source.output_types()
         for output in (network.get_output(index) for index in range(network.num_outputs)):

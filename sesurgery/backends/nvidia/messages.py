@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from sesurgery.backends.base import Progress
-from sesurgery.backends.inputs.onnx_file import Source
+from sesurgery.backends.inputs.onnx_file import OnnxFile
 from sesurgery.diagnostics import Diagnostic
 
 MISSING_OPERATOR = "Plugin not found"
@@ -129,7 +129,7 @@ def reporter(trt: ModuleType, progress: Progress | None) -> Any:
     return Reporter()
 
 
-def parser_mistakes(name: str, source: Source, errors: Sequence[Any], logged: Sequence[str]) -> list[Diagnostic]:
+def parser_mistakes(name: str, source: OnnxFile, errors: Sequence[Any], logged: Sequence[str]) -> list[Diagnostic]:
     """The parser's errors with the node they are about; what it logged where it lists none."""
     mistakes = []
     for error in errors:
@@ -158,7 +158,7 @@ def advice(words: str) -> str | None:
     return next((hint for said, hint in ADVICE.items() if said in words), None)
 
 
-def located(words: str, source: Source) -> str:
+def located(words: str, source: OnnxFile) -> str:
     """A builder's words, and after them the module of each node that they name, where the file knows it."""
     named = {node.name for node in source.model.graph.node if len(node.name) >= SHORTEST_NAME}
     # Compiled layers are called `node_x_myl0_3`, fused ones `node_x + node_y`.

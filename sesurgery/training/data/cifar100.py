@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from sesurgery.training.data.reading.on_disk import SmallImages
 
 if TYPE_CHECKING:
-    from sesurgery.training.data.reading.images import Source
+    from sesurgery.training.data.reading.images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Cifar100(SmallImages):
         (0.2673, 0.2564, 0.2762),
     )
 
-    def open(self, *, train: bool) -> Source:
+    def open(self, *, train: bool) -> LabelledImages:
         from torchvision import datasets
 
         return datasets.CIFAR100(self.folder, train=train)  # type: ignore[no-any-return]

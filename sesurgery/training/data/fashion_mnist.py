@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sesurgery.training.data.reading.on_disk import SmallImages
 
 if TYPE_CHECKING:
-    from sesurgery.training.data.reading.images import Source
+    from sesurgery.training.data.reading.images import LabelledImages
 
 PACKAGED = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the files."""
@@ -28,7 +28,7 @@ class FashionMnist(SmallImages):
     native: ClassVar[tuple[int, int]] = (28, 28)
     statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = ((0.2860,), (0.3530,))
 
-    def open(self, *, train: bool) -> Source:
+    def open(self, *, train: bool) -> LabelledImages:
         from sesurgery.training.data.reading import idx
 
         return idx.read((self.folder / "FashionMNIST" / "raw", self.folder, PACKAGED), train=train)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from sesurgery.training.data.reading.on_disk import Photographs
 
 if TYPE_CHECKING:
-    from sesurgery.training.data.reading.images import Source
+    from sesurgery.training.data.reading.images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Flowers102(Photographs):
     title: ClassVar[str] = "Flowers-102"
     expected: ClassVar[str] = "flowers-102/ with jpg/, imagelabels.mat and setid.mat, unchanged"
 
-    def open(self, *, train: bool) -> Source:
+    def open(self, *, train: bool) -> LabelledImages:
         from torchvision import datasets
 
         from sesurgery.training.data.reading.images import Files

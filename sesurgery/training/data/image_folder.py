@@ -10,7 +10,7 @@ from pydantic import Field
 from sesurgery.training.data.reading.on_disk import Photographs
 
 if TYPE_CHECKING:
-    from sesurgery.training.data.reading.images import Source
+    from sesurgery.training.data.reading.images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ImageFolder(Photographs):
 
     own_files: ClassVar[str] = f"{Photographs.own_files}, and `share:` if it is not divided"
 
-    def open(self, *, train: bool) -> Source:
+    def open(self, *, train: bool) -> LabelledImages:
         from torchvision import datasets
 
         from sesurgery.training.data.reading.choosing import shared

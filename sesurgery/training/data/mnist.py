@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sesurgery.training.data.reading.on_disk import SmallImages
 
 if TYPE_CHECKING:
-    from sesurgery.training.data.reading.images import Source
+    from sesurgery.training.data.reading.images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Mnist(SmallImages):
     native: ClassVar[tuple[int, int]] = (28, 28)
     statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = ((0.1307,), (0.3081,))
 
-    def open(self, *, train: bool) -> Source:
+    def open(self, *, train: bool) -> LabelledImages:
         from sesurgery.training.data.reading import idx
 
         return idx.read((self.folder / "MNIST" / "raw", self.folder), train=train)

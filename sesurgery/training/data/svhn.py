@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sesurgery.training.data.reading.on_disk import SmallImages
 
 if TYPE_CHECKING:
-    from sesurgery.training.data.reading.images import Source
+    from sesurgery.training.data.reading.images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Svhn(SmallImages):
         (0.1980, 0.2010, 0.1970),
     )
 
-    def open(self, *, train: bool) -> Source:
+    def open(self, *, train: bool) -> LabelledImages:
         import numpy as np
         from torchvision import datasets
 

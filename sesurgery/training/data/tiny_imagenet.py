@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from sesurgery.training.data.reading.on_disk import SmallImages
 
 if TYPE_CHECKING:
-    from sesurgery.training.data.reading.images import Source
+    from sesurgery.training.data.reading.images import LabelledImages
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -28,7 +28,7 @@ class TinyImagenet(SmallImages):
         (0.2770, 0.2691, 0.2821),
     )
 
-    def open(self, *, train: bool) -> Source:
+    def open(self, *, train: bool) -> LabelledImages:
         from torchvision import datasets
 
         from sesurgery.training.data.reading.images import Files

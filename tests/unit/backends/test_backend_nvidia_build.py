@@ -82,7 +82,7 @@ def test_what_the_parser_takes_for_a_network_is_not_built(content: bytes, messag
     (tmp_path / "net.onnx").write_bytes(content)
     builder = EngineBuilder(RTX.library(), "TensorRT-RTX")
     with pytest.raises(SesurgeryError, match=rf"SE604.*{message}"):
-        builder.build(_source.Source(tmp_path / "net.onnx", onnx.ModelProto()), BuildOptions(), None)
+        builder.build(_source.OnnxFile(tmp_path / "net.onnx", onnx.ModelProto()), BuildOptions(), None)
 
 
 @needs_rtx

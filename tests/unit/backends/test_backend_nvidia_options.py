@@ -316,7 +316,7 @@ def test_a_builders_words_get_the_module_of_each_node_they_name(fp32: Path) -> N
     model = onnx.load(fp32)
     entry = model.graph.node[3].metadata_props.add()
     entry.key, entry.value = _source.SCOPES, "['', 'layer1', 'layer1.0.se', 'conv2d_3']"
-    source = _source.Source(fp32, model)
+    source = _source.OnnxFile(fp32, model)
     assert located("no tactic for node_hidden_myl0_7", source) == (
         "no tactic for node_hidden_myl0_7 (node_hidden is in layer1.0.se)"
     )

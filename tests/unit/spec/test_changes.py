@@ -9,7 +9,7 @@ import pytest
 from sesurgery.diagnostics import SpecError
 from sesurgery.pipeline import load_spec
 from sesurgery.spec.changes import steps
-from sesurgery.spec.source import Source, write
+from sesurgery.spec.source import SpecText, write
 from sesurgery.spec.spec import Spec
 
 TEXT = """\
@@ -164,4 +164,4 @@ OTHERS = [True, None, 1, -3, 1e-5, 1.0, 123456789.5, 1e22, [], {}, [[1], {"a": N
 @pytest.mark.parametrize("value", [*TEXTS, *OTHERS], ids=repr)
 def test_what_is_written_is_read_as_the_same(value: object) -> None:
     data = {"key": value, "list": [value], "again": [value]}
-    assert Source("x", write(data)).data == data
+    assert SpecText("x", write(data)).data == data

@@ -1,11 +1,11 @@
 import pytest
 
 from sesurgery.diagnostics import SpecError
-from sesurgery.spec.source import Source
+from sesurgery.spec.source import SpecText
 
 
 def data(text):
-    return Source("x.yaml", text).data
+    return SpecText("x.yaml", text).data
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_deep_nesting_is_refused_and_does_not_crash():
 
 
 def test_every_value_and_key_has_its_place():
-    source = Source("x.yaml", "a:\n  - b: one\n    c: [2, 3]\n")
+    source = SpecText("x.yaml", "a:\n  - b: one\n    c: [2, 3]\n")
     assert str(source.span(("a", 0, "b"))) == "x.yaml:2:8"
     assert str(source.span(("a", 0, "b"), key=True)) == "x.yaml:2:5"
     assert source.span(("a", 0, "c", 1)).column == 12
@@ -59,7 +59,7 @@ def test_every_value_and_key_has_its_place():
 
 
 def test_a_place_that_is_not_there_is_shown_at_the_key_above():
-    source = Source("x.yaml", "a:\n  b: one\n")
+    source = SpecText("x.yaml", "a:\n  b: one\n")
     assert str(source.span(("a", "missing"))) == "x.yaml:1:1"
 
 

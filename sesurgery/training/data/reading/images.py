@@ -16,7 +16,7 @@ from sesurgery.training.data.base import Augment
 from sesurgery.training.preprocessing import UNREADABLE, Preprocessing
 
 
-class Source(Protocol):
+class LabelledImages(Protocol):
     """A torch map-style data set of (PIL image, class index), as torchvision's are."""
 
     def __len__(self) -> int: ...
@@ -28,7 +28,7 @@ class Source(Protocol):
 class Stored:
     """The images of `source` at `positions`, as the network takes them; in memory only while they are used."""
 
-    source: Source
+    source: LabelledImages
     positions: NDArray[np.int64]
     preprocessing: Preprocessing
 

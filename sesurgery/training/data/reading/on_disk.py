@@ -14,7 +14,7 @@ from sesurgery.diagnostics import SesurgeryError, fail, first_line
 from sesurgery.training.data.base import Data, Dataset, Split
 
 if TYPE_CHECKING:
-    from sesurgery.training.data.reading.images import Source
+    from sesurgery.training.data.reading.images import LabelledImages
     from sesurgery.training.preprocessing import Preprocessing
 
 Samples = Annotated[int, Field(gt=0)]
@@ -41,7 +41,7 @@ class OnDisk(Dataset):
     """What to do about files that nobody publishes."""
 
     @abstractmethod
-    def open(self, *, train: bool) -> Source:
+    def open(self, *, train: bool) -> LabelledImages:
         """A split as (PIL image, class index); raises whatever its reader raises where files are missing or damaged."""
 
     def targets(self, source: Any) -> Sequence[int]:
@@ -86,7 +86,7 @@ class OnDisk(Dataset):
             f"{self.title}, from {self.folder.as_posix()}",
         )
 
-    def _split(self, source: Source, positions: Any, prepare: Any, classes: tuple[str, ...]) -> Split:
+    def _split(self, source: LabelledImages, positions: Any, prepare: Any, classes: tuple[str, ...]) -> Split:
         import numpy as np
         import torch
 
@@ -98,7 +98,7 @@ class OnDisk(Dataset):
             raise self.damaged(f"{text}; there are {len(labels)} labels{_range(labels)}")
         return Split(Stored(source, positions, prepare), torch.from_numpy(labels[positions]))
 
-    def opened(self, *, train: bool) -> Source:
+    def opened(self, *, train: bool) -> LabelledImages:
         """A split's images as they lie in the files; raises SE503 if they are missing or damaged."""
         try:
             return self.open(train=train)
