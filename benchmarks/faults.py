@@ -98,13 +98,14 @@ class Verb:
     """A command and the state of the workspace it is given in.
 
     `twice`: in a workspace where it has been given before, so that it replaces what it wrote. `resume` is how to go on
-    where it says so.
+    where it says so. `discards` is a folder whose files it is asked to throw away.
     """
 
     words: str
     state: str
     twice: bool = False
     resume: str | None = None
+    discards: str | None = None
 
 
 VERBS = {
@@ -120,7 +121,7 @@ VERBS = {
     "train": Verb("train runs/tiny", "applied", resume="train runs/tiny --resume"),
     "train SPEC": Verb("train tiny.yaml", "empty"),
     "train --resume": Verb("train runs/tiny --resume", "stopped"),
-    "train --restart": Verb("train runs/tiny --restart", "built"),
+    "train --restart": Verb("train runs/tiny --restart", "built", discards="runs/tiny/train/"),
     "evaluate --picture": Verb("evaluate runs/tiny --picture confusion.png --force", "built", twice=True),
     "compare --picture": Verb("compare runs/tiny runs/tiny --picture curves.png --force", "built", twice=True),
     "gates --picture": Verb("gates runs/tiny --picture gates.png --force", "built", twice=True),
@@ -480,8 +481,10 @@ class States:
         with copied(state, self.where) as place:
             code = place.run(verb.words)
             assert code == 0, place.said
-            untouched = dict(digests(state).items() & digests(place.folder).items())
-            return Before(verb, state, valid(state), set(digests(state)), untouched, place.points)
+            there, after = digests(state), digests(place.folder)
+            kept = {path: digest for path, digest in there.items() if not path.startswith(verb.discards or "//")}
+            untouched = dict(kept.items() & after.items())
+            return Before(verb, state, valid(state), set(kept), untouched, place.points)
 
     def _after(self, name: str) -> Path:
         if name == "empty":
