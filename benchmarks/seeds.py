@@ -1,11 +1,15 @@
 """The experiments of the projects that this one grew from, each at a hundredth of its size, from end to end.
 
-    python benchmarks/seeds.py                       all of specs/studies/seeds/, smallest first
+    python benchmarks/seeds.py                       all of specs/studies/seeds/ that have no result yet
     python benchmarks/seeds.py ratio_1_to_32 stages  some of them
+    python benchmarks/seeds.py --share 0.01 convergence
+    python benchmarks/seeds.py --table               what stands in docs/studies.md, from the committed results
 
-A hundredth: of the training samples and of the epochs, one seed; the networks, the sites, the cells and the sizes of
-images are those of the spec. The samples are made, as folders of pictures with lying and standing stripes in noise: the
-scores of such a run say nothing, that it runs does. Results are added to benchmarks/results/seeds.json as they come.
+A hundredth: of the training samples and of the epochs, one seed; the networks, the sites, the cells, the classes and the
+sizes of images are those of the spec. Those in LESS take a smaller share of the samples, since a hundredth takes more than
+ten minutes of a core: it stands in the results. The samples are made, as folders of pictures of waves in noise, those of a
+class of one direction and length: the scores of such a run say nothing, that it runs does. Results are added to
+benchmarks/results/seeds.json as they come.
 """
 
 from __future__ import annotations
@@ -29,36 +33,38 @@ SEEDS = ROOT.parent / "specs" / "studies" / "seeds"
 RESULTS = ROOT / "results" / "seeds.json"
 SAMPLES = {"cifar10": 50_000, "cifar100": 50_000, "tiny_imagenet": 100_000, "image_folder": 1_281_167}
 SIDES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64, "image_folder": 224}
+CLASSES = {"cifar10": 10, "cifar100": 100, "tiny_imagenet": 200, "image_folder": 1000}
+LESS = {"cifar10_resnext29": 0.001, "cifar100_resnext29": 0.001, "tiny_imagenet": 0.0025, "convergence": 0.0001}
 
 
-def pictures(folder: Path, count: int, side: int) -> None:
-    """So many pictures in folder/train and a fifth as many in folder/val, of two classes."""
+def pictures(folder: Path, count: int, side: int, classes: int) -> None:
+    """So many pictures in folder/train and a fifth as many in folder/val, of each class one at least."""
     import numpy as np
     from PIL import Image
 
     random = np.random.default_rng(0)
-    for split, number in (("train", count), ("val", max(4, count // 5))):
+    row, column = np.mgrid[0:side, 0:side] * (2 * np.pi / side)
+    for split, number in (("train", count), ("val", max(classes, count // 5))):
         for index in range(number):
-            pixels = random.integers(0, 128, (side, side, 3), dtype=np.uint8)
-            lying = index % 2 == 0
-            pixels[slice(None, None, 2) if lying else slice(None), slice(None) if lying else slice(None, None, 2)] += (
-                100
-            )
-            path = folder / split / ("lying" if lying else "standing") / f"{index}.png"
+            chosen = index % classes
+            wave = 64 * np.sin(row * (chosen % 16) + column * (1 + chosen // 16)) + 64
+            pixels = wave[:, :, None] + random.integers(0, 128, (side, side, 3))
+            path = folder / split / f"{chosen:04}" / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
 def hundredth(spec: Spec, root: Path, share: float = 0.01) -> Spec:
-    """The spec with that share of its epochs and of its samples, which lie in `root` afterwards, and one seed."""
+    """The spec with a hundredth of its epochs, that share of its samples, which lie in `root` afterwards, and one seed."""
     name = spec.train.data.name
     samples = max(8, round(SAMPLES[name] * share))
-    pictures(root, samples, SIDES[name])
+    classes = min(CLASSES[name], samples)
+    pictures(root, samples, SIDES[name], classes)
     return spec.with_(
         {
-            "model.kwargs": {**spec.model.kwargs, "num_classes": 2},
+            "model.kwargs": {**spec.model.kwargs, "num_classes": classes},
             "train.data": {"dataset": "image_folder", "root": str(root)},
-            "train.epochs": max(1, round(spec.train.epochs * share)),
+            "train.epochs": max(1, round(spec.train.epochs * 0.01)),
             "train.batch_size": min(spec.train.batch_size, samples // 4),
             "train.optimizer.lr": 0.01,
             "train.schedule": None,
@@ -89,7 +95,8 @@ def run(name: str, share: float = 0.01) -> dict[str, Any]:
     return {
         "cells": len(cells),
         "failed": sum(cell["failed"] for cell in cells),
-        "params": [cell["params"] for cell in cells],
+        "params": {str(row.cell): row.params for row in studied.answer.rows},
+        "classes": spec.model.kwargs["num_classes"],
         "samples": samples,
         "epochs": spec.train.epochs,
         "seconds": round(time.perf_counter() - started, 1),
@@ -97,22 +104,40 @@ def run(name: str, share: float = 0.01) -> dict[str, Any]:
     }
 
 
+def table(results: dict[str, Any]) -> str:
+    """A row an experiment, in Markdown; parameters are those of the plain network and of the largest cell."""
+    lines = ["| experiment | cells | classes | samples | epochs | parameters | processor time |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name, found in sorted(results["studies"].items()):
+        sizes = [*found["params"].values()]
+        cells = [name, *(f"{found[key]:,}" for key in ("cells", "classes", "samples", "epochs"))]
+        cells += [f"{min(sizes):,} to {max(sizes):,}", f"{found['processor_seconds']:.0f} s"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=sorted(path.stem for path in SEEDS.glob("*.yaml")))
-    parser.add_argument("--share", type=float, default=0.01, help="of samples and epochs")
+    parser.add_argument("names", nargs="*", help="default: those that have no result")
+    parser.add_argument("--share", type=float, help="of the samples (default: 0.01, or as in LESS)")
+    parser.add_argument("--table", action="store_true", help="only print the results as a table")
     asked = parser.parse_args()
     from sesurgery.artifacts import cpu_name, to_json, versions, write_text
 
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"studies": {}}
-    for name in asked.names:
-        found = run(name, asked.share)
+    if asked.table:
+        print(table(results))
+        return
+    every = sorted(path.stem for path in SEEDS.glob("*.yaml"))
+    for name in asked.names or [name for name in every if name not in results["studies"]]:
+        share = asked.share or LESS.get(name, 0.01)
+        found = run(name, share)
         print(
             f"{name}: {found['cells']} cells, {found['failed']} failed, {found['samples']} samples,"
             f" {found['seconds']} s ({found['processor_seconds']} s of processor time)",
             flush=True,
         )
-        results["studies"][name] = {**found, "share": asked.share}
+        results["studies"][name] = {**found, "share": share}
         results |= {"cpu": cpu_name(), "versions": versions()}
         write_text(RESULTS, to_json(results))
 

@@ -28,22 +28,50 @@ from sesurgery.spec.export import Export
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "plans" / "zoo"
 PARAMETERS = {
-    # The formula of the paper: blocks with biases, but for those of CIFAR's ResNets.
+    # Of the network with SE: the formula of the paper; pytorchcv's seresnet200b; timm's networks of the same names.
     "seresnet18": 11_778_592,
     "seresnet34": 21_958_868,
     "seresnet50": 28_088_024,
     "seresnet101": 49_326_872,
     "seresnet152": 66_821_848,
-    "seresnet56": 861_818,
+    "seresnet200": 71_835_864,
+    "seresnext50_32x4d": 27_559_896,
+    "seresnext101_32x4d": 48_955_416,
     "senet154": 115_088_984,
+    # pytorchcv's sepreresnet50b and its like, less the norm behind their stem.
+    "seresnetv2_50": 28_080_472 - 128,
+    "seresnetv2_101": 49_319_320 - 128,
+    "seresnetv2_152": 66_814_296 - 128,
+    "seresnetv2_200": 71_828_312 - 128,
+    # pytorchcv's seresnet20_cifar10 and its like, less the biases of the blocks; the second was published.
+    "seresnet20": 274_847 - 357,
+    "seresnet56": 861_818,
+    "seresnet110": 1_744_952 - 2_142,
 }
 BACKBONES = {
-    # Of the plain network: tables of the papers; pytorchcv's preresnet110, preresnet164bn and shufflenet_g3_w1.
+    # Of the plain network: tables of the papers, and pytorchcv's networks.
+    "seresnet32": 466_906,
+    "seresnet44": 661_338,
     "sepreresnet110": 1_730_522,
     "seresnet164": 1_703_258,
-    "seshufflenet": 1_865_728,
     "sewrn16_8": 10_961_370,
     "seresnext29_8x64d": 34_426_698,
+    "seinception_v3": 23_834_568,
+    "seinception_v4": 42_679_816,
+    "seinception_resnet_v2": 55_843_464,
+    # Less the biases of the convolutions before norms.
+    "sebn_inception": 11_295_240 - 10_016,
+    "sevgg16_bn": 138_365_992,
+    "semobilenet": 4_231_976,
+    "seshufflenet": 1_865_728,
+    "sedensenet121": 7_978_856,
+    # In no library: the stem; basic blocks of 64 and of 128; bottlenecks of 1,024; what projects; the classifier.
+    "seresnet46": (3 * 49 * 64 + 2 * 64)
+    + 4 * 2 * (9 * 64 * 64 + 2 * 64)
+    + (9 * 64 * 128 + 11 * 9 * 128 * 128 + 12 * 2 * 128)
+    + (128 * 256 + 7 * 1024 * 256 + 8 * (9 * 256 * 256 + 256 * 1024) + 8 * 2 * (256 + 256 + 1024))
+    + (64 * 128 + 2 * 128 + 128 * 1024 + 2 * 1024)
+    + (1024 * 10 + 10),
 }
 SIDES = {"seinception_v3": 128, "seinception_v4": 128, "seinception_resnet_v2": 128}
 """Of the images that the short networks are tried on, where that is not the spec's own (up to 64)."""
@@ -172,7 +200,7 @@ def test_every_golden_plan_of_the_zoo_belongs_to_a_spec():
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *BACKBONES])
-def test_a_network_of_the_zoo_has_the_parameters_of_its_paper(name, tried):
+def test_a_network_of_the_zoo_has_the_parameters_of_its_paper_or_of_another_library(name, tried):
     if name in PARAMETERS:
         assert tried(name).after == PARAMETERS[name]
     else:
@@ -187,6 +215,10 @@ def test_a_network_of_the_zoo_takes_a_training_step_and_is_the_same_in_onnx_runt
     assert short["logits"] == [2, classes]
     assert short["without_gradient"] == []
     assert short["parity"] <= 1e-4
+
+
+def test_every_network_of_the_zoo_has_a_reference():
+    assert {*PARAMETERS, *BACKBONES} == {*zoo.names()}
 
 
 def test_the_plain_network_of_senet154_is_timms_without_its_gates():

@@ -1,0 +1,67 @@
+"""The committed results of benchmarks/zoo_specs.py and seeds.py: complete, as they must be, and those that pages show."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sesurgery import pipeline
+from sesurgery.spec import zoo
+from sesurgery.studies.cells import grid
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+ZOO = json.loads((RESULTS / "zoo_specs.json").read_text())
+SEEDS = json.loads((RESULTS / "seeds.json").read_text())
+REFERENCES = [(name, reference) for name, found in ZOO["networks"].items() for reference in found["references"]]
+each_reference = pytest.mark.parametrize(
+    ("name", "reference"), REFERENCES, ids=[f"{name}-{reference['library']}" for name, reference in REFERENCES]
+)
+
+
+def benchmark(name: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_every_network_of_the_zoo_was_measured_beside_a_reference():
+    assert [*ZOO["networks"]] == zoo.names()
+    assert [name for name, found in ZOO["networks"].items() if not found["references"]] == ["seresnet46"]
+
+
+@each_reference
+def test_parameters_differ_from_a_reference_by_what_has_a_reason(name, reference):
+    assert reference["ours"] - reference["params"] == reference["expected"]
+    assert bool(reference["expected"]) == bool(reference["why"])
+
+
+@each_reference
+def test_outputs_are_those_of_the_reference_and_without_gates_those_of_the_plain_network(name, reference):
+    assert reference.get("outputs", 0) <= 1e-5
+    assert reference.get("removed", 0) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ZOO["networks"])
+def test_a_file_at_full_size_is_as_near_to_the_exact_values_as_the_network(name):
+    found = ZOO["networks"][name]
+    assert found["onnx"] <= max(1e-5, 5 * found["torch"])
+
+
+def test_the_zoos_page_is_that_of_the_results(tmp_path):
+    benchmark("zoo_page").write_page(ZOO, tmp_path / "zoo.md")
+    assert (tmp_path / "zoo.md").read_text() == (ROOT / "docs" / "zoo.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "specs" / "studies" / "seeds").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_ran_with_all_its_cells_and_the_page_shows_it(path):
+    found = SEEDS["studies"][path.stem]
+    assert found["failed"] == 0
+    assert found["cells"] == len(found["params"]) == len(grid(pipeline.load_spec(path).study))
+    shown = f"| {path.stem} | {found['cells']} | {found['classes']} | {found['samples']:,} | {found['epochs']} |"
+    assert shown in (ROOT / "docs" / "studies.md").read_text()
