@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,7 @@ def test_every_spec_of_the_zoo_is_in_the_package_and_says_what_it_is():
     assert len(zoo.names()) >= 31
     for name in zoo.names():
         assert "arXiv" in zoo.title(name) or name == "seresnet46"
+        assert re.search(r"^# Project: .*\.$", zoo.path_of(name).read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", zoo.names())
