@@ -16,22 +16,23 @@ on {cpu}, with {versions}. Networks have fresh values, and norms the statistics 
 
 ## Parameters beside others'
 
-*plain + blocks* is a library's network without SE, and blocks by the paper's formula on its maps: that library has no SE
-there. Where a reference has other options than the spec, it is compared with the spec under the options that stand beside
-it, and *here* are its parameters then. *outputs* is the largest difference from the reference, whose weights were read
+*plain + blocks* is a library's network without SE, and blocks by the paper's formula on its maps: it has no SE there.
+Where a reference has other options than the spec, it is compared with the spec under the options beside it,
+and *here* are its parameters then. *outputs* is the largest difference from the reference, whose weights were read
 through a key map; *removed* that of the reference without its gates from our plain network. Both are relative to the
-largest output, of two images at full size.
+largest output, of two images at full size. Where a cell is empty, no key map fits, or it was not measured:
+`tests/unit/networks/test_keymaps.py` holds both for every layout on networks of one unit a stage.
 
 """
 
 _BETWEEN = """
-Every difference of parameters has its reason in the table. `seresnet46` is in no library; its plain parameters are counted
-by hand in `tests/test_zoo.py`.
+Every difference of parameters has its reason in the table. `seresnet46` is in no library; its plain parameters are
+counted by hand in `tests/test_zoo.py`.
 
 ## Costs
 
-*ONNX* is the largest difference of the exported file in ONNX Runtime from the network in double precision, relative to the
-largest output, and *torch* that of the network in single precision. Norms of a fresh network can magnify rounding, in
+*ONNX* is the largest difference of the exported file in ONNX Runtime from the network in double precision, relative to
+the largest output, and *torch* that of the network in single precision. Norms of a fresh network magnify rounding, in
 Inception v4 a thousandfold: the file is as near to the exact values as the network itself.
 
 """
@@ -41,7 +42,7 @@ def row_of(name: str, found: dict[str, Any]) -> list[str]:
     """Lines of one network: itself, and each of its references."""
     lines = [
         f"{name}: {found['sites']} sites, {found['plain']:,} -> {found['params']:,} parameters, {found['macs']:,} MACs,"
-        f" ONNX {found['onnx']:.1e}, torch {found['torch']:.1e} ({found['seconds']} s)"
+        f" ONNX {_known(found.get('onnx'))}, torch {_known(found.get('torch'))} ({found['seconds']} s)"
     ]
     return lines + ["    " + ", ".join(_cells(reference)) for reference in found["references"]]
 
@@ -73,8 +74,12 @@ def write_page(results: dict[str, Any], target: Path) -> None:
     for name, found in networks.items():
         for reference in found["references"]:
             text += f"| {name} | " + " | ".join(_cells(reference)) + " |\n"
-    text += _BETWEEN + "| network | sites | plain | with SE | MACs | ONNX | torch |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+    text += _BETWEEN + "| network | sites | plain | with SE | MACs | ONNX | torch |\n| ---" + " | ---:" * 6 + " |\n"
     for name, found in networks.items():
-        cells = [str(found["sites"]), *(f"{found[key]:,}" for key in ("plain", "params", "macs")), *(f"{found[key]:.1e}" for key in ("onnx", "torch"))]
+        cells = [
+            str(found["sites"]),
+            *(f"{found[key]:,}" for key in ("plain", "params", "macs")),
+            *(_known(found.get(key)) for key in ("onnx", "torch")),
+        ]
         text += f"| {name} | " + " | ".join(cells) + " |\n"
     target.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the zoo's networks are measured against: the same network in another library, or plain there and with SE by hand.
+"""What the zoo's networks are measured against: the same network in another library, or a plain one and SE by hand.
 
 Where a library has the plain network only, its parameters and those of blocks on the papers' maps make the reference:
 2 * C * h + h + C for C channels and h = C // 16.

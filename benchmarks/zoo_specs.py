@@ -2,6 +2,7 @@
 
     python benchmarks/zoo_specs.py                all of them; one that was stopped goes on where it was
     python benchmarks/zoo_specs.py seresnet50     some, again
+    python benchmarks/zoo_specs.py --count        sites, parameters and MACs alone, of those that have no result
     python benchmarks/zoo_specs.py --page         docs/zoo.md from the committed results
 
 Of every network: sites, parameters without SE and with it, MACs, and the largest differences from the network in double
@@ -11,8 +12,8 @@ rounding a thousandfold. Of every reference of it (benchmarks/zoo_references.py)
     outputs    a weights file of theirs, read by the spec through a key map: the largest difference of the outputs
     removed    their network without its gates from our plain one with the same weights
 
-Differences are relative to the largest output. Networks get fresh values, and norms the statistics of two random images,
-so that outputs are of the size that trained networks have.
+Differences are relative to the largest output. Networks get fresh values, and norms the statistics of two random
+images, so that outputs are of the size that trained networks have.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results" / "zoo_specs.json"
 
 
-def measure(name: str) -> dict[str, Any]:
-    """One network of the zoo, and each of its references."""
+def measure(name: str, whole: bool) -> dict[str, Any]:
+    """One network of the zoo, and each of its references; their outputs where the `whole` is asked for."""
     import torch
     from zoo_references import references
 
@@ -47,14 +48,14 @@ def measure(name: str) -> dict[str, Any]:
 
     started = time.perf_counter()
     spec = pipeline.load_spec(zoo.path_of(name))
-    images = torch.randn(2, *spec.input.shape, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, *spec.input.shape, generator=torch.Generator().manual_seed(0)) if whole else None
     planned = pipeline.plan(spec)
     found = {
         "sites": len(planned.sites),
         "plain": planned.before.params,
         "params": planned.after.params,
         "macs": planned.after.macs,
-        **exported(spec, images),
+        **({} if images is None else exported(spec, images)),
         "references": [compared(spec, planned.after.params, reference, images) for reference in references(name)],
     }
     return {**found, "seconds": round(time.perf_counter() - started, 1)}
@@ -78,7 +79,7 @@ def exported(spec: Spec, images: torch.Tensor) -> dict[str, float]:
     }
 
 
-def compared(spec: Spec, ours: int, reference: Reference, images: torch.Tensor) -> dict[str, Any]:
+def compared(spec: Spec, ours: int, reference: Reference, images: torch.Tensor | None) -> dict[str, Any]:
     """Parameters of one reference beside ours, and where a key map fits, the differences of the outputs."""
     from zoo_references import by_formula
 
@@ -100,7 +101,9 @@ def compared(spec: Spec, ours: int, reference: Reference, images: torch.Tensor) 
         "why": reference.why,
         "expected": reference.difference,
     }
-    return found if reference.keys is None else {**found, **differences(changed, reference, settled(theirs, images), images)}
+    if reference.keys is None or images is None:
+        return found
+    return {**found, **differences(changed, reference, settled(theirs, images), images)}
 
 
 def differences(spec: Spec, reference: Reference, theirs: nn.Module, images: torch.Tensor) -> dict[str, float]:
@@ -164,12 +167,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="again, where there is a result (default: those that have none)")
     parser.add_argument("--page", action="store_true", help="only write docs/zoo.md")
+    parser.add_argument("--count", action="store_true", help="leave outputs out")
     asked = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"networks": {}}
     networks = results["networks"]
     warnings.filterwarnings("ignore")
-    for name in [] if asked.page else asked.names or [name for name in zoo.names() if name not in networks]:
-        networks[name] = measure(name)
+    whole = not asked.count
+    lacking = [name for name in zoo.names() if name not in networks or (whole and "onnx" not in networks[name])]
+    for name in [] if asked.page else asked.names or lacking:
+        networks[name] = measure(name, whole)
         gc.collect()
         for line in row_of(name, networks[name]):
             print(line, flush=True)
