@@ -12,7 +12,9 @@ Every spec of `specs/zoo/` (`sesurgery list zoo`), measured by
     python benchmarks/zoo_specs.py
     python benchmarks/zoo_specs.py --page     # this page, from benchmarks/results/zoo_specs.json
 
-on {cpu}, with {versions}. Networks have fresh values, and norms the statistics of two random images.
+on {cpu}, with
+{versions}.
+Networks have fresh values, and norms the statistics of two random images.
 
 ## Parameters beside others'
 
@@ -62,7 +64,7 @@ def _cells(reference: dict[str, Any]) -> list[str]:
 
 
 def _known(difference: float | None) -> str:
-    return "" if difference is None else f"{difference:.1e}"
+    return "" if difference is None else f"{difference:.1e}" if difference else "0"
 
 
 def write_page(results: dict[str, Any], target: Path) -> None:
