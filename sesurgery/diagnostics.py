@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -177,6 +176,8 @@ def described(error: BaseException) -> str:
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint for a name that is not known: the nearest one, or all of them when none is near."""
+    import difflib
+
     names = sorted(known)
     name = name[:_WIDEST]
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +75,7 @@ def _machine() -> str:
     space = ""
     with contextlib.suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")
-    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:6]
+    return hashlib.sha256(f"{os.uname().nodename} {space}".encode()).hexdigest()[:6]
 
 
 def started_at(process: int) -> int:

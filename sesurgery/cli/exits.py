@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -97,6 +96,8 @@ def _tell_all(diagnostics: Sequence[Diagnostic]) -> None:
 
 
 def _tell_defect(error: Exception) -> None:
+    import traceback
+
     details = f"command: {' '.join(sys.argv)}\n\n{traceback.format_exc()}"
     text = str(error).strip().splitlines()
     _tell(f"internal error: {type(error).__name__}: {text[0] if text else ''}")

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import sys
-import traceback
 
 from sesurgery.diagnostics import Diagnostic
 
@@ -54,8 +53,10 @@ def refused(error: BaseException) -> Diagnostic | None:
 
 def of_output(error: BaseException) -> bool:
     """Whether an error came from writing to stdout or stderr, which has no file's name to tell it by."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and str(frames[-1].f_globals.get("__name__")).partition(".")[0] in _PRINTERS
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and str(place.tb_frame.f_globals.get("__name__")).partition(".")[0] in _PRINTERS
 
 
 def abandon() -> None:

@@ -20,19 +20,21 @@ COLUMNS = 3
 
 def to_text(result: GateResult) -> str:
     """A row a block, and what is to be done."""
+    left = [f"{key}: its gate does not show, or differs over the map" for key in result.left]
+    if not result.blocks:
+        return "\n".join(left)
     rows = [HEADER, *(_row(block) for block in result.blocks)]
     if len(result.classes) == 1:
         # Of one class there is nothing between classes.
         rows = [[cell for column, cell in zip(HEADER, row, strict=True) if column != BETWEEN] for row in rows]
-    samples = result.blocks[0].samples if result.blocks else 0
+    samples = result.blocks[0].samples
     of = f" of {', '.join(result.classes)}" if result.classes != (UNLABELLED,) else ""
     lines = [f"{plural(samples, 'sample')}{of}", *aligned(rows)]
     if samples > 1 and len(result.classes) > 1:
         lines.append(
             f"between classes, a gate that does not know them has {percent((len(result.classes) - 1) / (samples - 1))}"
         )
-    lines += [f"{key}: its gate does not show, or differs over the map" for key in result.left]
-    return "\n".join(lines)
+    return "\n".join([*lines, *left])
 
 
 def _row(block: BlockGates) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
+from sesurgery.pipeline.gates import GateResult
 from sesurgery.reports.gates import to_json, to_text
 
 
@@ -103,3 +104,8 @@ def test_two_gates_of_one_module_are_told_apart(here, images):
     found = pipeline.gates_of_file(Path("twice.onnx"), Path("x.npz"))
     assert len({block.key for block in found.blocks}) == 2
     assert found.left == ()
+
+
+def test_a_file_whose_gates_are_not_per_channel_has_no_table() -> None:
+    told = to_text(GateResult(Path("net.onnx"), ("all",), (), ("layer1",)))
+    assert told == "layer1: its gate does not show, or differs over the map"
