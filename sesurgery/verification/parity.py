@@ -84,6 +84,11 @@ class ParityReport:
     max_kl: float | None = None
     answers: Answers | None = None
 
+    def __post_init__(self) -> None:
+        if len(self.sample_errors) != len(self.sample_margins):
+            told = f"{len(self.sample_errors)} errors, {len(self.sample_margins)} margins"
+            raise ValueError(f"every sample has an error and a margin: expected as many of both, found {told}")
+
     @property
     def failures(self) -> tuple[str, ...]:
         """Every criterion that is not met, with its bound and the measured value."""

@@ -1,8 +1,10 @@
 """A process that tries cases one after another, with bounds on its memory and on the time of a case.
 
-Called as `python -m tests.fuzz.worker FOLDER TARGET SEED FIRST LAST`; prints a line of JSON before and after each.
+Called as `python -m tests.fuzz.worker FOLDER`; reads a line `[TARGET, SEED, NUMBER]` for each case and answers with a line
+of JSON. Its first line says that it is ready.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -14,6 +16,8 @@ import sys
 from pathlib import Path
 
 SECONDS, BYTES = 20, 2 * 1024**3
+GROWN = 512 * 1024**2
+"""Bytes that a process may gain over many cases before another takes its place: what libraries keep is no case's."""
 MODULES = {"specs": "spec", "onnx_files": "onnx", "images": "image", "artefacts": ""}
 
 
@@ -43,28 +47,43 @@ def _targets(target: str) -> dict:
     return importlib.import_module(f"tests.fuzz.targets.{module}").TARGETS
 
 
-def bounded() -> None:
-    """Let this process have 2 GB more than it has now."""
-    own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
-    resource.setrlimit(resource.RLIMIT_DATA, (int(own.split()[1]) * 1024 + BYTES,) * 2)
+def imported() -> None:
+    """Import what verbs import when they run, which must not count as a case's time, and read exporters' tables once."""
+    import onnx_ir  # noqa: F401
+    import timm  # noqa: F401
+    import torch
+    import torch.onnx._internal.exporter._core  # noqa: F401
+
+    import sesurgery.pipeline  # noqa: F401
+    from tests.fuzz.exporting import export_blocks_once, read_operators_once
+
+    torch.set_num_threads(1)
+    for module in MODULES:
+        importlib.import_module(f"tests.fuzz.targets.{module}")
+    read_operators_once()
+    export_blocks_once()
+
+
+def held() -> int:
+    """Bytes of data that this process has asked for."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+    return int(line.split()[1]) * 1024
 
 
 def main() -> None:
-    folder, target, seed, first, last = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:6])
+    folder = Path(sys.argv[1])
     # What libraries write to stdout must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    _targets(target)
-    # What verbs import when they run must not count as a case's time.
-    import torch
-
-    import sesurgery.pipeline  # noqa: F401
-
-    torch.set_num_threads(1)
-    bounded()
-    for number in range(first, last):
-        print(json.dumps({"begins": number}), file=answers, flush=True)
-        print(json.dumps({"ends": number, **case(target, seed, number, folder)}), file=answers, flush=True)
+    imported()
+    begun = held()
+    print(json.dumps({"ready": os.getpid()}), file=answers, flush=True)
+    for line in sys.stdin:
+        # Each case may take this much, whatever those before it have left.
+        with contextlib.suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_DATA, (held() + BYTES, resource.RLIM_INFINITY))
+        answer = case(*json.loads(line), folder)
+        print(json.dumps({**answer, "grown": held() - begun > GROWN}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

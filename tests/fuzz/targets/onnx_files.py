@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from tests.fuzz.oracle import BadError, Outcome, cli
 from tests.fuzz.targets.graphs import net
+from tests.fuzz.targets.networks import exported
 from tests.fuzz.values import flipped
 
 APART = {"float32": 1e-3, "float64": 1e-3, "float16": 3e-2}
@@ -25,14 +26,18 @@ RULES = {
 }
 
 
+def _base(rng: random.Random) -> onnx.ModelProto:
+    return net(rng) if rng.random() < 0.6 else exported(rng)
+
+
 def odd(rng: random.Random, folder: Path) -> Outcome:
     """Valid networks as they come."""
-    model = net(rng)
+    model = net(rng) if rng.random() < 0.9 else exported(rng)
     return _judged(_written(model, rng, folder), rng, folder, _shape(model))
 
 
 def structure(rng: random.Random, folder: Path) -> Outcome:
-    model = net(rng)
+    model = _base(rng)
     shape = _shape(model)
     for _ in range(rng.choice((1, 1, 2, 3))):
         _changed(model, rng)
@@ -41,13 +46,15 @@ def structure(rng: random.Random, folder: Path) -> Outcome:
 
 def bits(rng: random.Random, folder: Path) -> Outcome:
     path = folder / "net.onnx"
-    model = net(rng)
+    model = _base(rng)
     path.write_bytes(flipped(model.SerializeToString(), rng))
     return _judged(path, rng, folder, _shape(model))
 
 
 def _shape(model: onnx.ModelProto) -> tuple[int, ...]:
-    return tuple(dim.dim_value or 8 for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])
+    sizes = [dim.dim_value or 8 for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+    # Keras and tf2onnx put the channels last: an image has few of them.
+    return (sizes[2], *sizes[:2]) if sizes[2] <= 4 < sizes[0] else tuple(sizes)
 
 
 def _written(model: onnx.ModelProto, rng: random.Random, folder: Path) -> Path:
