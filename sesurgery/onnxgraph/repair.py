@@ -1,6 +1,6 @@
-"""Repair wrong metadata of a file: sizes below one, duplicate keys, shapes of another input.
+"""Repair what runtimes ignore: sizes below one, duplicate keys, shapes of another input, nodes out of order.
 
-Runtimes ignore these errors, but onnx's checker and shape inference do not. Nodes and weights are not changed.
+Onnx's checker and shape inference do not ignore these errors. What nodes and weights hold is not changed.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from onnx import StringStringEntryProto, ValueInfoProto
 
 from sesurgery.onnxgraph.branches import graphs
 from sesurgery.onnxgraph.inference import without_weights
-from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, unique
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, captured, unique
 
 NAMELESS = ("", "?", "-1", "None")
 """Placeholders of exporters for unknown sizes. They are not names: two of them need not be the same size."""
 
 
 def repaired(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with repaired metadata."""
+    """A copy with repaired metadata, and each node behind those that it reads."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    for graph in graphs(copy.graph):
+        sort_nodes(graph)
     merge_metadata(copy)
     name_open_sizes(copy)
     forget_shapes(copy)
@@ -50,6 +52,35 @@ def decode_names(message: Message) -> None:
 
 def _text(name: str | bytes) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else name
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put each node behind those that it reads, all else in the file's order; as it is where they read in a circle.
+
+    ONNX Runtime sorts nodes itself.
+    """
+    maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    reads = [
+        [maker[name] for name in (*node.input, *captured(node)) if maker.get(name, index) != index]
+        for index, node in enumerate(graph.node)
+    ]
+    order: dict[int, None] = {}
+    for first in range(len(reads)):
+        pending, waiting = [first], set[int]()
+        while pending:
+            index = pending[-1]
+            missing = [] if index in order else [other for other in reads[index] if other not in order]
+            if not missing:
+                order[pending.pop()] = None
+            elif index in waiting:
+                return
+            else:
+                waiting.add(index)
+                pending += reversed(missing)
+    if list(order) != sorted(order):
+        nodes = [onnx.NodeProto.FromString(graph.node[index].SerializeToString()) for index in order]
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def merge_metadata(model: onnx.ModelProto) -> None:

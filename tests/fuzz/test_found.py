@@ -135,6 +135,20 @@ def test_a_size_of_minus_one_or_zero_is_an_open_one(batch, tmp_path):
     assert done.changed
 
 
+def test_nodes_out_of_order_are_sorted_as_onnx_runtime_does(tmp_path):
+    model = network()
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    loaded = onnx_io.load(written(tmp_path, model))
+    assert [node.op_type for node in loaded.graph.node] == [node.op_type for node in nodes]
+    nodes[0].input[0] = nodes[-1].output[0]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    with pytest.raises(SesurgeryError, match="SE602"):
+        onnx_io.load(written(tmp_path, model))
+
+
 def test_nothing_is_proved_on_more_values_than_memory_holds(tmp_path):
     source = written(tmp_path, network(batch=2**40))
     with pytest.raises(SesurgeryError, match=r"SE602.*nothing can be proved"):
@@ -251,6 +265,18 @@ def test_a_measured_nan_is_read_back(tmp_path):
     (entry,) = PARITY.read(tmp_path, "engine", of).entries
     assert not entry.report.passed
     assert entry.report.nonfinite_samples == 4
+
+
+def test_a_measurement_with_fewer_errors_than_margins_is_named(tmp_path):
+    logits = np.ones((4, 3), np.float32)
+    report = compare(logits, logits, np.zeros(4, np.int64), Tolerance(max_abs=0.1))
+    PARITY.write(tmp_path, "engine", EngineParity(Of("", ""), (BatchParity(1, report),)))
+    path = PARITY.file(tmp_path, "engine")
+    data = json.loads(path.read_text())
+    del data["entries"][0]["report"]["sample_errors"][0]
+    path.write_text(json.dumps(data))
+    with pytest.raises(SesurgeryError, match=r"SE401.*found 3 errors, 4 margins"):
+        PARITY.read(tmp_path, "engine", Of("", ""))
 
 
 @pytest.mark.parametrize("text", ["", "null", "[[]]", '[{"batch": "x"}]', "[" * 100_000, "\udcff"])
