@@ -68,7 +68,13 @@ def load_engine(data: dict[str, Any], catalogs: Catalogs) -> Engine:
 def load_rule(data: dict[str, Any], catalogs: Catalogs) -> Rule:
     """One entry of `surgery:`; raises SpecError with every mistake."""
     (data,) = with_names({"surgery": [data]}, None)["surgery"]
-    return _part(TypeAdapter[Rule](RuleField), data, ("surgery", 0), {"surgery": [data]}, catalogs)
+    return _part(_rules(), data, ("surgery", 0), {"surgery": [data]}, catalogs)
+
+
+@functools.cache
+def _rules() -> TypeAdapter[Rule]:
+    """Made once: `inspect` loads a rule for each placement."""
+    return TypeAdapter[Rule](RuleField)
 
 
 def load_model(data: dict[str, Any], catalogs: Catalogs) -> GivenModel:

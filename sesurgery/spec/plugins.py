@@ -7,6 +7,7 @@ leave the validator as data, and the loader puts them at their place.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -68,6 +69,7 @@ def engine_makers(backends: Catalog[Any]) -> Choices:
     return Choices(backends, {AUTO: Auto})
 
 
+@functools.cache
 def options_adapter(plugin: Any) -> TypeAdapter[Any]:
     """A pydantic adapter over a plugin's dataclass that takes JSON types strictly and forbids unknown keys."""
     if "__pydantic_config__" not in vars(plugin):
