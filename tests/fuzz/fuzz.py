@@ -23,6 +23,8 @@ GOALS = {
     "run-folder": 400,
 }  # fmt: skip
 """Cases of half an hour on two cores."""
+EVERY = 2000
+"""Cases after which a line says how many there were."""
 WORKSPACE = ("checkpoint", "manifest", "measurement", "interface", "metrics", "run-folder")
 
 
@@ -49,6 +51,15 @@ class Tally:
             self.begun[target] += 1
             return target, self.first + self.begun[target] - 1
 
+    def table(self) -> str:
+        """The counts of each target, a line each."""
+        lines = []
+        for target in self.targets:
+            counts = self.counts.get(target, collections.Counter())
+            words = ", ".join(f"{counts[kind]} {kind}" for kind in ("done", "refused", "bad"))
+            lines.append(f"{target:15} {counts.total():6} cases: {words}")
+        return "\n".join(lines)
+
     def take(self, target: str, number: int, answer: dict[str, str]) -> None:
         """Count what came of a case, and print it where it is bad."""
         with self.lock:
@@ -57,10 +68,20 @@ class Tally:
                 case = f"--target {target} --seed {self.seed} --first {number} --last {number + 1}"
                 self.bad.append(f"{case}: {answer['why']}")
                 print(f"  bad: {self.bad[-1]}", flush=True)
+            tried = sum(counts.total() for counts in self.counts.values())
+            if tried % EVERY == 0:
+                print(f"{tried} cases, {len(self.bad)} bad", flush=True)
 
 
 def run(
-    targets: list[str], seed: int, folder: Path, *, seconds: float, first: int = 0, last: int = 10**9, processes: int = 1
+    targets: list[str],
+    seed: int,
+    folder: Path,
+    *,
+    seconds: float,
+    first: int = 0,
+    last: int = 10**9,
+    processes: int = 1,
 ) -> Tally:
     """Try cases of targets in some processes, until `last` of each or for some seconds after the processes started."""
     tally = Tally(targets, seed, first, last)
@@ -85,7 +106,7 @@ def run(
             thread.join()
     finally:
         for worker in workers:
-            worker.__exit__()
+            worker.end()
     if failed:
         raise failed[0]
     return tally
@@ -128,10 +149,7 @@ def main() -> None:
             asked.target or list(GOALS), asked.seed, Path(name), seconds=asked.minutes * 60,
             first=asked.first, last=asked.last, processes=asked.processes,
         )  # fmt: skip
-    for target in tally.targets:
-        counts = tally.counts.get(target, collections.Counter())
-        words = ", ".join(f"{counts[kind]} {kind}" for kind in ("done", "refused", "bad"))
-        print(f"{target:15} {counts.total():6} cases: {words}")
+    print(tally.table())
     print(f"{len(tally.bad)} bad")
     sys.exit(bool(tally.bad))
 

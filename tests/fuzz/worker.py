@@ -52,7 +52,7 @@ def imported() -> None:
     import onnx_ir  # noqa: F401
     import timm  # noqa: F401
     import torch
-    import torch.onnx._internal.exporter._core  # noqa: F401
+    import torch.onnx._internal.exporter._core
 
     import sesurgery.pipeline  # noqa: F401
     from tests.fuzz.exporting import export_blocks_once, read_operators_once

@@ -38,12 +38,6 @@ class Worker:
         self.process: subprocess.Popen | None = None
         folder.mkdir(parents=True)
 
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end()
-
     def start(self) -> None:
         """Start a process, and wait until it has imported what cases need."""
         command = [sys.executable, "-m", "tests.fuzz.worker", str(self.folder / "case")]
@@ -59,7 +53,7 @@ class Worker:
         except queue.Empty:
             ready = ""
         if not ready:
-            self._end()
+            self.end()
             raise RuntimeError(f"the worker does not start: {self._words()}")
 
     def tried(self, target: str, seed: int, number: int) -> dict[str, str]:
@@ -73,10 +67,10 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            return {"kind": "bad", "why": f"the process ended with {self._end()}: {self._words()}"}
+            return {"kind": "bad", "why": f"the process ended with {self.end()}: {self._words()}"}
         answer = json.loads(line)
         if answer.pop("grown"):
-            self._end()
+            self.end()
         return answer
 
     def _answer(self) -> str:
@@ -90,7 +84,8 @@ class Worker:
                     return ""
                 looked = now
 
-    def _end(self) -> int | None:
+    def end(self) -> int | None:
+        """End the process, if there is one; its exit status."""
         if self.process is None:
             return None
         if not self._over():
