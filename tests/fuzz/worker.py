@@ -1,7 +1,7 @@
 """A process that tries cases one after another, with bounds on its memory and on the time of a case.
 
-Called as `python -m tests.fuzz.worker FOLDER`; reads a line `[TARGET, SEED, NUMBER]` for each case and answers with a line
-of JSON. Its first line says that it is ready.
+Called as `python -m tests.fuzz.worker FOLDER`; reads a line `[TARGET, SEED, NUMBER]` for each case and answers with a
+line of JSON. Its first line says that it is ready.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def _targets(target: str) -> dict:
 
 
 def imported() -> None:
-    """Import what verbs import when they run, which must not count as a case's time, and read exporters' tables once."""
+    """Import what verbs import when they run, which must not count as a case's time; compute once what no case changes."""
     import onnx_ir  # noqa: F401
     import timm  # noqa: F401
     import torch
