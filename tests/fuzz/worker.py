@@ -48,7 +48,7 @@ def _targets(target: str) -> dict:
 
 
 def imported() -> None:
-    """Import what verbs import when they run, which must not count as a case's time; compute once what no case changes."""
+    """Import what verbs import, which must not count as a case's time, and compute once what no case changes."""
     import onnx_ir  # noqa: F401
     import timm  # noqa: F401
     import torch
