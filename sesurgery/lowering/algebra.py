@@ -20,6 +20,9 @@ Sizes = tuple[int, int, int]
 """C, H, W of a map; H and W are 0 where they are not fixed."""
 Span = tuple[int, int]
 
+MOST_TAPS = 2**26
+"""Values of the constant that picks taps out of a map: 512 MB while it is made."""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -109,6 +112,8 @@ def not_spatial(kernel: Kernel, shape: Sizes, out: Sizes) -> str | None:
     if not all(shape) or not all(out):
         return "height and width are not fixed: the border terms depend on them"
     kh, kw = kernel.weight.shape[2:]
+    if (values := max(kh * kw * math.prod(shape[1:]), kh * out[1], kw * out[2])) > MOST_TAPS:
+        return f"the constant would have {values} values, {MOST_TAPS} at most are made"
     if kh * kw > shape[0]:
         positions = math.prod(shape[1:])
         sizes = f"{kh * kw} x {positions} against {shape[0]} x {positions} values"

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from sesurgery.diagnostics import clipped, fail, first_line
 from sesurgery.muting import muted
 from sesurgery.onnxgraph.io import LIMIT
 from sesurgery.onnxgraph.nodes import name_nodes
@@ -23,14 +24,28 @@ LARGEST_READ, LARGEST_MADE = 2**24, 2**20
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     """A simplified copy; files over 2 GiB are only repaired.
 
-    The remaining values, nodes and weights keep their names and metadata. Functions are inlined.
+    The remaining values, nodes and weights keep their names and metadata. Functions are inlined. Raises SE602 for a
+    graph that onnx_ir cannot hold.
     """
     copy = repaired(model)
     free_weights(copy)
     if copy.ByteSize() > LIMIT:
         return copy
     before = _same_words(copy)
-    graph = ir.from_proto(copy)
+    try:
+        done = _folded(copy)
+    except Exception as error:  # ONNX Runtime runs some files that onnx_ir does not take
+        text = f"the ONNX file cannot be simplified: {clipped(first_line(error), 400)}"
+        raise fail("SE602", text, "export it again") from error
+    del done.graph.value_info[:]
+    done.graph.value_info.extend(copy.graph.value_info)
+    name_nodes(done.graph)
+    # Unchanged nodes stay identical, byte for byte.
+    return copy if _same_words(done) == before else done
+
+
+def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    graph = ir.from_proto(model)
     if graph.functions:
         common.InlinePass()(graph)
     fold(graph)
@@ -38,11 +53,7 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     common.IdentityEliminationPass()(graph)
     common.RemoveUnusedNodesPass()(graph)
     done: onnx.ModelProto = ir.to_proto(graph)
-    del done.graph.value_info[:]
-    done.graph.value_info.extend(copy.graph.value_info)
-    name_nodes(done.graph)
-    # Unchanged nodes stay identical, byte for byte.
-    return copy if _same_words(done) == before else done
+    return done
 
 
 def fold(graph: ir.Model) -> None:

@@ -69,9 +69,13 @@ def engine_makers(backends: Catalog[Any]) -> Choices:
     return Choices(backends, {AUTO: Auto})
 
 
-@functools.cache
 def options_adapter(plugin: Any) -> TypeAdapter[Any]:
     """A pydantic adapter over a plugin's dataclass that takes JSON types strictly and forbids unknown keys."""
+    return _adapter(plugin)
+
+
+@functools.cache
+def _adapter(plugin: Any) -> TypeAdapter[Any]:
     if "__pydantic_config__" not in vars(plugin):
         plugin.__pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
     return TypeAdapter(plugin)

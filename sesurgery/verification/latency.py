@@ -38,6 +38,11 @@ class EngineTiming:
     round_seconds: tuple[tuple[float, ...], ...]
     first_run_seconds: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        sizes = {len(times) for times in self.round_seconds}
+        if len(sizes) != 1 or 0 in sizes:
+            raise ValueError(f"every round has the same number of runs, at least one: found {sorted(sizes)}")
+
     @property
     def samples(self) -> Floats:
         """Every counted run in the order measured, in seconds."""

@@ -17,10 +17,12 @@ from sesurgery.artifacts import digest_file
 from sesurgery.diagnostics import SesurgeryError, SpecError
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
+from sesurgery.onnxgraph.simplify import simplified
 from sesurgery.serving import interface, predict
 from sesurgery.spec.parity import Tolerance
-from sesurgery.spec.source import Source
+from sesurgery.spec.source import SpecText
 from sesurgery.training.preprocessing import Preprocessing
+from sesurgery.verification.latency import EngineTiming
 from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare
 from sesurgery.workspace import manifest_path, read_manifest
 from sesurgery.workspace.measurements import Of
@@ -70,12 +72,12 @@ def test_a_spec_of_50_megabytes_is_not_read(tmp_path):
 def test_20000_mistakes_are_not_all_printed():
     text = "{" + ", ".join(itertools.repeat("a: 1", 15_000)) + "}"
     with pytest.raises(SpecError, match="and 14949 more") as caught:
-        Source("net.yaml", text)
+        SpecText("net.yaml", text)
     assert len(caught.value.render()) < 50_000
 
 
 def test_a_merge_of_mappings_is_taken_in_order():
-    data = Source("net.yaml", "a: &a {x: 1, y: 1}\nb: &b {x: 2, z: 2}\nc: {<<: [*a, *b], y: 3}\n").data
+    data = SpecText("net.yaml", "a: &a {x: 1, y: 1}\nb: &b {x: 2, z: 2}\nc: {<<: [*a, *b], y: 3}\n").data
     assert data["c"] == {"x": 1, "y": 3, "z": 2}
 
 
@@ -84,7 +86,7 @@ def test_a_merge_of_mappings_is_taken_in_order():
 def test_any_text_is_data_or_a_mistake_with_its_place(text):
     places = []
     try:
-        data = Source("net.yaml", text).data
+        data = SpecText("net.yaml", text).data
     except SpecError as error:
         places, data = [(item.span.line, item.span.column) for item in error.diagnostics], {}
     assert isinstance(data, dict)
@@ -147,6 +149,30 @@ def test_nodes_out_of_order_are_sorted_as_onnx_runtime_does(tmp_path):
     model.graph.node.extend(nodes)
     with pytest.raises(SesurgeryError, match="SE602"):
         onnx_io.load(written(tmp_path, model))
+
+
+def test_a_constant_without_a_value_is_named(tmp_path):
+    model = network()
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["unread"], name="odd", other=1.0))
+    model.graph.node[0].attribute[0].name = "v\ufffd1ue"
+    loaded = network()
+    loaded.graph.CopyFrom(model.graph)
+    with pytest.raises(SesurgeryError, match=r"SE602.*cannot be simplified: .*'odd'"):
+        simplified(loaded)
+
+
+def test_no_constant_is_made_for_more_positions_than_memory_holds(tmp_path):
+    model = network()
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = 2**31
+    for dim in model.graph.output[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = 2**31
+    source = written(tmp_path, model)
+    request = pipeline.LowerRequest(
+        source, tmp_path / "out.onnx", "onnxruntime", passes=("squeeze_hoist_spatial",), verify=False
+    )
+    edits = pipeline.lower(request).edits["squeeze_hoist_spatial"]
+    assert not any(edit.changed for edit in edits)
 
 
 def test_nothing_is_proved_on_more_values_than_memory_holds(tmp_path):
@@ -277,6 +303,13 @@ def test_a_measurement_with_fewer_errors_than_margins_is_named(tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(SesurgeryError, match=r"SE401.*found 3 errors, 4 margins"):
         PARITY.read(tmp_path, "engine", Of("", ""))
+
+
+def test_rounds_of_unlike_numbers_of_runs_are_named():
+    EngineTiming("engine", None, ((1.0, 1.0), (1.0, 1.0)), (1.0, 1.0))
+    for rounds in ((), ((),), ((1.0, 1.0), (1.0,))):
+        with pytest.raises(ValueError, match="the same number of runs"):
+            EngineTiming("engine", None, rounds, ())
 
 
 @pytest.mark.parametrize("text", ["", "null", "[[]]", '[{"batch": "x"}]', "[" * 100_000, "\udcff"])
