@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, spec_of, talking
+from sesurgery.cli.console import Lines, as_json, emit_json, spec_of, talking
 from sesurgery.cli.signals import Stopped
 
 if TYPE_CHECKING:
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="List the trials with estimated times, without running any.")
 @click.option("--table", is_flag=True, help="Only show the results so far.")
 @click.option("--retry", is_flag=True, help="Run failed trials again.")
+@click.option("--ray", metavar="ADDRESS", help="Run the trials on a Ray cluster; `local` starts one on this machine.")
+@click.option("--workers", type=click.IntRange(min=1), help="Workers on the cluster (default: all that it has room for).")
 @as_json
-def command(spec: Path, dry_run: bool, table: bool, retry: bool, as_json: bool) -> None:
+def command(
+    spec: Path, dry_run: bool, table: bool, retry: bool, ray: str | None, workers: int | None, as_json: bool
+) -> None:
     """Run the trials of a spec's `study:`, and show which cells differ from the plain network.
 
     An interrupted study continues when started again. Several processes share the trials. Results are written to
@@ -28,6 +32,8 @@ def command(spec: Path, dry_run: bool, table: bool, retry: bool, as_json: bool) 
     """
     from sesurgery import pipeline
 
+    if workers is not None and ray is None:
+        raise click.UsageError("--workers is for --ray")
     loaded = spec_of(spec)
     if dry_run:
         _tell(pipeline.estimate(loaded), as_json=as_json)
@@ -37,6 +43,12 @@ def command(spec: Path, dry_run: bool, table: bool, retry: bool, as_json: bool) 
     workspace = pipeline.Workspace()
     if table:
         studied = pipeline.study_results(loaded, workspace)
+    elif ray is not None:
+        from sesurgery.pipeline.study_on_ray import ClusterRequest, study_on_ray
+
+        with talking() as talk:
+            request = ClusterRequest(spec, workspace, ray, workers, retry=retry, talk=talk, worker_talk=Lines())
+            studied = study_on_ray(request)
     else:
         with talking() as talk:
             studied = pipeline.study(loaded, workspace, spec.as_posix(), talk, retry=retry)

@@ -7,7 +7,8 @@ order of data) is common to all cells. The model of one score is
 
 fitted by least squares within a group of cells that share one plain network. The noise is taken to be alike in all
 cells of the study, and is estimated from all of them at once: a few seeds then give many degrees of freedom. With two
-cells it is the paired t-test. Differences from the plain network are tested together, by Holm's step-down procedure
+cells it is the paired t-test. A score counts right answers, so it is rounded to steps: the noise is at least that of the
+rounding, for two pairs that happen to differ by the same number of answers do not make a difference certain. Differences from the plain network are tested together, by Holm's step-down procedure
 (Scand. J. Statist. 6, 1979): the chance of even one false finding in the study is at most `1 - confidence`. Each
 interval has the level at which Holm's procedure judged its difference: it leaves out zero just where that is
 significant.
@@ -124,7 +125,15 @@ def _noise(groups: Sequence[Sequence[Scores]]) -> tuple[float, int]:
         solution, _, rank, _ = np.linalg.lstsq(design, scores_, rcond=None)
         total += float(((scores_ - design @ solution) ** 2).sum())
         freedom += len(rows) - int(rank)
-    return (math.sqrt(total / freedom) if freedom else math.nan), freedom
+    return (max(math.sqrt(total / freedom), _rounding(groups)) if freedom else math.nan), freedom
+
+
+def _rounding(groups: Sequence[Sequence[Scores]]) -> float:
+    """The standard deviation of rounding to the smallest step between two scores; 0 where all are alike."""
+    steps = np.diff(np.unique([score for group in groups for scores in group for score in scores.values()]))
+    # What is smaller is the last digit of a float.
+    steps = steps[steps > 1e-9]
+    return float(steps.min()) / math.sqrt(12) if steps.size else 0.0
 
 
 def _judge(fits: Sequence[_Fit], noise: float, freedom: int, confidence: float) -> list[Difference]:

@@ -1,0 +1,106 @@
+"""A study's trials on a Ray cluster: each of its workers takes trials from the study's storage, as any process does.
+
+Ray starts the workers, finds them room, and starts another where one died; who runs which trial is Optuna's storage to
+tell. So a cluster and processes started by hand can share one study.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sesurgery.diagnostics import described, fail, first_line
+from sesurgery.pipeline.specs import load_spec
+from sesurgery.pipeline.study import StudyResult, study, study_results
+from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.pipeline.workspace import Workspace
+
+HERE = "local"
+"""The address that starts Ray on this machine alone, and ends it with the study."""
+
+
+@dataclass(frozen=True)
+class ClusterRequest:
+    """A study's spec, and the cluster that runs it: its address, and how many workers, by default all it has room for.
+
+    Every machine of the cluster must see the spec and the workspace under the same path. `talk` speaks here; a copy of
+    `worker_talk` speaks in each worker, whose output Ray shows on stderr here.
+    """
+
+    spec: Path
+    workspace: Workspace
+    address: str
+    workers: int | None = None
+    retry: bool = False
+    talk: Talk = Silent()
+    worker_talk: Talk = Silent()
+
+
+def study_on_ray(request: ClusterRequest) -> StudyResult:
+    """Run the trials that nobody has taken on a cluster, and write the answer into studies/NAME/.
+
+    Raises SE801 if Ray is not installed, the cluster cannot be reached, or has no room for a worker.
+    """
+    ray = _ray()
+    path, workspace = request.spec.absolute(), Workspace(request.workspace.root.absolute())
+    spec = load_spec(path)
+    before = study_results(spec, workspace)
+    try:
+        ray.init(address=request.address, log_to_driver=True, logging_level="error", include_dashboard=False)
+    except Exception as error:  # Ray raises anything where it finds no cluster
+        text = f"the Ray cluster at {request.address!r} cannot be reached: {described(error)}"
+        hint = f"give the address of its head, as in ray://HOST:10001 or HOST:6379, or {HERE!r} for this machine"
+        raise fail("SE801", text, hint) from error
+    try:
+        threads = spec.train.threads or 1
+        gpu = 1 if ray.cluster_resources().get("GPU", 0) else 0
+        room = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0) // (1 if gpu else threads))
+        workers = request.workers or room
+        if not 0 < workers <= room:
+            text = f"the cluster has room for {room} workers of {threads} threads{' and a GPU' if gpu else ''} each"
+            raise fail("SE801", text, "ask for fewer with --workers, or give `train: threads` a smaller number")
+        request.talk.say(f"{workers} workers on the cluster at {request.address}")
+        # A worker that dies is started again without end: its trial goes on from its checkpoint.
+        run = ray.remote(num_cpus=threads, num_gpus=gpu, max_retries=-1)(_trials)
+        given = (path.as_posix(), workspace.root.as_posix(), request.spec.as_posix(), request.worker_talk)
+        waiting = [run.remote(*given, retry=request.retry and number == 0) for number in range(workers)]
+        _wait(ray, waiting)
+    finally:
+        ray.shutdown()
+    after = study_results(spec, workspace)
+    return StudyResult(after.folder, after.answer, _trained(after) - _trained(before))
+
+
+def _trained(found: StudyResult) -> int:
+    return sum(row.trials for row in found.answer.rows)
+
+
+def _ray() -> Any:
+    # Ray tells who uses it, and asks a home server, unless it is told not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise fail("SE801", f"--ray needs Ray: {first_line(error)}", "pip install 'sesurgery[ray]'") from error
+    return ray
+
+
+def _wait(ray: Any, waiting: list[Any]) -> None:
+    try:
+        ray.get(waiting)
+    except KeyboardInterrupt:
+        # Each worker gets an interrupt, and lets its trial wait for whoever goes on.
+        for each in waiting:
+            ray.cancel(each)
+        ray.wait(waiting, num_returns=len(waiting), timeout=30)
+        raise
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from error
+
+
+def _trials(spec: str, root: str, origin: str, talk: Talk, *, retry: bool) -> None:
+    """What a worker does: trials until none is left to begin."""
+    os.chdir(root)
+    study(load_spec(Path(spec)), Workspace(Path(root)), origin, talk, retry=retry)

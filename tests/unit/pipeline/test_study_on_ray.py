@@ -1,0 +1,84 @@
+"""A study on a Ray cluster of this machine: the same table, also where a worker was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sesurgery import pipeline
+from sesurgery.diagnostics import SesurgeryError
+from sesurgery.pipeline import Workspace
+from sesurgery.pipeline.study_on_ray import HERE, ClusterRequest, study_on_ray
+
+SPEC = {
+    "version": 1,
+    "name": "tiny",
+    "model": {
+        "source": "python",
+        "name": "sesurgery.networks.cifar_resnet:CifarResNet",
+        "kwargs": {"depth": 8, "in_channels": 1},
+    },
+    "input": {"shape": [1, 8, 8]},
+    "surgery": [{"insert": {"block": "se", "reduction": 4}, "at": "residual"}],
+    "train": {"data": {"dataset": "digits", "held_out": 0.1}, "epochs": 1, "batch_size": 64, "threads": 1},
+    "study": {"seeds": [0, 1]},
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(SPEC))
+    return file
+
+
+def workers() -> list[int]:
+    """The processes of this machine that run trials for Ray."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::_trials"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_one(folder: Path, killed: list[int]) -> None:
+    """Kill a worker as soon as a trial's run is there, which it is while the trial goes on."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not killed:
+        if list((folder / "runs").glob("*/weights.safetensors")) and (found := workers()):
+            os.kill(found[0], signal.SIGKILL)
+            killed.append(found[0])
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_two_workers_of_which_one_is_killed_give_the_table_of_one_process(tmp_path: Path, spec: Path) -> None:
+    pytest.importorskip("ray")
+    alone = pipeline.study(pipeline.load_spec(spec), Workspace(tmp_path / "alone"), "tiny.yaml")
+    cluster, killed = tmp_path / "cluster", []
+    cluster.mkdir()
+    killer = threading.Thread(target=kill_one, args=(cluster / "studies" / "tiny", killed))
+    killer.start()
+    done = study_on_ray(ClusterRequest(spec, Workspace(cluster), HERE, workers=2))
+    killer.join()
+    assert killed
+    assert done.answer.rows == alone.answer.rows
+    assert [(row.trials, row.failures) for row in done.answer.rows] == [(2, ()), (2, ())]
+    with pytest.raises(SesurgeryError, match=r"SE801.*room for \d+ workers of 1 threads each"):
+        study_on_ray(ClusterRequest(spec, Workspace(cluster), HERE, workers=4096))
+
+
+def test_without_ray_it_says_how_to_get_it(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SesurgeryError, match=r"(?s)SE801.*--ray needs Ray.*pip install 'sesurgery\[ray\]'"):
+        study_on_ray(ClusterRequest(spec, Workspace(tmp_path), HERE))
