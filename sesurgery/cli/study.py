@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.option("--table", is_flag=True, help="Only show the results so far.")
 @click.option("--retry", is_flag=True, help="Run failed trials again.")
 @click.option("--ray", metavar="ADDRESS", help="Run the trials on a Ray cluster; `local` starts one on this machine.")
-@click.option("--workers", type=click.IntRange(min=1), help="Workers on the cluster (default: all that it has room for).")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Workers on the cluster (default: all that it has room for)."
+)
 @as_json
 def command(
     spec: Path, dry_run: bool, table: bool, retry: bool, ray: str | None, workers: int | None, as_json: bool
