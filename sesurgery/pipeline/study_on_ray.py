@@ -7,7 +7,7 @@ tell. So a cluster and processes started by hand can share one study.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ class ClusterRequest:
     address: str
     workers: int | None = None
     retry: bool = False
-    talk: Talk = Silent()
-    worker_talk: Talk = Silent()
+    talk: Talk = field(default_factory=Silent)
+    worker_talk: Talk = field(default_factory=Silent)
 
 
 def study_on_ray(request: ClusterRequest) -> StudyResult:

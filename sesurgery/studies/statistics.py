@@ -7,11 +7,11 @@ order of data) is common to all cells. The model of one score is
 
 fitted by least squares within a group of cells that share one plain network. The noise is taken to be alike in all
 cells of the study, and is estimated from all of them at once: a few seeds then give many degrees of freedom. With two
-cells it is the paired t-test. A score counts right answers, so it is rounded to steps: the noise is at least that of the
-rounding, for two pairs that happen to differ by the same number of answers do not make a difference certain. Differences from the plain network are tested together, by Holm's step-down procedure
-(Scand. J. Statist. 6, 1979): the chance of even one false finding in the study is at most `1 - confidence`. Each
-interval has the level at which Holm's procedure judged its difference: it leaves out zero just where that is
-significant.
+cells it is the paired t-test. A score counts right answers, so it is rounded to steps: the noise is at least that of
+the rounding, for two pairs that happen to differ by the same number of answers do not make a difference certain.
+Differences from the plain network are tested together, by Holm's step-down procedure (Scand. J. Statist. 6, 1979): the
+chance of even one false finding in the study is at most `1 - confidence`. Each interval has the level at which Holm's
+procedure judged its difference: it leaves out zero just where that is significant.
 """
 
 from __future__ import annotations
