@@ -10,14 +10,29 @@ from sesurgery.cli.console import as_json, emit_json, force, trust
 from sesurgery.cli.gates import SUFFIXES
 
 
-@click.command("compare")
+class _Recipes(click.Command):
+    """A command whose option `--against` takes all runs that follow it, as shells write them for a pattern."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Name the option again before each of them, which is how click reads several values."""
+        named: list[str] = []
+        following = False
+        for arg in args:
+            if following and not arg.startswith("-") and named[-1] != "--against":
+                named.append("--against")
+            following = arg == "--against" or (following and not arg.startswith("-"))
+            named.append(arg)
+        return super().parse_args(ctx, named)
+
+
+@click.command("compare", cls=_Recipes)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option(
     "--against",
     multiple=True,
     type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="A run of the other recipe, once for each seed: runs are paired by the seed of their training.",
+    metavar="RUN...",
+    help="The runs of the other recipe: they are paired by the seed of their training.",
 )
 @click.option(
     "--accuracy",
@@ -43,7 +58,7 @@ def command(
 ) -> None:
     """Test whether one run is better or worse than another on the same held-out samples.
 
-    `compare FIRST SECOND` judges these two trainings. `compare FIRST... --against SECOND ...` judges two recipes, each
+    `compare FIRST SECOND` judges these two trainings. `compare FIRST... --against SECOND...` judges two recipes, each
     trained from several seeds.
     """
     if picture is not None and picture.suffix not in SUFFIXES:

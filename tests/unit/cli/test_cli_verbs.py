@@ -191,6 +191,9 @@ def test_compare_pairs_runs_by_their_seed(sesurgery, here):
     )
     twice = sesurgery("compare", "runs/tiny", "runs/tiny-2", "--against", "runs/other")
     assert "runs/tiny and runs/tiny-2 were both trained from seed 0" in twice.err
+    # As a shell writes `--against runs/tiny*`: all that follow belong to it.
+    pattern = sesurgery("compare", "runs/other", "--against", "runs/tiny", "runs/tiny-2", "--json")
+    assert "runs/tiny and runs/tiny-2 were both trained from seed 0" in pattern.err
     assert sesurgery("compare", "runs/tiny").code == 2
 
 
