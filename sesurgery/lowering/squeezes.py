@@ -76,7 +76,8 @@ def mean(node: NodeProto, flow: Dataflow) -> Mean | str:
             axes = flow.axes(node) or ()
             how = "channels last already" if axes == (1, 2) else "one axis after the other"
             return f"its axes are {list(axes)}: it is taken {how}"
-        return Mean(node, bool(given.get("keepdims", 1)))
+        # As runtimes read it: any other number than 1 drops the axes.
+        return Mean(node, given.get("keepdims", 1) == 1)
     if node.op_type == "AveragePool" and (
         tuple(given["kernel_shape"]) != shape[2:] or any(given.get("pads", ())) or given.get("auto_pad", b"") != b""
     ):
@@ -102,6 +103,9 @@ def convolution(node: NodeProto | None, flow: Dataflow) -> Convolution | str:
     pads = _pads(given, extents, strides, (flow.shape(node.input[0]) or ())[2:])
     if isinstance(pads, str):
         return pads
+    groups = int(given.get("group", 1))
+    if groups < 1 or weight.shape[0] % groups:
+        return f"a convolution of {weight.shape[0]} channels in {groups} groups"
     zeros = np.zeros(weight.shape[0])
     return Convolution(
         node=node,
@@ -110,7 +114,7 @@ def convolution(node: NodeProto | None, flow: Dataflow) -> Convolution | str:
         strides=strides,
         dilations=dilations,
         pads=pads,
-        groups=int(given.get("group", 1)),
+        groups=groups,
     )
 
 

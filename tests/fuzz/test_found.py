@@ -15,6 +15,11 @@ from PIL import Image
 from sesurgery import pipeline
 from sesurgery.artifacts import digest_file
 from sesurgery.diagnostics import SesurgeryError, SpecError
+from sesurgery.lowering.base import run
+from sesurgery.lowering.examples import model as parsed
+from sesurgery.lowering.passes.fold_norms import FoldNorms
+from sesurgery.lowering.passes.gate_epilogue import GateEpilogue
+from sesurgery.lowering.passes.linear_to_conv import LinearToConv
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.simplify import simplified
@@ -214,6 +219,43 @@ def test_data_without_a_length_are_as_long_as_their_shape(tmp_path):
     onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), providers=["CPUExecutionProvider"])
     loaded = {tensor.name: len(tensor.raw_data) for tensor in onnx_io.load(source).graph.initializer}
     assert loaded == {tensor.name: len(tensor.raw_data) for tensor in network().graph.initializer}
+
+
+NORMED = """(float[N,4,6,5] x) => (float[N,8,6,5] y)
+    <float[8,4,1,1] w, float[8] g, float[8] h, float[8] m, float[8] v = {1.0, 2.0, 0.5, 1.0, 1.5, 1.0, 3.0, 0.25}>
+    { u = Conv(x, w) y = BatchNormalization(u, g, h, m, v) }"""
+GATED = """(float[N,4,6,5] x) => (float[N,8,6,5] y) <float[8,4,1,1] w, float[3,8] a, float[3] b, float[8,3] c,
+    int64[2] flat = {-1, 8}, int64[4] back = {-1, 8, 1, 1}> { u = Conv<group=%s>(x, w)
+    z = ReduceMean<axes=[2, 3], keepdims=%s>(u) f = Reshape(z, flat) d = Gemm<transB=1>(f, a, b) r = Relu(d)
+    e = Gemm<transB=1>(r, c) s = Sigmoid(e) gate = Reshape(s, back) y = Mul(u, gate) }"""
+
+
+def test_what_the_checker_said_of_the_file_before_is_no_mistake_of_a_pass():
+    # ONNX Runtime takes an input without a shape; the checker asks for one.
+    model = parsed(NORMED)
+    model.graph.input.append(helper.make_tensor_value_info("many", TensorProto.INT64, None))
+    with pytest.raises(onnx.checker.ValidationError):
+        onnx.checker.check_model(model, full_check=True)
+    assert len(run(model, [FoldNorms()]).model.graph.node) == 1
+
+
+def test_a_type_that_was_not_declared_may_be_inferred():
+    model = parsed(NORMED)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.UNDEFINED
+    assert len(run(model, [FoldNorms()]).model.graph.node) == 1
+
+
+def test_axes_are_kept_by_a_one_alone():
+    # Minus one drops them, as zero does, so the squeeze must be written anew.
+    lowered = run(parsed(GATED % (1, -1), opset=17), [LinearToConv()], verify=True)
+    assert [edit.changed for edit in lowered.edits] == [True]
+
+
+def test_a_convolution_in_no_groups_is_left_alone():
+    graph = GATED.replace("keepdims=%s>(u)", "keepdims=1>(x)").replace("float[3,8] a", "float[3,4] a")
+    lowered = run(parsed(graph.replace("{-1, 8}", "{-1, 4}") % 0, opset=17), [GateEpilogue()])
+    assert "in 0 groups" in lowered.edits[0].why
+    assert not any(edit.changed for edit in lowered.edits)
 
 
 def test_the_tolerance_follows_the_type(tmp_path):
