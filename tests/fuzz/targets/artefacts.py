@@ -5,6 +5,7 @@ spec inside a run are changed without that; with it they name code, which is ano
 """
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -116,12 +117,20 @@ def _redigest(path: Path) -> None:
     manifest.write_text(json.dumps(told))
 
 
+@functools.cache
+def _trained():
+    """The spec and the network that the checkpoint fits; what a case loads into it, the next one replaces."""
+    from sesurgery import apply, load_spec
+
+    spec = load_spec(Path(os.environ["SESURGERY_FUZZ_WORKSPACE"]) / "net.yaml")
+    return spec, apply(spec)
+
+
 def checkpoint(rng: random.Random, folder: Path) -> Outcome:
     """A training checkpoint and a weights file."""
     import torch
 
-    from sesurgery import pipeline
-    from sesurgery.networks import sources, weights
+    from sesurgery.networks import weights
     from sesurgery.training import checkpoint as training
     from tests.fuzz.oracle import called
 
@@ -137,9 +146,7 @@ def checkpoint(rng: random.Random, folder: Path) -> Outcome:
         else:
             content[key] = mutated(content[key], rng)
         torch.save(content, path)
-    spec = pipeline.load_spec(folder.parent / "net.yaml") if (folder.parent / "net.yaml").exists() else None
-    spec = spec or pipeline.load_spec(Path(os.environ["SESURGERY_FUZZ_WORKSPACE"]) / "net.yaml")
-    network = sources.build(spec)
+    spec, network = _trained()
 
     def used() -> None:
         saved = training.read(path)
