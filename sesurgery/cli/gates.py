@@ -28,6 +28,12 @@ SUFFIXES = (".png", ".svg", ".pdf")
     type=click.Path(path_type=Path, dir_okay=False),
     help="Plot the mean gates by class (.png, .svg or .pdf).",
 )
+@click.option(
+    "--prune",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="SPEC",
+    help="Write the run's spec without the blocks whose gates are the same for every sample.",
+)
 @force
 @as_json
 @trust
@@ -37,6 +43,7 @@ def command(
     samples: int,
     inputs: Path | None,
     picture: Path | None,
+    prune: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -50,6 +57,8 @@ def command(
     of_file = run is not None and run.suffix == ".onnx"
     if of_file != (inputs is not None):
         raise click.UsageError("an ONNX file needs --inputs FILE.npz" if of_file else "--inputs is for an ONNX file")
+    if of_file and prune is not None:
+        raise click.UsageError("--prune is for a run: an ONNX file has no spec")
     from sesurgery import pipeline
     from sesurgery.reports.gates import draw, to_json, to_text
 
@@ -74,3 +83,11 @@ def command(
         emit_json(to_json(found))
     else:
         click.echo(to_text(found))
+    if prune is not None:
+        made = pipeline.prune(found, prune, force=force)
+        for key, why in made.kept:
+            click.echo(f"{key} does nothing and stays: {why}", err=True)
+        if made.left_out:
+            written = prune.as_posix()
+            click.echo(f"without {', '.join(made.left_out)} -> {written}", err=True)
+            click.echo(f"train it with: sesurgery apply {written} && sesurgery train", err=True)

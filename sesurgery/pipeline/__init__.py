@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.lower import LowerRequest, lower
     from sesurgery.pipeline.plan import plan
     from sesurgery.pipeline.prices import price_engine, price_plan
+    from sesurgery.pipeline.prune import prune
     from sesurgery.pipeline.refit import RefitRequest, refit
     from sesurgery.pipeline.report import report_pages, write_comparison, write_report
     from sesurgery.pipeline.run import run
@@ -84,6 +85,7 @@ __all__ = [
     "predict",
     "price_engine",
     "price_plan",
+    "prune",
     "refit",
     "report_pages",
     "run",
@@ -140,6 +142,7 @@ _PLACES = {
     "plan": "sesurgery.pipeline.plan",
     "price_engine": "sesurgery.pipeline.prices",
     "price_plan": "sesurgery.pipeline.prices",
+    "prune": "sesurgery.pipeline.prune",
     "predict": "sesurgery.serving.predict",
     "refit": "sesurgery.pipeline.refit",
     "run": "sesurgery.pipeline.run",

@@ -58,6 +58,11 @@ class BlockGates:
     advice: str
     classes: tuple[ClassGates, ...]
 
+    @property
+    def idle(self) -> bool:
+        """Whether every gate is the same for every sample, to within the bound of the pass constant_gates."""
+        return self.constant_within <= BOUND
+
 
 def measure(
     key: str, values: Values, labels: NDArray[np.int64], names: Mapping[int, str], highest: float | None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from sesurgery import pipeline
+from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.gates import GateResult, highest, observed
 from sesurgery.reports.gates import draw, to_json, to_text
@@ -46,6 +48,34 @@ def test_text_json_and_picture_hold_every_block(found, tmp_path):
     assert all(keys <= set(each) for each in written["blocks"])
     draw(found, tmp_path / "gates.png", "png")
     assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
+
+
+def idle(found: GateResult, *which: int) -> GateResult:
+    """The same, as if the gates of these blocks had not moved."""
+    blocks = tuple(
+        replace(each, constant_within=0.0 if index in which else 0.5) for index, each in enumerate(found.blocks)
+    )
+    return replace(found, blocks=blocks)
+
+
+def test_a_pruned_spec_has_all_blocks_but_those_that_do_nothing(here, found):
+    made = pipeline.prune(idle(found, 0), Path("pruned.yaml"))
+    assert (made.left_out, made.kept) == ((found.blocks[0].key,), ())
+    spec = pipeline.load_spec(Path("pruned.yaml"))
+    assert spec.name == "tiny-pruned"
+    assert [site.key for site in pipeline.plan(spec).plan.sites] == [each.key for each in found.blocks[1:]]
+    with pytest.raises(SesurgeryError, match=r"SE405.*already there"):
+        pipeline.prune(idle(found, 1), Path("pruned.yaml"))
+
+
+def test_nothing_is_pruned_where_no_block_or_every_block_does_something(here, found):
+    with pytest.raises(SesurgeryError, match=r"SE201.*every block of runs/tiny does something"):
+        pipeline.prune(idle(found), Path("pruned.yaml"))
+    with pytest.raises(SesurgeryError, match=r"(?s)SE201.*no block of runs/tiny does anything.*take the plain network"):
+        pipeline.prune(idle(found, *range(len(found.blocks))), Path("pruned.yaml"))
+    with pytest.raises(SesurgeryError, match=r"SE405.*is not in the folder of the run's spec"):
+        pipeline.prune(idle(found, 0), Path("elsewhere/pruned.yaml"))
+    assert not Path("pruned.yaml").exists()
 
 
 def test_the_upper_end_is_that_of_the_blocks_gate():
