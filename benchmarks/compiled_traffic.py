@@ -133,10 +133,10 @@ def compiled(model, precision: str, mode: Mode, folder: Path) -> dict[str, objec
     from sesurgery.backends.nvidia.compiled import compile_
     from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
     from sesurgery.lowering.base import run
-    from sesurgery.lowering.precision.half import HalfPrecision
+    from sesurgery.lowering.precision.half import Precision
 
     if precision == "fp16":
-        model = run(model, [HalfPrecision()]).model
+        model = run(model, [Precision()]).model
     path = folder / "compiled.onnx"
     onnx.save(model if mode.dynamic else with_batch(model, mode.batch[0]), path)
     found = compile_(TensorRTForRTX(), path, BuildOptions(precision, BatchRange(*mode.batch)))

@@ -68,14 +68,14 @@ def spelled_out(network):
 def in_precision(model, backend, precision: str):
     """The model as an engine of that precision is built from it."""
     from sesurgery.lowering.base import run
-    from sesurgery.lowering.precision.half import HalfPrecision
+    from sesurgery.lowering.precision.half import Precision
     from sesurgery.lowering.precision.int8 import Quantize, ranges_of
     from sesurgery.onnxgraph import numerics as _numerics
 
     if precision == "fp32":
         return model
     if precision != "int8":
-        return run(model, [HalfPrecision(precision)]).model
+        return run(model, [Precision(precision)]).model
     samples = [{name: array[:1] for name, array in _numerics.feeds(model, seed).items()} for seed in range(2)]
     return run(model, [Quantize(ranges_of(model, samples, "minmax"), backend.int8_activations)]).model
 

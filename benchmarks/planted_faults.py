@@ -35,7 +35,7 @@ from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.base import run as lower
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize, ranges_of
 from sesurgery.networks.cifar_resnet import CifarResNet
 from sesurgery.networks.export import export
@@ -213,7 +213,7 @@ def overflow(victim: Victim, random: np.random.Generator) -> Planted:
         helper.make_node("Mul", ["planted:smaller", down], [value], name="planted_down"),
     ]
     insert_behind(file, node, nodes)
-    half = lower(file, [HalfPrecision("fp16")]).model
+    half = lower(file, [Precision("fp16")]).model
     return Planted(victim.file, ("precision",), key, half, "fp16")
 
 
@@ -327,7 +327,7 @@ def none(victim: Victim, random: np.random.Generator) -> Planted:
     """An honest engine, in a precision of its own from seed to seed."""
     precision = ("fp32", "fp16", "int8")[int(random.integers(3))]
     if precision == "fp16":
-        return Planted(victim.file, (), None, lower(victim.file, [HalfPrecision("fp16")]).model, "fp16")
+        return Planted(victim.file, (), None, lower(victim.file, [Precision("fp16")]).model, "fp16")
     if precision == "int8":
         feeds = [{victim.file.graph.input[0].name: victim.images[index : index + 1]} for index in range(SAMPLES)]
         ranges = ranges_of(victim.file, feeds, "minmax")

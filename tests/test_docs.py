@@ -26,7 +26,7 @@ from sesurgery.blocks import BLOCKS
 from sesurgery.cli import program
 from sesurgery.diagnostics import CODES
 from sesurgery.lowering import PASSES
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize
 from sesurgery.networks.keymaps import KEYMAPS
 from sesurgery.placements import PLACEMENTS
@@ -52,7 +52,7 @@ PLUGINS = {
     f"{catalog.kind}: {name}": catalog.load(name)
     for catalog in (BLOCKS, PLACEMENTS, DATASETS, PASSES, PRESETS, KEYMAPS)
     for name in catalog.names()
-} | {"pass: precision": HalfPrecision, "pass: quantize": Quantize}
+} | {"pass: precision": Precision, "pass: quantize": Quantize}
 
 
 # --- the spec reference -----------------------------------------------------------------------------------------------

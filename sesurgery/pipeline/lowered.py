@@ -19,7 +19,7 @@ from sesurgery.lowering.base import Lowered, Pass, name_of
 from sesurgery.lowering.base import run as lower
 from sesurgery.lowering.precision import int8 as quantize
 from sesurgery.lowering.precision.autocast import AutoCast
-from sesurgery.lowering.precision.half import SAFE, HalfPrecision
+from sesurgery.lowering.precision.half import SAFE, Precision
 from sesurgery.lowering.precision.kept import summary
 from sesurgery.lowering.precision.ranges import measure
 from sesurgery.lowering.preparing import prepared
@@ -219,7 +219,7 @@ def _precise(
         reaches = measure(model, feeds, SAFE)
     elif wanted.precision == "fp16":
         talk.say(f"ranges were not checked: no samples are known (give {calibration.OPTION})")
-    step = HalfPrecision(wanted.precision, wanted.io, reaches, wanted.keep_fp32)
+    step = Precision(wanted.precision, wanted.io, reaches, wanted.keep_fp32)
     if wanted.converter == "autocast":
         step = AutoCast(step, tuple(feeds[:JUDGED]))
     return lower(model, [step]), details

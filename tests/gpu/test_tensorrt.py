@@ -13,7 +13,7 @@ from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.nvidia import inspector
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.profiles import parse_profile
 
 pytestmark = pytest.mark.gpu
@@ -56,7 +56,7 @@ def networks(tmp_path: Path) -> dict[str, Path]:
         )
     del model.graph.value_info[:]
     onnx.save(model, tmp_path / "net.onnx")
-    onnx.save(run(model, [HalfPrecision()]).model, tmp_path / "net.fp16.onnx")
+    onnx.save(run(model, [Precision()]).model, tmp_path / "net.fp16.onnx")
     return {"fp32": tmp_path / "net.onnx", "fp16": tmp_path / "net.fp16.onnx"}
 
 

@@ -27,7 +27,7 @@ from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
 from sesurgery.lowering import load
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.networks.export import export
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.batch import with_batch
@@ -53,7 +53,7 @@ def export_network(name: str) -> None:
 
 def compiled(model: onnx.ModelProto, precision: str, batch: BatchRange, folder: Path) -> Compiled:
     if precision == "fp16":
-        model = run(model, [HalfPrecision()]).model
+        model = run(model, [Precision()]).model
     onnx.save(model, folder / "compiled.onnx")
     return compile_(BACKEND, folder / "compiled.onnx", BuildOptions(precision, batch))
 

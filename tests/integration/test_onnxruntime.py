@@ -10,7 +10,7 @@ import torch
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3}
 
 
 def test_the_pass_keeps_the_four_gates_and_the_last_pool_and_nothing_else(small_se_files: dict[str, Path]) -> None:
-    edits = run(onnx.load(small_se_files["fp32"]), [HalfPrecision()]).edits
+    edits = run(onnx.load(small_se_files["fp32"]), [Precision()]).edits
     kept = [edit.where for edit in edits if not edit.changed]
     # Squeeze, projection, ReLU, projection, sigmoid.
     assert len(kept) == 4 * 5 + 1, kept

@@ -11,7 +11,7 @@ from sesurgery.backends import openvino as module
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 
 pytest.importorskip("openvino")
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2}
 @pytest.fixture(scope="module")
 def exported(small_se_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     path = tmp_path_factory.mktemp("export") / "net.bf16.onnx"
-    onnx.save(run(onnx.load(small_se_files["fp32"]), [HalfPrecision(target="bf16")]).model, path)
+    onnx.save(run(onnx.load(small_se_files["fp32"]), [Precision(target="bf16")]).model, path)
     return {**small_se_files, "bf16": path}
 
 

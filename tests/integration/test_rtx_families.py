@@ -24,7 +24,7 @@ from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.lowering import load
 from sesurgery.lowering.base import run
 from sesurgery.lowering.precision import int8 as quantize
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision as ToPrecision
 from sesurgery.networks.export import INPUT, export
 from sesurgery.pipeline.lowered import SPOILED
 from sesurgery.profiles import parse_profile
@@ -72,7 +72,7 @@ def converted(request: pytest.FixtureRequest, exported: Callable[[str], onnx.Mod
         samples = np.random.default_rng(0).normal(size=(2, 3, SIDE, SIDE)).astype(np.float32)
         model = run(model, [quantize.Quantize(quantize.ranges_of(model, [{INPUT: samples}], "minmax"))]).model
     elif precision != "fp32":
-        model = run(model, [HalfPrecision(precision)]).model
+        model = run(model, [ToPrecision(precision)]).model
     return precision, model
 
 

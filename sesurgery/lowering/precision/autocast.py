@@ -23,7 +23,7 @@ from onnx import NodeProto
 
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.lowering.base import Edit, Lowered, Pass
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.kept import left
 from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.onnxgraph.dataflow import Dataflow
@@ -39,9 +39,9 @@ REMEDY = "pip install 'nvidia-modelopt[onnx]', which pins its own onnx; or leave
 class AutoCast(Pass):
     """AutoCast with the nodes that `precision` would keep excluded, and ranges from `samples` if there are any."""
 
-    tolerance: ClassVar[float] = HalfPrecision.tolerance
+    tolerance: ClassVar[float] = Precision.tolerance
 
-    precision: HalfPrecision
+    precision: Precision
     samples: tuple[Mapping[str, NDArray[np.generic]], ...] = ()
 
     @staticmethod

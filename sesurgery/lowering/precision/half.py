@@ -74,7 +74,7 @@ QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLin
 
 
 @dataclass(frozen=True)
-class HalfPrecision(Pass):
+class Precision(Pass):
     """Compute in `target` outside the gates. An edit for every float node.
 
     Inputs and outputs keep their types, or with `io="convert"` take the target's type unless an fp32 node needs them.
@@ -224,7 +224,7 @@ def _check(graph: str, kept: dict[str, str], changed: int) -> None:
         scale = 1e6 if weight.name == "huge" else 0.1
         model.graph.initializer.append(numpy_helper.from_array(np.full(shape, scale, np.float32), weight.name))
     del model.graph.value_info[:]
-    lowered = run(model, [HalfPrecision()])
+    lowered = run(model, [Precision()])
     flow = Dataflow(lowered.model)
     found = {edit.where: edit.why for edit in lowered.edits if not edit.changed}
     by_output = {flow_node.output[0]: found[flow_node.name] for flow_node in flow.nodes if flow_node.name in found}

@@ -9,7 +9,7 @@ import pytest
 from filled_graphs import filled
 
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 
 Make = Callable[..., Path]
 
@@ -38,7 +38,7 @@ def make(tmp_path: Path) -> Make:
         model = onnx.parser.parse_model(f"<ir_version: 10, opset_import: [{domains}]> g {graph}")
         filled(model)
         path = tmp_path / name
-        onnx.save(run(model, [HalfPrecision()]).model if lower else model, path)
+        onnx.save(run(model, [Precision()]).model if lower else model, path)
         return path
 
     return write

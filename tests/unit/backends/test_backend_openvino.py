@@ -16,7 +16,7 @@ from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.profiles import parse_profile
 
 pytest.importorskip("openvino")
@@ -36,7 +36,7 @@ def engine(fp32: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bf16(fp32: Path, tmp_path: Path) -> Path:
-    onnx.save(run(onnx.load(fp32), [HalfPrecision(target="bf16")]).model, tmp_path / "se.bf16.onnx")
+    onnx.save(run(onnx.load(fp32), [Precision(target="bf16")]).model, tmp_path / "se.bf16.onnx")
     return tmp_path / "se.bf16.onnx"
 
 

@@ -10,7 +10,7 @@ from timm.layers import SEModule
 from sesurgery.backends.base import BatchRange, BuildOptions, Runner, TensorInfo
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.lowering.base import run as lower
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.onnxgraph import numerics
 from sesurgery.onnxgraph.half_meaning import in_single
 from sesurgery.verification import engine_drift
@@ -66,7 +66,7 @@ class Builder:
 def test_a_value_that_the_device_loses_is_found_at_its_block(small_se, small_se_onnx):
     exported = onnx.load(small_se_onnx)
     modules = {f"se/{name}": name for name, module in small_se.named_modules() if isinstance(module, SEModule)}
-    source = lower(exported, [HalfPrecision("fp16")]).model
+    source = lower(exported, [Precision("fp16")]).model
     links = Links(exported, exported, source, "fp16", modules)
     guilty = next(tap for tap in links.taps if tap.site == list(modules)[2])
     suspect = engine_drift.of_backend(links, Builder(guilty.value), BuildOptions("fp16", BatchRange(1, 1, 2)))

@@ -21,7 +21,7 @@ from sesurgery.lowering.passes.squeeze_hoist import SqueezeHoist
 from sesurgery.lowering.passes.squeeze_hoist_spatial import SqueezeHoistSpatial
 from sesurgery.lowering.passes.squeeze_layout import SqueezeLayout
 from sesurgery.lowering.passes.squeeze_pool import SqueezePool
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
@@ -183,7 +183,7 @@ def test_the_gate_stays_fp32_after_all_passes_and_nothing_overflows() -> None:
         h = Abs(x) u = Conv<pads=[1,1,1,1]>(h, w) z = GlobalAveragePool(u) d = Conv(z, w1) a = Relu(d) e = Conv(a, w2)
         gate = Sigmoid(e) s = Mul(u, gate) y = Add(s, r) }"""
     model = _examples.model(text)
-    lowered = run(model, (*load(FREE_SE), HalfPrecision())).model
+    lowered = run(model, (*load(FREE_SE), Precision())).model
     flow = Dataflow(lowered)
     kinds = {name: flow.dtype(name) for name in ("d", "a", "e", "gate")}
     assert set(kinds.values()) == {onnx.TensorProto.FLOAT}
@@ -226,7 +226,7 @@ def test_passes_run_in_the_order_that_they_ask_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [*map(PASSES.load, PASSES.names()), HalfPrecision, Quantize], ids=lambda step: step.__name__
+    "step", [*map(PASSES.load, PASSES.names()), Precision, Quantize], ids=lambda step: step.__name__
 )
 def test_every_pass_names_its_tolerance_and_passes_that_there_are(step: type[Pass]) -> None:
     # 8 bits are held to the samples they were calibrated on, and more loosely.
@@ -278,7 +278,7 @@ def test_the_sums_of_taps_are_written_for_the_number_of_positions(size: tuple[in
     lowered = run(_examples.model(text), [SqueezeHoistSpatial()], verify=True).model
     kinds = [node.op_type for node in lowered.graph.node]
     assert tuple(kinds[1 : kinds.index("Relu")]) == expected
-    flow = Dataflow(run(lowered, [HalfPrecision()]).model)
+    flow = Dataflow(run(lowered, [Precision()]).model)
     gate = {name for name in gate_branches(flow) if flow.producer[name].op_type != "Cast"}
     assert {"d", "a", "e", "gate"} < gate
     assert {flow.dtype(name) for name in gate} == {onnx.TensorProto.FLOAT}
@@ -293,7 +293,7 @@ def test_taps_of_large_values_overflow_nowhere_in_fp16(high: int) -> None:
         h = Abs(x) u = Conv<pads=[1,1,1,1]>(h, w) z = GlobalAveragePool(u) d = Conv(z, w1) a = Relu(d) e = Conv(a, w2)
         gate = Sigmoid(e) y = Mul(u, gate) }}"""
     model = _examples.model(text)
-    lowered = run(model, [SqueezeHoistSpatial(), HalfPrecision()])
+    lowered = run(model, [SqueezeHoistSpatial(), Precision()])
     assert lowered.edits[0].changed
     fed = {"x": np.full((1, 16, high, 111), 100, np.float32)}
     found, expected = _numerics.outputs(lowered.model, fed), _numerics.outputs(model, fed)
@@ -308,7 +308,7 @@ def test_scaled_weights_are_computed_in_fp32_and_rounded_once() -> None:
         scaled = Mul(u, gate) c = Conv(scaled, w) y = Relu(c) }"""
     model = _examples.model(text)
     scaled = run(model, load(FREE_SE), verify=True).model
-    lowered = run(scaled, [HalfPrecision()])
+    lowered = run(scaled, [Precision()])
     flow = Dataflow(lowered.model)
     assert {"d", "a", "e", "gate", "w_scaled"} <= set(gate_branches(flow))
     assert {flow.dtype(name) for name in ("d", "a", "e", "gate", "w_scaled", "w")} == {onnx.TensorProto.FLOAT}

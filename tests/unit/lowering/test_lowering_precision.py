@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.onnxgraph.dataflow import Dataflow
 
 # fp16 has 11 bits; values here are of order one and go through a handful of nodes.
@@ -33,7 +33,7 @@ def network(graph: str, *, opset: int = 20, constants: dict[str, np.ndarray] | N
 
 
 def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
-    return run(model, [HalfPrecision()]).model
+    return run(model, [Precision()]).model
 
 
 def kept(model: onnx.ModelProto) -> set[str]:
@@ -259,7 +259,7 @@ def test_metadata_of_nodes_survives() -> None:
 
 def test_edits_name_every_float_node_once_and_no_other() -> None:
     model = gate_network(GATES[2])
-    edits = run(model, [HalfPrecision()]).edits
+    edits = run(model, [Precision()]).edits
     assert sum(edit.changed for edit in edits) == 3  # Conv, Expand, Mul
     assert sum(not edit.changed for edit in edits) == 7
     assert all(edit.why for edit in edits)
@@ -310,12 +310,12 @@ REFUSALS = {
 @pytest.mark.parametrize("reason", REFUSALS)
 def test_the_pass_says_why_it_cannot_start(reason: str) -> None:
     with pytest.raises(SesurgeryError, match=f"SE602.*precision cannot start: .*{reason}"):
-        run(REFUSALS[reason](), [HalfPrecision()])
+        run(REFUSALS[reason](), [Precision()])
 
 
 def test_a_convolution_left_in_fp32_breaks_the_promise() -> None:
     model = gate_network(GATES[0])
-    assert HalfPrecision().ensures(model, model) == "convolution '' does not compute in fp16"
+    assert Precision().ensures(model, model) == "convolution '' does not compute in fp16"
 
 
 def test_a_changed_output_type_breaks_the_promise() -> None:
@@ -324,11 +324,11 @@ def test_a_changed_output_type_breaks_the_promise() -> None:
     after.graph.node.pop()
     after.graph.node[1].output[0] = "y"
     after.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
-    assert HalfPrecision().ensures(model, after) == "input or output 'y' has another name or type"
+    assert Precision().ensures(model, after) == "input or output 'y' has another name or type"
 
 
 def test_an_overflown_weight_breaks_the_promise() -> None:
     model = network("(float[N,4] x) => (float[N,4] y) <float[4] w> { y = Add(x, w) }")
     after = lowered(model)
     after.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full(4, np.inf, np.float16), "w"))
-    assert HalfPrecision().ensures(model, after) == "weight 'w' overflowed"
+    assert Precision().ensures(model, after) == "weight 'w' overflowed"

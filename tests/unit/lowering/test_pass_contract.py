@@ -19,14 +19,14 @@ from sesurgery.lowering import PASSES, in_order, load
 from sesurgery.lowering import examples as _examples
 from sesurgery.lowering.base import Edit, Lowered, Pass, name_of, run
 from sesurgery.lowering.precision.calibration import Range
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize, ranges_of
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
 
 FOUND = Path(__file__).parents[2] / "integration" / "found"
-CONVERSIONS: dict[str, type[Pass]] = {"precision": HalfPrecision, "quantize": Quantize}
+CONVERSIONS: dict[str, type[Pass]] = {"precision": Precision, "quantize": Quantize}
 GATE_PASSES = PASSES.names()
 KINDS = {**CONVERSIONS, **{name: PASSES.load(name) for name in GATE_PASSES}}
 KEEPING = tuple(name for name in GATE_PASSES if name != "constant_gates")

@@ -7,7 +7,7 @@ from onnx.reference import ReferenceEvaluator
 
 from sesurgery.lowering import examples as _examples
 from sesurgery.lowering.base import run
-from sesurgery.lowering.precision.half import SAFE, HalfPrecision
+from sesurgery.lowering.precision.half import SAFE, Precision
 from sesurgery.lowering.precision.ranges import FIRST, measure
 from sesurgery.onnxgraph.dataflow import Dataflow
 
@@ -42,7 +42,7 @@ def answer(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarray:
 def test_a_value_that_overflows_in_the_middle_is_kept_where_data_show_it() -> None:
     model, feeds = overflowing(), samples(5)
     reaches = measure(model, feeds, SAFE)
-    lowered = run(model, [HalfPrecision(reaches=reaches)])
+    lowered = run(model, [Precision(reaches=reaches)])
     kept = {edit.where: edit.why for edit in lowered.edits if not edit.changed}
     assert list(kept) == ["Conv_0", "Relu_1", "Conv_2"]
     assert kept["Conv_0"].startswith("its output 'a' reaches ")
@@ -53,7 +53,7 @@ def test_a_value_that_overflows_in_the_middle_is_kept_where_data_show_it() -> No
 
 
 def test_without_data_the_same_network_gives_no_numbers() -> None:
-    found = answer(run(overflowing(), [HalfPrecision()]).model, samples(1)[0])
+    found = answer(run(overflowing(), [Precision()]).model, samples(1)[0])
     assert not np.isfinite(found).all()
 
 
@@ -67,7 +67,7 @@ def test_bf16_converts_the_opset_and_keeps_the_gate_and_where_nodes_came_from() 
     model = _examples.model(SE)
     entry = model.graph.node[0].metadata_props.add()
     entry.key, entry.value = "pkg.torch.onnx.name_scopes", "['', 'stem', 'conv']"
-    lowered = run(model, [HalfPrecision("bf16")]).model
+    lowered = run(model, [Precision("bf16")]).model
     flow = Dataflow(lowered)
     types = {name: flow.dtype(name) for name in ("m", "s", "d", "r", "u", "g")}
     assert lowered.opset_import[0].version == 22
@@ -80,11 +80,11 @@ def test_bf16_converts_the_opset_and_keeps_the_gate_and_where_nodes_came_from() 
 
 def test_bf16_needs_no_range_check() -> None:
     reaches = measure(overflowing(), samples(1), SAFE)
-    assert all(edit.changed for edit in run(overflowing(), [HalfPrecision("bf16", reaches=reaches)]).edits)
+    assert all(edit.changed for edit in run(overflowing(), [Precision("bf16", reaches=reaches)]).edits)
 
 
 def test_inputs_and_outputs_are_converted_where_it_is_asked_for() -> None:
-    lowered = run(_examples.model(SE), [HalfPrecision(io="convert")]).model
+    lowered = run(_examples.model(SE), [Precision(io="convert")]).model
     ends = [value.type.tensor_type.elem_type for value in (*lowered.graph.input, *lowered.graph.output)]
     assert ends == [TensorProto.FLOAT16] * 2
     x = samples(1)[0]["x"]
@@ -96,7 +96,7 @@ def test_inputs_and_outputs_are_converted_where_it_is_asked_for() -> None:
 
 def test_an_output_that_a_kept_node_makes_is_not_converted() -> None:
     model = _examples.model("(float[N,4] x) => (float[N,4] y) { a = Relu(x) y = Softmax(a) }")
-    lowered = run(model, [HalfPrecision(io="convert")]).model
+    lowered = run(model, [Precision(io="convert")]).model
     ends = [value.type.tensor_type.elem_type for value in (*lowered.graph.input, *lowered.graph.output)]
     assert ends == [TensorProto.FLOAT16, TensorProto.FLOAT]
 

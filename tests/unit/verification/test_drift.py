@@ -9,7 +9,7 @@ from timm.layers import SEModule
 
 from sesurgery.backends.base import BuildOptions, Runner, TensorInfo
 from sesurgery.lowering.base import run as lower
-from sesurgery.lowering.precision.half import HalfPrecision
+from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize, ranges_of
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.scopes import scope_of
@@ -57,7 +57,7 @@ def test_a_tapped_copy_has_these_outputs_and_the_file_stays_as_it_was(exported, 
 
 def test_places_are_found_again_in_fp16_and_behind_the_pairs_of_int8(exported, modules, int8):
     taps = taps_of(exported, modules)
-    half = lower(exported, [HalfPrecision("fp16")]).model
+    half = lower(exported, [Precision("fp16")]).model
     assert [tap.name for tap in found_in(half, taps)] == [tap.name for tap in taps]
     found = found_in(int8, taps)
     assert [tap.name for tap in found] == [tap.name for tap in taps]
@@ -70,7 +70,7 @@ def test_places_are_found_again_in_fp16_and_behind_the_pairs_of_int8(exported, m
 def test_an_honest_file_drifts_no_further_than_its_precision_explains(exported, modules, int8):
     for precision, model in (
         ("fp32", exported),
-        ("fp16", lower(exported, [HalfPrecision("fp16")]).model),
+        ("fp16", lower(exported, [Precision("fp16")]).model),
         ("int8", int8),
     ):
         links = Links(exported, exported, model, precision, modules)
@@ -157,7 +157,7 @@ def test_the_first_block_over_tolerance_is_the_one_behind_the_place():
 
 
 def test_modules_that_somebody_names_stay_fp32(exported):
-    for step in (HalfPrecision("fp16", keep=("layer2*",)),):
+    for step in (Precision("fp16", keep=("layer2*",)),):
         lowered = lower(exported, [step])
         asked = [edit for edit in lowered.edits if edit.kind == "asked"]
         nodes = {node.name: scope_of(node) for node in lowered.model.graph.node if node.name}
