@@ -28,8 +28,10 @@ from sesurgery.workspace.targets import claim
 WIDE = 128
 """A block of reduction 16 on fewer channels has a hidden width under 8."""
 
-CLASSES = {"timm": "num_classes", "torchvision": "num_classes", "huggingface": "num_labels", "ultralytics": "nc"}
-"""How each library calls the number of classes."""
+USUAL = "num_classes"
+"""How timm, torchvision and most functions of one's own call the number of classes."""
+CLASSES = {"huggingface": "num_labels", "ultralytics": "nc"}
+"""How other libraries call it."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def _what_follows(source: str, path: Path) -> list[tuple[str, str]]:
     if source == "ultralytics":
         told = "a classifier is trained here; a detector by Ultralytics' own trainer: docs/spec.md#source-ultralytics"
         lines.append((f"# {told}", ""))
-    classes = f"`kwargs: {{{CLASSES[source]}: 10}}` above" if source in CLASSES else "the network needs as many"
+    classes = f"`kwargs: {{{CLASSES.get(source, USUAL)}: 10}}` above"
     return [
         *lines,
         ("# train: {data: digits, epochs: 10}", f"these have 10 classes: {classes}"),
@@ -203,8 +205,8 @@ def _about_values(source: str) -> list[tuple[str, str]]:
     lines = [("  # checkpoint: weights.safetensors", "a local weights file, relative to this one")]
     if source in ("timm", "torchvision", "huggingface"):
         lines.insert(0, ("  # pretrained: true", f"the weights of {source}, which are downloaded"))
-    given = f"{{{CLASSES[source]}: 10}}" if source in CLASSES else "{KEYWORD: VALUE}"
-    return [*lines, (f"  # kwargs: {given}", "passed to the function that builds the network")]
+    given = f"# kwargs: {{{CLASSES.get(source, USUAL)}: 10}}"
+    return [*lines, (f"  {given}", "passed to the function that builds the network")]
 
 
 def _guess(named: NamedNetwork) -> str:

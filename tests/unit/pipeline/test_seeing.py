@@ -209,7 +209,8 @@ def test_inspect_as_data_says_the_same():
         ("timm:resnet_18", (), r"SE301.*timm has no model 'resnet_18'(.|\n)*did you mean"),
         (TINY, ("modul",), r"SE105.*unknown placement 'modul'(.|\n)*did you mean 'module'"),
         (TINY, ("module",), r"SE105.*'module' takes options(.|\n)*structural placements: residual, pre"),
-        ("torchvision:nothing.yaml", (), r"SE001"),
+        ("torchvision:nothing.yaml", (), r"SE301.*torchvision has no model .nothing.yaml."),
+        ("nothing.yaml", (), r"SE001"),
     ],
 )
 def test_a_mistake_is_told_with_what_to_do(model, at, message):
