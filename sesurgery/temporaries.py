@@ -21,7 +21,7 @@ _MARK = re.compile(r"\..+\.(?P<machine>[0-9a-f]{6})-(?P<process>\d+)-(?P<started
 @contextlib.contextmanager
 def file(target: Path) -> Iterator[Path]:
     """An empty file beside `target`, gone when the block ends unless it was given another name."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.{_owner()}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.{owner()}.", suffix=".tmp")
     os.close(handle)
     try:
         yield Path(name)
@@ -32,7 +32,7 @@ def file(target: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def folder(target: Path) -> Iterator[Path]:
     """An empty folder beside `target`, gone when the block ends."""
-    prefix = f".{target.name}.{_owner()}."
+    prefix = f".{target.name}.{owner()}."
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix, suffix=".tmp") as name:
         yield Path(name)
 
@@ -65,7 +65,8 @@ def _removed(path: Path) -> bool:
     return True
 
 
-def _owner() -> str:
+def owner() -> str:
+    """The mark of this process in the names of what it leaves: its machine, its number and when it started."""
     process = os.getpid()
     return f"{_machine()}-{process}-{started_at(process)}"
 

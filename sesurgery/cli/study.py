@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ def command(
     elif ray is not None:
         from sesurgery.pipeline.study_on_ray import ClusterRequest, study_on_ray
 
+        # Ray tells its makers who uses it unless it is told not to.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         with talking() as talk:
             request = ClusterRequest(spec, workspace, ray, workers, retry=retry, talk=talk, worker_talk=Lines())
             studied = study_on_ray(request)

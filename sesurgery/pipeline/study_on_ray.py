@@ -6,7 +6,11 @@ tell. So a cluster and processes started by hand can share one study.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +52,8 @@ def study_on_ray(request: ClusterRequest) -> StudyResult:
     spec = load_spec(path)
     before = study_results(spec, workspace)
     try:
-        ray.init(address=request.address, log_to_driver=True, logging_level="error", include_dashboard=False)
+        with _own_signals():
+            ray.init(address=request.address, log_to_driver=True, logging_level="error", include_dashboard=False)
     except Exception as error:  # Ray raises anything where it finds no cluster
         text = f"the Ray cluster at {request.address!r} cannot be reached: {described(error)}"
         hint = f"give the address of its head, as in ray://HOST:10001 or HOST:6379, or {HERE!r} for this machine"
@@ -78,13 +83,22 @@ def _trained(found: StudyResult) -> int:
 
 
 def _ray() -> Any:
-    # Ray tells who uses it, and asks a home server, unless it is told not to.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
         raise fail("SE801", f"--ray needs Ray: {first_line(error)}", "pip install 'sesurgery[ray]'") from error
     return ray
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray handles SIGTERM from its start to the end of the process: whoever handled it before does so again."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _wait(ray: Any, waiting: list[Any]) -> None:

@@ -31,12 +31,12 @@ class Journal(JournalFileBackend):  # type: ignore[misc]
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._alone = path, _Lock(path.with_name(f".{path.name}.lock"))
-        super().__init__(str(path), self._alone)
+        self._path, self.lock = path, _Lock(path.with_name(f".{path.name}.lock"))
+        super().__init__(str(path), self.lock)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         # The same process may take the lock twice.
-        with self._alone.lock:
+        with self.lock.lock:
             self._mend()
             super().append_logs(logs)
 

@@ -180,7 +180,7 @@ def test_the_journals_lock_ends_with_the_process_that_held_it(tmp_path):
 
     def die():
         held = Journal(tmp_path / "journal.log")
-        held._alone.acquire()
+        held.lock.acquire()
         os.kill(os.getpid(), signal.SIGKILL)
 
     process = multiprocessing.get_context("fork").Process(target=die)

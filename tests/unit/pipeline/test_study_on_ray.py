@@ -65,13 +65,15 @@ def kill_one(folder: Path, killed: list[int]) -> None:
 def test_two_workers_of_which_one_is_killed_give_the_table_of_one_process(tmp_path: Path, spec: Path) -> None:
     pytest.importorskip("ray")
     alone = pipeline.study(pipeline.load_spec(spec), Workspace(tmp_path / "alone"), "tiny.yaml")
-    cluster, killed = tmp_path / "cluster", []
+    cluster, killed, handler = tmp_path / "cluster", [], signal.getsignal(signal.SIGTERM)
     cluster.mkdir()
     killer = threading.Thread(target=kill_one, args=(cluster / "studies" / "tiny", killed))
     killer.start()
     done = study_on_ray(ClusterRequest(spec, Workspace(cluster), HERE, workers=2))
     killer.join()
     assert killed
+    # Ray's own handler would not end a command as ours does.
+    assert signal.getsignal(signal.SIGTERM) is handler
     assert done.answer.rows == alone.answer.rows
     assert [(row.trials, row.failures) for row in done.answer.rows] == [(2, ()), (2, ())]
     with pytest.raises(SesurgeryError, match=r"SE801.*room for \d+ workers of 1 threads each"):

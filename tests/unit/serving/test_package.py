@@ -114,7 +114,7 @@ def test_what_a_killed_packaging_left_is_cleaned_by_the_next(here: Path, monkeyp
     with monkeypatch.context() as ended:
         # The names of a process that started at another time, and so has ended.
         ended.setattr(temporaries, "started_at", lambda process: 1)
-        mark = temporaries._owner()
+        mark = temporaries.owner()
     left = [folder / f".version.{mark}.abcdefgh.tmp", folder / "1" / f".model.onnx.{mark}.abcdefgh.tmp"]
     left[0].mkdir()
     left[1].write_text("half")
