@@ -3,24 +3,14 @@
 The graph of a block hangs on the block alone. It is still compared with its module at every site of every file.
 """
 
-import copy
-
 
 def read_operators_once() -> None:
-    """Each export gets a copy of one table of operators, whose translations onnxscript parses from their sources."""
+    """For all cases, as for all tests."""
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    read, known = ONNXRegistry.from_torchlib.__func__, {}
+    from tests.fixtures.exporter import remembering
 
-    def from_torchlib(cls, **named):
-        key = tuple(named.items())
-        if key not in known:
-            known[key] = read(cls, **named)
-        made = copy.copy(known[key])
-        made.functions = {target: list(listed) for target, listed in made.functions.items()}
-        return made
-
-    ONNXRegistry.from_torchlib = classmethod(from_torchlib)
+    ONNXRegistry.from_torchlib = remembering()
 
 
 def export_blocks_once() -> None:
