@@ -3,6 +3,7 @@
     python benchmarks/ocr.py FOLDER                  the three files of PP-OCRv4, on ONNX Runtime and OpenVINO
     python benchmarks/ocr.py FOLDER --rounds 200     for longer
     python benchmarks/ocr.py FOLDER --check          that the outputs are equal, without times
+    python benchmarks/ocr.py --table                 the table of docs/free_se.md, from the results
 
 FOLDER holds the files of PyPI's rapidocr-onnxruntime 1.4.4 (`pip download rapidocr-onnxruntime==1.4.4 --no-deps`,
 unpack the wheel, rapidocr_onnxruntime/models). Forms: `plain`, all gates taken out by the surgeon; `as deployed`;
@@ -14,7 +15,9 @@ round, with the 95 % interval of a bootstrap. Batch 1, fp32, two threads, at the
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +26,9 @@ from pathlib import Path
 THREADS = 2
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 
-RESULTS = Path(__file__).resolve().parent / "results" / "ocr.json"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "ocr.json"
+PAGE = ROOT / "docs" / "free_se.md"
 ENGINES = ("onnxruntime", "openvino")
 FORMS = ("plain", "as deployed", "lowered")
 REPEATS = 2
@@ -207,13 +212,40 @@ def measure(folder: Path, rounds: int, check: bool) -> None:
         write_text(RESULTS, to_json(known))
 
 
+def table() -> str:
+    """The results as the page shows them."""
+    data = json.loads(RESULTS.read_text())
+    lines = ["| file | gates | image | engine | as deployed | lowered |", "|" + " --- |" * 6]
+    for row in data["rows"]:
+        for engine in ENGINES:
+            cells = [f"`{row['file']}`", str(row["gates"]), " x ".join(map(str, row["size"])), engine]
+            cells += ["{:.3f} ({:.3f} to {:.3f})".format(*row[f"{engine}.{form}"]) for form in FORMS[1:]]
+            lines.append(f"| {' | '.join(cells)} |")
+    versions = ", ".join(f"{name} {data['versions'][name]}" for name in ENGINES)
+    return "\n".join(
+        [*lines, "", f"{data['device']}, {data['threads']} threads, {data['rows'][0]['rounds']} rounds; {versions}."]
+    )
+
+
+def write_table() -> None:
+    """Write the table into the page, between its marks."""
+    pattern = re.compile(r"(<!-- ocr -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    PAGE.write_text(pattern.sub(lambda found: f"{found[1]}\n{table()}\n{found[2]}", PAGE.read_text()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the three files are")
+    parser.add_argument("folder", type=Path, nargs="?", help="where the three files are")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--check", action="store_true", help="compare the outputs and measure nothing")
+    parser.add_argument("--table", action="store_true", help="write the table of docs/free_se.md from the results")
     given = parser.parse_args()
-    measure(given.folder, given.rounds, given.check)
+    if given.table:
+        write_table()
+    elif given.folder is None:
+        parser.error("name the folder of the three files")
+    else:
+        measure(given.folder, given.rounds, given.check)
 
 
 if __name__ == "__main__":
