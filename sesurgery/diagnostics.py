@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 Severity = Literal["error", "warning"]
@@ -172,6 +173,21 @@ def described(error: BaseException) -> str:
     """The type of an error and what it says first: `ValueError: math domain error`."""
     name, line = type(error).__name__, first_line(error)
     return name if line == name else f"{name}: {line}"
+
+
+def raised_at(error: BaseException) -> str:
+    """Where an error was raised, as `net.py:12`: the innermost place in code that is neither ours nor installed."""
+    import sysconfig
+    import traceback
+
+    paths = sysconfig.get_paths()
+    others = {Path(__file__).parent, *(Path(paths[name]) for name in ("stdlib", "purelib", "platlib"))}
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not others & {*Path(frame.filename).parents} and frame.filename[:1] != "<"]
+    if not frames:
+        return "nowhere"
+    last = (own or frames)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

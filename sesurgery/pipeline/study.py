@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sesurgery.artifacts import to_json, write_text
-from sesurgery.diagnostics import SesurgeryError, described, fail
+from sesurgery.diagnostics import SesurgeryError, described, fail, raised_at
 from sesurgery.networks import run_files
 from sesurgery.pipeline.begun import TRAIN
 from sesurgery.pipeline.talk import Silent, Talk
@@ -76,10 +76,11 @@ def study(
             except SesurgeryError as error:
                 _fail(storage, task, error.diagnostics[0].message, talk)
                 continue
-            except (RuntimeError, ValueError, OSError, MemoryError) as error:
-                _fail(storage, task, f"{described(error)}", talk)
+            except Exception as error:
+                # A trial may run anybody's network: whatever that raises is of this trial alone.
+                _fail(storage, task, f"{described(error)} ({raised_at(error)})", talk)
                 continue
-            except KeyboardInterrupt:
+            except BaseException:
                 storage.again(task)
                 raise
             if isinstance(outcome, int):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -119,6 +120,25 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_can_be_tried_again(tmp_p
     healed = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml", retry=True)
     assert len(ran) == 9
     assert [row.failures for row in healed.answer.rows] == [()] * 3
+
+
+@pytest.mark.parametrize("raised", [TypeError("no size"), AttributeError("no size"), KeyError("size")], ids=repr)
+def test_whatever_a_network_raises_is_of_its_trial_alone(tmp_path, ran, monkeypatch, raised):
+    interrupting(monkeypatch, 2, raised)
+    done = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == 8
+    ((why,), *others) = [row.failures for row in done.answer.rows]
+    assert re.fullmatch(rf"seed 1: {type(raised).__name__}: .*size'? \(test_study.py:\d+\)", why)
+    assert others == [(), ()]
+    assert pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml").done == 0
+
+
+def test_an_exit_within_a_trial_ends_the_study_and_lets_the_trial_wait(tmp_path, ran, monkeypatch):
+    interrupting(monkeypatch, 2, SystemExit(1))
+    with pytest.raises(SystemExit):
+        pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == len(set(ran)) == 9
 
 
 def _work(folder, storage):
