@@ -26,6 +26,7 @@ pytest_plugins = [
     "fixtures.processor_time",
     "fixtures.sharing",
     "fixtures.small_se",
+    "fixtures.studies",
     "fixtures.tiny",
 ]
 

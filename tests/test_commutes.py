@@ -105,6 +105,7 @@ CASES = [
     ("vgg", {"insert": SE, "at": "conv", "expect": 3}),
     ("vgg", {"insert": {"block": "cbam"}, "at": {"placement": "conv", "spatial_only": True}, "stages": [1]}),
     ("vgg", {"insert": {"block": "se", "squeeze": "max", "init": "identity"}, "at": "conv"}),
+    ("vgg", {"insert": {"block": "se", "squeeze": "none"}, "at": "conv", "stages": [1]}),
     ("inception", {"insert": SE, "at": "concat", "expect": 2}),
     ("inception", {"insert": {"block": "eca"}, "at": "concat", "pick": "last"}),
     ("resnet", {"insert": SE, "at": {"placement": "module", "names": ["layer2.0", "layer1.0.bn1", "relu"]}}),

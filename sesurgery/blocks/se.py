@@ -4,7 +4,9 @@
     s = gate(W2 act(W1 z + b1) + b2)    [N, C, 1, 1]   through a hidden width of C / r
     y = x * s                           [N, C, H, W]
 
-Both projections are 1x1 convolutions, the form that exporters and engines fuse best.
+Both projections are 1x1 convolutions, the form that exporters and engines fuse best. With `squeeze: none` (the paper's
+NoSqueeze, table 16) they run over the map itself: z = x, and s has a value for every pixel, [N, C, H, W]. It is there
+for comparison: it costs H x W times as much, and is no channel gate, so nothing lowers or finds it as one.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from sesurgery.blocks.modules.se import SEModule as SEModule
 
-Squeeze = Literal["avg", "max"]
+Squeeze = Literal["avg", "max", "none"]
 Activation = Literal["relu", "relu6", "silu", "gelu", "hard_swish"]
 Gate = Literal["sigmoid", "hard_sigmoid", "tanh", "relu"]
 
@@ -36,6 +38,7 @@ class SE(Block):
 
     The hidden width is rounded down, or to the nearest multiple of `divisor` where one is given, and is at least
     `min_width`. `init: identity` leaves the network's function as it was, and doubles the gate's range to (0, 2).
+    `squeeze: none` gates every pixel by its own channels, for comparison.
     """
 
     reduction: Annotated[float, Field(ge=0.0625, le=65536)] = 16
@@ -80,6 +83,7 @@ EXAMPLES = (
     SE(reduction=16, min_width=8),
     SE(reduction=16, divisor=8),
     SE(squeeze="max", activation="silu", gate="hard_sigmoid"),
+    SE(squeeze="none", reduction=4),
     SE(gate="tanh"),
     SE(gate="relu"),
     SE(init="identity"),

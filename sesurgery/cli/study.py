@@ -12,7 +12,7 @@ from sesurgery.cli.console import Lines, as_json, emit_json, spec_of, talking
 from sesurgery.cli.signals import Stopped
 
 if TYPE_CHECKING:
-    from sesurgery.pipeline.estimate import StudyEstimate
+    from sesurgery.pipeline.estimate import StudyEstimate, TrialEstimate
 
 
 @click.command("study")
@@ -70,20 +70,35 @@ def command(
 def _tell(found: StudyEstimate, *, as_json: bool) -> None:
     if as_json:
         trials = [
-            {"where": dict(each.cell.where), "plain": each.cell.plain, "seed": each.seed, "seconds": each.seconds}
+            {
+                "where": dict(each.cell.where),
+                "plain": each.cell.plain,
+                "seed": each.seed,
+                "seconds": each.seconds,
+                "shared": each.shared,
+            }
             for each in found.trials
         ]
-        emit_json({"trials": trials, "count": found.count, "seconds": found.seconds})
+        counts = {"cells": found.cells, "plain": found.plain, "count": found.count}
+        emit_json({"trials": trials, **counts, "seconds": found.seconds})
         return
     for each in found.trials:
-        seconds = f"not known: {each.why}" if each.seconds is None else _time(each.seconds)
-        click.echo(f"{each.cell}, seed {each.seed}: {seconds}")
-    total = (
-        "time not known"
-        if found.seconds is None
-        else f"about {_time(found.seconds)} on this machine, one after another"
-    )
-    click.echo(f"{found.count} trials, {total}")
+        click.echo(f"{each.cell}, seed {each.seed}: {_seconds(each)}")
+    total = "time not known" + (f": {found.why}" if found.why else "")
+    if found.seconds is not None:
+        total = f"about {_time(found.seconds)} on this machine, one after another"
+    if found.trials:
+        click.echo(f"{found.count} trials, {total}")
+        return
+    networks = "a plain network" if found.plain == 1 else f"at most {found.plain} plain networks"
+    click.echo(f"{found.cells} cells and {networks}, drawn as the search goes on: at most {found.count} trials")
+    click.echo(total + (", each taken to cost what the plain network costs" if found.seconds is not None else ""))
+
+
+def _seconds(trial: TrialEstimate) -> str:
+    if trial.shared:
+        return "shares a training"
+    return f"not known: {trial.why}" if trial.seconds is None else _time(trial.seconds)
 
 
 def _time(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,8 @@ from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.plan import plan
 from sesurgery.pipeline.study import asked_of
 from sesurgery.spec import Spec
-from sesurgery.studies.cells import Cell, grid, trial_spec
+from sesurgery.spec.study import Range, Study, Values
+from sesurgery.studies.cells import Cell, grid, plain_of, trial_spec
 
 STEPS = 3
 FORWARD = 1 / 3
@@ -23,38 +25,73 @@ FORWARD = 1 / 3
 
 @dataclass(frozen=True)
 class TrialEstimate:
-    """One cell with one seed. `seconds` is its training time; None if it could not be estimated, with `why`."""
+    """One cell with one seed. `seconds` is its training time; None if it could not be estimated, with `why`.
+
+    One that is `shared` has no training of its own: an earlier trial's differs only in what enters none.
+    """
 
     cell: Cell
     seed: int
     seconds: float | None
     why: str | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True)
 class StudyEstimate:
-    """Every trial of a grid. Of a random or Bayesian search `trials` is empty: which cells come is not known."""
+    """Every trial of a grid. Of a random or Bayesian search `trials` is empty: which cells come is not known.
+
+    `cells` counts those with blocks, `plain` the plain networks that they are compared with, `count` all trials; of a
+    search these are the most that there can be, and the time of each is taken to be that of the spec's plain network.
+    """
 
     trials: tuple[TrialEstimate, ...]
+    cells: int
+    plain: int
     count: int
+    each: float | None = None
+    why: str | None = None
 
     @property
     def seconds(self) -> float | None:
         """Of all trials, one after another; None if no trial could be estimated."""
-        known = [trial.seconds for trial in self.trials if trial.seconds is not None]
-        return sum(known) * len(self.trials) / len(known) if known else None
+        if not self.trials:
+            return None if self.each is None else self.count * self.each
+        own = [trial for trial in self.trials if not trial.shared]
+        known = [trial.seconds for trial in own if trial.seconds is not None]
+        return sum(known) * len(own) / len(known) if known else None
 
 
 def estimate(spec: Spec) -> StudyEstimate:
     """The trials of the spec's study: each cell is planned, and a few of its steps are timed. Nothing is written."""
     asked = asked_of(spec)
     if asked.search != "grid":
-        return StudyEstimate((), (asked.cells + 1) * len(asked.seeds))
+        return _of_search(spec, asked)
     trials: list[TrialEstimate] = []
+    trained: set[str] = set()
     for cell in grid(asked):
+        if cell.trained.key in trained:
+            trials += [TrialEstimate(cell, seed, 0.0, shared=True) for seed in asked.seeds]
+            continue
+        trained.add(cell.trained.key)
         seconds, why = _seconds(trial_spec(spec, cell, asked.seeds[0]))
         trials += [TrialEstimate(cell, seed, seconds, why) for seed in asked.seeds]
-    return StudyEstimate(tuple(trials), len(trials))
+    plain = len({trial.cell.key for trial in trials if trial.cell.plain})
+    cells = len({trial.cell.key for trial in trials}) - plain
+    return StudyEstimate(tuple(trials), cells, plain, len(trials))
+
+
+def _of_search(spec: Spec, asked: Study) -> StudyEstimate:
+    cells = int(min(asked.cells, _combinations(asked.axes)))
+    outside = plain_of(Cell(dict.fromkeys(asked.axes))).where
+    plain = int(min(cells, _combinations({path: asked.axes[path] for path in outside})))
+    each, why = _seconds(trial_spec(spec, Cell({}, plain=True), asked.seeds[0]))
+    return StudyEstimate((), cells, plain, (cells + plain) * len(asked.seeds), each, why)
+
+
+def _combinations(axes: Mapping[str, Values | Range]) -> float:
+    """How many cells the axes hold; a range holds any number."""
+    return math.prod(math.inf if isinstance(axis, Range) else len(axis) for axis in axes.values())
 
 
 def _seconds(spec: Spec) -> tuple[float | None, str | None]:

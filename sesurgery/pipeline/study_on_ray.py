@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from sesurgery.pipeline.workspace import Workspace
 
 HERE = "local"
 """The address that starts Ray on this machine alone, and ends it with the study."""
+HINT = f"give the address of its head, as in ray://HOST:10001 or HOST:6379, or {HERE!r} for this machine"
+PATIENCE = 2.0
+"""Seconds in which whoever listens has to answer."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ def study_on_ray(request: ClusterRequest) -> StudyResult:
     Raises SE801 if Ray is not installed, the cluster cannot be reached, or has no room for a worker.
     """
     ray = _ray()
+    _require_listener(request.address)
     path, workspace = request.spec.absolute(), Workspace(request.workspace.root.absolute())
     spec = load_spec(path)
     before = study_results(spec, workspace)
@@ -56,8 +61,7 @@ def study_on_ray(request: ClusterRequest) -> StudyResult:
             ray.init(address=request.address, log_to_driver=True, logging_level="error", include_dashboard=False)
     except Exception as error:  # Ray raises anything where it finds no cluster
         text = f"the Ray cluster at {request.address!r} cannot be reached: {described(error)}"
-        hint = f"give the address of its head, as in ray://HOST:10001 or HOST:6379, or {HERE!r} for this machine"
-        raise fail("SE801", text, hint) from error
+        raise fail("SE801", text, HINT) from error
     try:
         threads = spec.train.threads or 1
         gpu = 1 if ray.cluster_resources().get("GPU", 0) else 0
@@ -76,6 +80,17 @@ def study_on_ray(request: ClusterRequest) -> StudyResult:
         ray.shutdown()
     after = study_results(spec, workspace)
     return StudyResult(after.folder, after.answer, _trained(after) - _trained(before))
+
+
+def _require_listener(address: str) -> None:
+    """Raise SE801 if nobody listens at an address: Ray would try for over a minute, and take no interrupt meanwhile."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise fail("SE801", f"nobody listens at {address!r}: {first_line(error)}", HINT) from error
 
 
 def _trained(found: StudyResult) -> int:

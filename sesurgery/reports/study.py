@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sesurgery.reports.wording import count, markdown, markdown_table, milliseconds, plural
-from sesurgery.studies.answer import Answer, Row
+from sesurgery.reports.wording import change, count, markdown, markdown_table, milliseconds, plural
+from sesurgery.studies.answer import Answer, Row, Share, Timing, timed
+from sesurgery.studies.cells import Cell
 from sesurgery.studies.statistics import Difference, Interval
 from sesurgery.tables import aligned
 
-HEADER = ("cell", "trials", "top-1 %", "interval", "against plain", "interval", "", "params", "MACs", "latency ms")
+HEADER = (
+    *("cell", "trials", "top-1 %", "interval", "against plain", "interval", ""),
+    *("params", "MACs", "latency ms", "against plain"),
+)
 
 
 def to_text(answer: Answer) -> str:
@@ -54,6 +58,20 @@ def to_json(answer: Answer) -> dict[str, Any]:
     }
 
 
+def from_json(found: Mapping[str, Any]) -> Answer:
+    """The answer that `to_json` wrote, without the learning curves, which it leaves out; KeyError for another form."""
+    return Answer(
+        found["name"],
+        found["axes"],
+        tuple(found["seeds"]),
+        tuple(_row(cell) for cell in found["cells"]),
+        tuple(found["pareto"]),
+        found["recommended"],
+        found["advice"],
+        found["confidence"],
+    )
+
+
 def table(answer: Answer) -> list[tuple[str, ...]]:
     """A row a cell, in the columns of `HEADER`."""
     return [
@@ -67,7 +85,8 @@ def table(answer: Answer) -> list[tuple[str, ...]]:
             verdict(row.against_plain),
             "" if row.params is None else count(row.params),
             "" if row.macs is None else count(row.macs),
-            "" if row.latency is None else milliseconds(row.latency.median),
+            "" if row.latency is None else _latency(row.latency),
+            "" if row.latency is None or row.latency.tax is None else _tax(row.latency.tax),
         )
         for index, row in enumerate(answer.rows)
     ]
@@ -83,6 +102,14 @@ def notes(answer: Answer) -> list[str]:
         "all cells share one estimate of the noise",
         "* is on the Pareto front of accuracy and cost",
     ]
+    raced = sum(row.latency is not None for row in answer.rows)
+    if raced:
+        found.append(
+            "latency is of the engine of a cell's first seed; all of them ran in turn in one race, so what they take "
+            "against the plain network's is paired"
+        )
+    if raced and not timed(answer.rows):
+        found.append(f"cost is MACs: latency is known of {raced} of {len(answer.rows)} cells alone")
     return found + [f"{row.cell}: {why}" for row in answer.rows for why in row.failures]
 
 
@@ -104,6 +131,15 @@ def _interval(found: Interval | Difference | None, sign: str = "") -> str:
     return f"{100 * found.low:{sign}.2f} to {100 * found.high:{sign}.2f}"
 
 
+def _latency(found: Timing) -> str:
+    ends = (milliseconds(end, found.median) for end in (found.low, found.high))
+    return f"{milliseconds(found.median)} ({' to '.join(ends)})"
+
+
+def _tax(found: Share) -> str:
+    return f"{change(found.value)} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
 def _cell(row: Row) -> dict[str, Any]:
     return {
         "where": dict(row.cell.where),
@@ -118,7 +154,22 @@ def _cell(row: Row) -> dict[str, Any]:
         "params": row.params,
         "macs": row.macs,
         "latency": _numbers(row.latency, ("median", "low", "high")),
+        "tax": _numbers(row.latency and row.latency.tax, ("value", "low", "high")),
     }
+
+
+def _row(cell: Mapping[str, Any]) -> Row:
+    latency, tax = cell["latency"], cell.get("tax")
+    return Row(
+        Cell(cell["where"], cell["plain"]),
+        cell["trials"],
+        tuple(cell["failures"]),
+        cell["top1"] and Interval(**cell["top1"]),
+        cell["against_plain"] and Difference(**cell["against_plain"]),
+        cell["params"],
+        cell["macs"],
+        latency and Timing(**latency, tax=tax and Share(**tax)),
+    )
 
 
 def _numbers(record: object | None, names: Sequence[str]) -> dict[str, Any] | None:

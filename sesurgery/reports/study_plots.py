@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from sesurgery.reports.canvas import ACCENT, BASELINE, CANDIDATE, FULL, MUTED, Plot, draw, whole_numbers
-from sesurgery.studies.answer import Answer, costs
+from sesurgery.studies.answer import Answer, costs, timed
 
 MOST_CURVES = 8
 
@@ -44,8 +44,8 @@ def _cells(answer: Answer) -> Plot:
 
 def _front(answer: Answer) -> Plot:
     cost = costs(answer.rows)
-    timed = all(row.latency is not None for row in answer.rows if row.top1 is not None)
-    scale = 1e3 if timed else 1e-6
+    by_latency = timed(answer.rows)
+    scale = 1e3 if by_latency else 1e-6
     known = [index for index, row in enumerate(answer.rows) if row.top1 is not None and math.isfinite(cost[index])]
 
     def paint(figure: Any) -> None:
@@ -54,6 +54,9 @@ def _front(answer: Answer) -> Plot:
             row = answer.rows[index]
             assert row.top1 is not None
             colour = BASELINE if row.cell.plain else CANDIDATE
+            if by_latency and row.latency is not None:
+                ends = [scale * row.latency.low, scale * row.latency.high]
+                axes.plot(ends, [100 * row.top1.mean] * 2, color=colour)
             axes.plot([scale * cost[index]], [100 * row.top1.mean], "o", color=colour)
             if index == answer.taken:
                 axes.plot(
@@ -63,13 +66,15 @@ def _front(answer: Answer) -> Plot:
             (scale * cost[index], 100 * row.top1.mean) for index in answer.pareto if (row := answer.rows[index]).top1
         ]
         axes.plot(*zip(*front, strict=True), color=MUTED, linestyle="--")
-        axes.set(xlabel="latency (ms)" if timed else "MACs (millions)", ylabel="held-out top-1 (%)")
+        axes.set(xlabel="latency (ms)" if by_latency else "MACs (millions)", ylabel="held-out top-1 (%)")
 
     reading = (
         "Further left is cheaper, further up is better. The dashed line is the Pareto front, the ring the "
         "recommended point."
     )
-    return Plot("Accuracy against cost", draw("front", FULL, 320, paint), reading)
+    if by_latency:
+        reading += " A line through a dot is the interval of its latency."
+    return Plot(f"Accuracy against {'latency' if by_latency else 'cost'}", draw("front", FULL, 320, paint), reading)
 
 
 def _curves(answer: Answer) -> Plot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -11,6 +12,11 @@ from sesurgery.spec.frozen import Frozen
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Values = Annotated[tuple[JsonValue, ...], Field(min_length=1, max_length=1000)]
+
+
+def engines_in(path: str) -> list[int]:
+    """The position in `engines:` that the path of an axis names; empty for other paths."""
+    return [int(number) for number in re.findall(r"^engines\[(\d+)\]", path)]
 
 
 class Range(Frozen):
@@ -46,7 +52,9 @@ class Study(Frozen):
         20, description="random and Bayesian search: number of combinations beside the plain network"
     )
     prune: bool = Field(False, description="random and Bayesian search: stop trials that fall behind the median")
-    latency: bool = Field(False, description="build the spec's first engine for each cell's first seed, and time it")
+    latency: bool = Field(
+        False, description="at the end, race the engines of all cells, each built of the cell's first seed"
+    )
     storage: str | None = Field(
         None, description="Optuna's storage: sqlite:///FILE or postgresql://...; default: studies/NAME/journal.log"
     )
@@ -64,4 +72,10 @@ class Study(Frozen):
         if self.search == "grid" and self.prune:
             # The table compares cells over the same seeds: what was ended early would be missing by its score.
             raise PydanticCustomError("excluding", "a grid is not pruned", {"inner": ["prune"]})
+        engines = {number: path for path in self.axes for number in engines_in(path)}
+        if len(engines) > 1:
+            text = (
+                f"the axes are about {' and '.join(f'engines[{number}]' for number in engines)}: a cell has one engine"
+            )
+            raise PydanticCustomError("excluding", text, {"inner": ["axes", [*engines.values()][-1]]})
         return self

@@ -11,12 +11,25 @@ from sesurgery.studies.statistics import Difference, Interval, against, mean_int
 
 
 @dataclass(frozen=True)
+class Share:
+    """A share (0.1 = 10 %) with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Timing:
-    """Latency of a cell's engine in seconds: the median, and the smallest and largest median of a round."""
+    """Latency of a cell's engine in seconds: the median with its interval over the placements of the race.
+
+    `tax` is its time over that of its plain network's engine minus one, paired; None for a plain network.
+    """
 
     median: float
     low: float
     high: float
+    tax: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,6 @@ class Outcome:
     params: int | None = None
     macs: int | None = None
     seconds: float | None = None
-    latency: Timing | None = None
     failed: str | None = None
     curve: tuple[float, ...] = ()
     """Held-out top-1 after each epoch."""
@@ -50,13 +62,6 @@ class Row:
     latency: Timing | None
     curve: tuple[float, ...] = ()
 
-    @property
-    def cost(self) -> float:
-        """The cost that cells are ranked by: latency where it was measured, else MACs."""
-        if self.latency is not None:
-            return self.latency.median
-        return math.inf if self.macs is None else float(self.macs)
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -73,9 +78,17 @@ class Answer:
 
 
 def answer(
-    name: str, axes: Mapping[str, object], seeds: tuple[int, ...], outcomes: Sequence[Outcome], confidence: float = 0.95
+    name: str,
+    axes: Mapping[str, object],
+    seeds: tuple[int, ...],
+    outcomes: Sequence[Outcome],
+    timings: Mapping[str, Timing] | None = None,
+    confidence: float = 0.95,
 ) -> Answer:
-    """The answer from trials. Cells are in the order of their first trial, each group after its plain network."""
+    """The answer from trials, and from the latency of engines by the key of their cell.
+
+    Cells are in the order of their first trial, each group after its plain network.
+    """
     groups: dict[str, dict[str, list[Outcome]]] = {}
     for outcome in outcomes:
         group = groups.setdefault(outcome.cell.group, {plain_of(outcome.cell).key: []})
@@ -86,7 +99,7 @@ def answer(
     for group, differences in zip(groups.values(), judged, strict=True):
         for cell, difference in zip(group.values(), (None, *differences), strict=True):
             if cell:
-                rows.append(_row(cell, difference, confidence))
+                rows.append(_row(cell, difference, (timings or {}).get(cell[0].cell.key), confidence))
     # A latency beside MACs compares nothing: cost is latency where all rows have one.
     front = _front(rows)
     taken, advice = _advise(rows, front, scores, outcomes)
@@ -97,7 +110,7 @@ def _scores(outcomes: Sequence[Outcome]) -> dict[int, float]:
     return {outcome.seed: outcome.top1 for outcome in outcomes if outcome.top1 is not None}
 
 
-def _row(outcomes: Sequence[Outcome], difference: Difference | None, confidence: float) -> Row:
+def _row(outcomes: Sequence[Outcome], difference: Difference | None, latency: Timing | None, confidence: float) -> Row:
     scores = _scores(outcomes)
     done = [outcome for outcome in outcomes if outcome.top1 is not None]
     # A trial that failed and later succeeded does not count as failed.
@@ -113,7 +126,7 @@ def _row(outcomes: Sequence[Outcome], difference: Difference | None, confidence:
         difference,
         None if first is None else first.params,
         None if first is None else first.macs,
-        next((outcome.latency for outcome in done if outcome.latency is not None), None),
+        latency,
         tuple(sum(curve[epoch] for curve in curves) / len(curves) for epoch in range(length)),
     )
 
@@ -131,8 +144,14 @@ def _front(rows: Sequence[Row]) -> tuple[int, ...]:
 
 def costs(rows: Sequence[Row]) -> list[float]:
     """The cost of each row in one unit: latency in seconds where every row with a result has it, else MACs."""
-    timed = all(row.latency is not None for row in rows if row.top1 is not None)
-    return [row.cost if timed else math.inf if row.macs is None else float(row.macs) for row in rows]
+    if timed(rows):
+        return [math.inf if row.latency is None else row.latency.median for row in rows]
+    return [math.inf if row.macs is None else float(row.macs) for row in rows]
+
+
+def timed(rows: Sequence[Row]) -> bool:
+    """Whether the cost of cells is their latency: it was measured for every one that has a result."""
+    return all(row.latency is not None for row in rows if row.top1 is not None)
 
 
 def _mean(row: Row) -> float:
@@ -152,7 +171,7 @@ def _advise(
     if all(each.p is None for each in compared):
         return None, "One seed tells nothing: differences of single trainings are noise. Add seeds."
     better = [index for index, row in enumerate(rows) if _better(row.against_plain)]
-    unit = "latency" if all(row.latency is not None for row in rows if row.top1 is not None) else "MACs"
+    unit = "latency" if timed(rows) else "MACs"
     if not better:
         plain = max((index for index, row in enumerate(rows) if row.cell.plain), key=lambda each: _mean(rows[each]))
         needed = [each.more_seeds for each in compared if each.more_seeds is not None and each.difference > 0]

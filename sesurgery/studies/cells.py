@@ -14,10 +14,12 @@ from sesurgery.artifacts import digest_text
 from sesurgery.diagnostics import Diagnostic, SpecError
 from sesurgery.spec import Spec
 from sesurgery.spec.changes import NoSuchPathError
-from sesurgery.spec.study import Range, Study
+from sesurgery.spec.study import Range, Study, engines_in
 
 NO_BLOCKS: dict[str, JsonValue] = {"insert": "se", "at": "residual", "min_channels": 2**31, "expect": 0}
 """The rule of the plain network: a run like any other, without a site."""
+DEPLOYED = ("engines", "export", "latency", "parity")
+"""Sections that do not enter a training: cells that differ in these alone share one for each seed."""
 Where = Mapping[str, JsonValue]
 
 
@@ -38,6 +40,21 @@ class Cell:
         """The key of the plain network it is compared with, which differs in surgery alone."""
         return plain_of(self).key
 
+    @property
+    def trained(self) -> Cell:
+        """The cell whose training it shares: its values without those that do not enter one."""
+        return Cell({path: value for path, value in self.where.items() if _section(path) not in DEPLOYED}, self.plain)
+
+    @property
+    def deployed(self) -> bool:
+        """Whether its engine can differ where the training does not: its score is then the engine's."""
+        return self.trained.key != self.key
+
+    @property
+    def engine(self) -> int:
+        """Which of the spec's engines it is about; `spec.study` refuses axes over two."""
+        return next((number for path in self.where for number in engines_in(path)), 0)
+
     def __str__(self) -> str:
         parts = [f"{short(path)}={shown(value)}" for path, value in self.where.items()]
         return ", ".join((["plain"] if self.plain else []) + parts) or "with blocks"
@@ -45,7 +62,7 @@ class Cell:
 
 def plain_of(cell: Cell) -> Cell:
     """The cell without blocks and otherwise equal."""
-    return Cell({path: value for path, value in cell.where.items() if not _of_surgery(path)}, plain=True)
+    return Cell({path: value for path, value in cell.where.items() if _section(path) != "surgery"}, plain=True)
 
 
 def grid(study: Study) -> tuple[Cell, ...]:
@@ -112,5 +129,5 @@ def shown(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _of_surgery(path: str) -> bool:
-    return re.match(r"surgery(\W|$)", path) is not None
+def _section(path: str) -> str:
+    return re.split(r"\W", path, maxsplit=1)[0]

@@ -10,7 +10,7 @@ waits once more.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,9 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import JsonValue
 
 from sesurgery.artifacts import locked
-from sesurgery.diagnostics import described, fail
+from sesurgery.diagnostics import described, fail, first_line
 from sesurgery.spec.study import Range, Study
+from sesurgery.studies.answer import Outcome
 from sesurgery.studies.cells import Cell, grid, plain_of
 
 LIVE = "live"
@@ -31,7 +32,11 @@ DIED = "the process that ran it ended before it was done"
 REPEATED = "repeated"
 MOST_REPEATS = 50
 """Draws in a row that were there already: the axes hold no further cell."""
+KEPT = ("run", "params", "macs", "seconds")
+"""What is stored of an outcome beside its score."""
 NETWORK, SEED = "network", "seed"
+FIXED = "fixed_params"
+"""Where Optuna keeps what a trial of its queue was given."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,11 @@ class Storage:
 
     def cell_of(self, trial: FrozenTrial | optuna.Trial) -> Cell:
         """What a trial is about."""
-        where = {
-            path: _value(trial.params[path], axis) for path, axis in self.asked.axes.items() if path in trial.params
-        }
-        return Cell(where, plain=trial.params[NETWORK] == "plain")
+        return self._cell(trial.params)
+
+    def _cell(self, parameters: Mapping[str, Any]) -> Cell:
+        where = {path: _value(parameters[path], axis) for path, axis in self.asked.axes.items() if path in parameters}
+        return Cell(where, plain=parameters[NETWORK] == "plain")
 
     @contextmanager
     def take(self) -> Iterator[Task | None]:
@@ -78,6 +84,12 @@ class Storage:
             if lock is not None:
                 lock.release()
 
+    def keep(self, task: Task, outcome: Outcome) -> None:
+        """Store what came of a trial that ended well."""
+        for key in KEPT:
+            task.trial.set_user_attr(key, getattr(outcome, key))
+        self.study.tell(task.trial, outcome.top1)
+
     def again(self, task: Task) -> None:
         """Let a trial that was interrupted wait once more."""
         self.study.tell(task.trial, state=TrialState.FAIL)
@@ -86,25 +98,29 @@ class Storage:
     def retry(self) -> int:
         """Let every trial that failed wait once more, unless it has ended well since; how many these are."""
         with locked(self.folder):
-            found = {(self.cell_of(each).key, each.params[SEED]): each for each in with_parameters(self)}
+            taken = (each for each in with_parameters(self) if each.user_attrs.get("reason") != REPEATED)
+            found = {(self.cell_of(each).key, each.params[SEED]): each for each in taken}
             gone = [each for each in found.values() if each.state == TrialState.FAIL]
             for trial in gone:
                 self._wait(self.cell_of(trial), int(trial.params[SEED]), after=trial.number)
         return len(gone)
 
+    def runs_here(self) -> bool:
+        """Whether a process of this machine runs a trial now, as far as `take` has looked."""
+        running = (trial for trial in self.trials() if trial.state == TrialState.RUNNING)
+        return any(self._live(trial.number).exists() for trial in running)
+
     def _next(self) -> Task | None:
-        if self.asked.search == "grid":
-            if not any(trial.state == TrialState.WAITING for trial in self.trials()):
-                return None
-            return self._ask()
-        for _ in range(MOST_REPEATS):
+        repeats = 0
+        while repeats < MOST_REPEATS:
             waiting = any(trial.state == TrialState.WAITING for trial in self.trials())
             if not waiting:
-                if len({self.cell_of(trial).key for trial in self._drawn()}) >= self.asked.cells:
+                if self.asked.search == "grid" or self._is_full():
                     return None
+                repeats += 1
                 self.study.enqueue_trial({NETWORK: "blocks", SEED: self.asked.seeds[0]})
             task = self._ask()
-            if waiting or not self._known(task):
+            if self._is_wanted(task) and (waiting or not self._known(task)):
                 if not waiting:
                     for cell in (plain_of(task.cell), task.cell):
                         self._wait_all(cell)
@@ -112,6 +128,31 @@ class Storage:
             task.trial.set_user_attr("reason", REPEATED)
             self.study.tell(task.trial, state=TrialState.FAIL)
         return None
+
+    def _is_full(self) -> bool:
+        return len({self.cell_of(trial).key for trial in self._drawn()}) >= self.asked.cells
+
+    def _is_wanted(self, task: Task) -> bool:
+        """Whether the queue held this trial, and no earlier one is the same.
+
+        Machines do not see each other's locks: one may empty the queue just before another asks, which Optuna answers
+        with a trial of its own, and two that open a study at once may each fill it. The first of two is wanted.
+        """
+        trials = {trial.number: trial for trial in self.trials()}
+        own = trials[task.trial.number]
+        if FIXED not in own.system_attrs:
+            return False
+        if "after" in own.user_attrs:
+            return True
+        earlier = (trial for number, trial in trials.items() if number < own.number)
+        return not any(self._is_of(trial, task) for trial in earlier)
+
+    def _is_of(self, trial: FrozenTrial, task: Task) -> bool:
+        # One that another machine has just taken has no parameters yet, and is known by those that were fixed.
+        given = trial.params if NETWORK in trial.params else trial.system_attrs.get(FIXED, {})
+        if not given or trial.user_attrs.get("reason") == REPEATED:
+            return False
+        return self._cell(given).key == task.cell.key and given[SEED] == task.seed
 
     def _ask(self) -> Task:
         # By the number of trials, so that processes do not draw alike, and the same study draws the same.
@@ -196,8 +237,16 @@ def opened(name: str, asked: Study, folder: Path) -> Storage:
                 study_name=name,
                 direction="maximize",
                 load_if_exists=True,
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+                # Epochs count from 1: the first is not judged.
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
             )
+        except ImportError as error:
+            # Optuna's own message names no package.
+            kind = str(asked.storage).partition(":")[0]
+            hint = "pip install 'sesurgery[postgresql]'" if kind.startswith("postgresql") else "install that"
+            raise fail(
+                "SE801", f"the storage of the study needs a driver for {kind}: {_missing(error)}", hint
+            ) from error
         except Exception as error:
             text = f"the storage of the study cannot be opened: {described(error)}"
             raise fail("SE801", text, "see `study: storage`; left out, it is a file of the study's folder") from error
@@ -210,6 +259,11 @@ def opened(name: str, asked: Study, folder: Path) -> Storage:
                     if (cell.key, seed) not in present:
                         storage._wait(cell, seed)
     return storage
+
+
+def _missing(error: ImportError) -> str:
+    """What could not be imported, which Optuna's own error hides behind another."""
+    return first_line(error.__cause__ or error.__context__ or error)
 
 
 def with_parameters(storage: Storage) -> list[FrozenTrial]:

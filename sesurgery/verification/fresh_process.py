@@ -60,6 +60,14 @@ def race(
     if plan.processes == 1:
         return latency.race(files, feeds, plan, progress)
     begin = time.perf_counter()
+    placements = in_processes(files, feeds, plan, progress)
+    return latency.conclude([file.name for file in files], placements, plan, time.perf_counter() - begin)
+
+
+def in_processes(
+    files: Sequence[EngineFile], feeds: Mapping[str, Array], plan: Latency, progress: Progress | None = None
+) -> list[Placement]:
+    """The placements of a race of any number of engines in `plan.processes` fresh processes; raises as `race` does."""
     placements: list[Placement] = []
     for number in range(plan.processes):
         if progress:
@@ -67,7 +75,7 @@ def race(
         placements += _in_a_process(files, feeds, plan, number)
     if progress:
         progress("timing engines in fresh processes", plan.processes, plan.processes)
-    return latency.conclude([file.name for file in files], placements, plan, time.perf_counter() - begin)
+    return placements
 
 
 def _in_a_process(

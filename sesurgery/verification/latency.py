@@ -116,20 +116,19 @@ def race(
     SE606 if the feeds do not hold `plan.batch` samples.
     """
     begin = clock()
-    wide = _Wide(len(contenders), plan, clock)
+    wide = Wide([pair for pair in COMPARED if max(pair) < len(contenders)], plan, clock)
     placements = time_placements(contenders, feeds, plan, generator or np.random.default_rng(), progress, clock, wide)
     return conclude([contender.name for contender in contenders], placements, plan, clock() - begin)
 
 
-class _Wide:
-    """Whether any interval of a race is still too wide and there is time to make it narrower.
+class Wide:
+    """Whether the interval of any of these pairs of a race is still too wide and there is time to make it narrower.
 
     Stopping by the width keeps the coverage, because the width of Student's interval does not depend on its centre.
     """
 
-    def __init__(self, engines: int, plan: Latency, clock: Clock) -> None:
-        self.pairs = [pair for pair in COMPARED if max(pair) < engines]
-        self.plan, self.clock = plan, clock
+    def __init__(self, pairs: Sequence[tuple[int, int]], plan: Latency, clock: Clock) -> None:
+        self.pairs, self.plan, self.clock = pairs, plan, clock
         self.begin: float | None = None
 
     def __call__(self, placements: Sequence[Placement]) -> bool:
@@ -140,15 +139,15 @@ class _Wide:
             return False
         if self.clock() - self.begin >= self.plan.more_seconds:
             return False
-        taxes = (_compare(ours, theirs, placements, self.plan) for ours, theirs in self.pairs)
+        taxes = (tax_of(ours, theirs, placements, self.plan) for ours, theirs in self.pairs)
         return any(tax.high - tax.low > 2 * asked for tax in taxes)
 
 
 def conclude(names: Sequence[str], placements: Sequence[Placement], plan: Latency, wall: float) -> LatencyReport:
     """The report of placements of an engine, of a baseline if there is one, and of the engine as exported if so."""
-    timings = [_timing(name, number, placements, plan.batch) for number, name in enumerate(names)]
+    timings = [timing_of(name, number, placements, plan.batch) for number, name in enumerate(names)]
     baseline, as_exported = (timings[at] if len(timings) > at else None for at in (1, 2))
-    tax = _compare(0, 1, placements, plan) if baseline else None
+    tax = tax_of(0, 1, placements, plan) if baseline else None
     processes = len({placement.process for placement in placements})
     return LatencyReport(
         batch=plan.batch,
@@ -163,12 +162,13 @@ def conclude(names: Sequence[str], placements: Sequence[Placement], plan: Latenc
         placements=len(placements),
         processes=processes,
         as_exported=as_exported,
-        as_exported_tax=_compare(2, 1, placements, plan) if as_exported else None,
-        lowering=_compare(0, 2, placements, plan) if as_exported else None,
+        as_exported_tax=tax_of(2, 1, placements, plan) if as_exported else None,
+        lowering=tax_of(0, 2, placements, plan) if as_exported else None,
     )
 
 
-def _compare(ours: int, theirs: int, placements: Sequence[Placement], plan: Latency) -> Tax:
+def tax_of(ours: int, theirs: int, placements: Sequence[Placement], plan: Latency) -> Tax:
+    """The time of one engine of a race over another's minus one; the engines are named by their numbers."""
     pairs = [
         PairedTimes(
             placement.kept[ours],
@@ -181,7 +181,8 @@ def _compare(ours: int, theirs: int, placements: Sequence[Placement], plan: Late
     return estimate_tax(pairs, plan.confidence)
 
 
-def _timing(name: str, number: int, placements: Sequence[Placement], batch: int) -> EngineTiming:
+def timing_of(name: str, number: int, placements: Sequence[Placement], batch: int) -> EngineTiming:
+    """The times of one engine of a race."""
     kept = np.concatenate([placement.kept[number] for placement in placements])
     first = np.concatenate([placement.first[number] for placement in placements])
     rounds = tuple(tuple(row) for row in kept.tolist())

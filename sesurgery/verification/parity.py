@@ -151,8 +151,7 @@ def compare(reference: Array, candidate: Array, labels: Array, tolerance: Tolera
     trained, engine = reference.astype(np.float64), candidate.astype(np.float64)
     finite = np.asarray(np.isfinite(engine).all(axis=1))
     errors, means, cosines = _differences(trained, engine, finite)
-    # argmax treats NaN as the largest value, which could agree by chance.
-    answers, expected = np.where(finite, engine.argmax(axis=1), -1), trained.argmax(axis=1)
+    answers, expected = _classes(engine), trained.argmax(axis=1)
     right, right_before, agreed = answers == labels, expected == labels, answers == expected
     told = compare_answers(trained, engine, labels, expected, answers)
     apart = divergences(trained, engine, finite)
@@ -223,6 +222,18 @@ def predict(runner: Runner, images: Images, batch: int) -> Array:
         # A runner may return the same buffer on every call.
         parts.append(logits.astype(np.float32, copy=True))
     return np.concatenate(parts)
+
+
+def top1(logits: Array, labels: Array) -> float:
+    """The share of samples whose `labels` [N] an engine's logits [N, classes] give; NaN and infinity count as wrong."""
+    return float((_classes(logits) == labels).mean())
+
+
+def _classes(logits: Array) -> NDArray[np.int64]:
+    """The answer to each sample, -1 where the logits are not finite."""
+    # argmax treats NaN as the largest value, which could agree by chance.
+    found: NDArray[np.int64] = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+    return found
 
 
 def _asked(tolerance: Tolerance) -> Iterator[tuple[str, float]]:

@@ -67,6 +67,8 @@ class RunDetails(Details):
     epochs: int | None = None
     applied: str | None = None
     """SHA-256 of the weights that training started from."""
+    trained_in: Place | None = None
+    """The run whose training these weights came from, where it is another: trials of a study may share one."""
     code: dict[str, str | None] = {}
     """Each factory that the spec names, with a seal of the place where it lay; None for one that is installed."""
 

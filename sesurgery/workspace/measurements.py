@@ -73,18 +73,22 @@ class Kind(Generic[T]):
 
         Raises SE401 for a file of another form.
         """
+        found = self.stored(run, subject)
+        return found if found is not None and found.of == of else None
+
+    def stored(self, run: Path, subject: str) -> T | None:
+        """The last measurement, of whatever files it was; raises SE401 for a file of another form."""
         path = self.file(run, subject)
         if not path.is_file():
             return None
         try:
-            found = self._adapter.validate_json(read_small(path))
+            return self._adapter.validate_json(read_small(path))
         except ValidationError as error:
             text = f"{path.as_posix()} is not what was measured: {mistake(error)}"
             raise fail("SE401", text, f"measure again, with `{self.command}`") from error
         except (OSError, ValueError) as error:
             text = f"{path.as_posix()} cannot be read: {first_line(error)}"
             raise fail("SE401", text, f"measure again, with `{self.command}`") from error
-        return found if found.of == of else None
 
 
 def write_reason(run: Path, engine: Path, why: str) -> None:

@@ -44,11 +44,15 @@ class SEModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
-        z = x.mean((2, 3), keepdim=True) if self.squeeze == "avg" else x.amax((2, 3), keepdim=True)
-        s: Tensor = self.gate(self.fc2(self.act(self.fc1(z))))
+        s: Tensor = self.gate(self.fc2(self.act(self.fc1(self._squeezed(x)))))
         if self.gain != 1.0:
             s = s * self.gain
         return x * s
+
+    def _squeezed(self, x: Tensor) -> Tensor:
+        if self.squeeze == "none":
+            return x
+        return x.mean((2, 3), keepdim=True) if self.squeeze == "avg" else x.amax((2, 3), keepdim=True)
 
 
 def _start_at_one(last: nn.Conv2d, gate: Gate) -> float:

@@ -105,6 +105,16 @@ def test_the_module_computes_the_equations(block):
     assert np.abs(module(x).detach().numpy() - by_hand(block, module, x.numpy())).max() < 1e-12
 
 
+def test_without_a_squeeze_every_pixel_is_gated_as_if_it_were_the_whole_map():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        whole, alone = SE(reduction=4).build(16), SE(reduction=4, squeeze="none").build(16)
+        x = torch.randn(2, 16, 3, 2)
+    alone.load_state_dict(whole.state_dict())
+    expected = torch.stack([whole(x.flatten(2)[:, :, n : n + 1, None]).flatten(1) for n in range(6)], dim=2)
+    torch.testing.assert_close(alone(x).flatten(2), expected)
+
+
 @pytest.mark.parametrize("reduction", [1, 2, 4, 8, 16, 32])
 @pytest.mark.parametrize("channels", [64, 256, 2048])
 def test_a_block_has_two_c_squared_over_r_parameters_and_its_biases(channels, reduction):

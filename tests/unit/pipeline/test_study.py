@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
+import optuna
 import pytest
+import yaml
+from fixtures.studies import ALONE, spec_with
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.pipeline import Workspace
-from sesurgery.reports.study import to_text
+from sesurgery.reports.study import from_json, to_json, to_text
 from sesurgery.studies.answer import Outcome, answer
 from sesurgery.studies.cells import Cell
 from sesurgery.studies.storage import opened
 
-SPEC = {
-    "version": 1,
-    "name": "tiny",
-    "model": {
-        "source": "python",
-        "name": "sesurgery.networks.cifar_resnet:CifarResNet",
-        "kwargs": {"depth": 8, "in_channels": 1},
-    },
-    "input": {"shape": [1, 8, 8]},
-    "surgery": [{"insert": {"block": "se", "reduction": 4}, "at": "residual"}],
-    "train": {"data": {"dataset": "digits", "held_out": 0.1}, "epochs": 1, "batch_size": 64, "threads": 1},
-    "study": {"axes": {"surgery[0].insert.reduction": [2, 4]}, "seeds": [0, 1, 2]},
-}
-
-
-def spec_with(**study):
-    return pipeline.load_spec({**SPEC, "study": {**SPEC["study"], **study}})
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results" / "studies"
 
 
 def score(cell, seed):
@@ -51,11 +42,9 @@ def outcome(task):
 @pytest.fixture
 def ran(monkeypatch):
     """Trials without training: the list of those that were run, as `(cell, seed)`."""
-    from importlib import import_module
-
     done = []
 
-    def run(spec, task, workspace, origin, talk):
+    def run(trials, task):
         done.append((str(task.cell), task.seed))
         return outcome(task)
 
@@ -64,8 +53,6 @@ def ran(monkeypatch):
 
 
 def interrupting(monkeypatch, at, raised):
-    from importlib import import_module
-
     module = import_module("sesurgery.pipeline.study")
     inner, count = module.run_trial, [0]
 
@@ -151,7 +138,7 @@ def _work(folder, storage):
             if task is None:
                 break
             mine.append([str(task.cell), task.seed])
-            store.study.tell(task.trial, score(task.cell, task.seed))
+            store.keep(task, outcome(task))
     (Path(folder) / f"{multiprocessing.current_process().pid}.json").write_text(json.dumps(mine))
 
 
@@ -167,7 +154,7 @@ def _die(folder, storage):
 
 
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_two_processes_share_the_trials_and_one_that_was_killed_loses_none(tmp_path, kind):
+def test_two_processes_share_the_trials_and_one_that_was_killed_loses_none(tmp_path, ran, kind):
     storage = f"sqlite:///{tmp_path}/study.db" if kind == "sqlite" else None
     context = multiprocessing.get_context("fork")
     died = context.Process(target=_die, args=(str(tmp_path), storage))
@@ -180,6 +167,109 @@ def test_two_processes_share_the_trials_and_one_that_was_killed_loses_none(tmp_p
         worker.join(60)
     taken = [tuple(each) for path in tmp_path.glob("*.json") for each in json.loads(path.read_text())]
     assert len(taken) == len(set(taken)) == 9
+    alone = pipeline.study(spec_with(), Workspace(tmp_path / "alone"), "tiny.yaml")
+    together = pipeline.study_results(spec_with(storage=storage), Workspace(tmp_path))
+    assert together.answer == alone.answer
+
+
+def _work_elsewhere(folder, storage, begin):
+    """The same with a folder of its own, as on another machine: they share the storage and no lock."""
+    Path(folder).mkdir()
+    begin.wait()
+    _work(folder, storage)
+
+
+def test_machines_that_share_a_database_and_no_folder_repeat_no_trial(tmp_path, ran):
+    storage, context = f"sqlite:///{tmp_path}/study.db", multiprocessing.get_context("fork")
+    begin = context.Barrier(3)
+    machines = [
+        context.Process(target=_work_elsewhere, args=(str(tmp_path / f"machine{n}"), storage, begin)) for n in range(3)
+    ]
+    for machine in machines:
+        machine.start()
+    for machine in machines:
+        machine.join(120)
+    taken = [tuple(each) for path in tmp_path.glob("machine*/*.json") for each in json.loads(path.read_text())]
+    assert len(taken) == len(set(taken)) == 9
+    alone = pipeline.study(spec_with(), Workspace(tmp_path / "alone"), "tiny.yaml")
+    together = pipeline.study_results(spec_with(storage=storage), Workspace(tmp_path / "another"))
+    assert {row.cell.key: row for row in together.answer.rows} == {row.cell.key: row for row in alone.answer.rows}
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_sqlite_storage_train_the_table_of_one(tmp_path, studied):
+    given = {**ALONE, "study": {**ALONE["study"], "storage": "sqlite:///study.db"}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(given))
+    command = [sys.executable, "-m", "sesurgery", "study", "tiny.yaml"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, cwd=tmp_path, env=env, **pipes) for _ in range(2)]
+    told = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert sum(text.count("trial ") for text in told) == 4
+    spec = pipeline.load_spec(studied / "tiny.yaml")
+    with contextlib.chdir(tmp_path):
+        together = pipeline.study_results(pipeline.load_spec("tiny.yaml"), Workspace())
+    assert together.answer == pipeline.study_results(spec, Workspace(studied)).answer
+
+
+def test_optuna_itself_reads_the_trials_with_their_parameters_and_scores(tmp_path, ran):
+    storage = f"sqlite:///{tmp_path}/study.db"
+    pipeline.study(spec_with(storage=storage), Workspace(tmp_path), "tiny.yaml")
+    # As optuna-dashboard does.
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials()
+    found = {
+        (each.params["network"], each.params.get("surgery[0].insert.reduction"), each.params["seed"]) for each in trials
+    }
+    assert found == {
+        (network, ratio, seed)
+        for network, ratio in (("plain", None), ("blocks", 2), ("blocks", 4))
+        for seed in range(3)
+    }
+    cells = {None: Cell({}, plain=True), **{ratio: Cell({"surgery[0].insert.reduction": ratio}) for ratio in (2, 4)}}
+    for each in trials:
+        assert each.value == score(cells[each.params.get("surgery[0].insert.reduction")], each.params["seed"])
+        assert each.user_attrs["params"] == 100
+
+
+def test_postgresql_without_its_driver_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(
+        SesurgeryError, match=r"(?s)SE801.*needs a driver for postgresql: .*psycopg.*sesurgery\[postgresql\]"
+    ):
+        pipeline.study_results(spec_with(storage="postgresql://nobody@127.0.0.1/study"), Workspace(tmp_path))
+
+
+def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, ran, monkeypatch):
+    module = import_module("sesurgery.pipeline.study")
+    made, real, good = module.run_trial, import_module("sesurgery.pipeline.trials").run_trial, []
+
+    def run(trials, task):
+        """Five good trainings that nobody ran, and then a real one of so few steps that it cannot keep up."""
+        if task.cell.plain or len(good) < 5:
+            if not task.cell.plain:
+                good.append(task)
+                for epoch in range(1, 4):
+                    task.trial.report(0.999, epoch)
+            return made(trials, task)
+        return real(trials, task)
+
+    monkeypatch.setattr(module, "run_trial", run)
+    spec = spec_with(
+        axes={"train.optimizer.lr": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]},
+        search="random",
+        cells=6,
+        seeds=[0],
+        prune=True,
+    ).with_({"train.data": {"dataset": "digits", "held_out": 0.9}, "train.epochs": 3})
+    done = pipeline.study(spec, Workspace(tmp_path), "tiny.yaml")
+    (pruned,) = [row for row in done.answer.rows if row.failures]
+    assert pruned.failures == ("seed 0: ended early",)
+    (table,) = (done.folder / "runs").glob("*/train/metrics.csv")
+    assert [line.partition(",")[0] for line in table.read_text().splitlines()[1:]] == ["1", "2"]
+    storage = opened(spec.name, spec.study, done.folder)
+    assert [trial.state.name for trial in storage.trials()].count("PRUNED") == 1
 
 
 def test_a_line_of_the_journal_that_was_cut_off_costs_nothing_else(tmp_path, ran):
@@ -218,6 +308,7 @@ def test_a_search_gives_every_cell_all_seeds_and_a_plain_network(tmp_path, ran, 
     axes = {"surgery[0].insert.reduction": [2, 4], "train.optimizer.lr": {"low": 0.01, "high": 0.1, "log": True}}
     done = pipeline.study(spec_with(axes=axes, search=search, cells=3, seeds=[0, 1]), Workspace(tmp_path), "tiny.yaml")
     rows = done.answer.rows
+    assert len(ran) == len(set(ran))
     assert sum(not row.cell.plain for row in rows) == 3
     assert all(row.trials == 2 for row in rows)
     assert all(row.against_plain is not None for row in rows if not row.cell.plain)
@@ -242,6 +333,15 @@ def test_the_answer_is_written_as_text_markdown_json_and_a_page(tmp_path, ran):
     assert found["advice"].split(":")[0] in page
     assert page.count("<svg") == 2
     assert "| reduction=2" in (done.folder / "study.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_what_a_study_wrote_is_read_again(path):
+    found = json.loads(path.read_text())
+    # Those from before engines raced have no tax.
+    for cell in found["cells"]:
+        cell.setdefault("tax", None)
+    assert to_json(from_json(found)) == found
 
 
 def outcomes(gain, cost):
@@ -273,15 +373,42 @@ def test_a_dry_run_lists_the_trials_with_their_time_and_writes_nothing(tmp_path,
     found = pipeline.estimate(spec_with())
     assert (len(found.trials), found.count) == (9, 9)
     assert all(trial.seconds > 0 for trial in found.trials)
+    assert (found.cells, found.plain) == (2, 1)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_counts_a_training_that_cells_share_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = pipeline.estimate(spec_with(axes={"engines[0].precision": ["fp32", "int8"]}, seeds=[0]))
+    assert [(str(each.cell), each.shared) for each in found.trials] == [
+        ("plain, precision=fp32", False),
+        ("precision=fp32", False),
+        ("plain, precision=int8", True),
+        ("precision=int8", True),
+    ]
+    assert found.seconds == pytest.approx(sum(each.seconds for each in found.trials[:2]))
+
+
+def test_a_dry_run_of_a_search_counts_its_cells_and_takes_the_plain_networks_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lr = {"low": 0.01, "high": 0.1}
+    found = pipeline.estimate(spec_with(axes={"train.optimizer.lr": lr}, search="bayesian", cells=5))
+    assert (found.trials, found.cells, found.plain, found.count) == ((), 5, 5, 30)
+    assert found.seconds == 30 * found.each > 0
+    found = pipeline.estimate(spec_with(search="random", cells=5))
+    assert (found.cells, found.plain, found.count) == (2, 1, 9)
+
+
 @pytest.mark.slow
-def test_trials_are_runs_with_manifests(tmp_path):
-    spec = spec_with(axes={"surgery[0].insert.reduction": [4]}, seeds=[0])
-    done = pipeline.study(spec, Workspace(tmp_path), "tiny.yaml")
+def test_trials_are_runs_with_manifests(studied):
+    done = pipeline.study_results(pipeline.load_spec(studied / "tiny.yaml"), Workspace(studied))
     runs = sorted((done.folder / "runs").glob("*/weights.safetensors.manifest.json"))
-    assert len(runs) == 2
+    assert len(runs) == 4
     assert all(json.loads(path.read_text())["details"]["top1"] is not None for path in runs)
-    assert "One seed tells nothing" in done.answer.advice
     assert [row.params for row in done.answer.rows] == sorted(row.params for row in done.answer.rows)
+
+
+def test_one_seed_tells_nothing(tmp_path, ran):
+    assert (
+        "One seed tells nothing" in pipeline.study(spec_with(seeds=[0]), Workspace(tmp_path), "tiny.yaml").answer.advice
+    )

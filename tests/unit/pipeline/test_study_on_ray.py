@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -11,31 +12,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fixtures.studies import ALONE
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
 from sesurgery.pipeline.study_on_ray import HERE, ClusterRequest, study_on_ray
 
-SPEC = {
-    "version": 1,
-    "name": "tiny",
-    "model": {
-        "source": "python",
-        "name": "sesurgery.networks.cifar_resnet:CifarResNet",
-        "kwargs": {"depth": 8, "in_channels": 1},
-    },
-    "input": {"shape": [1, 8, 8]},
-    "surgery": [{"insert": {"block": "se", "reduction": 4}, "at": "residual"}],
-    "train": {"data": {"dataset": "digits", "held_out": 0.1}, "epochs": 1, "batch_size": 64, "threads": 1},
-    "study": {"seeds": [0, 1]},
-}
-
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
     file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(SPEC))
+    file.write_text(yaml.safe_dump(dict(ALONE)))
     return file
 
 
@@ -62,9 +50,11 @@ def kill_one(folder: Path, killed: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_of_which_one_is_killed_give_the_table_of_one_process(tmp_path: Path, spec: Path) -> None:
+def test_two_workers_of_which_one_is_killed_give_the_table_of_one_process(
+    tmp_path: Path, spec: Path, studied: Path
+) -> None:
     pytest.importorskip("ray")
-    alone = pipeline.study(pipeline.load_spec(spec), Workspace(tmp_path / "alone"), "tiny.yaml")
+    alone = pipeline.study_results(pipeline.load_spec(spec), Workspace(studied))
     cluster, killed, handler = tmp_path / "cluster", [], signal.getsignal(signal.SIGTERM)
     cluster.mkdir()
     killer = threading.Thread(target=kill_one, args=(cluster / "studies" / "tiny", killed))
@@ -84,3 +74,37 @@ def test_without_ray_it_says_how_to_get_it(spec: Path, tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SesurgeryError, match=r"(?s)SE801.*--ray needs Ray.*pip install 'sesurgery\[ray\]'"):
         study_on_ray(ClusterRequest(spec, Workspace(tmp_path), HERE))
+
+
+class NoCluster:
+    """Stands for Ray, which must not be asked to connect."""
+
+    def init(self, **_: object) -> None:
+        raise AssertionError("Ray tries for over a minute, and takes no interrupt meanwhile")
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_where_nobody_listens_it_says_so_at_once(
+    scheme: str, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", NoCluster())
+    with socket.socket() as bound:
+        # Bound and not listening: nobody else can take the port meanwhile.
+        bound.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(SesurgeryError, match=rf"SE801.*nobody listens at '{address}'.*refused"):
+            study_on_ray(ClusterRequest(spec, Workspace(tmp_path), address))
+    assert not (tmp_path / "studies").exists()
+
+
+def test_an_address_without_a_port_is_left_to_ray(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        def init(self, **given: object) -> None:
+            raise ConnectionError(f"no cluster at {given['address']}")
+
+        def shutdown(self) -> None:
+            return
+
+    monkeypatch.setitem(sys.modules, "ray", Refusing())
+    with pytest.raises(SesurgeryError, match=r"SE801.*'auto' cannot be reached: ConnectionError: no cluster at auto"):
+        study_on_ray(ClusterRequest(spec, Workspace(tmp_path), "auto"))

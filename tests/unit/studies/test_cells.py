@@ -6,7 +6,7 @@ import pytest
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SpecError
-from sesurgery.studies.cells import grid, trial_spec
+from sesurgery.studies.cells import Cell, grid, trial_spec
 
 BASE = {
     "version": 1,
@@ -38,6 +38,24 @@ def test_an_axis_beside_surgery_has_a_plain_network_for_each_value():
         ("plain, depth=14", True),
         ("depth=14, reduction=4", False),
     ]
+
+
+def test_cells_that_differ_in_their_engine_alone_share_a_training():
+    spec = spec_with(axes={"engines[0].precision": ["fp32", "int8"], "surgery[0].insert.reduction": [2, 4]})
+    cells = [cell for cell in grid(spec.study) if not cell.plain]
+    assert [str(cell.trained) for cell in cells] == ["reduction=2", "reduction=4"] * 2
+    assert all(cell.deployed for cell in cells)
+    assert trial_spec(spec, cells[0].trained, 0).digest == trial_spec(spec, cells[2].trained, 0).digest
+    assert trial_spec(spec, cells[2], 0).engines[0].precision == "int8"
+
+
+def test_a_cell_of_another_training_is_scored_by_that():
+    for path in ("train.epochs", "model.kwargs.depth", "input.shape", "surgery[0].at"):
+        cell = Cell({path: 1})
+        assert (cell.trained, cell.deployed, cell.engine) == (cell, False, 0)
+    for path in ("export.opset", "latency.batch", "parity.batches", "engines"):
+        assert Cell({path: 1}).deployed
+    assert Cell({"train.epochs": 1, "engines[1].backend": "openvino"}).engine == 1
 
 
 def test_without_axes_the_spec_itself_stands_beside_the_plain_network():
@@ -75,8 +93,12 @@ def test_every_value_that_does_not_go_at_its_place_is_told_at_once():
         ({"axes": {"train.epochs": [1]}, "seeds": [1, 1]}, "a seed stands twice"),
         ({"axes": {"train.epochs": [1]}, "prune": True}, "a grid is not pruned"),
         ({"search": "bayesian"}, "a bayesian search needs axes"),
+        (
+            {"axes": {"engines[0].precision": ["fp32"], "engines[1].precision": ["fp32"]}},
+            r"engines\[0\] and engines\[1\]: a cell has one engine",
+        ),
     ],
-    ids=["range in a grid", "ends", "seeds", "prune", "a search for nothing"],
+    ids=["range in a grid", "ends", "seeds", "prune", "a search for nothing", "two engines"],
 )
 def test_what_excludes_each_other_is_refused(study, said):
     with pytest.raises(SpecError, match=said):
