@@ -40,4 +40,6 @@ def command(spec: Path, file: Path | None, out: Path | None, weights: Path | Non
             click.echo(f"note: {note}", err=True)
     for warning in planned.plan.warnings:
         click.echo(f"warning: {warning}", err=True)
+    for note in planned.notes:
+        click.echo(f"note: {note}", err=True)
     click.echo(f"{planned.summary()} -> {written.as_posix()}")

@@ -71,6 +71,8 @@ def command(
     click.echo(planned.plan.stage_line())
     for warning in planned.plan.warnings:
         click.echo(f"warning: {warning}", err=True)
+    for note in planned.notes:
+        click.echo(f"note: {note}", err=True)
     if counted:
         click.echo(f"\n{accounts.to_text(counted)}\n")
     if priced:

@@ -7,7 +7,7 @@ gives one tensor, which training and engines need; called by keywords (`pixel_va
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sesurgery.diagnostics import described, fail, first_line, suggest
+from sesurgery.networks.heads import NewHead, new_head
 from sesurgery.spec import NamesModel
 from sesurgery.spec.model import HuggingFaceModel
 
@@ -24,8 +25,12 @@ _TRUE_LOADS = ("use_pretrained_backbone", "use_timm_backbone", "use_kernels")
 _NAMES = ("architecture", "backbone", "attn_implementation", "_attn_implementation", "experts_implementation")
 
 
-def build_huggingface(model: HuggingFaceModel, spec: NamesModel, folders: tuple[Path, ...], *, weights: bool) -> Any:
-    """The network of a spec, in training mode and float32; folders of weights are looked for in `folders`.
+def build_huggingface(
+    model: HuggingFaceModel, spec: NamesModel, folders: tuple[Path, ...], *, weights: bool
+) -> tuple[Any, NewHead | None]:
+    """The network of a spec, in training mode and float32, and its head where the file's has other classes.
+
+    Folders of weights are looked for in `folders`.
 
     Raises SE301 for a class that transformers does not have, SE302 if the network cannot be built.
     """
@@ -37,11 +42,11 @@ def build_huggingface(model: HuggingFaceModel, spec: NamesModel, folders: tuple[
             text = f"{name!r} is a class: it has no weights of its own"
             hint = "name a hub repository or a local folder, or leave 'pretrained' out"
             raise fail("SE302", text, hint, span=spec.span("model", "pretrained"))
-        network = _of_config(_image_class(kind, spec), kwargs, spec)
+        network, head = _of_config(_image_class(kind, spec), kwargs, spec), None
     else:
-        network = _of_place(model, _place(name, spec, folders), kwargs, spec, weights=weights)
+        network, head = _of_place(model, _place(name, spec, folders), kwargs, spec, weights=weights)
     network.register_forward_hook(_one_tensor, with_kwargs=True)
-    return network.train()
+    return network.train(), head
 
 
 def _one_tensor(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Any:
@@ -87,7 +92,7 @@ def _of_config(kind: Any, kwargs: dict[str, Any], spec: NamesModel) -> Any:
 
 def _of_place(
     model: HuggingFaceModel, where: str, kwargs: dict[str, Any], spec: NamesModel, *, weights: bool
-) -> nn.Module:
+) -> tuple[nn.Module, NewHead | None]:
     """A network from a folder or the hub: its class by its config, its values from safetensors alone."""
     import transformers
     from transformers import AutoConfig
@@ -100,7 +105,7 @@ def _of_place(
         _known_keys(config, kwargs, spec)
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **kwargs)
         if not (model.pretrained and weights):
-            return kind._from_config(config, dtype=torch.float32)  # type: ignore[no-any-return]
+            return kind._from_config(config, dtype=torch.float32), None
         network, report = _loaded(kind, where, config, "num_labels" in kwargs)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError, RuntimeError) as error:
         hint = "name a folder with config.json, or a repository of the hub as OWNER/NAME, which needs a network"
@@ -110,7 +115,12 @@ def _of_place(
         text = f"{model.name!r} has no values for {len(missing)} of its keys ({', '.join(missing[:3])})"
         hint = "give 'num_labels' in 'kwargs' for a new head, or leave 'pretrained' out"
         raise fail("SE401", text, hint, span=spec.span("model", "name"))
-    return network
+    return network, _head(report["mismatched_keys"], network, model.name)
+
+
+def _head(mismatched: Iterable[tuple[str, torch.Size, torch.Size]], network: nn.Module, of: str) -> NewHead | None:
+    shapes = {key: torch.empty(before, device="meta") for key, before, _ in mismatched}
+    return new_head(network, shapes, of)
 
 
 def _loaded(kind: Any, where: str, config: Any, new_head: bool) -> tuple[nn.Module, Mapping[str, Any]]:

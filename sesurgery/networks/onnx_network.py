@@ -35,6 +35,7 @@ class OnnxNetwork(Drawn):
     """Whether the spec itself names the file."""
 
     module: ClassVar[None] = None
+    head: ClassVar[None] = None
 
     @property
     def keys(self) -> Mapping[str, tuple[str, ...]]:

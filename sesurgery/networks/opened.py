@@ -12,6 +12,7 @@ from sesurgery import planner
 from sesurgery.accounting import Account, Cost
 from sesurgery.counting import Convention
 from sesurgery.graph import GraphView, Shape
+from sesurgery.networks.heads import NewHead
 from sesurgery.planner import Plan
 from sesurgery.spec import NamesSurgery
 from sesurgery.surgeons.base import Leaf, Outline, Weights
@@ -57,6 +58,11 @@ class OpenNetwork(Protocol):
     @property
     def module(self) -> nn.Module | None:
         """What can be trained, None of a file."""
+        ...
+
+    @property
+    def head(self) -> NewHead | None:
+        """The head, where it is of other classes than the values that the network was given; None of a file."""
         ...
 
     def plan(self, surgery: NamesSurgery) -> Plan:

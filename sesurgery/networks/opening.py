@@ -26,8 +26,9 @@ def open_own(spec: Spec) -> OpenNetwork:
         return open_file(spec, spec.input.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
-        module = sources.build(spec)
-    return TorchNetwork(module, spec.input.shape, spec.model.submodule, weights=sources.weights_file(spec))
+        named = sources.build_named(spec)
+    file = sources.weights_file(spec)
+    return TorchNetwork(named.module, spec.input.shape, spec.model.submodule, weights=file, head=named.head)
 
 
 def open_structure(given: NamesModel, shape: Shape | None = None) -> OpenNetwork:

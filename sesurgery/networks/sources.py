@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from sesurgery.catalog import import_object
 from sesurgery.diagnostics import SesurgeryError, described, fail, suggest
+from sesurgery.networks.heads import NewHead, OtherClassesError
 from sesurgery.networks.weights import WeightsFile
 from sesurgery.spec import NamesModel, Spec
-from sesurgery.spec.model import HuggingFaceModel, Model, OnnxModel, PythonModel, TimmModel, UltralyticsModel
+from sesurgery.spec.model import (
+    HUB,
+    HuggingFaceModel,
+    Model,
+    OnnxModel,
+    PythonModel,
+    TimmModel,
+    TorchvisionModel,
+    UltralyticsModel,
+)
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
+
+
+@dataclass(frozen=True)
+class NamedNetwork:
+    """A network as a spec names it, and its head where that is of other classes than the values it was given."""
+
+    module: nn.Module
+    head: NewHead | None = None
 
 
 def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None) -> nn.Module:
@@ -26,6 +45,18 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
     Fresh values come from torch's global generator. Raises SE301 for a name its source does not know, SE302 if it
     cannot be built, SE303 if a factory cannot be imported, SE401 if a weights file does not fit.
     """
+    return build_named(spec, weights=weights, beside=beside).module
+
+
+def build_named(spec: NamesModel, *, weights: bool = True, beside: Path | None = None) -> NamedNetwork:
+    """The same, and whether its head is new."""
+    named = _of_source(spec, weights=weights, beside=beside)
+    file = weights_file(spec) if weights else None
+    return named if file is None else NamedNetwork(named.module, file.load_network(named.module))
+
+
+def _of_source(spec: NamesModel, *, weights: bool, beside: Path | None) -> NamedNetwork:
+    """The network with the values that its source has for it."""
     model = _with_drop_path(spec)
     if isinstance(model, OnnxModel):
         text = "a network that is an ONNX file cannot be built as a torch module"
@@ -38,41 +69,42 @@ def build(spec: NamesModel, *, weights: bool = True, beside: Path | None = None)
     if isinstance(model, HuggingFaceModel):
         from sesurgery.networks.huggingface import build_huggingface
 
-        folders = (beside or spec.folder, Path.cwd())
-        return _with_values(build_huggingface(model, spec, folders, weights=weights), spec, weights=weights)
+        return NamedNetwork(*build_huggingface(model, spec, (beside or spec.folder, Path.cwd()), weights=weights))
     if isinstance(model, UltralyticsModel):
         from sesurgery.networks.ultralytics import build_ultralytics
 
-        return _with_values(build_ultralytics(model, spec), spec, weights=weights)
-    factory = _factory(model, spec, beside or spec.folder)
-    kwargs: dict[str, Any] = dict(model.kwargs)
-    if not isinstance(model, PythonModel) and model.pretrained and weights:
-        kwargs |= {"pretrained": True} if isinstance(model, TimmModel) else {"weights": "DEFAULT"}
+        return NamedNetwork(build_ultralytics(model, spec))
+    make = _maker(model, spec, beside or spec.folder, pretrained=weights and getattr(model, "pretrained", False))
     try:
         with warnings.catch_warnings():
             # Deprecations in libraries' constructors do not concern users of this program.
             warnings.simplefilter("ignore", FutureWarning)
-            network = factory(**kwargs)
+            named = make(model.kwargs)
     except SesurgeryError:
         raise
     except Exception as error:  # constructors raise anything on wrong keywords or a failed download
-        raise _not_built(spec, model, kwargs, error) from error
-    if not isinstance(network, nn.Module):
-        text = f"{model.name!r} gave {type(network).__name__}, not a torch.nn.Module"
+        raise _not_built(spec, model, error, weights=weights) from error
+    if not isinstance(named.module, nn.Module):
+        text = f"{model.name!r} gave {type(named.module).__name__}, not a torch.nn.Module"
         raise fail("SE302", text, "return the network itself", span=spec.span("model", "name"))
-    return _with_values(network, spec, weights=weights)
+    return named
 
 
-def _not_built(spec: NamesModel, model: Model, kwargs: Mapping[str, Any], error: Exception) -> SesurgeryError:
+def _not_built(spec: NamesModel, model: Model, error: Exception, *, weights: bool) -> SesurgeryError:
     """The constructor's error as SE302, at the key that caused it."""
     text = f"{model.name!r} cannot be built: {described(error)}"
     if model is not spec.model and _DROP_PATH[model.source] in str(error):
         hint = "it takes no stochastic depth: set `drop_path: 0` under `train:`"
         return fail("SE302", text, hint, span=spec.span("train", "drop_path"))
-    downloaded = "pretrained" in kwargs or "weights" in kwargs
+    downloaded = weights and getattr(model, "pretrained", False)
     hint = (
         "the pretrained weights are downloaded: give a local file as 'checkpoint'" if downloaded else "check 'kwargs'"
     )
+    if model.source == "timm" and model.name.startswith(HUB):
+        files = "config.json and model.safetensors" if downloaded else "config.json"
+        hint = f"{files} of the repository are read, from the hub or from its local cache, and no pickle"
+    if isinstance(error, OtherClassesError):
+        hint = "leave 'num_classes' or 'pretrained' out, or give a local file as 'checkpoint'"
     return fail("SE302", text, hint, span=spec.span("model", "kwargs" if getattr(model, "kwargs", None) else "name"))
 
 
@@ -94,13 +126,6 @@ def _with_drop_path(spec: NamesModel) -> Model:
     return model.model_copy(update={"kwargs": {**model.kwargs, _DROP_PATH[model.source]: rate}})
 
 
-def _with_values(network: nn.Module, spec: NamesModel, *, weights: bool) -> nn.Module:
-    """The network with the values of its checkpoint, where it names one."""
-    if weights and (file := weights_file(spec)) is not None:
-        file.load_network(network)
-    return network
-
-
 def weights_file(spec: NamesModel) -> WeightsFile | None:
     """The checkpoint that `spec` names, or None. What it has for inserted blocks waits until there are blocks."""
     checkpoint = getattr(spec.model, "checkpoint", None)
@@ -114,32 +139,22 @@ def surgeon_for(spec: Spec) -> FxSurgeon:
     return FxSurgeon(spec.input.shape, getattr(spec.model, "submodule", ""))
 
 
-def _factory(model: Model, spec: NamesModel, beside: Path) -> Callable[..., nn.Module]:
+def _maker(
+    model: TimmModel | TorchvisionModel | PythonModel, spec: NamesModel, beside: Path, *, pretrained: bool
+) -> Callable[[Mapping[str, Any]], NamedNetwork]:
+    """What makes the network of its keyword arguments; raises SE301 or SE303 if the name is not known."""
     if isinstance(model, PythonModel):
-        return _import(model.name, spec, beside)
+        factory = _import(model.name, spec, beside)
+        return lambda kwargs: NamedNetwork(factory(**kwargs))
+    source: ModuleType
     if isinstance(model, TimmModel):
-        import timm
-
-        known: Callable[[], Iterable[str]] = timm.list_models
-        exists, create = timm.is_model(model.name), timm.create_model
+        from sesurgery.networks import from_timm as source
     else:
-        import torchvision
-
-        known = torchvision.models.list_models
-        exists, create = model.name in known(), _torchvision
-    if not exists:
+        from sesurgery.networks import from_torchvision as source
+    if not source.has(model.name):
         text = f"{model.source} has no model {model.name!r}"
-        raise fail("SE301", text, suggest(model.name, known()), span=spec.span("model", "name"))
-    return lambda **kwargs: create(model.name, **kwargs)
-
-
-def _torchvision(name: str, **kwargs: Any) -> nn.Module:
-    """A network of torchvision; detectors and segmenters load their backbone's values unless they are told not to."""
-    import torchvision
-
-    builder = torchvision.models.get_model_builder(name)
-    backbone = {"weights_backbone": None} if "weights_backbone" in inspect.signature(builder).parameters else {}
-    return torchvision.models.get_model(name, **{**backbone, **kwargs})  # type: ignore[no-any-return]
+        raise fail("SE301", text, suggest(model.name, source.names()), span=spec.span("model", "name"))
+    return lambda kwargs: NamedNetwork(*source.make(model.name, kwargs, pretrained=pretrained))
 
 
 def _import(name: str, spec: NamesModel, beside: Path) -> Callable[..., nn.Module]:

@@ -12,6 +12,7 @@ from torch import nn
 from sesurgery.accounting import Account, Cost, account, cost
 from sesurgery.counting import Convention
 from sesurgery.graph import Shape
+from sesurgery.networks.heads import NewHead
 from sesurgery.networks.opened import Drawn
 from sesurgery.networks.weights import WeightsFile
 from sesurgery.planner import Plan
@@ -24,7 +25,8 @@ from sesurgery.surgeons.fx.surgeon import FxSurgeon
 class TorchNetwork(Drawn):
     """A module, or with `submodule` the part of it that is operated on, whose input then is of `shape`.
 
-    `weights` is the file that its values came from: it may have values for the blocks that a plan inserts.
+    `weights` is the file that its values came from: it may have values for the blocks that a plan inserts. `head` is
+    the network's where that is of other classes than the file's or the pretrained network's.
     """
 
     module: nn.Module
@@ -32,6 +34,7 @@ class TorchNetwork(Drawn):
     submodule: str = ""
     assumed: bool = False
     weights: WeightsFile | None = None
+    head: NewHead | None = None
 
     keys: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "SE304": ("input", "shape"),

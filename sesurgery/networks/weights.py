@@ -12,14 +12,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sesurgery.diagnostics import Span, fail, first_line
+from sesurgery.networks.heads import NewHead, new_head, without_head
 from sesurgery.networks.keymaps.base import InBlock
 from sesurgery.planner import Plan
 from sesurgery.spec.checkpoint import Checkpoint
 
 State = dict[str, Tensor]
 
-_WRAPPERS = ("state_dict", "model", "state_dict_ema")
-_PARALLEL = "module."
+_WRAPPERS = (
+    *("state_dict", "model", "model_state", "model_state_dict", "module"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+)
+"""Keys under which training scripts save a state dict; where there are several, the first. Averages come last."""
+_PARALLEL = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every key."""
+_AVERAGED = "n_averaged"
 _COUNT = ".num_batches_tracked"
 
 
@@ -31,10 +38,13 @@ class WeightsFile:
     path: Path
     span: Span | None = None
 
-    def load_network(self, network: nn.Module) -> None:
-        """Give a network without blocks its values; raises SE401 unless every key and shape fits."""
-        state = {place: value for place, value in self._placed() if isinstance(place, str)}
-        _load(network, self._completed(network, state), self.path, self.span)
+    def load_network(self, network: nn.Module) -> NewHead | None:
+        """Give a network without blocks its values; raises SE401 unless every key and shape fits.
+
+        Where the file has another number of classes and nothing else differs, the head keeps its own and is returned.
+        """
+        state = self._completed(network, {place: value for place, value in self._placed() if isinstance(place, str)})
+        return load_backbone(network, state, str(self.path), self.span)
 
     def load_blocks(self, changed: nn.Module, plan: Plan, part: str = "") -> None:
         """Give the blocks of a plan the values that the file has for them; blocks that it does not have stay fresh.
@@ -62,11 +72,20 @@ class WeightsFile:
             _load(block, fitted, self.path, self.span, f"the block on {scope}")
 
     def _placed(self) -> Iterable[tuple[str | InBlock, Tensor]]:
-        state = read_state(self.path, self.span)
+        state = self._asked(read_state(self.path, self.span))
         if self.checkpoint.keys is None:
             return list(state.items())
         places = self.checkpoint.keys.options.places(state.keys())
         return [(places[key], value) for key, value in state.items()]
+
+    def _asked(self, state: State) -> State:
+        """Without the file's keys that the spec ignores."""
+        globs = self.checkpoint.ignore or ()
+        for glob in globs:
+            if not any(fnmatchcase(key, glob) for key in state):
+                text = f"no key of {self.path.name} matches {glob!r}, which `ignore` names"
+                raise fail("SE401", text, f"its last keys: {', '.join(list(state)[-2:])}", span=self.span)
+        return {key: value for key, value in state.items() if not any(fnmatchcase(key, glob) for glob in globs)}
 
     def _completed(self, network: nn.Module, state: State) -> State:
         """With the network's own values where the spec says so, and for counts that files before PyTorch 0.4 lack."""
@@ -98,19 +117,43 @@ def read_state(path: Path, span: Span | None = None) -> State:
     except Exception as error:
         text = f"{path} is not a weights file: {first_line(error)}"
         raise fail("SE401", text, "save a state dict with safetensors or torch.save", span=span) from error
-    for key in _WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-            break
+    while (inner := _wrapped(state)) is not None:
+        state = inner
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise fail("SE401", f"{path} holds no state dict", "save `model.state_dict()`", span=span)
-    if state and all(str(key).startswith(_PARALLEL) for key in state):
-        # Saved from DataParallel, which is not a part of the network.
-        return {str(key).removeprefix(_PARALLEL): value for key, value in state.items()}
-    return state
+        text = f"{path} holds no state dict"
+        hint = f"save `model.state_dict()`, by itself or under one of: {', '.join(_WRAPPERS)}"
+        raise fail("SE401", text, hint, span=span)
+    # torch's AveragedModel counts its steps beside the weights.
+    averaged = _AVERAGED in state and any(str(key).startswith(_PARALLEL[0]) for key in state)
+    plain = {str(key): value for key, value in state.items() if not (averaged and key == _AVERAGED)}
+    while prefix := next((one for one in _PARALLEL if plain and all(key.startswith(one) for key in plain)), ""):
+        plain = {key.removeprefix(prefix): value for key, value in plain.items()}
+    return plain
 
 
-def _load(network: nn.Module, state: State, path: Path, span: Span | None, what: str = "the network") -> None:
+def _wrapped(state: object) -> object:
+    """What lies under the first wrapper of a file that is a mapping; None if there is none."""
+    if not isinstance(state, dict):
+        return None
+    return next((state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)), None)
+
+
+def load_backbone(network: nn.Module, state: State, of: str, span: Span | None = None) -> NewHead | None:
+    """Give a network the values of a state dict, but for a head of other classes, which is returned.
+
+    Raises SE401 if anything else does not fit.
+    """
+    head = new_head(network, state, of)
+    if head is not None:
+        own = network.state_dict()
+        kept = without_head(state, head)
+        gone = [key for key in state if key not in kept]
+        state = {**kept, **{key: own[key] for key in gone if key in own}}
+    _load(network, state, of, span)
+    return head
+
+
+def _load(network: nn.Module, state: State, of: Path | str, span: Span | None, what: str = "the network") -> None:
     own = network.state_dict()
     problems = [
         *_named("missing", [key for key in own if key not in state]),
@@ -118,9 +161,15 @@ def _load(network: nn.Module, state: State, path: Path, span: Span | None, what:
         *_named("of another shape", [key for key in own if key in state and own[key].shape != state[key].shape]),
     ]
     if problems:
-        text = f"{path} does not fit {what}: " + "; ".join(problems)
-        raise fail("SE401", text, "check 'name', 'kwargs' and, of a block, its options", span=span)
+        text = f"{of} does not fit {what}: " + "; ".join(problems)
+        raise fail("SE401", text, _FITTING, span=span)
     network.load_state_dict(state)
+
+
+_FITTING = (
+    "check 'name', 'kwargs' and, of a block, its options; of a checkpoint, `except:` leaves keys of the network as "
+    "they are, and `ignore:` leaves keys of the file out"
+)
 
 
 def _named(what: str, keys: list[str]) -> Iterable[str]:

@@ -73,6 +73,7 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> NewRun:
                 params_after=planned.after.params,
                 macs_before=planned.before.macs,
                 macs_after=planned.after.macs,
+                new_head=() if planned.network.head is None else planned.network.head.layers,
             ),
         )
         results.write_network(folder, planned)

@@ -26,6 +26,11 @@ class NetworkPlan:
     sites: tuple[Cost, ...]
     after: Cost
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known of the network's values before it is trained."""
+        return () if self.network.head is None else (str(self.network.head),)
+
     def summary(self) -> str:
         """One line: sites, parameters and MACs added."""
         removed = f"{len(self.plan.removals)} gates removed, " if self.plan.removals else ""
@@ -68,6 +73,7 @@ class NetworkPlan:
             },
             "stages": [list(size) for size in self.plan.stages],
             "warnings": list(self.plan.warnings),
+            "notes": list(self.notes),
             "leaves": [asdict(leaf) for leaf in self.network.leaves],
         }
 

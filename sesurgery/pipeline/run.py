@@ -45,6 +45,8 @@ def run(spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None)
     """
     talk = talk or Silent()
     applied = apply(spec, workspace, origin)
+    for note in applied.planned.notes:
+        talk.say(f"note: {note}")
     talk.say(f"{applied.planned.summary()} -> {applied.folder.as_posix()}")
     trained = train(TrainRequest(applied.folder, talk=talk))
     if trained.result.interrupted:

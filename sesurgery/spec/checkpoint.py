@@ -22,6 +22,7 @@ class Checkpoint(Frozen):
     except_: Globs | None = Field(
         None, alias="except", description="globs over the network's keys that stay as initialised"
     )
+    ignore: Globs | None = Field(None, description="globs over the file's keys that are left out")
 
 
 CheckpointField = Annotated[

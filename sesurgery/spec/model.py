@@ -24,6 +24,9 @@ LOADS = (
 that load pretrained values without the spec's own key."""
 
 
+HUB = "hf-hub:"
+"""How timm's names of repositories of the Hugging Face hub begin."""
+
 WEIGHTS = "a local weights file, relative to the spec; or a mapping with `file:` and its key map"
 
 
@@ -38,10 +41,10 @@ LibraryKwargs = Annotated[dict[str, Kwarg], AfterValidator(_loads_nothing)]
 
 
 class TimmModel(Frozen):
-    """A network of timm by its name."""
+    """A network of timm by its name, or of a repository of the Hugging Face hub."""
 
     source: Literal["timm"]
-    name: str
+    name: str = Field(description="a name of timm.list_models(), or hf-hub:OWNER/NAME")
     pretrained: bool = False
     checkpoint: CheckpointField = Field(None, description=WEIGHTS)
     submodule: str = Field("", description="only this part of the network is changed; 'input' is then the part's")

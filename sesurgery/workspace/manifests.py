@@ -69,6 +69,8 @@ class RunDetails(Details):
     """SHA-256 of the weights that training started from."""
     trained_in: Place | None = None
     """The run whose training these weights came from, where it is another: trials of a study may share one."""
+    new_head: tuple[str, ...] = ()
+    """The layers of the head, where the weights that the run began with were of other classes."""
     code: dict[str, str | None] = {}
     """Each factory that the spec names, with a seal of the place where it lay; None for one that is installed."""
 

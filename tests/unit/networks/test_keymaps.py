@@ -185,14 +185,20 @@ def test_files_from_before_pytorch_0_4_have_no_counts_of_batches(moskomule):
 
 
 def test_what_is_excepted_keeps_its_fresh_values(moskomule):
-    model = {**CIFAR, "kwargs": {"depth": 8, "num_classes": 7}}
-    with pytest.raises(SesurgeryError, match=r"2 of another shape \(fc\.weight, fc\.bias\)"):
-        sources.build(spec_of(moskomule, model, "moskomule"))
-    loaded = sources.build(spec_of(moskomule, model, "moskomule", **{"except": "fc.*"}))
-    assert loaded.fc.out_features == 7
-    assert torch.equal(loaded.conv1.weight, torch.load(moskomule)["conv1.weight"])
+    loaded = sources.build(spec_of(moskomule, CIFAR, "moskomule", **{"except": "fc.*"}))
+    saved = torch.load(moskomule)
+    assert not torch.equal(loaded.fc.weight, saved["fc.weight"])
+    assert torch.equal(loaded.conv1.weight, saved["conv1.weight"])
     with pytest.raises(SesurgeryError, match=r"no key of the network matches 'head\.\*'"):
-        sources.build(spec_of(moskomule, model, "moskomule", **{"except": ["fc.*", "head.*"]}))
+        sources.build(spec_of(moskomule, CIFAR, "moskomule", **{"except": ["fc.*", "head.*"]}))
+
+
+def test_through_a_key_map_other_classes_renew_the_head_alone(moskomule):
+    model = {**CIFAR, "kwargs": {"depth": 8, "num_classes": 7}}
+    named = sources.build_named(spec_of(moskomule, model, "moskomule"))
+    assert named.head is not None
+    assert (named.head.layers, named.head.classes) == (("fc",), 7)
+    assert torch.equal(named.module.conv1.weight, torch.load(moskomule)["conv1.weight"])
 
 
 def test_a_block_of_other_options_is_told_with_its_place(moskomule):
