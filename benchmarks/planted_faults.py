@@ -1,6 +1,6 @@
 """Does a verification find what is wrong? Faults are planted in small networks; it has to say that, what and where.
 
-    python benchmarks/planted_faults.py                         ten kinds of faults, seven seeds each, and 21 with none
+    python benchmarks/planted_faults.py                         11 kinds of faults, seven seeds each, and 21 with none
     python benchmarks/planted_faults.py --seeds 1 --only wiring
 
 A trial takes a small network with SE, plants a fault in its export, builds an engine of that with ONNX Runtime, and
@@ -33,7 +33,6 @@ from sesurgery import pipeline
 from sesurgery.artifacts import cpu_name, to_json, versions, write_text
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
-from sesurgery.diagnostics import SesurgeryError
 from sesurgery.lowering.base import run as lower
 from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize, ranges_of
@@ -51,6 +50,7 @@ from sesurgery.verification import diagnosis, engine_drift
 from sesurgery.verification.chain import Links, diagnose
 from sesurgery.verification.diagnosis import Diagnosis
 from sesurgery.verification.parity import compare, predict
+from sesurgery.workspace.freshness import StaleEngine
 
 RESULTS = Path(__file__).resolve().parent / "results" / "planted_faults.json"
 SEEDS = 7
@@ -198,6 +198,17 @@ def weights_shuffled(victim: Victim, random: np.random.Generator) -> Planted:
     return Planted(file, ("weights",), key)
 
 
+def another_checkpoint(victim: Victim, random: np.random.Generator) -> Planted:
+    """Every weight as another training would leave it: of the same size, and another one."""
+    file = copy_of(victim.file)
+    for tensor in [each for each in file.graph.initializer if "." in each.name]:
+        values = numpy_helper.to_array(tensor)
+        # A norm's variances stay positive.
+        other = random.permutation(values.ravel()).reshape(values.shape) * random.uniform(0.7, 1.4, values.shape)
+        set_weight(file, tensor.name, other.astype(values.dtype))
+    return Planted(file, ("weights",))
+
+
 def overflow(victim: Victim, random: np.random.Generator) -> Planted:
     """A map is multiplied before a block's end and divided again: nothing in fp32, infinite in fp16."""
     file, (key, module) = copy_of(victim.file), pick(victim, random)
@@ -310,6 +321,7 @@ def _squeeze(model: ModelProto, module: str) -> NodeProto:
 
 FAULTS: dict[str, Callable[[Victim, np.random.Generator], Planted]] = {
     "one block's weights shuffled": weights_shuffled,
+    "weights of another checkpoint": another_checkpoint,
     "a node that overflows fp16": overflow,
     "right at batch 1, wrong at 2": batch_averaged,
     "two labels swapped": labels_swapped,
@@ -414,10 +426,10 @@ def stale(seed: int) -> Trial:
         checkpoint.save(run, read.network, read.spec, read.plan, read.manifest.command, read.manifest.details)
         try:
             pipeline.verify(built.path)
-        except SesurgeryError as error:
-            told = error.diagnostics[0]
-            kind = "stale" if told.code == "SE401" and "not built from the weights" in told.message else told.code
-            return Trial(STALE, seed, True, kind, None, str(told), ("stale",), None)
+        except StaleEngine as error:
+            found = pipeline.stale_section(built.path).diagnosis
+            kind = None if found is None else found.kind
+            return Trial(STALE, seed, True, kind, None, str(error.diagnostics[0]), ("stale",), None)
     return Trial(STALE, seed, False, None, None, "", ("stale",), None)
 
 

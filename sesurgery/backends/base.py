@@ -68,6 +68,8 @@ class BuildOptions:
     threads: int | None = None
     as_exported: bool = False
     """Whether the backend's own rewrites of gates (`Backend.rewrites`) are left out, as a baseline."""
+    keep_fp32: tuple[str, ...] = ()
+    """Globs over modules that stay fp32, for a backend that brings the network to its precision itself."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,11 @@ def _sizes(context: click.Context, option: click.Parameter, given: str | None) -
     "--processes", type=click.IntRange(min=1), help="Repeat the race in N fresh processes. Default: the spec's."
 )
 @click.option("--as-exported/--no-as-exported", default=True, help="Also race the engine without lowering.")
-@click.option("--per-block", is_flag=True, help="Tell what each block costs, by racing the engine without it.")
+@click.option(
+    "--per-block",
+    is_flag=True,
+    help="Tell what each block costs, by racing engines with half of the blocks against engines with the other half.",
+)
 @click.option(
     "--service", is_flag=True, help="Also measure cold start, memory and the throughput of several streams (some 5 s)."
 )

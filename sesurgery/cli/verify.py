@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sesurgery.cli.console import as_json, emit_json, foreign, newest, talking, trust
-from sesurgery.diagnostics import CheckFailed
+from sesurgery.diagnostics import CheckFailed, SesurgeryError
 
 if TYPE_CHECKING:
     from sesurgery.spec.parity import Tolerance
@@ -65,11 +65,12 @@ def command(
     """Compare engines (default: the newest) with the trained model on every held-out sample.
 
     Engines that came from no run, and all where --against, --samples or --tolerance is given, are compared with an ONNX
-    file, output by output. ENGINE may be an ONNX file too. Exits with 4 if one falls short.
+    file, output by output. ENGINE may be an ONNX file too. Exits with 4 if one falls short, and with 1 if one is stale.
     """
     from sesurgery import pipeline
     from sesurgery.reports import drift as drifts
     from sesurgery.reports import file_parity, parity
+    from sesurgery.workspace.freshness import StaleEngine
 
     workspace = pipeline.Workspace()
     chosen = engines or (newest("engine", workspace.newest_engine()),)
@@ -78,11 +79,16 @@ def command(
         by_file = [bool(against or samples or tolerance) or not pipeline.has_run(engine) for engine in built]
         if drift and any(by_file):
             raise click.UsageError("--drift follows an engine back to its trained model: name engines of a run alone")
-        of_runs = [
-            pipeline.verify(engine, foreign=foreign, drift=drift, talk=talk)
-            for engine, of_file in zip(built, by_file, strict=True)
-            if not of_file
-        ]
+        stale, sections, failures = [], [], []
+        for engine in (engine for engine, of_file in zip(built, by_file, strict=True) if not of_file):
+            try:
+                verified = pipeline.verify(engine, foreign=foreign, drift=drift, talk=talk)
+            except StaleEngine as error:
+                stale += error.diagnostics
+                sections.append(pipeline.stale_section(engine))
+            else:
+                sections.append(verified.section)
+                failures += verified.failures
         of_files = [
             pipeline.verify_file(
                 pipeline.FileVerifyRequest(engine, workspace, against, samples, tolerance, foreign, talk)
@@ -90,7 +96,6 @@ def command(
             for engine, of_file in zip(built, by_file, strict=True)
             if of_file
         ]
-    sections = [item.section for item in of_runs]
     if as_json:
         by_sections = [parity.to_json(section) for section in sections]
         emit_json({"engines": by_sections + [file_parity.to_json(item.parity) for item in of_files]})
@@ -101,7 +106,8 @@ def command(
             click.echo("\n".join(drifts.to_text(section)), nl=section.drift is not None)
         if of_files:
             click.echo(file_parity.to_text([(item.parity, item.tolerance) for item in of_files]))
-    failures = [failure for item in of_runs for failure in item.failures]
     failures += [failure for item in of_files for failure in item.failures]
+    if stale:
+        raise SesurgeryError([*stale, *failures])
     if failures:
         raise CheckFailed(failures)

@@ -58,8 +58,11 @@ def scope_of(node: NodeProto) -> str | None:
 def named(node: NodeProto, globs: Sequence[str]) -> str | None:
     """The first glob that matches the node's module or a parent of it, or None."""
     scope = scope_of(node)
-    if scope is None:
-        return None
+    return None if scope is None else matching(scope, globs)
+
+
+def matching(scope: str, globs: Sequence[str]) -> str | None:
+    """The first glob that matches a module's path or a parent of it, or None."""
     return next((glob for glob in globs if fnmatchcase(scope, glob) or fnmatchcase(scope, f"{glob}.*")), None)
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.specs import catalogs, engine, load_spec
     from sesurgery.pipeline.study import study, study_results
     from sesurgery.pipeline.train import TrainRequest, evaluate, train
-    from sesurgery.pipeline.verify import verify
+    from sesurgery.pipeline.verify import stale_section, verify
     from sesurgery.pipeline.verify_file import FileVerifyRequest, verify_file
     from sesurgery.pipeline.watch import watch
     from sesurgery.pipeline.workspace import Workspace
@@ -89,6 +89,7 @@ __all__ = [
     "refit",
     "report_pages",
     "run",
+    "stale_section",
     "study",
     "study_results",
     "train",
@@ -146,6 +147,7 @@ _PLACES = {
     "predict": "sesurgery.serving.predict",
     "refit": "sesurgery.pipeline.refit",
     "run": "sesurgery.pipeline.run",
+    "stale_section": "sesurgery.pipeline.verify",
     "study": "sesurgery.pipeline.study",
     "train": "sesurgery.pipeline.train",
     "verify": "sesurgery.pipeline.verify",

@@ -59,6 +59,7 @@ class BuildRequest:
             BatchRange(batch.min, batch.opt, batch.max),
             tuple(parse_profile(shapes) for shapes in self.wanted.shapes),
             as_exported=self.as_exported,
+            keep_fp32=self.wanted.keep_fp32,
         )
 
     @property

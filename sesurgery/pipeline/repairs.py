@@ -24,6 +24,7 @@ from sesurgery.workspace import EngineManifest
 METHODS = ("percentile", "entropy", "minmax")
 MORE_SAMPLES = 4
 NARROW = ("fp16", "bf16", "int8")
+SAME = "the engine is the same"
 Judge = Callable[[Runner], str | None]
 """What an engine falls short of, or None."""
 
@@ -52,7 +53,7 @@ def repairs(broken: Broken, judge: Judge, talk: Talk) -> tuple[Repair, ...]:
     """What was tried, up to the first that worked; engines are built in a folder that goes again."""
     tried: list[Repair] = []
     for wish in _wishes(broken):
-        talk.say(f"trying {wish.what}")
+        talk.say(f"trying a repair: {wish.what}")
         tried.append(_tried(broken, wish, judge, talk))
         if tried[-1].worked:
             break
@@ -86,11 +87,11 @@ def _wishes(broken: Broken) -> Iterator[_Wish]:
         yield _Wish(f"calibration on {more['samples']} samples", {"calibration": more})
     if precision in NARROW:
         for module in _around(broken):
-            yield _Wish(f"{module} in fp32", {"keep_fp32": [module]})
+            yield _Wish(f"{module} in fp32", {"keep_fp32": [*engine_of(broken.manifest).keep_fp32, module]})
     passes = passes_for(backend_of(broken.manifest), engine_of(broken.manifest), broken.manifest.details.lowering)
     for name in passes:
         rest = tuple(other for other in passes if other != name)
-        yield _Wish(f"without the pass {name}", {}, rest)
+        yield _Wish(f"leaving out the pass {name}", {}, rest)
     if precision in NARROW:
         yield _Wish("fp32", {"precision": "fp32"})
 
@@ -121,6 +122,8 @@ def _tried(broken: Broken, wish: _Wish, judge: Judge, talk: Talk) -> Repair:
         )
         try:
             built = build(request)
+            if built.manifest.sha256 == broken.manifest.sha256:
+                return Repair(wish.what, change, SAME)
             with request.backend.load(built.path) as runner:
                 return Repair(wish.what, change, judge(runner))
         except SesurgeryError as error:

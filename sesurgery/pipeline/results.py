@@ -10,6 +10,7 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.planner import Plan
 from sesurgery.reports.model import EngineSection, LatencySection, NetworkSection, SiteRow
 from sesurgery.spec import Spec
+from sesurgery.verification.diagnosis import Diagnosis
 from sesurgery.verification.parity import PARITY
 from sesurgery.workspace import EngineManifest, belonging, freshness, require_intact
 from sesurgery.workspace.measurements import Kind, Of, OfPlan, read_reason
@@ -79,7 +80,9 @@ def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: s
     Measurements of an earlier engine of this name, or of other `weights` than the run has now, are left out.
     """
     details = manifest.details
-    stale = _stale(run, engine, manifest, weights)
+    outdated = _outdated(run, engine, manifest, weights)
+    told = None if outdated is None else outdated.diagnostics[0]
+    stale = None if told is None else f"stale: {told.message}; {told.hint}"
     parity = None if stale else PARITY.read(run, engine.name, Of(manifest.sha256, weights))
     return EngineSection(
         backend=details.backend,
@@ -92,7 +95,7 @@ def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: s
         unverified=parity.unverified if parity else (),
         probes=parity.probes if parity else (),
         flipped=parity.flipped if parity else (),
-        diagnosis=parity.diagnosis if parity else None,
+        diagnosis=parity.diagnosis if parity else _stale(outdated),
         drift=parity.drift if parity else None,
         repairs=parity.repairs if parity else (),
         size_bytes=sum(path.stat().st_size for path in belonging(engine, manifest)),
@@ -101,12 +104,16 @@ def engine_section(run: Path, engine: Path, manifest: EngineManifest, weights: s
     )
 
 
-def _stale(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> str | None:
+def _outdated(run: Path, engine: Path, manifest: EngineManifest, weights: str) -> SesurgeryError | None:
     """Why measurements of an engine are out of date, and what to do; None if they are current."""
     try:
         require_intact(engine)
         freshness.require_current(engine, manifest, run, weights)
     except SesurgeryError as error:
-        told = error.diagnostics[0]
-        return f"stale: {told.message}; {told.hint}"
+        return error
     return None
+
+
+def _stale(error: SesurgeryError | None) -> Diagnosis | None:
+    """The diagnosis of an engine of other weights; a file that is damaged has none."""
+    return Diagnosis("stale", error.diagnostics[0].message) if isinstance(error, freshness.StaleEngine) else None

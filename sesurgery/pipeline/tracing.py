@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from sesurgery.backends.base import BatchRange, BuildOptions, BuildsFromNetwork, BuildsFromOnnx, Runner
 from sesurgery.networks.checkpoint import Run
 from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.onnxgraph import numerics
 from sesurgery.pipeline.export import plain_network
 from sesurgery.pipeline.specs import backend_of, engine_of
 from sesurgery.profiles import parse_profile
-from sesurgery.verification.chain import Links
+from sesurgery.verification.chain import Links, computed
 from sesurgery.verification.engine_drift import Suspect, of_backend
 from sesurgery.verification.taps import Tap
 from sesurgery.workspace import EngineManifest, OnnxManifest, manifest_path, read_manifest
@@ -61,24 +63,35 @@ def _suspect(links: Links, run: Run, manifest: EngineManifest) -> Suspect:
         BatchRange(asked.batch.min, asked.batch.opt, asked.batch.max),
         tuple(parse_profile(shapes) for shapes in asked.shapes),
         as_exported=manifest.details.as_exported,
+        keep_fp32=asked.keep_fp32,
     )
     if isinstance(backend, BuildsFromOnnx):
         return of_backend(links, backend, options)
     if not isinstance(backend, BuildsFromNetwork):
         raise TypeError(f"{type(backend).__name__} has neither build nor build_network")
+    return _of_network(links, run, manifest, backend, options)
+
+
+def _of_network(
+    links: Links, run: Run, manifest: EngineManifest, backend: BuildsFromNetwork, options: BuildOptions
+) -> Suspect:
+    """The engine that a backend builds from the network itself; its copies watch modules, not values of a file."""
+    from sesurgery.lowering.fx import lower
+    from sesurgery.verification.tapped_network import INNER, TappedNetwork, TappedRunner, watchable
+
     network = plain_network(run) if manifest.details.plain else run.network
-    everywhere = links.taps
-    taps = (*(tap for tap in everywhere[:-1] if tap.site is not None), everywhere[-1])
+    shape, everywhere = run.spec.input.shape, links.taps
+    images = numerics.random_image(np.random.default_rng(0), shape).astype(np.float32)[None]
+    taps = watchable(network, everywhere, computed(links.network, everywhere)(images), images)
+    # Globs name modules of the network, which is one module of the tapped one.
+    inside = replace(options, keep_fp32=tuple(f"{INNER}.{glob}" for glob in options.keep_fp32))
 
     def build(chosen: Sequence[Tap], folder: Path) -> Runner:
-        from sesurgery.lowering.fx import lower
-        from sesurgery.verification.tapped_network import TappedNetwork, TappedRunner
-
         watched = TappedNetwork(network, [tap.scope for tap in chosen[:-1]])
-        shape, target = run.spec.input.shape, folder / f"tapped{backend.suffix}"
-        lowered = lower(watched, shape, (asked.batch.min, asked.batch.max), _passes(manifest))
-        backend.build_network(lowered.module, shape, target, options)
-        return TappedRunner(backend.load(target), chosen, watched.widths(shape))
+        target = folder / f"tapped{backend_of(manifest).suffix}"
+        lowered = lower(watched, shape, (options.batch.minimum, options.batch.maximum), _passes(manifest))
+        backend.build_network(lowered.module, shape, target, inside)
+        return TappedRunner(backend_of(manifest).load(target), chosen, watched.widths(shape))
 
     return Suspect(links, taps, build)
 

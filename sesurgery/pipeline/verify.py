@@ -11,7 +11,7 @@ import numpy as np
 
 from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import Diagnostic, fail
-from sesurgery.networks import checkpoint
+from sesurgery.networks import checkpoint, run_files
 from sesurgery.networks.checkpoint import Run
 from sesurgery.pipeline import results
 from sesurgery.pipeline.data import data_of
@@ -27,7 +27,7 @@ from sesurgery.verification.drift import Repair
 from sesurgery.verification.flips import FlippedSample, flipped_samples
 from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare, predict
 from sesurgery.verification.probes import ProbeParity, compare_probe, probes
-from sesurgery.workspace import EngineManifest, freshness, run_folder
+from sesurgery.workspace import EngineManifest, freshness, read_manifest, require_intact, run_folder
 from sesurgery.workspace.measurements import Of, forget_reason
 
 
@@ -81,8 +81,8 @@ def verify(engine: Path, *, foreign: bool = False, drift: bool = False, talk: Ta
     """Compare an engine with its run's trained model on every held-out sample; the result is kept beside the run.
 
     One that falls short is searched for the fault. With `drift` the error along the network is measured too, and
-    repairs are tried on one that falls short. Raises SE603 if the engine cannot run here and SE401 if the run was
-    trained again after the engine was built.
+    repairs are tried on one that falls short. Raises SE603 if the engine cannot run here and StaleEngine (SE401) if the
+    run was trained again after the engine was built.
     """
 
     manifest, folder = run_of(engine, foreign=foreign)
@@ -97,6 +97,14 @@ def verify(engine: Path, *, foreign: bool = False, drift: bool = False, talk: Ta
     PARITY.write(folder, engine.name, found)
     forget_reason(folder, engine)
     return VerifyResult(engine, folder, results.engine_section(folder, engine, manifest, run.manifest.sha256))
+
+
+def stale_section(engine: Path) -> EngineSection:
+    """What is told of an engine that `verify` refused as stale: not verified, with `stale` as its diagnosis."""
+    manifest = read_manifest(engine, EngineManifest)
+    folder = run_folder(engine, manifest)
+    assert folder is not None  # of no run, it cannot be of other weights than its run has
+    return results.engine_section(folder, engine, manifest, require_intact(folder / run_files.WEIGHTS).sha256)
 
 
 @dataclass(frozen=True)

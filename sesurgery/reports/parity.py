@@ -115,7 +115,17 @@ def _shares(answers: Answers | None) -> list[list[str]]:
     return [*rows, ["right alone, McNemar's exact test", alone, f"p = {test.p:.2g}", ""]]
 
 
-PROBES = ("engine", "inputs", "samples", "batch", "same class", "largest error, relative", "asked", "verdict")
+PROBES = (
+    "engine",
+    "inputs",
+    "samples",
+    "batch",
+    "same class",
+    "95 % interval",
+    "largest error, relative",
+    "asked",
+    "verdict",
+)
 
 
 def probes(engines: Sequence[EngineSection]) -> list[list[str]]:
@@ -127,6 +137,7 @@ def probes(engines: Sequence[EngineSection]) -> list[list[str]]:
             str(probe.samples),
             str(probe.batch),
             percent(probe.agreement),
+            _interval(probe.same_class),
             small(probe.max_relative),
             "nothing" if probe.allowed is None else f"<= {probe.allowed:g}",
             "-" if probe.allowed is None else "passed" if probe.passed else "FAILED",
@@ -156,7 +167,8 @@ def remarks(engines: Sequence[EngineSection]) -> list[str]:
             for probe in engine.probes
             if probe.failure is not None
         ]
-        if engine.diagnosis is not None:
+        # Of an engine that was not compared, the reason below says the same.
+        if engine.diagnosis is not None and engine.parity:
             lines.append(f"{engine.name}: {engine.diagnosis}; {engine.diagnosis.remedy}")
         # That an engine is right everywhere is nothing to warn of.
         if engine.drift is not None and (engine.drift.first is not None or engine.repairs):

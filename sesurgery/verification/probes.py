@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sesurgery.verification.proportions import Share, share
+
 Images = NDArray[np.float32]
 SAMPLES = 8
 """Samples of each probe."""
@@ -28,7 +30,8 @@ class ProbeParity:
     """An engine compared with the model on one kind of input.
 
     `max_relative` is the largest difference of a logit over the model's largest logit, infinite if the engine gives NaN
-    or infinity; `allowed` is its bound, None if there is none.
+    or infinity; `allowed` is its bound, None if there is none. `same_class` is `agreement` with its interval; None if
+    an earlier version measured.
     """
 
     name: str
@@ -38,6 +41,7 @@ class ProbeParity:
     agreement: float
     nonfinite: int
     allowed: float | None = None
+    same_class: Share | None = None
 
     @property
     def passed(self) -> bool:
@@ -82,15 +86,17 @@ def compare_probe(
     if not np.isfinite(trained).all():
         return None
     finite = np.isfinite(engine).all(axis=1)
+    same = share(int((finite & (trained.argmax(1) == engine.argmax(1))).sum()), len(trained))
     apart = np.abs(trained[finite] - engine[finite]).max(initial=0.0) / max(float(np.abs(trained).max()), TINY)
     return ProbeParity(
         name=name,
         samples=len(trained),
         batch=batch,
         max_relative=float(apart) if finite.all() else float("inf"),
-        agreement=float((finite & (trained.argmax(1) == engine.argmax(1))).mean()),
+        agreement=same.value,
         nonfinite=int((~finite).sum()),
         allowed=allowed,
+        same_class=same,
     )
 
 

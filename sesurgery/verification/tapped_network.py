@@ -6,7 +6,8 @@ the rest of the network stays the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,7 +15,66 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sesurgery.backends.base import Array, Runner
+from sesurgery.verification.drift import Values
 from sesurgery.verification.taps import Tap
+
+SAME = 1e-3
+"""Two computations of one value differ by at most this share of its largest number."""
+TINY = 1e-30
+INNER = "network"
+"""The path of the network within the tapped one."""
+
+
+def watchable(network: nn.Module, taps: Sequence[Tap], values: Values, images: NDArray[np.float32]) -> tuple[Tap, ...]:
+    """The taps whose values are outputs of modules, each with that module as its scope, and the logits.
+
+    `values` are the taps' values for `images` [n, C, H, W]. A value of a module's own `forward` is the output of the
+    module if it ends with it; what is computed before that has no module of its own and is left out.
+    """
+    known = {name for name, _ in network.named_modules()}
+    around = {tap.name: [name for name in _around(tap.scope) if name in known] for tap in taps[:-1]}
+    given = _outputs(network, {name for names in around.values() for name in names}, torch.from_numpy(images))
+    found = []
+    for tap in taps[:-1]:
+        same = (name for name in around[tap.name] if name in given and _same(values[tap.value], given[name]))
+        if (module := next(same, None)) is not None:
+            found.append(replace(tap, scope=module))
+    return *found, taps[-1]
+
+
+def _around(scope: str) -> Iterator[str]:
+    while scope:
+        yield scope
+        scope = scope.rpartition(".")[0]
+
+
+def _same(wanted: NDArray[np.generic], given: NDArray[np.generic]) -> bool:
+    if wanted.shape != given.shape:
+        return False
+    reach = max(float(np.abs(wanted).max(initial=0.0)), TINY)
+    return bool(np.abs(wanted.astype(np.float64) - given).max(initial=0.0) <= SAME * reach)
+
+
+def _outputs(network: nn.Module, modules: set[str], images: torch.Tensor) -> dict[str, NDArray[np.generic]]:
+    """What the last call of each of these modules returns, if that is one tensor."""
+    found: dict[str, NDArray[np.generic]] = {}
+
+    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
+        def keep(_: nn.Module, given: object, made: object) -> None:
+            if isinstance(made, torch.Tensor):
+                # A copy, because the next operation may change the map in place.
+                found[name] = made.detach().clone().numpy()
+
+        return network.get_submodule(name).register_forward_hook(keep)
+
+    handles = [watch(name) for name in modules]
+    try:
+        with torch.inference_mode():
+            network.eval()(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 class TappedNetwork(nn.Module):
@@ -46,18 +106,8 @@ class TappedNetwork(nn.Module):
 
     def widths(self, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
         """The shapes [C, H, W] of the appended values, in order."""
-        found: dict[str, tuple[int, ...]] = {}
-        handles = [
-            self.network.get_submodule(name).register_forward_hook(
-                lambda _, given, made, name=name: found.update({name: tuple(made.shape[1:])})
-            )
-            for name in self.modules_watched
-        ]
-        with torch.inference_mode():
-            self.network.eval()(torch.zeros(1, *shape))
-        for handle in handles:
-            handle.remove()
-        return tuple(found[name] for name in self.modules_watched)
+        found = _outputs(self.network, set(self.modules_watched), torch.zeros(1, *shape))
+        return tuple(found[name].shape[1:] for name in self.modules_watched)
 
 
 class TappedRunner(Runner):

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sesurgery.artifacts import digest_file
-from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.diagnostics import Diagnostic, SesurgeryError
 from sesurgery.workspace.manifest_files import require_intact
 from sesurgery.workspace.manifests import EngineManifest
+
+
+class StaleEngine(SesurgeryError):  # noqa: N818  (an engine's state)
+    """An engine was not built from the weights that its run holds now."""
 
 
 def stale(engine: Path, wanted: Mapping[str, str]) -> str | None:
@@ -30,10 +34,10 @@ def stale(engine: Path, wanted: Mapping[str, str]) -> str | None:
 
 
 def require_current(engine: Path, manifest: EngineManifest, run: Path, weights: str) -> None:
-    """Raise SE401 if an engine was not built from the run's current weights, whose digest is given."""
+    """Raise StaleEngine (SE401) if an engine is not of the run's current weights, whose digest is given."""
     if not descends_from(engine, manifest, weights):
         text = f"{engine.as_posix()} was not built from the weights that {run.as_posix()} holds now"
-        raise fail("SE401", text, build_commands(manifest, run))
+        raise StaleEngine(Diagnostic("SE401", text, hint=build_commands(manifest, run)))
 
 
 def build_commands(manifest: EngineManifest, run: Path) -> str:

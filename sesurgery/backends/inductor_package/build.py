@@ -63,7 +63,7 @@ def compile_package(request: CompileRequest, out: Path, progress: Progress | Non
     module = network if isinstance(network, fx.GraphModule) and _captured(network) else None
     module = module or graph.capture(network, request.shape, request.batches)
     half = HALVES.get(options.precision)
-    kept = () if half is None else tuple(edit.reason for edit in to_half(module, half))
+    kept = () if half is None else tuple(edit.reason for edit in to_half(module, half, options.keep_fp32))
     channels_last(module)
     module = module.to(request.device)
     tell("exporting", 1, STEPS)

@@ -7,6 +7,8 @@ classifier is treated the same way. Inputs and outputs of the network stay fp32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
 import torch
 from torch import Tensor, fx
 
@@ -15,18 +17,23 @@ from sesurgery.lowering.fx import graph
 from sesurgery.lowering.fx.gates import POOLS, SQUEEZES, gate_branches, one_position
 from sesurgery.lowering.fx.graph import aten
 from sesurgery.lowering.precision.half import FATES, KEPT_OPERATORS
+from sesurgery.lowering.precision.kept import left, named_in
+from sesurgery.onnxgraph.scopes import matching
 
 HALVES: dict[torch.dtype, str] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
-def to_half(module: fx.GraphModule, dtype: torch.dtype) -> tuple[Edit, ...]:
+def to_half(module: fx.GraphModule, dtype: torch.dtype, keep: Sequence[str] = ()) -> tuple[Edit, ...]:
     """Convert weights and maps to `dtype`; the graph is changed in place, its inputs and outputs stay fp32.
 
-    Every operation that stays fp32 is returned as an unchanged edit with its module.
+    `keep` are globs over modules whose operations stay fp32. Every operation that stays fp32 is returned as an
+    unchanged edit with its module.
     """
-    single = tuple(gate_branches(module))
+    gates = gate_branches(module)
+    asked = {node: glob for node in module.graph.nodes if node not in gates and (glob := _asked(node, keep))}
+    single = dict.fromkeys((*gates, *asked))
     pools = tuple(node for node in _pools(module) if node not in single)
-    stayed = _stayed(single, pools, FATES[HALVES[dtype]])
+    stayed = (*_stayed(tuple(gates), pools, FATES[HALVES[dtype]]), *_kept(asked))
     kept = {user for node in single for user in node.all_input_nodes if user.op == "get_attr"}
     for node in list(module.graph.nodes):
         if node.op == "get_attr" and node not in kept:
@@ -69,6 +76,17 @@ def _stayed(gates: tuple[fx.Node, ...], pools: tuple[fx.Node, ...], fate: str) -
             edits.append(Edit(_named(node), why, changed=False, kind=kind))
     whole = f"{KEPT_OPERATORS['GlobalAveragePool'][1]} {fate}"
     return (*edits, *(Edit(_named(node), whole, changed=False, kind="sum") for node in pools))
+
+
+def _asked(node: fx.Node, globs: Sequence[str]) -> str | None:
+    """The glob by which an operation stays fp32, or None."""
+    return matching(graph.path_of(node), globs) if node.op == "call_function" and _floating(node) else None
+
+
+def _kept(asked: Mapping[fx.Node, str]) -> Iterator[Edit]:
+    for node, glob in asked.items():
+        if node.target not in graph.RESHAPES:
+            yield left(named_in(_named(node), glob))
 
 
 def _named(node: fx.Node) -> str:

@@ -32,7 +32,12 @@ def in_gate(node: str, squeeze: str) -> Reason:
 def asked_for(node: NodeProto, globs: Sequence[str]) -> Reason | None:
     """The reason for a node in a module that the user keeps in fp32."""
     glob = named(node, globs)
-    return None if glob is None else Reason("asked", node.name, f"keep_fp32 names {glob!r}", glob)
+    return None if glob is None else named_in(node.name, glob)
+
+
+def named_in(where: str, glob: str) -> Reason:
+    """The reason for an operation whose module a glob of `keep_fp32` matches."""
+    return Reason("asked", where, f"keep_fp32 names {glob!r}", glob)
 
 
 def computed(node: NodeProto, precision: str) -> Edit:

@@ -219,3 +219,40 @@ def test_log_lines_do_not_grow_with_the_model(sesurgery, empty):
     deep = sesurgery("apply", "deep.yaml")
     assert len(deep.out.splitlines()) == len(small.out.splitlines()) == 1
     assert len(deep.err.splitlines()) == len(small.err.splitlines())
+
+
+def test_verify_measures_the_drift_of_an_engine_that_passes(sesurgery, here):
+    ended = sesurgery("verify", "--drift")
+    assert ended.code == 0
+    assert "drift of onnxruntime fp32 along the network (all places at once, in a copy):" in ended.out
+    assert ended.out.rstrip().endswith("no place is over 0.001, which fp32 explains")
+
+
+def test_verify_repairs_an_engine_that_falls_short(sesurgery, here):
+    # The weights of fp16 are rounded, and this tolerance asks for more.
+    spec = Path("tiny.yaml").read_text().replace("{batches: [64]}", "{batches: [64], fp16: {max_abs: 1.0e-4}}")
+    Path("strict.yaml").write_text(spec)
+    sesurgery("apply", "strict.yaml")
+    sesurgery("build-engine", "--fp16")
+    ended = sesurgery("verify", "--drift")
+    assert ended.code == 4
+    assert "trying a repair: fp32" in ended.err
+    assert 'onnxruntime fp16: repaired by fp32; in the spec: engines[-].precision: "fp32"' in ended.out
+    assert "error[SE701]: strict.onnxruntime.fp16.onnx at batch 64: max_abs: asked <= 0.0001" in ended.err
+    found = json.loads(sesurgery("verify", "--drift", "--json").out)["engines"][0]["drift"]
+    assert (found["kind"], found["repair"]["change"]) == ("precision", {"engines[-].precision": "fp32"})
+
+
+def test_verify_says_which_engine_is_stale_and_verifies_the_others(sesurgery, here, give_other_weights):
+    Path("other.yaml").write_text(Path("tiny.yaml").read_text())
+    sesurgery("apply", "other.yaml")
+    sesurgery("build-engine", "runs/other")
+    give_other_weights(Path("runs/tiny"))
+    engines = ("engines/tiny.onnxruntime.fp32.onnx", "engines/other.onnxruntime.fp32.onnx")
+    ended = sesurgery("verify", *engines, "--json")
+    assert ended.code == 1
+    assert "error[SE401]: engines/tiny.onnxruntime.fp32.onnx was not built from the weights" in ended.err
+    stale, other = json.loads(ended.out)["engines"]
+    assert (stale["engine"], stale["verdict"], stale["batches"]) == (engines[0], "not verified", [])
+    assert stale["drift"] == {"first_site": None, "kind": "stale", "repair": None}
+    assert (other["engine"], other["verdict"], other["drift"]["kind"]) == (engines[1], "passed", None)

@@ -201,6 +201,21 @@ def test_gates_stay_in_fp32_and_convolutions_do_not(dtype: torch.dtype, passes: 
     assert (found - expected).abs().max() <= 4 * torch.finfo(dtype).eps * expected.abs().max()
 
 
+def test_modules_that_somebody_keeps_in_fp32_stay_so_and_the_others_do_not() -> None:
+    network = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)).eval()
+    module = lower(network, SHAPE, (1, 8), ()).module
+    edits = to_half(module, torch.float16, ("2*", "nothing"))
+    program = graph.export(module, SHAPE, (1, 8))
+    kinds = [node.meta["val"].dtype for node in program.graph.nodes if node.target is torch.ops.aten.conv2d.default]
+    assert kinds == [torch.float16, torch.float32, torch.float16]
+    assert [(edit.kind, edit.where, edit.why) for edit in edits] == [
+        ("asked", "2 (conv2d)", "keep_fp32 names '2*'"),
+    ]
+    image = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    found, expected = module(image), network(image)
+    assert (found - expected).abs().max() <= 4 * torch.finfo(torch.float16).eps * expected.abs().max()
+
+
 @pytest.mark.parametrize(
     ("make", "operations"),
     [

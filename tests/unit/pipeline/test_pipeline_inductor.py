@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,10 +14,12 @@ import torch
 from fixtures.sharing import Once
 from fixtures.talk import Heard
 from fixtures.tiny import RUN
+from test_verify_drift import SITE, wrong_weight
 
 from sesurgery import pipeline
-from sesurgery.backends.base import BuildOptions
+from sesurgery.backends.base import BuildOptions, BuildReport
 from sesurgery.backends.inductor import Inductor
+from sesurgery.backends.inductor_package import build
 from sesurgery.backends.inductor_package.build import lacks
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import EnginesRequest, Workspace
@@ -61,6 +64,21 @@ def test_its_manifest_says_what_was_folded_and_moved(here: Path) -> None:
 def test_an_engine_that_is_up_to_date_is_kept(here: Path) -> None:
     (again,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (pipeline.engine(WANTED),)))
     assert again.why is None
+
+
+def test_the_drift_of_a_package_names_the_block_that_is_wrong(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = build.compile_package
+
+    def spoiled(request: build.CompileRequest, *rest: Any) -> BuildReport:
+        wrong_weight(request.network)
+        return honest(request, *rest)
+
+    monkeypatch.setattr(build, "compile_package", spoiled)
+    pipeline.build_engines(EnginesRequest(RUN, Workspace(), (pipeline.engine(WANTED),), again=True))
+    section = pipeline.verify(ENGINE, drift=True).section
+    assert (section.diagnosis.kind, section.diagnosis.site) == ("compiler", SITE)
+    assert (section.drift.first.site, section.drift.before.error < 1e-4) == (SITE, True)
+    assert sum(each.name.startswith("end of stage") for each in section.drift.errors) == 3
 
 
 def test_every_batch_of_the_range_is_taken_and_no_other(here: Path) -> None:

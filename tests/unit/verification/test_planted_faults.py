@@ -28,6 +28,7 @@ def victim(planted_faults):
     "fault",
     [
         "one block's weights shuffled",
+        "weights of another checkpoint",
         "a node that overflows fp16",
         "right at batch 1, wrong at 2",
         "two labels swapped",
@@ -41,6 +42,12 @@ def test_a_planted_fault_is_caught_and_named(planted_faults, victim, fault):
     assert found.caught
     assert found.named, found.text
     assert found.located in (True, None), found.text
+
+
+def test_weights_of_another_checkpoint_are_told_from_those_of_one_block(planted_faults, victim):
+    text = planted_faults.trial("weights of another checkpoint", 0, victim).text
+    assert "weights differ from the run's: they are from another checkpoint" in text
+    assert "another checkpoint" not in planted_faults.trial("one block's weights shuffled", 0, victim).text
 
 
 def test_an_honest_engine_is_not_accused(planted_faults, victim):

@@ -1,6 +1,7 @@
 """Inputs that nobody photographed: what they are, and how an engine is judged on them."""
 
 import numpy as np
+import pytest
 
 from sesurgery.verification.probes import compare_probe, probes
 
@@ -29,6 +30,15 @@ def test_the_error_is_relative_to_the_models_largest_logit():
     assert (found.max_relative, found.agreement, found.passed) == (0.125, 0.5, False)
     assert found.failure == "max_relative on noise: asked <= 0.1, found 0.125"
     assert compare_probe("noise", trained, trained, 1, None).passed
+
+
+def test_the_share_of_equal_classes_has_its_interval():
+    trained = np.array([[8.0, -16.0], [1.0, 2.0]])
+    engine = np.array([[8.0, -16.0], [3.0, 2.0]])
+    found = compare_probe("noise", trained, engine, 1, None)
+    assert (found.same_class.hits, found.same_class.samples, found.same_class.value) == (1, 2, found.agreement)
+    # Wilson's interval of 1 of 2.
+    assert (found.same_class.low, found.same_class.high) == pytest.approx((0.0945, 0.9055), abs=1e-4)
 
 
 def test_an_engine_that_overflows_where_the_model_does_not_fails():
