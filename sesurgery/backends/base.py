@@ -207,7 +207,7 @@ class BuildsFromNetwork(Protocol):
 class TimesLayers(Protocol):
     """A backend whose engines tell what each of their layers takes."""
 
-    def layers(
+    def layer_times(
         self, engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None = None
     ) -> Mapping[str, float]:
         """Seconds a run of every layer that ran, by the name that it has in the engine."""

@@ -66,7 +66,7 @@ class OnnxRuntime(Backend):
         rewritten = options.precision in self.rewrites and not options.as_exported
         return build(onnx, out, options, cpu=self.provider == "cpu", rewritten=rewritten, progress=progress)
 
-    def layers(
+    def layer_times(
         self, engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None = None
     ) -> Mapping[str, float]:
         from sesurgery.backends.onnxruntime_graph.profile import layer_times

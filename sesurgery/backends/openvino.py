@@ -116,7 +116,7 @@ class OpenVINO(Backend):
         notes = (*_source.fixed_batch_notes(source, options.batch), *notes)
         return BuildReport(time.perf_counter() - started, convolutions, cpu_name(), notes)
 
-    def layers(
+    def layer_times(
         self, engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None = None
     ) -> Mapping[str, float]:
         """Medians of runs with the plugin's counters on."""

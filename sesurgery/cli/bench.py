@@ -11,9 +11,14 @@ from sesurgery.cli.console import as_json, emit_json, force, foreign, newest, ta
 from sesurgery.cli.gating import checks_of, claim_junit, gating, judge
 
 if TYPE_CHECKING:
+    from sesurgery.reports.model import LatencySection
     from sesurgery.verification.limits import Limit
 
 SUITE = "sesurgery bench"
+
+
+MOST = 1024
+"""Threads or streams; a mistyped number would start as many."""
 
 
 def _sizes(context: click.Context, option: click.Parameter, given: str | None) -> tuple[int, ...]:
@@ -21,8 +26,14 @@ def _sizes(context: click.Context, option: click.Parameter, given: str | None) -
     if given is None:
         return ()
     if not all(part.strip().isdecimal() and int(part) for part in given.split(",")):
-        raise click.BadParameter(f"{given!r} is not a list of batch sizes; write them as 1,8")
-    return tuple(dict.fromkeys(int(part) for part in given.split(",")))
+        raise click.BadParameter(f"{given!r} is not a list of {WHAT[option.name or '']}; write them as 1,8")
+    found = tuple(dict.fromkeys(int(part) for part in given.split(",")))
+    if option.name != "batches" and max(found) > MOST:
+        raise click.BadParameter(f"{max(found)} {WHAT[option.name or '']} are more than {MOST}")
+    return found
+
+
+WHAT = {"batches": "batch sizes", "threads": "threads", "streams": "streams"}
 
 
 @click.command("bench")
@@ -34,7 +45,15 @@ def _sizes(context: click.Context, option: click.Parameter, given: str | None) -
 )
 @click.option("--batch", "batches", callback=_sizes, metavar="N[,N]", help="Batch sizes to time. Default: the spec's.")
 @click.option(
-    "--processes", type=click.IntRange(min=1), help="Repeat the race in N fresh processes. Default: the spec's."
+    "--threads",
+    callback=_sizes,
+    metavar="N[,N]",
+    help="CPU threads to time with, a race for each. Default: the spec's, else all.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    help="Repeat the race, and --service, in N fresh processes. Default: the spec's.",
 )
 @click.option("--as-exported/--no-as-exported", default=True, help="Also race the engine without lowering.")
 @click.option(
@@ -43,7 +62,15 @@ def _sizes(context: click.Context, option: click.Parameter, given: str | None) -
     help="Tell what each block costs, by racing engines with half of the blocks against engines with the other half.",
 )
 @click.option(
-    "--service", is_flag=True, help="Also measure cold start, memory and the throughput of several streams (some 5 s)."
+    "--service",
+    is_flag=True,
+    help="Also measure cold start, memory and the throughput of several streams (some 4 s an engine).",
+)
+@click.option(
+    "--streams",
+    callback=_sizes,
+    metavar="N[,N]",
+    help="Streams for --service, which this asks for too. Default: one, and one for each core.",
 )
 @gating
 @force
@@ -54,10 +81,12 @@ def command(
     engine: Path | None,
     against: Path | None,
     batches: tuple[int, ...],
+    threads: tuple[int, ...],
     processes: int | None,
     as_exported: bool,
     per_block: bool,
     service: bool,
+    streams: tuple[int, ...],
     limits: tuple[Limit, ...],
     junit: Path | None,
     github_summary: Path | None,
@@ -83,7 +112,19 @@ def command(
         # First, because it refuses engines that came from no run.
         priced = pipeline.price_engine(chosen, foreign=foreign, talk=talk) if per_block else None
         benched = pipeline.bench(
-            pipeline.BenchRequest(chosen, workspace, against, talk, foreign, batches, processes, as_exported, service)
+            pipeline.BenchRequest(
+                chosen,
+                workspace,
+                against,
+                talk,
+                foreign,
+                batches,
+                processes,
+                as_exported,
+                service or bool(streams),
+                threads,
+                streams,
+            )
         )
     reported = pipeline.write_report(benched.run, workspace) if benched.run else None
     if as_json:
@@ -107,10 +148,16 @@ def command(
     checks = [
         check
         for section in benched.sections
-        for check in checks_of(f"{chosen.name} at batch {section.report.batch}", section.report, limits)
+        for check in checks_of(_raced(chosen, section, swept=bool(threads)), section.report, limits)
     ]
     summary = to_github(reported.report, checks) if reported else races_to_github(chosen.name, benched.sections, checks)
     judge(SUITE, checks, junit, (github_summary, summary))
+
+
+def _raced(engine: Path, section: LatencySection, *, swept: bool) -> str:
+    """What a limit is asked of: an engine at a batch size, and of a sweep with so many threads."""
+    at = f"{engine.name} at batch {section.report.batch}"
+    return f"{at} with {section.threads} threads" if swept else at
 
 
 def _own(blocks: dict[str, object]) -> dict[str, object]:

@@ -5,8 +5,8 @@ An engine that came from no run, or an ONNX file, races against one that is name
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from sesurgery.pipeline.noise import noise
 from sesurgery.pipeline.rivals import Rivals, rivals_of
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.reports.model import LatencySection
+from sesurgery.reports.wording import plural
 from sesurgery.spec.latency import Latency
 from sesurgery.verification import service
 from sesurgery.verification.fresh_process import EngineFile, race
 from sesurgery.verification.placements import named
-from sesurgery.verification.service import Service
+from sesurgery.verification.service import EngineService
 from sesurgery.workspace.measurements import Of
 
 
@@ -70,25 +71,30 @@ def _races(request: BenchRequest, rivals: Rivals) -> tuple[LatencySection, ...]:
     else:
         # Without a spec: its defaults, at the batch that the engine is tuned for.
         latency, images = Latency(batch=details.engine.batch.opt), None
-    threads = latency.threads or len(os.sched_getaffinity(0))
-    files = rivals.files(threads)
     sections = []
-    for batch in request.batches or (latency.batch,):
+    for batch, threads in itertools.product(
+        request.batches or (latency.batch,), request.threads or (latency.threads or service.cores(),)
+    ):
+        files = rivals.files(threads)
         processes = request.processes or latency.processes
         options = latency.model_copy(update={"batch": batch, "processes": processes})
         feeds = _noise(files[0], details.engine.shapes, batch) if images is None else {INPUT: images[:batch].numpy()}
         report = race(files, feeds, options, request.talk.progress)
         title = f"{details.backend} {details.precision}, batch {batch}"
-        mode = f"{threads} CPU threads, the run alone, no transfers"
-        served = _service(request, files[0], feeds) if request.service else None
-        sections.append(LatencySection(title, mode, report, _parts(files, feeds, options), served))
+        # Only a sweep has several of one batch.
+        title += f", {plural(threads, 'thread')}" if request.threads else ""
+        mode = f"{plural(threads, 'CPU thread')}, the run alone, no transfers"
+        served = _services(request, files, feeds, processes) if request.service else ()
+        sections.append(LatencySection(title, mode, report, _parts(files, feeds, options), served, threads))
     return tuple(sections)
 
 
-def _service(request: BenchRequest, file: EngineFile, feeds: Mapping[str, Array]) -> Service:
-    """With one stream, and with one for each core."""
-    request.talk.say(f"starting {Path(file.engine).name} cold, then answering in streams")
-    return service.measure(file, feeds, tuple(dict.fromkeys((1, service.cores()))))
+def _services(
+    request: BenchRequest, files: Sequence[EngineFile], feeds: Mapping[str, Array], processes: int
+) -> tuple[EngineService, ...]:
+    streams = request.streams or tuple(dict.fromkeys((1, service.cores())))
+    request.talk.say(f"starting {plural(len(files), 'engine')} cold, then answering in streams")
+    return service.measure_all(files, feeds, streams, processes, request.talk.progress)
 
 
 def _noise(file: EngineFile, shapes: tuple[str, ...], batch: int) -> Mapping[str, Array]:

@@ -29,4 +29,8 @@ class BenchRequest:
     as_exported: bool = True
     """Whether the engine of the same network without lowering races too."""
     service: bool = False
-    """Whether the engine's cold start, its memory and the throughput of several streams are measured too."""
+    """Whether the engines' cold starts, their memory and the throughput of several streams are measured too."""
+    threads: tuple[int, ...] = ()
+    """Left out: as many CPU threads as the run's spec says, and without a run all."""
+    streams: tuple[int, ...] = ()
+    """How many streams answer side by side. Left out: one, and one for each core."""

@@ -83,7 +83,7 @@ class Variants:
             return None
         with engine.load() as runner:
             feeds = named(runner, self.feeds)
-        return backend.layers(Path(engine.engine), feeds, runs, self.threads)
+        return backend.layer_times(Path(engine.engine), feeds, runs, self.threads)
 
 
 def _owners(model: onnx.ModelProto) -> dict[str, str]:

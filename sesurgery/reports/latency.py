@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from sesurgery.reports import service
 from sesurgery.reports.model import LatencySection
 from sesurgery.reports.wording import (
@@ -16,7 +18,7 @@ from sesurgery.reports.wording import (
 from sesurgery.tables import aligned
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.latency import EngineTiming, LatencyReport
-from sesurgery.verification.service import Service
+from sesurgery.verification.service import EngineService
 
 COLUMNS = (
     ("median", "median_seconds"),
@@ -39,13 +41,16 @@ def to_text(section: LatencySection) -> str:
     lines = [f"{section.title}: {protocol(section)}", *(f"  {line}" for line in aligned(turned))]
     lines += findings(report)
     lines += section.parts
-    if section.service:
-        lines += [*service.findings(section.service), *_served(section.service)]
+    if section.services:
+        lines += [*_served(section.services), *service.findings(section.services)]
     return "\n".join([*lines, *filter(None, [report.doubt])]) + "\n"
 
 
-def _served(found: Service) -> list[str]:
-    return [f"  {line}" for line in aligned([service.HEADER, *service.table(found)])]
+def _served(found: Sequence[EngineService]) -> list[str]:
+    started = aligned([service.COLD, *service.cold(found)])
+    streams = aligned([service.HEADER, *service.table(found)])
+    lines = ["cold, in a fresh process:", *(f"  {line}" for line in started)]
+    return [*lines, "streams:", *(f"  {line}" for line in streams)]
 
 
 def to_markdown(section: LatencySection) -> str:
@@ -55,9 +60,10 @@ def to_markdown(section: LatencySection) -> str:
         lines += [f"**{finding}.**" if number == 0 else f"{markdown(finding)}.", ""]
     if section.parts:
         lines += ["```text", *section.parts, "```", ""]
-    if section.service:
-        lines += [f"{markdown(finding)}.\n" for finding in service.findings(section.service)]
-        lines += [*markdown_table(service.HEADER, service.table(section.service)), ""]
+    if section.services:
+        lines += [*markdown_table(service.COLD, service.cold(section.services)), ""]
+        lines += [*markdown_table(service.HEADER, service.table(section.services)), ""]
+        lines += [f"{markdown(finding)}.\n" for finding in service.findings(section.services)]
     if section.report.doubt:
         lines.append(f"> {markdown(section.report.doubt)}")
     return "\n".join(lines).rstrip() + "\n"
@@ -66,21 +72,28 @@ def to_markdown(section: LatencySection) -> str:
 def to_json(section: LatencySection) -> dict[str, object]:
     """One batch as plain JSON data: each engine in trtexec's words, the costs, and under `report` every raw time."""
     report = section.report
+    served = {each.name: service.to_json(each) for each in section.services}
     return {
         "batch": report.batch,
-        "lowered": _engine_json(report.candidate, report.tax),
-        "as_exported": report.as_exported and _engine_json(report.as_exported, report.as_exported_tax),
-        "plain": report.baseline and _engine_json(report.baseline, None),
+        "threads": section.threads,
+        "lowered": _engine_json(report.candidate, report.tax, served),
+        "as_exported": report.as_exported and _engine_json(report.as_exported, report.as_exported_tax, served),
+        "plain": report.baseline and _engine_json(report.baseline, None, served),
         "tax": _tax_json(report.tax),
         "lowering": _tax_json(report.lowering),
         **fields(section),
-        "service": section.service and service.to_json(section.service),
+        "service": served.get(report.candidate.name),
     }
 
 
-def _engine_json(timing: EngineTiming, tax: Tax | None) -> dict[str, object]:
+def _engine_json(timing: EngineTiming, tax: Tax | None, served: Mapping[str, dict[str, object]]) -> dict[str, object]:
     stats = timing.stats
-    return {"latency_ms": service.latency_ms(stats), "throughput_qps": 1 / stats.mean_seconds, "tax": _tax_json(tax)}
+    return {
+        "latency_ms": service.latency_ms(stats),
+        "throughput_qps": 1 / stats.mean_seconds,
+        "tax": _tax_json(tax),
+        "service": served.get(timing.name),
+    }
 
 
 def _tax_json(tax: Tax | None) -> dict[str, object] | None:

@@ -13,7 +13,7 @@ from sesurgery.verification.flips import FlippedSample
 from sesurgery.verification.latency import LatencyReport
 from sesurgery.verification.parity import BatchParity
 from sesurgery.verification.probes import ProbeParity
-from sesurgery.verification.service import Service
+from sesurgery.verification.service import EngineService
 
 MAC_CONVENTION = "MACs of convolutions and linear layers, batch 1"
 
@@ -109,15 +109,16 @@ class EngineSection:
 class LatencySection:
     """A race with its name and its mode, e.g. "2 CPU threads, the run alone, no transfers".
 
-    `parts`: for an engine on a GPU, what its copies, its compute and its start took, as a table in text.
+    `parts`: for an engine on a GPU, what its copies, its compute and its start took, as a table in text. `services`:
+    what each engine takes as a service, where that was asked. `threads` are those of a run on the CPU.
     """
 
     title: str
     mode: str
     report: LatencyReport
     parts: tuple[str, ...] = ()
-    service: Service | None = None
-    """What the engine with blocks takes as a service, where that was asked."""
+    services: tuple[EngineService, ...] = ()
+    threads: int | None = None
 
 
 @dataclass(frozen=True)

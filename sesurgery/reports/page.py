@@ -41,6 +41,7 @@ class Race:
     rows: list[list[str]]
     plots: tuple[Plot, ...]
     served: list[str]
+    cold: list[list[str]]
     streams: list[list[str]]
 
 
@@ -73,6 +74,7 @@ def render(report: RunReport) -> str:
         prices=[_priced(f"p{number}", priced) for number, priced in enumerate(report.prices)],
         prices_header=prices.HEADER,
         tax_plot=latency_plots.tax("l", report.latency),
+        cold_header=service.COLD,
         service_header=service.HEADER,
         races=[_race(f"l{number}", section) for number, section in enumerate(report.latency)],
     )  # fmt: skip
@@ -110,8 +112,9 @@ def _race(name: str, section: LatencySection) -> Race:
         header=header,
         rows=rows,
         plots=(latency_plots.spread(name, section.report), latency_plots.rounds(name, section.report)),
-        served=service.findings(section.service) if section.service else [],
-        streams=service.table(section.service) if section.service else [],
+        served=service.findings(section.services),
+        cold=service.cold(section.services),
+        streams=service.table(section.services),
     )
 
 

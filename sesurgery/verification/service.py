@@ -1,8 +1,9 @@
-"""What an engine takes as a service: a cold start, memory, and the throughput of several streams.
+"""What engines take as a service: a cold start, memory, and the throughput of several streams.
 
 All of it is of a process of its own (`python -m sesurgery.verification.service JOB`), since a second loading in one
 process finds libraries and files that the first has brought in. A stream is an engine loaded for itself, which runs in
-a thread of its own; the processor's cores are shared out among several streams.
+a thread of its own; the processor's cores are shared out among several streams. Several engines take turns, in another
+order each time; what is repeated in several processes has an interval.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
-from sesurgery.backends.base import Array, Runner
+from sesurgery.backends.base import Array, Progress, Runner
 from sesurgery.diagnostics import fail
-from sesurgery.verification.estimates import Stats, summarise
+from sesurgery.verification.estimates import Stats, student, summarise
 from sesurgery.verification.fresh_process import LAST_WORDS, EngineFile
 from sesurgery.verification.placements import named
 
@@ -33,6 +34,7 @@ SECONDS = 1.0
 """For which streams run."""
 CHUNK = 5
 """Runs between two looks at the clock."""
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,61 @@ class Service:
     streams: tuple[Streams, ...]
 
 
-def measure(file: EngineFile, feeds: Mapping[str, Array], streams: Sequence[int], seconds: float = SECONDS) -> Service:
-    """Measure an engine in a fresh process, with so many streams; raises SE603 where the process dies."""
+@dataclass(frozen=True)
+class Mean:
+    """The mean of a figure over fresh processes, with Student's 95 % interval where there are several."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class EngineService:
+    """What one engine of a race takes as a service, in each of the fresh processes."""
+
+    name: str
+    processes: tuple[Service, ...]
+
+    def mean(self, figure: Callable[[Service], float]) -> Mean:
+        """The mean of a figure of each process."""
+        found = np.array([figure(each) for each in self.processes], float)
+        value, count = float(found.mean()), len(found)
+        if count < 2:
+            return Mean(value)
+        reach = student(CONFIDENCE, count - 1) * float(found.std(ddof=1)) / count**0.5
+        return Mean(value, value - reach, value + reach)
+
+
+def measure_all(
+    files: Sequence[EngineFile],
+    feeds: Mapping[str, Array],
+    streams: Sequence[int],
+    processes: int = 1,
+    progress: Progress | None = None,
+    *,
+    seconds: float | None = None,
+    generator: np.random.Generator | None = None,
+) -> tuple[EngineService, ...]:
+    """Measure each engine in so many fresh processes, one at a time; raises as `measure` does."""
+    generator = generator or np.random.default_rng()
+    found: dict[str, list[Service]] = {file.name: [] for file in files}
+    for number in range(processes):
+        for step, which in enumerate(generator.permutation(len(files)).tolist()):
+            if progress:
+                progress("starting engines cold", number * len(files) + step, processes * len(files))
+            found[files[which].name].append(measure(files[which], feeds, streams, seconds))
+    if progress:
+        progress("starting engines cold", processes * len(files), processes * len(files))
+    return tuple(EngineService(name, tuple(each)) for name, each in found.items())
+
+
+def measure(
+    file: EngineFile, feeds: Mapping[str, Array], streams: Sequence[int], seconds: float | None = None
+) -> Service:
+    """Measure an engine in a fresh process, with so many streams for `SECONDS`; raises SE603 where the process dies."""
     with tempfile.TemporaryDirectory() as folder:
-        job = {"file": asdict(file), "streams": list(streams), "seconds": seconds}
+        job = {"file": asdict(file), "streams": list(streams), "seconds": SECONDS if seconds is None else seconds}
         (Path(folder) / JOB).write_text(json.dumps(job), encoding="utf-8")
         np.savez(Path(folder) / FEEDS, **dict(feeds))  # type: ignore[arg-type]
         words = [sys.executable, "-m", __name__, folder]

@@ -8,6 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from sesurgery.pipeline import prices
+from sesurgery.spec.latency import Latency
+from sesurgery.verification import service
+
+SHORT = Latency(rounds=10, repeats=1, placements=4, half_width=None, warmup_seconds=0, threads=1)
+
 
 def test_plan_shows_the_table_the_stages_and_one_line_of_sum(sesurgery, empty):
     ended = sesurgery("plan", "tiny.yaml")
@@ -92,6 +98,50 @@ def test_bench_as_json_has_each_batch_in_trtexecs_words(sesurgery, here):
     assert one["lowered"]["tax"] == one["tax"]
 
 
+def test_bench_races_with_each_number_of_threads_and_serves_every_engine(sesurgery, here, monkeypatch):
+    monkeypatch.setattr(service, "SECONDS", 0.01)
+    ended = sesurgery("bench", "--threads", "1,2", "--streams", "1,3", "--json", "--fail-if", "median > 1000 ms")
+    assert ended.code == 0
+    one, two = json.loads(ended.out)["engines"]
+    assert [(each["threads"], each["title"]) for each in (one, two)] == [
+        (1, "onnxruntime fp32, batch 1, 1 thread"),
+        (2, "onnxruntime fp32, batch 1, 2 threads"),
+    ]
+    for form in ("lowered", "as_exported", "plain"):
+        served = one[form]["service"]
+        assert [each["streams"] for each in served["streams"]] == [1, 3]
+        assert served["cold_start_ms"]["load"] > 0
+        assert served["streams"][0]["latency_ms"]["percentile(99%)"] > 0
+    assert one["service"] == one["lowered"]["service"]
+    page = Path("runs/tiny/report.html").read_text()
+    assert "Cold start in a fresh process, onnxruntime fp32, batch 1, 2 threads" in page
+
+
+def test_bench_tells_what_each_block_costs(sesurgery, here, monkeypatch):
+    monkeypatch.setattr(prices, "PER_BLOCK", SHORT)
+    ended = sesurgery("bench", "--per-block", "--no-as-exported")
+    assert ended.code == 0
+    assert "what each block costs, onnxruntime fp32, batch 1, 1 thread, 5 pairs of engines" in ended.out
+    assert [line.split()[0] for line in ended.out.splitlines() if line.startswith("se/layer")] == [
+        f"se/layer{stage}.0[0]" for stage in (1, 2, 3)
+    ]
+    assert "sum of the prices: " in ended.out
+    assert "picture -> runs/tiny/tiny.onnxruntime.fp32.onnx.prices.svg" in ended.out
+    assert Path("runs/tiny/tiny.onnxruntime.fp32.onnx.prices.svg").is_file()
+    assert "What each block costs" in Path("runs/tiny/report.html").read_text()
+
+
+def test_plan_tells_the_price_of_every_site_before_any_training(sesurgery, empty, monkeypatch):
+    monkeypatch.setattr(prices, "QUICK", SHORT)
+    ended = sesurgery("plan", "tiny.yaml", "--price", "onnxruntime", "--seconds", "0", "--svg", "net.svg")
+    assert ended.code == 0
+    assert "what each block costs, onnxruntime fp32, batch 1" in ended.out
+    assert "engines with untrained weights: latency does not depend on them" in ended.out
+    assert " ms" in Path("net.svg").read_text()
+    # Engines for prices alone are not left behind.
+    assert sorted(path.name for path in Path().iterdir()) == ["net.svg", "tiny.yaml"]
+
+
 def test_bench_ends_with_4_where_a_limit_is_broken_and_writes_it_for_a_build_server(sesurgery, here):
     ended = sesurgery("bench", "--fail-if", "median > 0 ms", "--fail-if", "p99 < 0 ms", "--junit", "limits.xml")
     assert ended.code == 4
@@ -104,6 +154,13 @@ def test_bench_says_what_is_no_limit_before_anything_is_timed(sesurgery, here):
     ended = sesurgery("bench", "--fail-if", "speed > 5")
     assert ended.code == 2
     assert "'speed > 5' is not a limit: write it as 'tax > 5 %'" in ended.err
+
+
+def test_bench_says_what_is_no_number_of_threads(sesurgery, here):
+    ended = sesurgery("bench", "--threads", "two")
+    assert (ended.code, "'two' is not a list of threads; write them as 1,8" in ended.err) == (2, True)
+    ended = sesurgery("bench", "--streams", "1,100000")
+    assert (ended.code, "100000 streams are more than 1024" in ended.err) == (2, True)
 
 
 def test_bench_says_what_is_no_list_of_batches(sesurgery, here):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -18,10 +20,20 @@ from sesurgery.reports.model import (
     SiteRow,
     TrainingSection,
 )
+from sesurgery.reports.study import to_html as study_to_html
 from sesurgery.spec.parity import Tolerance
+from sesurgery.studies.answer import Outcome, Timing, answer
+from sesurgery.studies.cells import Cell
+from sesurgery.verification.cost import BlockPrice, Prices, Seconds
+from sesurgery.verification.diagnosis import Diagnosis
+from sesurgery.verification.drift import Drift, Repair, TapError
 from sesurgery.verification.estimates import Floats, PairedTimes, Tax, estimate_tax, summarise
+from sesurgery.verification.flips import FlippedSample, picture
 from sesurgery.verification.latency import EngineTiming, LatencyReport
 from sesurgery.verification.parity import ParityReport, compare
+from sesurgery.verification.probes import ProbeParity
+from sesurgery.verification.proportions import share
+from sesurgery.verification.service import EngineService, Service, Streams
 
 
 def timing(name: str, kept: Floats) -> EngineTiming:
@@ -106,3 +118,82 @@ def run() -> RunReport:
              FileRow("export/digits.onnx", "34" * 32, "network")),
         ),
     )  # fmt: skip
+
+
+@pytest.fixture
+def whole(run: RunReport) -> RunReport:
+    """That run with everything that is measured where it is asked for: drift, flips, probes, prices, services."""
+    return dataclasses.replace(
+        run,
+        engines=(run.engines[0], _searched(run.engines[1], [site.key for site in run.network.sites]), run.engines[2]),
+        latency=(dataclasses.replace(run.latency[0], services=_services()), run.latency[1]),
+        prices=(_prices(run.network.sites),),
+    )
+
+
+def _searched(engine: EngineSection, keys: list[str]) -> EngineSection:
+    """An engine that falls short, looked into."""
+    random = np.random.default_rng(5)
+    errors = [TapError(key, key[3:-3], key, 1e-4 * 3**place, 4.0) for place, key in enumerate(keys)]
+    lost = TapError("logits", "", None, float("inf"), 9.0, 3)
+    png = picture(random.normal(size=(3, 40, 30)))
+    flips = [FlippedSample(place, "three", "three", "eight", 0.9, 0.6, png) for place in range(12)]
+    return dataclasses.replace(
+        engine,
+        probes=(
+            ProbeParity("noise", 8, 1, 0.02, 1.0, 0, 0.1, share(8, 8)),
+            ProbeParity("strong images", 8, 1, float("inf"), 0.5, 2, 0.1, share(4, 8)),
+        ),
+        flipped=(*flips, FlippedSample(99, "one", "one", None, 0.8, 0.0, png)),
+        diagnosis=Diagnosis("precision", f"rounding to fp16 is over tolerance before {keys[5]}", keys[5]),
+        drift=Drift((*errors, lost), 0.03, "all places at once, in a copy"),
+        repairs=(
+            Repair(f"{keys[5][3:-3]} in fp32", {"engines[1].keep_fp32": [keys[5][3:-3]]}, "batch 1: max_abs"),
+            Repair("fp32", {"engines[1].precision": "fp32"}),
+        ),
+    )
+
+
+def _prices(sites: tuple[SiteRow, ...]) -> Prices:
+    def price(place: int) -> Seconds:
+        value = 2e-4 * (place - 1)
+        return Seconds(value, value - 3e-4, value + 3e-4)
+
+    blocks = tuple(
+        BlockPrice(site.key, site.key[3:-3], site.stage, site.channels, site.height, site.width, price(place),
+                   site.params, site.macs, 1e-4, 6, 4096)
+        for place, site in enumerate(sites)
+    )  # fmt: skip
+    return Prices(blocks, 20e-3, Seconds(4e-3, 3e-3, 5e-3), 1, 2, "onnxruntime fp32", trained=True, pairs=9)
+
+
+def _services() -> tuple[EngineService, ...]:
+    """Three engines in three fresh processes each."""
+    random = np.random.default_rng(6)
+
+    def once(pace: float) -> Service:
+        runs = pace * random.gamma(400, 1 / 400, 200)
+        streams = (Streams(1, 2, summarise(runs, 1), 1 / pace), Streams(2, 1, summarise(1.7 * runs, 1), 1.2 / pace))
+        start = random.gamma(100, 1 / 100, 3)
+        return Service(0.3 * start[0], 0.05 * start[1], 0.01 * start[2], 40_000_000, 180_000_000, streams)
+
+    paces = {"seresnet": 4.2e-3, "resnet": 4e-3, "as exported": 5e-3}
+    return tuple(EngineService(name, tuple(once(pace) for _ in range(3))) for name, pace in paces.items())
+
+
+@pytest.fixture
+def study_page() -> str:
+    """The page of a study of three placements and the plain network, one trial of which failed."""
+    random = np.random.default_rng(7)
+    cells = [Cell({}, plain=True), *(Cell({"surgery[0].at": at}) for at in ("residual", "pre", "identity"))]
+    outcomes = [
+        Outcome(
+            cell, seed, f"runs/{place}-{seed}", 0.8 + 0.02 * place + random.normal(0, 0.004), 1000, 10**6 * (9 + place),
+            latency=Timing(4e-3 + 2e-4 * place, 3.9e-3, 4.5e-3),
+            curve=tuple(0.8 - 0.5 * 0.6**epoch + 0.02 * place for epoch in range(8)),
+        )
+        for place, cell in enumerate(cells)
+        for seed in range(3)
+    ]  # fmt: skip
+    outcomes.append(Outcome(cells[1], 3, failed="the loss is not a number"))
+    return study_to_html(answer("placements", {"surgery[0].at": ["residual", "pre"]}, (0, 1, 2, 3), outcomes))

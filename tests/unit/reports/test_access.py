@@ -67,9 +67,11 @@ def test_the_colours_of_engines_differ_for_every_eye(scheme: str, eye: str) -> N
         assert np.linalg.norm(seen[one] - seen[other]) > 15, (one, other)
 
 
-@pytest.fixture(params=["run", "runs"])
-def shown(request: pytest.FixtureRequest, run: RunReport) -> str:
-    return to_html(run) if request.param == "run" else runs.to_html((run, run))
+@pytest.fixture(params=["run", "runs", "study"])
+def shown(request: pytest.FixtureRequest, whole: RunReport, study_page: str) -> str:
+    if request.param == "study":
+        return study_page
+    return to_html(whole) if request.param == "run" else runs.to_html((whole, whole))
 
 
 def test_every_table_has_a_caption_and_headers_with_their_scope(shown: str) -> None:

@@ -64,9 +64,11 @@ def asked(html: str, folder: Path, *options: str) -> dict:
     return json.loads(document.split("FOUND")[1].replace("&amp;", "&"))
 
 
-@pytest.fixture(params=["run", "runs"])
-def html(request: pytest.FixtureRequest, run: RunReport) -> str:
-    return to_html(run) if request.param == "run" else runs.to_html((run, run))
+@pytest.fixture(params=["run", "runs", "study"])
+def html(request: pytest.FixtureRequest, whole: RunReport, study_page: str) -> str:
+    if request.param == "study":
+        return study_page
+    return to_html(whole) if request.param == "run" else runs.to_html((whole, whole))
 
 
 def test_the_console_stays_empty_and_the_page_small(html: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Cold start, memory and streams of an engine in a process of its own."""
+"""Cold start, memory and streams of engines, each in a process of its own."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.reports import service as rendered
 from sesurgery.verification.estimates import summarise
 from sesurgery.verification.fresh_process import EngineFile
-from sesurgery.verification.service import Service, Streams, measure
+from sesurgery.verification.service import EngineService, Service, Streams, measure, measure_all
 
 SLOW, FAST = (summarise(np.full(20, seconds), 1) for seconds in (4e-3, 2e-3))
 FOUND = Service(0.5, 0.1, 0.02, 3_000_000, 90_000_000, (Streams(1, 2, FAST, 500.0), Streams(2, 1, SLOW, 600.0)))
@@ -38,17 +38,48 @@ def test_an_engine_that_is_not_there_is_an_error_with_the_process_last_words(eng
         measure(gone, {"input": np.zeros((1, 1, 8, 8), np.float32)}, (1,))
 
 
+def test_engines_take_turns_in_fresh_processes_and_each_keeps_its_own(engine):
+    other = dataclasses.replace(engine, name="other")
+    feeds = {"input": np.zeros((1, 1, 8, 8), np.float32)}
+    told = []
+    found = measure_all(
+        [engine, other], feeds, (1,), seconds=0.01, progress=lambda what, done, total: told.append((done, total))
+    )
+    assert [each.name for each in found] == ["tiny", "other"]
+    assert all(len(each.processes) == 1 for each in found)
+    assert told == [(0, 2), (1, 2), (2, 2)]
+
+
+TWICE = EngineService("with blocks", (FOUND, dataclasses.replace(FOUND, load_seconds=0.3)))
+ONCE = EngineService("without", (FOUND,))
+
+
 def test_the_text_says_what_more_streams_bring():
-    lines = rendered.findings(FOUND)
-    assert lines[0] == "cold start in a fresh process: import 500.0 ms, load 100.0 ms, first inference 20.00 ms"
-    assert lines[2] == "throughput: 1.20 times that of one stream, with 2 streams"
-    assert rendered.table(FOUND)[1][:4] == ["2", "1", "600", "4.000"]
-    alone = dataclasses.replace(FOUND, streams=(FOUND.streams[1], FOUND.streams[0]))
-    assert rendered.findings(alone)[2] == "throughput: one stream with all threads gets most done"
+    assert rendered.cold([ONCE]) == [["without", "500.0", "100.0", "20.00", "3.0 MB", "90.0 MB"]]
+    assert rendered.findings([ONCE]) == ["without: throughput 1.20 times that of 1 stream, with 2 streams"]
+    assert rendered.table([ONCE])[1][:5] == ["without", "2", "1", "600", "4.000"]
+    slower = dataclasses.replace(FOUND, streams=(FOUND.streams[1], FOUND.streams[0]))
+    alone = EngineService("without", (dataclasses.replace(slower, streams=(slower.streams[0], FOUND.streams[0])),))
+    assert rendered.findings([alone]) == ["without: 2 streams with all threads gets most done"]
+
+
+def test_what_is_repeated_has_an_interval_and_what_is_not_has_none():
+    # Of 0.1 and 0.3 s: Student's quantile for one degree of freedom is 12.706, the standard error 0.1 s.
+    load = TWICE.mean(lambda found: found.load_seconds)
+    assert (load.value, load.low, load.high) == pytest.approx((0.2, 0.2 - 1.2706, 0.2 + 1.2706), abs=1e-4)
+    assert rendered.cold([TWICE])[0][2] == "200.0 (-1071 to 1471)"
+    assert ONCE.mean(lambda found: found.load_seconds).low is None
+    assert rendered.findings([TWICE, ONCE])[-1] == "means of 2 fresh processes, with 95 % intervals"
 
 
 def test_json_has_trtexecs_names():
-    data = json.loads(json.dumps(rendered.to_json(FOUND)))
+    data = json.loads(json.dumps(rendered.to_json(ONCE)))
     assert data["cold_start_ms"] == {"import": 500.0, "load": 100.0, "first_inference": 20.0}
+    assert data["memory_bytes"] == {"engine": 3_000_000, "peak": 90_000_000}
+    assert data["cold_start_interval_ms"]["load"] is None
     first = data["streams"][0]
     assert (first["throughput_qps"], first["latency_ms"]["percentile(99%)"]) == (500.0, 2.0)
+    again = json.loads(json.dumps(rendered.to_json(TWICE)))
+    assert again["processes"] == 2
+    assert again["cold_start_interval_ms"]["load"] == pytest.approx([-1070.6, 1470.6], abs=0.1)
+    assert again["streams"][1]["throughput_interval_qps"] == [600.0, 600.0]
