@@ -214,6 +214,15 @@ class TimesLayers(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsLayers(Protocol):
+    """A backend whose engines list their layers without being run."""
+
+    def layer_count(self, engine: Path) -> int:
+        """How many layers an engine has; raises SE603 if it cannot be loaded here."""
+        ...
+
+
 class RunTimes(Protocol):
     """Times of runs in parts; its text is a table."""
 

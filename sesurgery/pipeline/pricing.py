@@ -107,7 +107,7 @@ def prices(subject: Subject) -> Prices:
             params=spent.params,
             macs=spent.macs,
             profile=own.get(site.key),
-            kernels=None if layers is None else round(float(more[number]) / len(group)),
+            kernels=None if built[0][0].layers is None else round(float(more[number]) / len(group)),
             bytes=round(float(moved[number]) / len(group)),
             alike=len(group),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from sesurgery.backends.base import Array, Backend, TimesLayers
+from sesurgery.backends.base import Array, Backend, CountsLayers, TimesLayers
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.scopes import scope_of
 from sesurgery.onnxgraph.traffic import traffic
@@ -68,13 +68,21 @@ class Variants:
         lowered = [path for path in made.manifest.parent_files(made.path) if path.suffix == ".onnx"]
         source = onnx_io.load(lowered[0] if lowered else file)
         engine = engine_file(name, made.path, made.manifest, self.threads)
-        layers = self.layers(engine, COUNTED)
+        layers = self.count(engine)
         (images,) = self.feeds.values()
         moved = traffic(source, len(images))
         # A network of 100 MB has a few dozen variants.
         for path in {file, *lowered}:
             path.unlink()
-        return Variant(engine, moved, None if layers is None else len(layers), _owners(source))
+        return Variant(engine, moved, layers, _owners(source))
+
+    def count(self, engine: EngineFile) -> int | None:
+        """How many layers a compiled engine has, None of a backend that does not tell."""
+        backend: Backend = self.wanted.backend.options
+        if isinstance(backend, CountsLayers):
+            return backend.layer_count(Path(engine.engine))
+        layers = self.layers(engine, COUNTED)
+        return None if layers is None else len(layers)
 
     def layers(self, engine: EngineFile, runs: int) -> Mapping[str, float] | None:
         """Seconds that each layer of an engine takes by its own account, None of a backend that gives none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -167,6 +168,10 @@ class NvidiaBackend(Backend):
         with self.load(engine) as runner:
             assert isinstance(runner, NvidiaRunner)
             return runner.layers()
+
+    def layer_count(self, engine: Path) -> int:
+        # Of every verbosity: an engine that was not built with `detailed` has their names.
+        return len(json.loads(self.layers(engine)).get("Layers", ()))
 
     def library(self) -> ModuleType:
         """NVIDIA's Python module."""

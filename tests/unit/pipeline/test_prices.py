@@ -3,14 +3,18 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
+import onnx
 import pytest
 
 from sesurgery import pipeline
+from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import prices, pricing
+from sesurgery.pipeline.variants import Variants
 from sesurgery.reports.prices import labels
 from sesurgery.spec.latency import Latency
 from sesurgery.verification.cost import PRICES
+from sesurgery.verification.fresh_process import EngineFile
 
 RUN, FP32 = Path("runs/tiny"), Path("engines/tiny.onnxruntime.fp32.onnx")
 KEYS = ["se/layer1.0[0]", "se/layer2.0[0]", "se/layer3.0[0]"]
@@ -50,6 +54,15 @@ def test_a_backend_that_reads_no_file_has_no_prices(here):
     planned = pipeline.plan(pipeline.load_spec("tiny.yaml"))
     with pytest.raises(SesurgeryError, match="inductor builds from a network of torch"):
         pipeline.price_plan(planned, pipeline.engine({"backend": "inductor"}))
+
+
+def test_an_nvidia_engine_lists_its_layers_and_has_no_profile_of_them(tmp_path, monkeypatch):
+    # The names alone, as an engine has them that was not built with `detailed`.
+    monkeypatch.setattr(TensorRTForRTX, "layers", lambda self, engine: '{"Layers": ["conv", "squeeze", "scale"]}')
+    file = EngineFile("whole", "x.engine", {"backend": "tensorrt-rtx"}, 1)
+    variants = Variants(onnx.ModelProto(), pipeline.engine({"backend": "tensorrt-rtx"}), {}, 1, tmp_path)
+    assert variants.count(file) == 3
+    assert variants.layers(file, 1) is None
 
 
 def test_blocks_that_are_alike_are_left_out_together(here):

@@ -202,7 +202,7 @@ def test_a_network_that_is_compiled_wrongly_is_looked_into_at_blocks_and_ends_of
         wrong_weight(network)
         out.write_text(str(len(made)))
         made[out.read_text()] = network
-        return BuildReport(0.1, {"fp32": 15}, "a stand-in")
+        return BuildReport(0.1, {"fp32": 15}, self.device())
 
     monkeypatch.setattr(Inductor, "build_network", build)
     monkeypatch.setattr(Inductor, "load", lambda self, engine, threads=None: Compiled(made[engine.read_text()]))
