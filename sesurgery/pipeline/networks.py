@@ -36,7 +36,7 @@ def build_from_network(
     network = plain_network(run) if given.plain else run.network
     batch = (options.batch.minimum, options.batch.maximum)
     passes = request.backend.passes if request.lowering is None else request.lowering
-    lowered = lower(network, run.spec.input.shape, batch, passes)
+    lowered = lower(network, run.spec.input.shape, batch, passes, verify=request.proved)
     changed = [edit for edit in lowered.edits if edit.changed]
     if changed:
         talk.say(f"lowered for {name}: {len(changed)} edits")

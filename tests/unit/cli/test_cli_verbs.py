@@ -296,8 +296,6 @@ def test_verify_repairs_an_engine_that_falls_short(sesurgery, here):
     assert "trying a repair: fp32" in ended.err
     assert 'onnxruntime fp16: repaired by fp32; in the spec: engines[-].precision: "fp32"' in ended.out
     assert "error[SE701]: strict.onnxruntime.fp16.onnx at batch 64: max_abs: asked <= 0.0001" in ended.err
-    found = json.loads(sesurgery("verify", "--drift", "--json").out)["engines"][0]["drift"]
-    assert (found["kind"], found["repair"]["change"]) == ("precision", {"engines[-].precision": "fp32"})
 
 
 def test_verify_says_which_engine_is_stale_and_verifies_the_others(sesurgery, here, give_other_weights):
