@@ -33,7 +33,7 @@ def cold(services: Sequence[EngineService]) -> list[list[str]]:
     return [
         [
             each.name,
-            *(_text(each.mean(figure), milliseconds) for figure in START.values()),
+            *(_milliseconds(each.mean(figure)) for figure in START.values()),
             *(_text(each.mean(figure), lambda size: file_size(round(size))) for figure in MEMORY.values()),
         ]
         for each in services
@@ -48,14 +48,13 @@ def table(services: Sequence[EngineService]) -> list[list[str]]:
 def _row(each: EngineService, place: int) -> list[str]:
     found = each.processes[0].streams[place]
     median = each.mean(lambda service: service.streams[place].stats.median_seconds)
-    beside = median.value
     return [
         each.name,
         str(found.streams),
         str(found.threads),
         _text(each.mean(lambda service: service.streams[place].qps), _rate),
-        _text(median, lambda seconds: milliseconds(seconds, beside)),
-        *(milliseconds(each.mean(_stat(place, f"p{share}_seconds")).value, beside) for share in (90, 95, 99)),
+        _milliseconds(median),
+        *(milliseconds(each.mean(_stat(place, f"p{share}_seconds")).value, median.value) for share in (90, 95, 99)),
     ]
 
 
@@ -75,7 +74,7 @@ def _more_streams(each: EngineService) -> str | None:
     rates = [each.mean(lambda service, place=place: service.streams[place].qps).value for place in range(len(counts))]
     best = max(range(len(counts)), key=rates.__getitem__)
     if best == 0:
-        return f"{each.name}: {plural(counts[0], 'stream')} with all threads get most done"
+        return f"{each.name}: more streams bring no more throughput"
     times = f"{rates[best] / rates[0]:.2f} times that of {plural(counts[0], 'stream')}"
     return f"{each.name}: throughput {times}, with {plural(counts[best], 'stream')}"
 
@@ -122,6 +121,10 @@ def _stat(place: int, field: str) -> Callable[[Service], float]:
 
 def _interval(found: Mean, scale: float = 1.0) -> list[float] | None:
     return None if found.low is None or found.high is None else [scale * found.low, scale * found.high]
+
+
+def _milliseconds(found: Mean) -> str:
+    return _text(found, lambda seconds: milliseconds(seconds, found.value))
 
 
 def _rate(qps: float) -> str:

@@ -60,14 +60,14 @@ def test_the_text_says_what_more_streams_bring():
     assert rendered.table([ONCE])[1][:5] == ["without", "2", "1", "600", "4.000"]
     slower = dataclasses.replace(FOUND, streams=(FOUND.streams[1], FOUND.streams[0]))
     alone = EngineService("without", (dataclasses.replace(slower, streams=(slower.streams[0], FOUND.streams[0])),))
-    assert rendered.findings([alone]) == ["without: 2 streams with all threads gets most done"]
+    assert rendered.findings([alone]) == ["without: more streams bring no more throughput"]
 
 
 def test_what_is_repeated_has_an_interval_and_what_is_not_has_none():
     # Of 0.1 and 0.3 s: Student's quantile for one degree of freedom is 12.706, the standard error 0.1 s.
     load = TWICE.mean(lambda found: found.load_seconds)
     assert (load.value, load.low, load.high) == pytest.approx((0.2, 0.2 - 1.2706, 0.2 + 1.2706), abs=1e-4)
-    assert rendered.cold([TWICE])[0][2] == "200.0 (-1071 to 1471)"
+    assert rendered.cold([TWICE])[0][2] == "200.0 (-1070.6 to 1470.6)"
     assert ONCE.mean(lambda found: found.load_seconds).low is None
     assert rendered.findings([TWICE, ONCE])[-1] == "means of 2 fresh processes, with 95 % intervals"
 
