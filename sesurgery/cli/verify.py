@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sesurgery.cli.console import as_json, emit_json, foreign, newest, talking, trust
-from sesurgery.diagnostics import CheckFailed, SesurgeryError
+from sesurgery.diagnostics import CheckFailed, Diagnostic, SesurgeryError
 
 if TYPE_CHECKING:
+    from sesurgery.reports.model import EngineSection
     from sesurgery.spec.parity import Tolerance
 
 
@@ -79,7 +80,9 @@ def command(
         by_file = [bool(against or samples or tolerance) or not pipeline.has_run(engine) for engine in built]
         if drift and any(by_file):
             raise click.UsageError("--drift follows an engine back to its trained model: name engines of a run alone")
-        stale, sections, failures = [], [], []
+        stale: list[Diagnostic] = []
+        sections: list[EngineSection] = []
+        failures: list[Diagnostic] = []
         for engine in (engine for engine, of_file in zip(built, by_file, strict=True) if not of_file):
             try:
                 verified = pipeline.verify(engine, foreign=foreign, drift=drift, talk=talk)

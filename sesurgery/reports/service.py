@@ -52,7 +52,7 @@ def _row(each: EngineService, place: int) -> list[str]:
         each.name,
         str(found.streams),
         str(found.threads),
-        _text(each.mean(lambda service: service.streams[place].qps), _rate),
+        _text(each.mean(_qps(place)), _rate),
         _milliseconds(median),
         *(milliseconds(each.mean(_stat(place, f"p{share}_seconds")).value, median.value) for share in (90, 95, 99)),
     ]
@@ -71,7 +71,7 @@ def _more_streams(each: EngineService) -> str | None:
     counts = [found.streams for found in each.processes[0].streams]
     if len(counts) < 2:
         return None
-    rates = [each.mean(lambda service, place=place: service.streams[place].qps).value for place in range(len(counts))]
+    rates = [each.mean(_qps(place)).value for place in range(len(counts))]
     best = max(range(len(counts)), key=rates.__getitem__)
     if best == 0:
         return f"{each.name}: more streams bring no more throughput"
@@ -97,7 +97,7 @@ def to_json(each: EngineService) -> dict[str, object]:
 
 
 def _streams_json(each: EngineService, place: int, found: Streams) -> dict[str, object]:
-    rate = each.mean(lambda service: service.streams[place].qps)
+    rate = each.mean(_qps(place))
     latency = {name: each.mean(_stat(place, field)) for name, field in TRTEXEC.items()}
     return {
         "streams": found.streams,
@@ -113,6 +113,10 @@ def _streams_json(each: EngineService, place: int, found: Streams) -> dict[str, 
 def latency_ms(stats: Stats) -> dict[str, float]:
     """A latency by trtexec's names."""
     return {name: 1e3 * getattr(stats, field) for name, field in TRTEXEC.items()}
+
+
+def _qps(place: int) -> Callable[[Service], float]:
+    return lambda service: service.streams[place].qps
 
 
 def _stat(place: int, field: str) -> Callable[[Service], float]:

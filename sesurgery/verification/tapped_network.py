@@ -51,8 +51,9 @@ def _around(scope: str) -> Iterator[str]:
 def _same(wanted: NDArray[np.generic], given: NDArray[np.generic]) -> bool:
     if wanted.shape != given.shape:
         return False
-    reach = max(float(np.abs(wanted).max(initial=0.0)), TINY)
-    return bool(np.abs(wanted.astype(np.float64) - given).max(initial=0.0) <= SAME * reach)
+    before, after = wanted.astype(np.float64), given.astype(np.float64)
+    reach = max(float(np.abs(before).max(initial=0.0)), TINY)
+    return bool(np.abs(before - after).max(initial=0.0) <= SAME * reach)
 
 
 def _outputs(network: nn.Module, modules: set[str], images: torch.Tensor) -> dict[str, NDArray[np.generic]]:
