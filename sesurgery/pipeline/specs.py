@@ -15,6 +15,7 @@ from sesurgery.placements import PLACEMENTS
 from sesurgery.serving.loadable import backend_of
 from sesurgery.spec import Catalogs, Spec
 from sesurgery.spec.engines import Engine
+from sesurgery.spec.ignored import require_effect
 from sesurgery.spec.model import OnnxModel
 from sesurgery.studies.cells import require_axes
 from sesurgery.training.data import DATASETS
@@ -34,6 +35,7 @@ def load_spec(given: Path | str | Mapping[str, object]) -> Spec:
     """The typed spec of a YAML file or of a mapping that holds the same; raises SpecError with every mistake."""
     spec = specs.load(given, catalogs())
     require_axes(spec)
+    require_effect(spec)
     return spec
 
 

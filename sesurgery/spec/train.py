@@ -22,6 +22,10 @@ WITHOUT_BETAS = (
     "adadelta", "adafactorbv", "adagrad", "adan", "adanw", "larc", "lars", "madgrad", "madgradw", "momentum", "rmsprop",
     "rmsproptf", "sgd", "sgdp", "sgdw",
 )  # fmt: skip
+WITH_MOMENTUM = (
+    "adafactorbv", "larc", "lars", "madgrad", "madgradw", "momentum", "rmsprop", "rmsproptf", "sgd", "sgdp", "sgdw",
+)  # fmt: skip
+"""Optimisers that read `momentum`."""
 WITHOUT_EPS = ("clion", "lion", "momentum", "sgd", "sgdw")
 """Optimisers without such an option, which timm's factory would silently ignore."""
 NonNegative = Annotated[float, Field(ge=0)]
@@ -112,8 +116,9 @@ class Ema(Frozen):
 class Freeze(Frozen):
     """Train only some of the weights at first; the others are frozen, including their norms' statistics."""
 
-    trained: Annotated[tuple[Literal["blocks", "head"], ...], Field(min_length=1)] = Field(
-        ("blocks",), description="what is trained from the start: inserted blocks, the classifier, or both"
+    trained: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        ("blocks",),
+        description="what is trained from the start: `blocks`, `head` (the classifier), and globs over scopes",
     )
     epochs: Positive | None = Field(None, description="epochs after which everything is trained; default: never")
     lr_after: Fraction = Field(0.1, description="learning rate from then on, as a share of `optimizer: lr`")

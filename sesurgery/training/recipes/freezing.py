@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, suggest
 from sesurgery.spec.train import Freeze
+
+BLOCKS, HEAD = "blocks", "head"
+"""Words under `trained:` that are no globs."""
 
 
 @dataclass(frozen=True)
@@ -32,29 +36,42 @@ class Frozen:
                 module.train(not frozen)
 
 
-def frozen_of(model: nn.Module, wanted: Freeze, blocks: Iterable[str], classes: int) -> Frozen:
+def frozen_of(model: nn.Module, wanted: Freeze, blocks: Collection[str], classes: int) -> Frozen:
     """The frozen parameters of a model whose inserted blocks have these paths.
 
-    Raises SE502 if nothing would be trained.
+    Raises SE502 if nothing would be trained, or if a glob matches no scope.
 
     The head is the last module outside of blocks whose weights give one output a class.
     """
     moving: list[str] = []
-    if "blocks" in wanted.trained:
-        moving += blocks
-    if "head" in wanted.trained:
-        inserted = tuple(f"{path}." for path in blocks)
-        heads = [
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d)
-            and len(module.weight) == classes
-            and not f"{name}.".startswith(inserted)
-        ]
-        moving += heads[-1:]
+    for name in wanted.trained:
+        moving += (
+            list(blocks) if name == BLOCKS else _head(model, blocks, classes) if name == HEAD else _scopes(model, name)
+        )
     prefixes = tuple(f"{path}." for path in moving)
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not any(name.startswith(prefixes) for name in names):
         text = f"with `freeze: trained: [{', '.join(wanted.trained)}]` nothing is trained: the network has none of them"
         raise fail("SE502", text, "name another part under `trained:`, or take `freeze:` out")
     return Frozen(wanted, frozenset(name for name in names if not name.startswith(prefixes)))
+
+
+def _head(model: nn.Module, blocks: Collection[str], classes: int) -> list[str]:
+    inserted = tuple(f"{path}." for path in blocks)
+    heads = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        and len(module.weight) == classes
+        and not f"{name}.".startswith(inserted)
+    ]
+    return heads[-1:]
+
+
+def _scopes(model: nn.Module, glob: str) -> list[str]:
+    scopes = [name for name, _ in model.named_modules() if name]
+    found = [name for name in scopes if fnmatchcase(name, glob)]
+    if not found:
+        text = f"`train: freeze: trained:` names {glob!r}, and no scope of the network matches it"
+        raise fail("SE502", text, suggest(glob, [BLOCKS, HEAD, *scopes]))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.spec.train import OPTIMIZERS, WITHOUT_BETAS, WITHOUT_EPS, Augment, Freeze, Optimizer, Train
+from sesurgery.spec.train import (
+    OPTIMIZERS,
+    WITH_MOMENTUM,
+    WITHOUT_BETAS,
+    WITHOUT_EPS,
+    Augment,
+    Freeze,
+    Optimizer,
+    Train,
+)
 from sesurgery.training.batches import Shuffled
 from sesurgery.training.data.base import Data, Split
 from sesurgery.training.data.digits import Digits
@@ -148,6 +158,7 @@ def test_an_option_that_an_optimiser_does_not_have_is_an_error_of_the_spec() -> 
         info = timm.optim.get_optimizer_info(name)
         assert (name in WITHOUT_BETAS) is not (info.has_betas and info.num_betas == 2), name
         assert (name in WITHOUT_EPS) is not info.has_eps, name
+        assert (name in WITH_MOMENTUM) is info.has_momentum, name
     with pytest.raises(ValidationError, match=r"betas\n.*'sgdp' has no 'betas'"):
         Optimizer(name="sgdp", betas=(0.9, 0.99))
 
@@ -328,6 +339,24 @@ def test_the_head_is_the_last_layer_of_as_many_outputs_as_classes(make_net: Net)
     assert frozen_of(net, Freeze(trained=("head",)), (), 4).parameters == {"0.weight", "1.weight", "1.bias"}
     # A block is none, though it have as many.
     assert "6.weight" in frozen_of(net, Freeze(trained=("head",)), ["6"], 4).parameters
+
+
+def test_scopes_are_trained_by_globs_beside_blocks_and_head(make_net: Net) -> None:
+    net = nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 4, 3), layer1=make_net(), layer2=make_net()))
+
+    def trained(*names: str) -> set[str]:
+        frozen = frozen_of(net, Freeze(trained=names), ("layer1.6",), 4).parameters
+        return {name for name, _ in net.named_parameters() if name not in frozen}
+
+    assert trained("stem") == {"stem.weight", "stem.bias"}
+    assert trained("layer*.0", "blocks") == {"layer1.0.weight", "layer2.0.weight", "layer1.6.weight", "layer1.6.bias"}
+    assert trained("layer2") == {f"layer2.{name}" for name, _ in net.layer2.named_parameters()}
+
+
+def test_a_glob_that_matches_no_scope_gets_the_nearest(make_net: Net) -> None:
+    net = nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 4, 3), layer1=make_net()))
+    with pytest.raises(SesurgeryError, match=r"(?s)SE502.*names 'layr1'.*did you mean 'layer1'"):
+        frozen_of(net, Freeze(trained=("layr1",)), (), 4)
 
 
 def test_a_network_without_blocks_has_nothing_to_train_first(make_net: Net) -> None:
