@@ -17,7 +17,12 @@ from sesurgery.cli.console import SpecFile, force, spec_of
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="The changed ONNX file.  [default: export/NAME.onnx]"
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="Take the blocks' values from this trained run.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Begin with the values of this run, by key. Of an ONNX file the blocks alone take them.",
+)
 @force
 def command(spec: Path, file: Path | None, out: Path | None, weights: Path | None, force: bool) -> None:
     """Insert the blocks, check that each one runs, and write runs/NAME/ with spec, plan and weights.
@@ -28,10 +33,12 @@ def command(spec: Path, file: Path | None, out: Path | None, weights: Path | Non
 
     loaded, workspace = spec_of(spec), pipeline.Workspace()
     if file is None and loaded.model.source != "onnx":
-        if out or weights:
-            raise click.UsageError("-o and --weights go with --onnx, or with a spec of 'source: onnx'")
-        applied = pipeline.apply(loaded, workspace, spec.as_posix())
+        if out:
+            raise click.UsageError("-o goes with --onnx, or with a spec of 'source: onnx'")
+        applied = pipeline.apply(loaded, workspace, spec.as_posix(), weights)
         planned, written = applied.planned, applied.folder
+        if weights is not None:
+            click.echo(f"weights of {weights.as_posix()}: {applied.taken}", err=True)
     else:
         request = pipeline.FileRequest(loaded, workspace, spec.as_posix(), file, out, weights, force)
         changed = pipeline.apply_onnx(request)

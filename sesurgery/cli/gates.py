@@ -1,12 +1,16 @@
-"""`sesurgery gates`: statistics of the gates of a run, or of an ONNX file."""
+"""`sesurgery gates`: statistics of the gates of a run, or of an ONNX file, and what follows from them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, force, newest, trust
+from sesurgery.cli.console import as_json, emit_json, force, newest, talking, trust
+
+if TYPE_CHECKING:
+    from sesurgery.pipeline.gates import GateResult
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -26,13 +30,28 @@ SUFFIXES = (".png", ".svg", ".pdf")
 @click.option(
     "--picture",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Plot the mean gates by class (.png, .svg or .pdf).",
+    help="Plot the mean gates by class, or with --drift by epoch (.png, .svg or .pdf).",
+)
+@click.option(
+    "--fold", is_flag=True, help="Also tell what folding nearly constant gates costs in answers and saves in time."
+)
+@click.option(
+    "--drift", is_flag=True, help="Also tell how the gates moved in training, by the epochs that it has kept."
 )
 @click.option(
     "--prune",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="SPEC",
     help="Write the run's spec without the blocks whose gates are the same for every sample.",
+)
+@click.option(
+    "--flips",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="With --prune: also without those of which a constant is predicted to flip at most this share of answers.",
+)
+@click.option(
+    "--fine-tune", is_flag=True, help="With --prune: train that spec from the run's weights, and compare the two."
 )
 @force
 @as_json
@@ -43,7 +62,11 @@ def command(
     samples: int,
     inputs: Path | None,
     picture: Path | None,
+    fold: bool,
+    drift: bool,
     prune: Path | None,
+    flips: float | None,
+    fine_tune: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -59,8 +82,15 @@ def command(
         raise click.UsageError("an ONNX file needs --inputs FILE.npz" if of_file else "--inputs is for an ONNX file")
     if of_file and prune is not None:
         raise click.UsageError("--prune is for a run: an ONNX file has no spec")
+    if of_file and fold:
+        hint = "sesurgery lower NET.onnx --passes constant_gates --calibration FILE.npz"
+        raise click.UsageError(f"--fold is for a run: the gates of an ONNX file are folded by `{hint}`")
+    if of_file and drift:
+        raise click.UsageError("--drift is for a run: an ONNX file was not trained here")
+    if prune is None and (fine_tune or flips is not None):
+        raise click.UsageError("--flips and --fine-tune go with --prune SPEC")
     from sesurgery import pipeline
-    from sesurgery.reports.gates import draw, to_json, to_text
+    from sesurgery.reports.gates import to_json, to_text
 
     if picture is not None:
         from sesurgery.workspace.targets import claim
@@ -71,23 +101,91 @@ def command(
     else:
         folder = run or newest("run", pipeline.Workspace().newest_run())
         found = pipeline.gates(folder, classes=classes, samples=samples)
-    if picture is not None and found.blocks:
-        from sesurgery.artifacts import writing
+    if picture is not None and not drift:
+        _draw(found, picture)
+    told = to_json(found)
+    try:
+        _say(to_text(found), as_json)
+        if drift:
+            told["drift"] = _drift(found.source, classes, samples, picture, as_json=as_json)
+        if fold:
+            told["fold"] = _fold(found, as_json)
+        if prune is not None:
+            told["prune"] = _prune(found, prune, flips, fine_tune=fine_tune, force=force, as_json=as_json)
+    finally:
+        if as_json:
+            emit_json(told)
 
-        with writing(picture) as temporary:
-            draw(found, temporary, picture.suffix.removeprefix("."))
-        click.echo(f"picture -> {picture.as_posix()}", err=True)
-    elif picture is not None:
+
+def _say(text: str, as_json: bool) -> None:
+    if not as_json:
+        click.echo(text)
+
+
+def _draw(found: GateResult, picture: Path) -> None:
+    if not found.blocks:
         click.echo("no picture: no block's gate could be measured", err=True)
-    if as_json:
-        emit_json(to_json(found))
-    else:
-        click.echo(to_text(found))
-    if prune is not None:
-        made = pipeline.prune(found, prune, force=force)
-        for key, why in made.kept:
-            click.echo(f"{key} does nothing and stays: {why}", err=True)
-        if made.left_out:
-            written = prune.as_posix()
-            click.echo(f"without {', '.join(made.left_out)} -> {written}", err=True)
-            click.echo(f"train it with: sesurgery apply {written} && sesurgery train", err=True)
+        return
+    from sesurgery.artifacts import writing
+    from sesurgery.reports.gates import draw
+
+    with writing(picture) as temporary:
+        draw(found, temporary, picture.suffix.removeprefix("."))
+    click.echo(f"picture -> {picture.as_posix()}", err=True)
+
+
+def _drift(run: Path, classes: int, samples: int, picture: Path | None, *, as_json: bool) -> list[dict[str, object]]:
+    from sesurgery import pipeline
+    from sesurgery.artifacts import writing
+    from sesurgery.reports import gates_by_epoch as report
+
+    moved = pipeline.gates_by_epoch(run, classes=classes, samples=samples)
+    _say(report.to_text(moved), as_json)
+    if picture is not None:
+        with writing(picture) as temporary:
+            report.draw(moved, temporary, picture.suffix.removeprefix("."))
+        click.echo(f"picture -> {picture.as_posix()}", err=True)
+    return report.to_json(moved)
+
+
+def _fold(found: GateResult, as_json: bool) -> dict[str, object]:
+    from sesurgery import pipeline
+    from sesurgery.reports import fold as report
+
+    with talking() as talk:
+        folded = pipeline.fold(pipeline.FoldRequest(found.source, pipeline.Workspace(), talk))
+    _say(report.to_text(folded), as_json)
+    return report.to_json(folded)
+
+
+def _prune(
+    found: GateResult, spec: Path, flips: float | None, *, fine_tune: bool, force: bool, as_json: bool
+) -> dict[str, object]:
+    from sesurgery import pipeline
+
+    workspace = pipeline.Workspace()
+    needless = {} if flips is None else pipeline.needless(found.source, workspace, flips)
+    made = pipeline.prune(found, spec, tuple(needless), force=force)
+    for key, why in made.kept:
+        click.echo(f"{key} does not pay and stays: {why}", err=True)
+    told: dict[str, object] = {"spec": None, "left_out": list(made.left_out), "kept": dict(made.kept)}
+    if not made.left_out:
+        return told
+    written = spec.as_posix()
+    click.echo(f"without {', '.join(made.left_out)} -> {written}", err=True)
+    told["spec"] = written
+    if not fine_tune:
+        source = found.source.as_posix()
+        click.echo(f"train it with: sesurgery apply {written} --weights {source} && sesurgery train", err=True)
+        return told
+    from sesurgery.cli.signals import Stopped
+    from sesurgery.reports import fine_tune as report
+
+    with talking() as talk:
+        tuned = pipeline.fine_tune(pipeline.FineTuneRequest(found.source, spec, workspace, talk))
+    _say(report.to_text(tuned), as_json)
+    if tuned.signal is not None:
+        new, old = tuned.run.as_posix(), tuned.began_with.as_posix()
+        go_on = f"sesurgery train {new} --resume && sesurgery compare {new} {old}"
+        raise Stopped(tuned.signal, f"interrupted after {tuned.epochs} epochs; continue with: {go_on}")
+    return {**told, "fine_tuned": report.to_json(tuned)}

@@ -67,6 +67,7 @@ def save(folder: Path, network: nn.Module, spec: Spec, plan: Plan, command: str,
             spec.name,
             command,
             parents=(folder / SPEC, folder / PLAN),
+            known=() if details.began is None else (details.began,),
             # The spec's own, except in a run that an earlier version has made.
             spec_digest=plan.spec_digest,
             plan_digest=plan.digest,

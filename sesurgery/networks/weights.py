@@ -184,3 +184,59 @@ def _few(names: list[str]) -> str:
 def _same_values(value: Tensor, other: Tensor) -> bool:
     """Whether two shapes differ by sizes of one alone."""
     return [size for size in value.shape if size != 1] == [size for size in other.shape if size != 1]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a network took over of another one's values, by key: how many, and the modules that have or had no partner.
+
+    `fresh` are modules of the network that the other lacks and that keep their own values, `left` those that the other
+    has alone.
+    """
+
+    count: int
+    fresh: tuple[str, ...]
+    left: tuple[str, ...]
+
+    def __str__(self) -> str:
+        told = [f"{self.count} values taken"]
+        told += [f"{len(self.fresh)} fresh ({', '.join(self.fresh)})"] if self.fresh else []
+        told += [f"{len(self.left)} left over ({', '.join(self.left)})"] if self.left else []
+        return "; ".join(told)
+
+
+def take(network: nn.Module, path: Path) -> Taken:
+    """Give a network the values of a state dict wherever a key is in both.
+
+    Raises SE401 if one of them has another shape, or if there is none.
+    """
+    own, state = network.state_dict(), read_state(path)
+    shared = [key for key in own if key in state]
+    if not shared:
+        text = f"{path} does not fit the network: no key is in both ({_few(list(state))} there, {_few(list(own))} here)"
+        raise fail("SE401", text, "give the run of another spec for the same backbone")
+    if problems := [key for key in shared if own[key].shape != state[key].shape]:
+        first = problems[0]
+        sizes = " and ".join(
+            f"{tuple(values[first].shape)} {where}" for values, where in ((state, "there"), (own, "here"))
+        )
+        text = (
+            f"{path} does not fit the network: {len(problems)} of another shape ({_few(problems)}; {first} is {sizes})"
+        )
+        raise fail("SE401", text, "give a run whose network and blocks have the same sizes, or leave --weights out")
+    network.load_state_dict({**own, **{key: state[key] for key in shared}})
+    known = {key[:end] for key in shared for end in _ends(key)}
+    return Taken(
+        len(shared),
+        tuple(dict.fromkeys(_without_partner(key, known) for key in own if key not in state)),
+        tuple(dict.fromkeys(_without_partner(key, known) for key in state if key not in own)),
+    )
+
+
+def _ends(key: str) -> Iterable[int]:
+    return (*(place for place, sign in enumerate(key) if sign == "."), len(key))
+
+
+def _without_partner(key: str, known: set[str]) -> str:
+    """The outermost module of a key none of whose values is known; the key itself where its module has others."""
+    return next((key[:end] for end in _ends(key) if key[:end] not in known), key)

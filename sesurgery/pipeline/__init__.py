@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.bench_request import BenchRequest
     from sesurgery.pipeline.build_request import BuildRequest
     from sesurgery.pipeline.compare import compare, compare_seeds, learning_curve
+    from sesurgery.pipeline.constants import needless
     from sesurgery.pipeline.data import fetch
     from sesurgery.pipeline.demo import DemoRequest, demo
     from sesurgery.pipeline.engine_files import as_engine, has_run
     from sesurgery.pipeline.engines import EnginesRequest, build_engine, build_engines
     from sesurgery.pipeline.estimate import estimate
     from sesurgery.pipeline.export import export
+    from sesurgery.pipeline.fine_tune import FineTuneRequest, fine_tune
+    from sesurgery.pipeline.fold import FoldRequest, fold
     from sesurgery.pipeline.gates import gates
+    from sesurgery.pipeline.gates_by_epoch import gates_by_epoch
     from sesurgery.pipeline.gates_of_file import gates_of_file
     from sesurgery.pipeline.init import init
     from sesurgery.pipeline.inspect import draw, inspect
@@ -50,6 +54,8 @@ __all__ = [
     "EnginesRequest",
     "FileRequest",
     "FileVerifyRequest",
+    "FineTuneRequest",
+    "FoldRequest",
     "LowerRequest",
     "RefitRequest",
     "TrainRequest",
@@ -72,7 +78,10 @@ __all__ = [
     "evaluate",
     "export",
     "fetch",
+    "fine_tune",
+    "fold",
     "gates",
+    "gates_by_epoch",
     "gates_of_file",
     "has_run",
     "init",
@@ -80,6 +89,7 @@ __all__ = [
     "learning_curve",
     "load_spec",
     "lower",
+    "needless",
     "package",
     "plan",
     "predict",
@@ -107,6 +117,8 @@ _PLACES = {
     "EnginesRequest": "sesurgery.pipeline.engines",
     "FileRequest": "sesurgery.pipeline.apply",
     "FileVerifyRequest": "sesurgery.pipeline.verify_file",
+    "FineTuneRequest": "sesurgery.pipeline.fine_tune",
+    "FoldRequest": "sesurgery.pipeline.fold",
     "LowerRequest": "sesurgery.pipeline.lower",
     "RefitRequest": "sesurgery.pipeline.refit",
     "TrainRequest": "sesurgery.pipeline.train",
@@ -132,13 +144,17 @@ _PLACES = {
     "evaluate": "sesurgery.pipeline.train",
     "export": "sesurgery.pipeline.export",
     "fetch": "sesurgery.pipeline.data",
+    "fine_tune": "sesurgery.pipeline.fine_tune",
+    "fold": "sesurgery.pipeline.fold",
     "gates": "sesurgery.pipeline.gates",
+    "gates_by_epoch": "sesurgery.pipeline.gates_by_epoch",
     "gates_of_file": "sesurgery.pipeline.gates_of_file",
     "has_run": "sesurgery.pipeline.engine_files",
     "init": "sesurgery.pipeline.init",
     "inspect": "sesurgery.pipeline.inspect",
     "load_spec": "sesurgery.pipeline.specs",
     "lower": "sesurgery.pipeline.lower",
+    "needless": "sesurgery.pipeline.constants",
     "package": "sesurgery.serving.package",
     "plan": "sesurgery.pipeline.plan",
     "price_engine": "sesurgery.pipeline.prices",

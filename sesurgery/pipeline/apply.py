@@ -15,23 +15,38 @@ from sesurgery.artifacts import locked
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.networks import checkpoint, run_files
 from sesurgery.networks.opening import open_file, source_file
+from sesurgery.networks.weights import Taken, take
 from sesurgery.pipeline import results
 from sesurgery.pipeline.plan import NetworkPlan, plan, plan_on
 from sesurgery.pipeline.specs import files_of
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
-from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, RunDetails, describe, relative, require_intact
+from sesurgery.workspace import (
+    OnnxDetails,
+    OnnxManifest,
+    Provenance,
+    RunDetails,
+    RunManifest,
+    describe,
+    relative,
+    require_intact,
+)
+from sesurgery.workspace.manifests import Parent
 from sesurgery.workspace.targets import claim
 
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run as it was made: its folder, its changed network in training mode, and the plan that was carried out."""
+    """A run as it was made: its folder, its changed network in training mode, and the plan that was carried out.
+
+    `taken` is what it took of the weights of another run, None where it took none.
+    """
 
     folder: Path
     network: nn.Module
     planned: NetworkPlan
+    taken: Taken | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +58,12 @@ class ChangedFile:
     notes: tuple[str, ...]
 
 
-def apply(spec: Spec, workspace: Workspace, origin: str) -> NewRun:
-    """Insert the blocks, prove that they run, and write a run; `origin` is the spec as the user named it."""
+def apply(spec: Spec, workspace: Workspace, origin: str, weights: Path | None = None) -> NewRun:
+    """Insert the blocks, prove that they run, and write a run; `origin` is the spec as the user named it.
+
+    `weights` is the folder of the run whose values the network begins with, by key; what that one lacks begins as
+    without. Raises SE402 if it is no run, and SE401 if its weights do not fit.
+    """
     planned = plan(spec)
     if planned.network.module is None:
         text = "a network in an ONNX file has no run: it cannot be trained"
@@ -57,27 +76,29 @@ def apply(spec: Spec, workspace: Workspace, origin: str) -> NewRun:
         except SesurgeryError as error:
             raise _at_its_rule(error, spec, planned.plan) from error
     assert network is not None
+    source = None if weights is None else weights / run_files.WEIGHTS
+    began = None if source is None else require_intact(source, RunManifest).sha256
+    taken = None if source is None else take(network, source)
     # Two processes at once must not choose one folder.
     with locked(workspace.runs):
         folder = workspace.fresh_run(spec)
-        checkpoint.save(
-            folder,
-            network,
-            spec,
-            planned.plan,
-            command=f"sesurgery apply {origin}",
-            details=RunDetails(
-                spec=relative(origin, folder / run_files.WEIGHTS),
-                sites=len(planned.sites),
-                params_before=planned.before.params,
-                params_after=planned.after.params,
-                macs_before=planned.before.macs,
-                macs_after=planned.after.macs,
-                new_head=() if planned.network.head is None else planned.network.head.layers,
-            ),
+        details = RunDetails(
+            spec=relative(origin, folder / run_files.WEIGHTS),
+            sites=len(planned.sites),
+            params_before=planned.before.params,
+            params_after=planned.after.params,
+            macs_before=planned.before.macs,
+            macs_after=planned.after.macs,
+            new_head=() if planned.network.head is None else planned.network.head.layers,
         )
+        named = ""
+        if source is not None and began is not None:
+            parent = Parent(path=relative(source, folder / run_files.WEIGHTS), sha256=began)
+            details = details.model_copy(update={"began": parent})
+            named = f" --weights {source.parent.as_posix()}"
+        checkpoint.save(folder, network, spec, planned.plan, f"sesurgery apply {origin}{named}", details)
         results.write_network(folder, planned)
-    return NewRun(folder, network, planned)
+    return NewRun(folder, network, planned, taken)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def samples(
         arrays, source = arrays_of(Path(wanted.file), inputs, OPTION), wanted.file
     elif origin is not None and (folder := origin.run):
         train = data_of(checkpoint.read_spec(folder, catalogs())).train.images
-        chosen = np.random.default_rng(SEED).permutation(len(train))[: wanted.samples]
+        chosen = order(len(train))[: wanted.samples]
         arrays, source = (
             {next(iter(inputs)): train[np.sort(chosen)].numpy()},
             f"the training data of {folder.as_posix()}",
@@ -45,6 +45,11 @@ def samples(
         return None
     feeds = _feeds(arrays, inputs, wanted.samples, source)
     return feeds, f"{samples_in(feeds)} samples of {source}"
+
+
+def order(count: int) -> NDArray[np.int64]:
+    """The positions of so many training samples in the order in which they are taken: calibration takes the first."""
+    return np.random.default_rng(SEED).permutation(count)
 
 
 def samples_of_file(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,13 @@ from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.specs import catalogs
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import nn
 
-    from sesurgery.training.data.base import Split
+    from sesurgery.networks.checkpoint import Run
+    from sesurgery.training.data.base import Data, Images, Split
     from sesurgery.verification.gates import BlockGates
 
 CLASSES, SAMPLES = 4, 50
@@ -41,34 +44,64 @@ def gates(folder: Path, *, classes: int = CLASSES, samples: int = SAMPLES) -> Ga
 
     Raises SE402 if the run's plan puts in no block.
     """
+    run = checkpoint.read(folder, catalogs())
+    block_modules(run)
+    return gates_of(run, data_of(run.spec), classes, samples)
+
+
+def gates_of(run: Run, data: Data, classes: int, samples: int) -> GateResult:
+    """The same of a run's network with the weights that it has now."""
     import numpy as np
 
-    from sesurgery.training.evaluation import BATCH, logits
     from sesurgery.verification.gates import measure
 
-    run = checkpoint.read(folder, catalogs())
-    sites = run.plan.sites
-    if not sites:
-        raise fail("SE402", f"{folder.as_posix()} has no block of ours", "give a run whose spec inserts blocks")
-    data = data_of(run.spec)
+    modules = block_modules(run)
     which = _chosen(data.held_out, classes, samples)
-    # A plan for a part of a network names its blocks within that part.
-    inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
-    found: dict[str, list[torch.Tensor | None]] = {site.key: [] for site in sites}
-    with _watched({site.key: run.network.get_submodule(f"{inside}{site.module}") for site in sites}, found):
-        steps = range(0, len(which), BATCH)
-        logits(run.network, (data.held_out.images[which[start : start + BATCH]] for start in steps))
+    seen = gate_values(run.network, modules, _parts(data.held_out.images, which))
     labels = data.held_out.labels[which].numpy()
     names = {int(label): data.classes[label] for label in np.unique(labels)}
-    blocks, left = [], []
-    for site in sites:
-        parts = found[site.key]
-        values = [part.double().numpy() for part in parts if part is not None]
-        if len(values) < len(parts) or np.isnan(np.concatenate(values)).all():
-            left.append(site.key)
-            continue
-        blocks.append(measure(site.key, np.concatenate(values), labels, names, highest(site.block.options)))
-    return GateResult(folder, tuple(names.values()), tuple(blocks), tuple(left))
+    blocks = tuple(
+        measure(site.key, values, labels, names, highest(site.block.options))
+        for site in run.plan.sites
+        if (values := seen[site.key]) is not None
+    )
+    return GateResult(
+        run.folder, tuple(names.values()), blocks, tuple(key for key, found in seen.items() if found is None)
+    )
+
+
+def block_modules(run: Run) -> dict[str, str]:
+    """The module of each block of a run's network by the block's key; raises SE402 if the plan puts in none."""
+    if not run.plan.sites:
+        raise fail("SE402", f"{run.folder.as_posix()} has no block of ours", "give a run whose spec inserts blocks")
+    # A plan for a part of a network names its blocks within that part.
+    inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
+    return {site.key: f"{inside}{site.module}" for site in run.plan.sites}
+
+
+def gate_values(
+    network: nn.Module, modules: Mapping[str, str], batches: Iterable[torch.Tensor]
+) -> dict[str, NDArray[np.float64] | None]:
+    """The gates [N, C] of each block, NaN where a channel was zero all over; None of what is no gate of a channel."""
+    import numpy as np
+
+    from sesurgery.training.evaluation import logits
+
+    found: dict[str, list[torch.Tensor | None]] = {key: [] for key in modules}
+    with _watched({key: network.get_submodule(module) for key, module in modules.items()}, found):
+        logits(network, batches)
+    seen: dict[str, NDArray[np.float64] | None] = {}
+    for key, parts in found.items():
+        known = [part.double().numpy() for part in parts if part is not None]
+        values = np.concatenate(known) if len(known) == len(parts) else None
+        seen[key] = None if values is None or np.isnan(values).all() else values
+    return seen
+
+
+def _parts(images: Images, which: Sequence[int]) -> Iterator[torch.Tensor]:
+    from sesurgery.training.evaluation import BATCH
+
+    return (images[which[start : start + BATCH]] for start in range(0, len(which), BATCH))
 
 
 def highest(block: Any) -> float | None:

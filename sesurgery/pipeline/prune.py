@@ -1,9 +1,9 @@
-"""A spec without the blocks whose gates are the same for every sample, as `sesurgery gates --prune` writes it."""
+"""A spec without the blocks that do not pay, as `sesurgery gates --prune` writes it."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,19 @@ from sesurgery.workspace.targets import claim
 
 @dataclass(frozen=True)
 class PruneResult:
-    """The written spec, the keys of the blocks that it leaves out, and of those that do nothing and stay, with why."""
+    """The written spec, the keys of the blocks that it leaves out, and of those that do not pay and stay, with why."""
 
     path: Path
     left_out: tuple[str, ...]
     kept: tuple[tuple[str, str], ...]
 
 
-def prune(found: GateResult, out: Path, *, force: bool = False) -> PruneResult:
-    """Write the spec of a run without the blocks that do nothing: their gates are the same for every sample.
+def prune(found: GateResult, out: Path, needless: Collection[str] = (), *, force: bool = False) -> PruneResult:
+    """Write the spec of a run without the blocks that do not pay: their gates are the same for every sample.
 
-    Raises SE201 where no block or every block does nothing, or where the other rules would choose other places without
+    The blocks in `needless` do not pay either: see `pipeline.needless`.
+
+    Raises SE201 where every block pays or none does, or where the other rules would choose other places without
     these, and SE405 if another file is there, or its folder is not that of the run's spec, whose paths are relative.
     """
     folder = found.source
@@ -46,19 +48,19 @@ def prune(found: GateResult, out: Path, *, force: bool = False) -> PruneResult:
     if own is not None and own.parent.resolve() != out.absolute().parent.resolve():
         text = f"{out.as_posix()} is not in the folder of the run's spec, {own.parent.as_posix()}/"
         raise fail("SE405", text, "write it there: paths in a spec are relative to it")
-    idle = {block.key for block in found.blocks if block.idle}
+    idle = {block.key for block in found.blocks if block.idle or block.key in needless}
     if not idle:
-        text = f"every block of {folder.as_posix()} does something: no gate is the same for all of these samples"
+        text = f"every block of {folder.as_posix()} pays: no gate is the same for all of these samples"
         raise fail("SE201", text, "there is nothing to leave out")
     rules, kept = _without(spec, sites, idle)
     left_out = tuple(site.key for site in sites if site.key in idle and site.key not in dict(kept))
     if not rules or len(left_out) == len(sites):
-        text = f"no block of {folder.as_posix()} does anything: all gates are the same for every sample"
+        text = f"no block of {folder.as_posix()} pays: all gates are as good as constants"
         raise fail("SE201", text, "take the plain network")
     if left_out:
         pruned = spec.with_({"surgery": rules, "name": f"{spec.name}-pruned", "study": None})
         _require_same_places(pruned, [site for site in sites if site.key not in left_out])
-        why = f"without {len(left_out)} of its {len(sites)} blocks, whose gates were the same for every sample"
+        why = f"without {len(left_out)} of its {len(sites)} blocks, which did not pay"
         write_text(out, f"# {spec.name} {why}.\n{pruned.text()}")
     return PruneResult(out, left_out, kept)
 
@@ -78,7 +80,7 @@ def _without(
             rules.append(given)
             continue
         shared = {site.scope for site in ours if site.key not in idle}
-        kept += [(site.key, f"another block of {site.scope} does something") for site in mine if site.scope in shared]
+        kept += [(site.key, f"another block of {site.scope} pays") for site in mine if site.scope in shared]
         gone = list(dict.fromkeys(site.scope for site in mine if site.scope not in shared))
         stay = sum(site.scope not in gone for site in ours)
         if not gone:
@@ -95,5 +97,5 @@ def _require_same_places(pruned: Spec, wanted: Sequence[Site]) -> None:
     """Filters such as `every` and `pick` count the places that are left."""
     made = plan(pruned).plan.sites
     if {(site.scope, site.value) for site in made} != {(site.scope, site.value) for site in wanted}:
-        text = "without the blocks that do nothing, 'every' or 'pick' of the rules would choose other places"
+        text = "without the blocks that do not pay, 'every' or 'pick' of the rules would choose other places"
         raise fail("SE201", text, "name the places instead, by 'within' and 'except'")

@@ -138,7 +138,11 @@ def _save(run: Run, result: FitResult, applied: str | None) -> None:
     }
     details = run.manifest.details.model_copy(update=changes)
     # The command names the spec: a run with damaged files can only be made again from it.
-    command = f"sesurgery train {(origin or run.folder).as_posix()}"
+    made = (origin or run.folder).as_posix()
+    command = f"sesurgery train {made}"
+    if details.began is not None:
+        other = run.manifest.locate(weights, details.began.path).parent.as_posix()
+        command = f"sesurgery apply {made} --weights {other} && sesurgery train"
     checkpoint.save(run.folder, run.network, run.spec, run.plan, command, details)
 
 

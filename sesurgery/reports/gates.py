@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 BETWEEN = "between classes"
 HEADER = ["block", "channels", "mean", "deviation", BETWEEN, "dead", "saturated", "constant", "advice"]
 COLUMNS = 3
+CURVE = 50
+"""Channels of a curve, as in the SE paper's figure 6: more cannot be told apart in a panel."""
 
 
 def to_text(result: GateResult) -> str:
@@ -62,7 +64,9 @@ def to_json(result: GateResult) -> dict[str, object]:
 
 
 def draw(result: GateResult, path: Path, kind: str) -> None:
-    """The mean gate of every channel by class, a panel a block; bands are one deviation, of the first two classes.
+    """The mean gate by channel and class, a panel a block; bands are one deviation, of the first two classes.
+
+    Of more than `CURVE` channels, so many are drawn, evenly spaced.
 
     `kind` is what matplotlib writes: png, svg or pdf.
     """
@@ -80,17 +84,24 @@ def draw(result: GateResult, path: Path, kind: str) -> None:
     figure.savefig(path, dpi=120, format=kind)
 
 
+def evenly(channels: int) -> list[int]:
+    """The channels that are drawn: all, or `CURVE` of them from the first to the last."""
+    if channels <= CURVE:
+        return list(range(channels))
+    return [round(place * (channels - 1) / (CURVE - 1)) for place in range(CURVE)]
+
+
 def _panel(panel: Any, block: BlockGates) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    channels = range(block.channels)
+    channels = evenly(block.channels)
     for number, of in enumerate(block.classes):
-        (line,) = panel.plot(channels, of.mean, linewidth=1.2, label=of.name)
+        (line,) = panel.plot(channels, [of.mean[channel] for channel in channels], linewidth=1.2, label=of.name)
         if number < 2:
-            low = [mean - std for mean, std in zip(of.mean, of.std, strict=True)]
-            high = [mean + std for mean, std in zip(of.mean, of.std, strict=True)]
+            low = [of.mean[channel] - of.std[channel] for channel in channels]
+            high = [of.mean[channel] + of.std[channel] for channel in channels]
             panel.fill_between(channels, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_title(block.key, fontsize=10)
-    panel.set_xlabel("channel", fontsize=9)
+    panel.set_xlabel("channel" if block.channels <= CURVE else f"channel ({CURVE} of {block.channels})", fontsize=9)
     panel.set_ylabel("gate", fontsize=9)

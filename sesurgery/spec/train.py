@@ -170,6 +170,9 @@ class Train(Frozen):
     freeze: Freeze | None = None
     stop: Stop | None = None
     keep: Literal["last", "best"] = Field("last", description="which epoch's weights are kept")
+    keep_epochs: Size | None = Field(
+        None, description="also keep the weights after every so many epochs, under `train/epochs/` in the run"
+    )
     save_minutes: Annotated[float, Field(gt=0)] = Field(
         10.0, description="minutes between two checkpoints within an epoch"
     )

@@ -103,7 +103,18 @@ def _below(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
 def _decisive(recipe: Train) -> dict[str, Any]:
     # A run may be made longer, and may move to a machine with other cores. A preset is what it stands for.
     return recipe.model_dump(
-        mode="json", exclude={"epochs", "threads", "workers", "keep", "save_minutes", "preset", "compile", "trackers"}
+        mode="json",
+        exclude={
+            "epochs",
+            "threads",
+            "workers",
+            "keep",
+            "keep_epochs",
+            "save_minutes",
+            "preset",
+            "compile",
+            "trackers",
+        },
     )
 
 

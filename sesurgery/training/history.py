@@ -8,11 +8,14 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 CHECKPOINT = "last.ckpt"
 """The last state that was saved, in the folder of a training."""
 BEST = "best.safetensors"
 """The weights after the epoch with the highest held-out top-1, beside it."""
+EPOCHS = "epochs"
+"""The folder of the weights after every so many epochs (`train: keep_epochs:`), beside it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,17 @@ def position_of(history: Sequence[Epoch], partial: Partial | None) -> str:
     if partial is not None:
         return f"after batch {partial.batches} of epoch {len(history) + 1}"
     return f"after epoch {len(history)}" if history else "before the first epoch"
+
+
+def epoch_file(training: Path, epoch: int) -> Path:
+    """Where a training keeps the weights after an epoch."""
+    return training / EPOCHS / f"{epoch:04}.safetensors"
+
+
+def kept_epochs(training: Path) -> dict[int, Path]:
+    """The epochs whose weights a training keeps, in order."""
+    found = (training / EPOCHS).glob("*.safetensors")
+    return dict(sorted((int(path.stem), path) for path in found if path.stem.isdecimal()))
 
 
 def to_csv(epochs: Sequence[Epoch]) -> str:

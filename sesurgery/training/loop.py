@@ -109,9 +109,7 @@ def fit(request: FitRequest) -> FitResult:
     ):
         trainer = training.trainer()
         if not request.resume:
-            # They belong to an earlier training.
-            recorder.checkpoint.unlink(missing_ok=True)
-            recorder.best.unlink(missing_ok=True)
+            recorder.forget()
         classifier = Classifier(request.model, recipe, request.data, request.blocks, request.teacher)
         classifier.partial = recorder.partial
         with gates_in_fp32(classifier.networks, () if recipe.precision == "fp32" else tuple(request.blocks)):

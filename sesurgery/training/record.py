@@ -23,7 +23,18 @@ from sesurgery.diagnostics import fail
 from sesurgery.spec.train import Train
 from sesurgery.training.batches import Batch
 from sesurgery.training.checkpoint import OWN, own_part
-from sesurgery.training.history import BEST, CHECKPOINT, Epoch, Partial, best_of, position_of, to_csv, to_json_lines
+from sesurgery.training.history import (
+    BEST,
+    CHECKPOINT,
+    Epoch,
+    Partial,
+    best_of,
+    epoch_file,
+    kept_epochs,
+    position_of,
+    to_csv,
+    to_json_lines,
+)
 from sesurgery.training.interruption import Interruption
 from sesurgery.training.module import Classifier
 from sesurgery.training.recipes.stopping import finished
@@ -133,9 +144,8 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         )
         self._require_finite(epoch)
         self.history, self.partial = (*self.history, epoch), None
-        if trainer.is_global_zero and best_of(self.history) == epoch:
-            with writing(self.best) as path:
-                save_file(_own_storage(module.result), path)
+        if trainer.is_global_zero:
+            self._keep_weights(epoch, module)
         self._save(trainer)
         # The same in every process: the metrics were exchanged.
         trainer.should_stop = trainer.should_stop or finished(self.history, self.recipe)
@@ -149,6 +159,15 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         self._trackers.log({name: getattr(epoch, name) for name in (*SCALARS, "lr", "epoch")}, trainer.global_step)
         if self.progress:
             self.progress(epoch)
+
+    def _keep_weights(self, epoch: Epoch, module: Classifier) -> None:
+        """Of the best epoch, and of each that the recipe keeps."""
+        every = self.recipe.keep_epochs
+        kept = [self.best] if best_of(self.history) == epoch else []
+        kept += [epoch_file(self.best.parent, epoch.epoch)] if every and epoch.epoch % every == 0 else []
+        for target in kept:
+            with writing(target) as path:
+                save_file(_own_storage(module.result), path)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Classifier, checkpoint: dict[str, Any]) -> None:
         checkpoint[OWN] = own_part(self.history, self.recipe, self.partial)
@@ -164,6 +183,11 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         """The epochs done as CSV and as JSON lines."""
         write_text(self.metrics, to_csv(self.history))
         write_text(self.metrics.with_suffix(".jsonl"), to_json_lines(self.history))
+
+    def forget(self) -> None:
+        """Remove the weights of an earlier training."""
+        for path in (self.checkpoint, self.best, *kept_epochs(self.best.parent).values()):
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Write out the events; called however training ended."""

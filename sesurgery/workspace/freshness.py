@@ -8,7 +8,7 @@ from pathlib import Path
 from sesurgery.artifacts import digest_file
 from sesurgery.diagnostics import Diagnostic, SesurgeryError
 from sesurgery.workspace.manifest_files import require_intact
-from sesurgery.workspace.manifests import EngineManifest
+from sesurgery.workspace.manifests import EngineManifest, RunManifest
 
 
 class StaleEngine(SesurgeryError):  # noqa: N818  (an engine's state)
@@ -63,6 +63,7 @@ def descends_from(engine: Path, manifest: EngineManifest, weights: str) -> bool:
         except SesurgeryError:
             # The file is damaged, so its origin cannot be proved.
             continue
-        if made.sha256 == digest:
+        # A run may have begun with the weights of another: those are not what it holds.
+        if made.sha256 == digest and not isinstance(made, RunManifest):
             parents |= made.parent_files(path)
     return False

@@ -41,7 +41,8 @@ def manifest_path(artifact: Path) -> Path:
 class Provenance(Generic[M]):
     """Where an artefact came from: the kind of its manifest, the command that makes it, and the files it was made from.
 
-    `beside` are files that belong to the artefact. `device` is by default this machine's processor.
+    `known` are parents whose digests are known, and need not be there any more. `beside` are files that belong to the
+    artefact. `device` is by default this machine's processor.
     """
 
     kind: type[M]
@@ -50,6 +51,7 @@ class Provenance(Generic[M]):
     _: KW_ONLY
     details: Details
     parents: tuple[Path, ...] = ()
+    known: tuple[Parent, ...] = ()
     beside: tuple[Path, ...] = ()
     spec_digest: str | None = None
     plan_digest: str | None = None
@@ -74,7 +76,10 @@ def describe(artifact: Path, provenance: Provenance[M], *, written: Path | None 
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         spec_digest=provenance.spec_digest,
         plan_digest=provenance.plan_digest,
-        parents=tuple(Parent(path=relative(path, artifact), sha256=digest_file(path)) for path in provenance.parents),
+        parents=(
+            *(Parent(path=relative(path, artifact), sha256=digest_file(path)) for path in provenance.parents),
+            *provenance.known,
+        ),
         beside=tuple(
             Parent(path=path.relative_to(folder).as_posix(), sha256=digest_file(path)) for path in provenance.beside
         ),

@@ -71,6 +71,8 @@ class RunDetails(Details):
     """The run whose training these weights came from, where it is another: trials of a study may share one."""
     new_head: tuple[str, ...] = ()
     """The layers of the head, where the weights that the run began with were of other classes."""
+    began: Parent | None = None
+    """The weights of another run that this one began with, which are among its parents."""
     code: dict[str, str | None] = {}
     """Each factory that the spec names, with a seal of the place where it lay; None for one that is installed."""
 

@@ -23,4 +23,4 @@ def test_a_file_is_changed_with_the_rules_of_a_spec_for_a_network(sesurgery, emp
 def test_an_output_without_a_file_to_change_is_a_mistake_of_usage(sesurgery, empty: Path) -> None:  # type: ignore[no-untyped-def]
     ended = sesurgery("apply", "tiny.yaml", "-o", "out.onnx")
     assert ended.code == 2
-    assert "go with --onnx" in ended.err
+    assert "goes with --onnx" in ended.err
