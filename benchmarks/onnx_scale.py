@@ -1,10 +1,13 @@
 """What surgery on large ONNX files costs: time against nodes, memory against weights.
 
-    python benchmarks/onnx_scale.py                 both parts (about 5 GB of disk under the temporary folder)
+    python benchmarks/onnx_scale.py                 all parts (about 5 GB of disk under the temporary folder)
     python benchmarks/onnx_scale.py --only growth
 
 Growth: residual networks of about 2,500, 5,000 and 10,000 nodes with 250, 500 and 1,000 sites, interleaved, the best of
 three rounds; each step's CPU time of one thread and its ratio to the smallest. Linear growth gives 1x, 2x, 4x.
+
+Widths: a plain network of 32 convolutions of 32 widths, a site behind each; the CPU time of the first site's block,
+which is exported, and that of each other width, the mean. Afterwards every block was compared with its module.
 
 Memory: a file of more than 2 GiB whose weights lie in three data files takes identity blocks through `apply`, in a
 process of its own whose peak resident memory is read at its end, the interpreter and its libraries included; beside it
@@ -21,7 +24,7 @@ import queue
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +39,8 @@ ROUNDS = 3
 SITES = (250, 500, 1000)
 CHANNELS, UNITS, DATA_FILES = 1024, 15, 3
 INSERT = {"block": "se", "init": "identity"}
+WIDTHS = tuple(range(16, 528, 16))
+BLOCKS = ("se", "effective_se", "eca", "cbam", "scse", "gather_excite")
 
 
 def residual_network(units: int, channels: int, size: int, kernel: int) -> onnx.ModelProto:
@@ -147,6 +152,45 @@ def growth() -> list[dict[str, float]]:
     return rows
 
 
+def widths() -> list[dict[str, object]]:
+    """Seconds of the first width and of each other, by block."""
+    import torch
+
+    from sesurgery import pipeline, planner
+    from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
+
+    torch.set_num_threads(1)
+    model, rows = plain_network(WIDTHS), []
+    for block in BLOCKS:
+        insert = [{"insert": block, "at": "conv", "expect": len(WIDTHS)}]
+        given = {"version": 1, "model": {"source": "onnx", "name": "none"}, "input": {"shape": [3, 8, 8]}}
+        stamps: list[float] = []
+        surgeon = OnnxSurgeon((3, 8, 8), lambda *_, stamps=stamps: stamps.append(time.process_time()))
+        plan = planner.plan(pipeline.load_spec({**given, "surgery": insert}), surgeon.view(model))
+        surgeon.apply(model, plan)
+        each = np.diff(stamps)
+        rows.append({"block": block, "first": float(each[0]), "width": float(each[1:].mean())})
+    return rows
+
+
+def plain_network(channels: Sequence[int]) -> onnx.ModelProto:
+    """A convolution and an activation for each width."""
+    nodes, weights, value, before = [], [], "image", 3
+    rng = np.random.default_rng(0)
+    for index, width in enumerate(channels):
+        values = rng.normal(0, before**-0.5, (width, before, 1, 1)).astype(np.float32)
+        weights.append(numpy_helper.from_array(values, f"layer.{index}.weight"))
+        nodes.append(helper.make_node("Conv", [value, weights[-1].name], [f"c{index}"], name=f"c{index}"))
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"a{index}"]))
+        value, before = f"a{index}", width
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width, 8, 8])
+        for name, width in (("image", 3), (value, before))
+    ]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], weights)
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+
+
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -218,16 +262,20 @@ def memory() -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("growth", "memory"))
+    parser.add_argument("--only", choices=("growth", "widths", "memory"))
     only = parser.parse_args().only
     data: dict[str, object] = {"device": cpu_name(), "versions": versions()}
-    if only != "memory":
+    if only in (None, "growth"):
         data["growth"] = rows = growth()
         for row in rows:
             steps = ("view", "plan", "apply")
             ratios = ", ".join(f"{step} {row[step]:.3f} s ({row[step] / rows[0][step]:.1f}x)" for step in steps)
             print(f"{row['nodes']} nodes, {row['sites']} sites: {ratios}", flush=True)
-    if only != "growth":
+    if only in (None, "widths"):
+        data["widths"] = rows = widths()
+        for row in rows:
+            print(f"{row['block']}: first width {row['first']:.2f} s, each other {row['width']:.3f} s", flush=True)
+    if only in (None, "memory"):
         data["memory"] = found = memory()
         print(
             f"{found['bytes'] / 2**30:.2f} GiB, {found['sites']} sites: peak {found['peak_bytes'] / 2**30:.2f} GiB, "

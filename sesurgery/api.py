@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,16 +14,16 @@ from sesurgery import pipeline, planner
 from sesurgery.diagnostics import fail
 from sesurgery.networks import sources
 from sesurgery.networks.block_costs import costs_or_mistakes
+from sesurgery.networks.opened import faithfully
 from sesurgery.networks.sources import surgeon_for
 from sesurgery.networks.torch_network import TorchNetwork
 from sesurgery.pipeline import load_spec as load_spec
 from sesurgery.planner import Plan
-from sesurgery.spec import GivenSurgery, Spec, load_rule, load_shape
+from sesurgery.spec import GivenSurgery, NamesSurgery, Spec, load_rule, load_shape
 from sesurgery.spec.surgery import Filters
 from sesurgery.surgeons.fx.admission import admit
 from sesurgery.surgeons.fx.captured import example_inputs, part_inputs, run_whole
 from sesurgery.surgeons.fx.inputs import tensors
-from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 _AS_CALLED = "give what the model is called with: a batch of images, a tuple of arguments, or a mapping of named ones"
 _RULE_KEYS = set(Filters.model_fields)
@@ -49,7 +50,7 @@ def apply(spec: SpecLike, model: nn.Module | None = None) -> nn.Module:
     shape, part = spec.input.shape, getattr(spec.model, "submodule", "")
     file = sources.weights_file(spec) if model is None else None
     network = TorchNetwork(sources.build(spec) if model is None else model, shape, part, weights=file)
-    return network.apply(network.plan(spec)).module
+    return _changed(network, spec)
 
 
 def insert(
@@ -87,11 +88,18 @@ def insert(
     shape = load_shape(image.shape[1:], pipeline.catalogs())
     wanted = load_rule({"insert": {"block": block, **own}, "at": _placement(at), **rule}, pipeline.catalogs())
     plain = isinstance(example_input, torch.Tensor) and not submodule
-    surgeon = FxSurgeon(shape, submodule, None if plain else inputs)
-    changed = surgeon.apply(model, planner.plan(GivenSurgery((wanted,)), surgeon.view(model)))
+    network = TorchNetwork(model, shape, submodule, inputs=None if plain else inputs)
+    changed = _changed(network, GivenSurgery((wanted,)))
     if submodule:
         run_whole(changed, whole)
     return changed
+
+
+def _changed(network: TorchNetwork, surgery: NamesSurgery) -> nn.Module:
+    used, changed = faithfully(network, lambda each: (each, each.apply(each.plan(surgery))))
+    for warning in used.warnings:
+        warnings.warn(warning, stacklevel=3)
+    return changed.module
 
 
 def _placement(at: str | Mapping[str, object] | Sequence[str] | re.Pattern[str]) -> str | Mapping[str, object]:

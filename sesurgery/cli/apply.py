@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sesurgery.cli.console import SpecFile, force, spec_of
+from sesurgery.cli.console import SpecFile, force, spec_of, talking
 
 
 @click.command("apply")
@@ -40,8 +40,9 @@ def command(spec: Path, file: Path | None, out: Path | None, weights: Path | Non
         if weights is not None:
             click.echo(f"weights of {weights.as_posix()}: {applied.taken}", err=True)
     else:
-        request = pipeline.FileRequest(loaded, workspace, spec.as_posix(), file, out, weights, force)
-        changed = pipeline.apply_onnx(request)
+        with talking() as talk:
+            request = pipeline.FileRequest(loaded, workspace, spec.as_posix(), file, out, weights, force, talk)
+            changed = pipeline.apply_onnx(request)
         planned, written = changed.planned, changed.path
         for note in changed.notes:
             click.echo(f"note: {note}", err=True)

@@ -6,7 +6,7 @@ runs/x/spec.yaml  plan.json  weights.safetensors  weights.safetensors.manifest.j
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,7 +162,7 @@ def replay(spec: Spec, plan: Plan, beside: Path | None = None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         network = sources.build(spec, weights=False, beside=beside)
         surgeon = sources.surgeon_for(spec)
-        view = surgeon.view(network)
+        view = surgeon.look(network, plan.called).view
         if view.digest != plan.view_digest:
             plan = _again(spec, plan, planner.plan(spec, view))
         elif (elsewhere := run_code.misplaced(plan, view)) is not None:
@@ -177,6 +177,8 @@ def _beside(folder: Path, manifest: RunManifest) -> Path | None:
 
 def _again(spec: Spec, plan: Plan, again: Plan) -> Plan:
     """The plan made again, where another version of a library only named the values differently."""
+
+    again = replace(again, called=plan.called)
 
     def sites(one: Plan) -> list[tuple[object, ...]]:
         return [(site.key, site.channels, site.block) for site in one.sites]

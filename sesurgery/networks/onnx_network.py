@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
@@ -26,13 +26,17 @@ NAMED_KEYS: Mapping[str, tuple[str, ...]] = {**SHAPE_KEY, "SE402": ("model", "na
 
 @dataclass(frozen=True, eq=False)
 class OnnxNetwork(Drawn):
-    """The model of a file; values that lie beside the file need not be loaded."""
+    """The model of a file; values that lie beside the file need not be loaded.
+
+    `told` is called while blocks are made, with the number of those that are ready, and that of all.
+    """
 
     model: onnx.ModelProto
     shape: Shape
     assumed: bool = False
     named: bool = False
     """Whether the spec itself names the file."""
+    told: Callable[[int, int], None] | None = None
 
     module: ClassVar[None] = None
     head: ClassVar[None] = None
@@ -52,6 +56,9 @@ class OnnxNetwork(Drawn):
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
         return replace(self, model=self._surgeon.apply(self.model, plan, weights))
 
+    def calling(self, parts: tuple[str, ...]) -> Self:
+        return self
+
     def notes(self, changed: OnnxNetwork) -> tuple[str, ...]:
         """What surgery did to the file beside inserting and removing."""
         return self._surgeon.notes(self.model, changed.model)
@@ -62,4 +69,4 @@ class OnnxNetwork(Drawn):
 
     @cached_property
     def _surgeon(self) -> OnnxSurgeon:
-        return OnnxSurgeon(self.shape)
+        return OnnxSurgeon(self.shape, self.told)

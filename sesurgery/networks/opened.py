@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from torch import nn
 
 from sesurgery import planner
 from sesurgery.accounting import Account, Cost
 from sesurgery.counting import Convention
+from sesurgery.diagnostics import SesurgeryError
 from sesurgery.graph import GraphView, Shape
 from sesurgery.networks.heads import NewHead
 from sesurgery.planner import Plan
 from sesurgery.spec import NamesSurgery
-from sesurgery.surgeons.base import Leaf, Outline, Weights
+from sesurgery.surgeons.base import Leaf, Outline, Unfaithful, Weights
+
+T = TypeVar("T")
 
 
 class OpenNetwork(Protocol):
@@ -72,6 +75,34 @@ class OpenNetwork(Protocol):
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
         """A changed copy, as its surgeon makes it. Fresh values come from torch's global generator."""
         ...
+
+    def calling(self, parts: tuple[str, ...]) -> Self:
+        """The same network with these modules as leaves: itself if it has no others than those that are so already."""
+        ...
+
+
+N = TypeVar("N", bound=OpenNetwork)
+
+
+def faithfully(network: N, attempt: Callable[[N], T]) -> T:
+    """What `attempt` gives for the network, with modules as leaves whose graphs are other functions than they are.
+
+    Raises the first attempt's error where nothing else is left to try.
+    """
+    first: Unfaithful | None = None
+    while True:
+        try:
+            return attempt(network)
+        except Unfaithful as error:
+            first = first or error
+            again = network.calling(error.parts)
+            if again is network:
+                raise first from None
+            network = again
+        except SesurgeryError:
+            if first is None:
+                raise
+            raise first from None
 
 
 class Drawn:

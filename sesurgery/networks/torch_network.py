@@ -16,8 +16,9 @@ from sesurgery.networks.heads import NewHead
 from sesurgery.networks.opened import Drawn
 from sesurgery.networks.weights import WeightsFile
 from sesurgery.planner import Plan
-from sesurgery.spec import NamesModel
+from sesurgery.spec import NamesModel, NamesSurgery
 from sesurgery.surgeons.base import Outline, Weights
+from sesurgery.surgeons.fx.inputs import Inputs
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
@@ -26,7 +27,8 @@ class TorchNetwork(Drawn):
     """A module, or with `submodule` the part of it that is operated on, whose input then is of `shape`.
 
     `weights` is the file that its values came from: it may have values for the blocks that a plan inserts. `head` is
-    the network's where that is of other classes than the file's or the pretrained network's.
+    the network's where that is of other classes than the file's or the pretrained network's. `called` are modules that
+    are leaves whatever their forward. With `inputs` the network is called with these.
     """
 
     module: nn.Module
@@ -35,6 +37,8 @@ class TorchNetwork(Drawn):
     assumed: bool = False
     weights: WeightsFile | None = None
     head: NewHead | None = None
+    called: tuple[str, ...] = ()
+    inputs: Inputs | None = None
 
     keys: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "SE304": ("input", "shape"),
@@ -49,19 +53,33 @@ class TorchNetwork(Drawn):
     def account(self, convention: Convention = "torch") -> Account:
         return account(self._surgeon.part(self.module), self.shape, convention)
 
+    def plan(self, surgery: NamesSurgery) -> Plan:
+        made = super().plan(surgery)
+        return replace(made, called=self.called, warnings=(*self.warnings, *made.warnings))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is left alone because of `called`."""
+        names = ", ".join(part or "the network itself" for part in self.called)
+        return (f"{names}: traced, it is another function; it is called as it is, with no block in it",) * bool(names)
+
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
         changed = self._surgeon.apply(self.module, plan, weights)
         if weights is None and self.weights is not None:
             self.weights.load_blocks(changed, plan, self.submodule)
         return replace(self, module=changed)
 
+    def calling(self, parts: tuple[str, ...]) -> Self:
+        more = tuple(part for part in parts if part not in self.called)
+        return replace(self, called=(*self.called, *more)) if more else self
+
     @cached_property
     def outline(self) -> Outline:
-        return self._surgeon.look(self.module)
+        return self._surgeon.look(self.module, self.called)
 
     @property
     def _surgeon(self) -> FxSurgeon:
-        return FxSurgeon(self.shape, self.submodule)
+        return FxSurgeon(self.shape, self.submodule, self.inputs)
 
 
 def usual_shape(given: NamesModel, module: nn.Module) -> Shape | None:

@@ -7,7 +7,7 @@ import torch
 from sesurgery.counting import Convention
 from sesurgery.graph import Shape
 from sesurgery.pipeline.inspect import open_named
-from sesurgery.pipeline.plan import NetworkPlan
+from sesurgery.pipeline.plan import NetworkPlan, carry_out
 from sesurgery.reports.accounts import Accounts, SiteCost
 
 
@@ -21,9 +21,9 @@ def account_of_model(
 
 def account_of_plan(planned: NetworkPlan, *, convention: Convention = "torch", depth: int | None = None) -> Accounts:
     """What every module costs before and after the plan, and every site's block; the plan is carried out on a copy."""
-    before = planned.network.account(convention)
     with torch.random.fork_rng(devices=[]):
-        changed = planned.network.apply(planned.plan)
+        planned, changed = carry_out(planned)
+    before = planned.network.account(convention)
     after = changed.account(convention)
     sites = tuple(SiteCost(site.key, site.module, after.part(site.module)) for site in planned.plan.sites)
     if depth is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from sesurgery.networks import checkpoint, run_files
 from sesurgery.networks.opening import open_file, source_file
 from sesurgery.networks.weights import Taken, take
 from sesurgery.pipeline import results
-from sesurgery.pipeline.plan import NetworkPlan, plan, plan_on
+from sesurgery.pipeline.plan import NetworkPlan, carry_out, plan, plan_on
 from sesurgery.pipeline.specs import files_of
+from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.workspace import Workspace
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
@@ -72,9 +73,10 @@ def apply(spec: Spec, workspace: Workspace, origin: str, weights: Path | None = 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         try:
-            network = planned.network.apply(planned.plan).module
+            planned, changed = carry_out(planned)
         except SesurgeryError as error:
             raise _at_its_rule(error, spec, planned.plan) from error
+    network = changed.module
     assert network is not None
     source = None if weights is None else weights / run_files.WEIGHTS
     began = None if source is None else require_intact(source, RunManifest).sha256
@@ -107,6 +109,7 @@ class FileRequest:
 
     `file` is changed, by default the spec's own. `weights` is the folder of the run that the blocks' values come from,
     by module path; without it they come from the spec's seed. Without `force` only a file of ours is written over.
+    `talk` is told how far the blocks are.
     """
 
     spec: Spec
@@ -116,6 +119,7 @@ class FileRequest:
     out: Path | None = None
     weights: Path | None = None
     force: bool = False
+    talk: Talk = field(default_factory=Silent)
 
     @property
     def target(self) -> Path:
@@ -149,6 +153,7 @@ def apply_onnx(request: FileRequest) -> ChangedFile:
         needs = (*onnx_io.files(source), *files_of(spec), *others)
         claim(target, needs=needs, beside=(onnx_io.data_path(target),), force=request.force)
     network = open_file(spec, spec.input.shape, request.file)
+    network = replace(network, told=lambda done, total: request.talk.progress("making blocks", done, total))
     planned = plan_on(spec, network)
     values = _values(request.weights) if request.weights is not None else None
     with torch.random.fork_rng(devices=[]):

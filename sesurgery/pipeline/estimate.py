@@ -12,7 +12,7 @@ from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline.data import data_of
-from sesurgery.pipeline.plan import plan
+from sesurgery.pipeline.plan import carry_out, plan
 from sesurgery.pipeline.study import asked_of
 from sesurgery.spec import Spec
 from sesurgery.spec.study import Range, Study, Values
@@ -98,7 +98,7 @@ def _seconds(spec: Spec) -> tuple[float | None, str | None]:
     try:
         planned, data = plan(spec), data_of(spec)
         with torch.random.fork_rng(devices=[]):
-            network = planned.network.apply(planned.plan).module
+            network = carry_out(planned)[1].module
         if network is None:
             return None, "a network in an ONNX file is not trained"
         batch = spec.train.batch_size

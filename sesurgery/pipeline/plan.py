@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from sesurgery.accounting import CONVENTION, Cost
 from sesurgery.diagnostics import SesurgeryError, located
 from sesurgery.networks.block_costs import added, costs_or_mistakes
-from sesurgery.networks.opened import OpenNetwork
+from sesurgery.networks.opened import OpenNetwork, faithfully
 from sesurgery.networks.opening import open_own
 from sesurgery.planner import Plan
+from sesurgery.reasons import by_kind
+from sesurgery.reports.wording import plural
 from sesurgery.spec import Spec
 from sesurgery.spec.plugins import options_to_dict
-from sesurgery.surgeons.base import Leaf
+from sesurgery.surgeons.base import Leaf, Weights
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,22 @@ class NetworkPlan:
 
 
 def unseen(leaves: tuple[Leaf, ...]) -> str:
-    """The addition to a summary where convolutions lie in parts that cannot be traced."""
-    blind = [leaf for leaf in leaves if leaf.hidden]
+    """The addition to a summary where something lies in parts that cannot be traced: how much, where, and why."""
+    blind = [leaf for leaf in leaves if leaf.hidden or leaf.gates or leaf.kind == "not_the_same"]
     if not blind:
         return ""
-    count, first = sum(leaf.hidden for leaf in blind), blind[0]
-    parts = f"{len(blind)} parts" if len(blind) > 1 else "a part"
-    where = first.path or "the network"
-    return f"; not seen: {count} convolutions in {parts} that cannot be traced ({where}: {first.why})"
+    counts = {"convolution": sum(leaf.hidden for leaf in blind), "channel gate": sum(leaf.gates for leaf in blind)}
+    what = " and ".join(plural(count, noun) for noun, count in counts.items() if count) or "the operations"
+    groups = [
+        f"{_places([reason.where for reason in group])}: {group[0].text}"
+        for group in by_kind(leaf.reason for leaf in blind)
+    ]
+    return f"; not seen: {what} in {plural(len(blind), 'part')} that cannot be traced ({'; '.join(groups)})"
+
+
+def _places(paths: list[str], most: int = 3) -> str:
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(path or "the network" for path in paths[:most]) + more
 
 
 def plan(spec: Spec) -> NetworkPlan:
@@ -96,6 +106,23 @@ def plan(spec: Spec) -> NetworkPlan:
 
 def plan_on(spec: Spec, network: OpenNetwork) -> NetworkPlan:
     """Plan a spec on a network; a network that cannot be drawn or counted is an error at the spec's own keys."""
+    return faithfully(network, lambda each: _planned(spec, each))
+
+
+def carry_out(planned: NetworkPlan, weights: Weights | None = None) -> tuple[NetworkPlan, OpenNetwork]:
+    """The changed network and the plan that was carried out.
+
+    That is another plan, with fewer sites, where a module turns out to have no graph that is the same function.
+    """
+
+    def attempt(network: OpenNetwork) -> tuple[NetworkPlan, OpenNetwork]:
+        again = planned if network is planned.network else _planned(planned.spec, network)
+        return again, network.apply(again.plan, weights)
+
+    return faithfully(planned.network, attempt)
+
+
+def _planned(spec: Spec, network: OpenNetwork) -> NetworkPlan:
     try:
         _, before = network.view, network.cost
     except SesurgeryError as error:

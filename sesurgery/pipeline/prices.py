@@ -16,7 +16,7 @@ from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint, run_files
 from sesurgery.pipeline.data import data_of
 from sesurgery.pipeline.inspect import draw
-from sesurgery.pipeline.plan import NetworkPlan, plan
+from sesurgery.pipeline.plan import NetworkPlan, carry_out, plan
 from sesurgery.pipeline.pricing import Subject, prices
 from sesurgery.pipeline.specs import catalogs, engine_of
 from sesurgery.pipeline.talk import Silent, Talk
@@ -57,7 +57,8 @@ def plan_subject(
         text = "a plan for an ONNX file has no prices: `plan --price` exports the changed network of torch"
         raise fail("SE302", text, "build engines of the file before and after `apply`, and race them")
     with torch.random.fork_rng(devices=[]):
-        changed = planned.network.apply(planned.plan).module
+        planned, network = carry_out(planned)
+    changed = network.module
     assert changed is not None
     images = np.random.default_rng(0).normal(size=(batch, *planned.spec.input.shape)).astype(np.float32)
     return Subject(

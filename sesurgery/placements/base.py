@@ -45,12 +45,24 @@ class Placement(ABC):
 
 
 def on_units(graph: GraphView, choose: Callable[[ResidualAdd], Match | Miss]) -> Iterator[Match | Miss]:
-    """What a placement chooses in every residual unit; sums that are none are misses with their reason."""
+    """What a placement chooses in every residual unit; sums that are none are misses with their reason.
+
+    Of units within each other that choose the same place, the first has it: the innermost.
+    """
+    taken: dict[Use, str] = {}
     for found in residual_adds(graph):
+        where = found.add.scope or found.add.name
         if isinstance(found, NotResidual):
-            yield Miss(found.kind, found.add.scope or found.add.name, found.why, found.figure)
-        else:
-            yield choose(found)
+            yield Miss(found.kind, where, found.why, found.figure)
+            continue
+        chosen = choose(found)
+        if isinstance(chosen, Match):
+            first = next((taken[use] for use in chosen.uses if use in taken), None)
+            if first is not None:
+                yield Miss("same_place", where, f"its place is that of the unit within it, which ends in {first}")
+                continue
+            taken |= dict.fromkeys(chosen.uses, found.add.name)
+        yield chosen
 
 
 @dataclass(frozen=True)

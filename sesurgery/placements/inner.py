@@ -41,6 +41,19 @@ EXAMPLES = (
         "the depthwise convolution of an inverted residual", Inner(), units.INVERTED_RESIDUAL, {"act2": ("project",)}
     ),
     Example(
+        "a unit around another has the same first k x k convolution",
+        Inner(),
+        """
+        x = input() : 8x8x8
+        a = conv(x) [1x1 s1 p0 8->8] @b.a : 8x8x8
+        b = conv(a) [3x3 s1 p1 8->8] @b.b : 8x8x8
+        inner = add(b, a) @b.unit : 8x8x8
+        outer = add(x, inner) @b : 8x8x8
+        """,
+        {"b": ("inner",)},
+        ("the unit within it, which ends in inner",),
+    ),
+    Example(
         "a unit of 1 x 1 convolutions has none",
         Inner(),
         """

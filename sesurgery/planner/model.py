@@ -110,7 +110,8 @@ class Plan:
     """All sites and every rejection with its reason, for one spec on one view. `stages` are (height, width).
 
     Removals come first; a site's `value` and `uses` are those of the graph after them. `rules` are the names of the
-    spec's rules, in its order.
+    spec's rules, in its order. `called` are modules that the view shows as one operation, for no graph is the same
+    function as their forward.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
@@ -123,6 +124,7 @@ class Plan:
     stages: tuple[tuple[int, int], ...]
     view_digest: str
     spec_digest: str
+    called: tuple[str, ...] = ()
 
     def table(self) -> str:
         """Sites and removals as an aligned text table, one per line."""
@@ -149,6 +151,9 @@ class Plan:
         data = asdict(self)
         for item, site in zip(data["sites"], self.sites, strict=True):
             item["block"] = options_to_dict(site.block, "block")
+        if not self.called:
+            # As plans were written before there were any.
+            del data["called"]
         data["rejected"] = [item.to_dict() for item in self.rejected]
         return to_json(data)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.graph import GraphView
 from sesurgery.planner import Plan
 from sesurgery.reasons import Reason
@@ -23,13 +23,15 @@ Weights = Mapping[str, NDArray[np.generic]]
 class Leaf:
     """A part of a network that is not traced into, and why.
 
-    `kind` is set where the reason is one of ours. `hidden` is the number of convolutions inside it that cannot be seen.
+    `kind` is set where the reason is one of ours. `hidden` is the number of convolutions of maps inside it that cannot
+    be seen, `gates` that of channel gates.
     """
 
     path: str
     why: str
     kind: str = ""
     hidden: int = 0
+    gates: int = 0
 
     @property
     def reason(self) -> Reason:
@@ -43,6 +45,17 @@ class Outline:
 
     view: GraphView
     leaves: tuple[Leaf, ...]
+
+
+class Unfaithful(SesurgeryError):  # noqa: N818  (what the graphs are)
+    """Modules that would have to run a graph which is another function than their forward, or for which there is none.
+
+    `parts` are their paths. Called as they are, everything around them can still be changed.
+    """
+
+    def __init__(self, diagnostics: Diagnostic | Sequence[Diagnostic], parts: Iterable[str] = ()) -> None:
+        super().__init__(diagnostics)
+        self.parts = tuple(dict.fromkeys(parts))
 
 
 class Opened(Protocol):
@@ -60,8 +73,8 @@ class Surgeon(ABC, Generic[M, O]):
     """View and apply for one representation of networks."""
 
     @abstractmethod
-    def look(self, model: M) -> Outline:
-        """The view and the leaves of the model, which is not changed."""
+    def look(self, model: M, called: tuple[str, ...] = ()) -> Outline:
+        """The view and the leaves of the model, which is not changed; modules of `called` are leaves too."""
 
     @final
     def view(self, model: M) -> GraphView:
@@ -77,11 +90,12 @@ class Surgeon(ABC, Generic[M, O]):
     def apply(self, model: M, plan: Plan, weights: Weights | None = None) -> M:
         """A changed copy in which every block is proved to run, or an error and no copy; `model` stays untouched.
 
-        Raises SE403 if the plan was made for another view, SE305 if a block cannot be built or does not keep the
+        Raises SE403 if the plan was made for another view, Unfaithful if a site lies in a module of whose forward
+        there is no graph that is the same function, SE305 if a block cannot be built or does not keep the
         shape, SE404 if one does not run, SE405 if a name is taken.
         """
         # The view that is compared with the plan is the one that is changed.
-        opened = self._open(model)
+        opened = self._open(model, plan.called)
         if opened.view.digest != plan.view_digest:
             raise fail("SE403", "the plan was made for another network than this one", "plan again on this network")
         changed = self._insert(opened, plan, weights)
@@ -89,7 +103,7 @@ class Surgeon(ABC, Generic[M, O]):
         return changed
 
     @abstractmethod
-    def _open(self, model: M) -> O:
+    def _open(self, model: M, called: tuple[str, ...]) -> O:
         """The input of `_insert`, freshly drawn; it shares nothing with the model that `_insert` changes."""
 
     @abstractmethod

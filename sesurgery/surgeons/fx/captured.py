@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sesurgery.diagnostics import SesurgeryError, fail, first_line, suggest
+from sesurgery.surgeons.fx.causes import what_to_do
 from sesurgery.surgeons.fx.copying import twin
 from sesurgery.surgeons.fx.inputs import BATCHES, Given, Inputs, mapped
 
@@ -87,7 +88,7 @@ def _seen(network: nn.Module, given: Given) -> CallsSeen:
             copied(*mapped(given.args, _filled), **mapped(dict(given.kwargs or {}), _filled))
     except Exception as error:
         raise fail(
-            "SE304", f"the network does not run on this input: {first_line(error)}", "change 'input: shape'"
+            "SE304", f"the network does not run on this input: {first_line(error)}", what_to_do(error)
         ) from error
     finally:
         for hook in hooks:

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, first_line
+from sesurgery.diagnostics import Diagnostic, fail, first_line
+from sesurgery.surgeons.fx.causes import what_to_do
 from sesurgery.surgeons.fx.copying import buffers_kept
 from sesurgery.surgeons.fx.inputs import Given, mapped, tensors
 
@@ -36,21 +37,28 @@ class Twin:
     runs: tuple[Callable[..., Any], ...]
 
 
-def compare(network: nn.Module, twins: Sequence[Twin], given: Given) -> None:
-    """Raise SE403 naming every twin that is another function; the network is as before afterwards.
+@dataclass(frozen=True)
+class Difference:
+    """A module in whose place another function would run, and the SE403 that says so."""
+
+    path: str
+    said: Diagnostic
+
+
+def compare(network: nn.Module, twins: Sequence[Twin], given: Given) -> list[Difference]:
+    """Every twin that is another function, in the first mode with such a twin; the network is as before afterwards.
 
     A small image is tried first. A difference there may be due to its size, so only the real size counts.
     """
     modes = [(module, module.training) for module in network.modules()]
     try:
-        for training in (False, True):
-            _compare(network, twins, given, training)
+        return _compare(network, twins, given, False) or _compare(network, twins, given, True)
     finally:
         for module, mode in modes:
             module.__dict__["training"] = mode
 
 
-def _compare(network: nn.Module, twins: Sequence[Twin], given: Given, training: bool) -> None:
+def _compare(network: nn.Module, twins: Sequence[Twin], given: Given, training: bool) -> list[Difference]:
     for module in network.modules():
         module.__dict__["training"] = training
     for size in dict.fromkeys((_SMALL, 0)):
@@ -58,23 +66,23 @@ def _compare(network: nn.Module, twins: Sequence[Twin], given: Given, training: 
         last = size == 0
         try:
             with buffers_kept(network), _randomness_kept():
-                mistakes = _run(network, twins, sample, training)
+                found = _run(network, twins, sample, training)
         except Exception as error:
             if not last:
                 continue
             if training:
                 # A network that needs more than images in training cannot be compared in that mode.
-                return
+                return []
             raise fail(
-                "SE304", f"the network does not run on this input: {first_line(error)}", "change 'input: shape'"
+                "SE304", f"the network does not run on this input: {first_line(error)}", what_to_do(error)
             ) from error
-        if not mistakes:
-            return
-    raise SesurgeryError(mistakes)
+        if not found:
+            return []
+    return found
 
 
-def _run(network: nn.Module, twins: Sequence[Twin], sample: Given, training: bool) -> list[Diagnostic]:
-    mistakes: list[Diagnostic] = []
+def _run(network: nn.Module, twins: Sequence[Twin], sample: Given, training: bool) -> list[Difference]:
+    mistakes: list[Difference] = []
     hooks = []
     for twin in twins:
         watch = _Watch(twin, training, mistakes)
@@ -94,7 +102,7 @@ def _run(network: nn.Module, twins: Sequence[Twin], sample: Given, training: boo
 class _Watch:
     """Runs a twin beside its module."""
 
-    def __init__(self, twin: Twin, training: bool, mistakes: list[Diagnostic]) -> None:
+    def __init__(self, twin: Twin, training: bool, mistakes: list[Difference]) -> None:
         self.twin = twin
         self.training = training
         self.mistakes = mistakes
@@ -119,7 +127,7 @@ class _Watch:
             _set_random_state(state)
             _restore(buffers)
         if problem:
-            self.mistakes.append(self._diagnostic(module, problem))
+            self.mistakes.append(Difference(self.twin.path, self._diagnostic(module, problem)))
 
     def _diagnostic(self, module: nn.Module, problem: str) -> Diagnostic:
         name, mode = type(module).__name__, "training" if self.training else "evaluation"

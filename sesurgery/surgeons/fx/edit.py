@@ -13,8 +13,7 @@ from sesurgery.surgeons.base import Weights
 from sesurgery.surgeons.fx import places
 from sesurgery.surgeons.fx.changed import change, hold
 from sesurgery.surgeons.fx.inputs import Given
-from sesurgery.surgeons.fx.operations import ModeGraph, Operation, operations, require_same_function
-from sesurgery.surgeons.fx.symbols import builtins_that_see_symbols
+from sesurgery.surgeons.fx.operations import ModeGraph, Operation, faithful
 from sesurgery.surgeons.fx.view import Frame, scope_of
 from sesurgery.surgeons.grafting import graft
 
@@ -22,14 +21,13 @@ from sesurgery.surgeons.grafting import graft
 def carry_out(part: nn.Module, frames: Iterable[Frame], plan: Plan, given: Given, weights: Weights | None) -> None:
     """Change a network in place; `frames` are its drawing's, `given` is what it is called with.
 
-    Raises SE305 or SE405 for every block that cannot be built or named, SE403 if a graph is another function than
-    the forward that it replaces.
+    Raises SE305 or SE405 for every block that cannot be built or named, Unfaithful (SE403) if a graph is another
+    function than the forward that it replaces, and no smaller one's can replace it.
     """
     frames = tuple(frames)
-    with builtins_that_see_symbols(part.modules()):
-        found = [made for frame in frames for made in operations(part, frame, plan)]
-    require_same_function(part, found, given)
+    found = faithful(part, frames, plan, given)
     for operation in found:
+        operation.register(operation.module)
         for each in operation.graphs:
             for gone in operation.removals:
                 _remove(each.graph, each.nodes, gone)

@@ -89,12 +89,17 @@ def _bound(module: nn.Module, call: Call) -> Iterator[tuple[str, object]]:
     yield from inspect.signature(module.forward).bind(*call.args, **call.kwargs).arguments.items()
 
 
-def find(frame: Frame, sites: Iterable[Site], removals: Iterable[Removal]) -> list[Owner]:
-    """The owners of all sites and removals of one frame; no two of them see one operation."""
+def find(
+    frame: Frame, sites: Iterable[Site], removals: Iterable[Removal], avoided: frozenset[str] = frozenset()
+) -> list[Owner]:
+    """The owners of all sites and removals of one frame; no two of them see one operation.
+
+    A module of `avoided` owns nothing that a smaller one can own.
+    """
     calls = Calls(frame)
     nodes = {frame.name(node): node for node in frame.traced.graph.nodes}
     items = [*_removals(calls, nodes, removals), *_sites(calls, nodes, sites, list(removals))]
-    owners = [_fitted(calls, Owner(_smallest(calls, item), [item])) for item in items]
+    owners = [_fitted(calls, Owner(_smallest(calls, item, avoided), [item])) for item in items]
     while (pair := _overlap(owners)) is not None:
         outer, inner = pair
         owners = [owner for owner in owners if owner not in pair]
@@ -115,12 +120,14 @@ def _overlap(owners: list[Owner]) -> tuple[Owner, Owner] | None:
     return None
 
 
-def _smallest(calls: Calls, item: Item) -> Chain:
-    """The deepest chain of calls that may own the item."""
+def _smallest(calls: Calls, item: Item, avoided: frozenset[str]) -> Chain:
+    """The chain of calls that may own the item: the outermost that need not be opened, else the deepest."""
     chain = calls.chain(item.value)
     if item.whole:
         for depth, key in enumerate(chain):
             call = calls.by_key[key]
+            if calls.frame.absolute(calls.path(chain[:depth])) in avoided:
+                continue
             if call.result is item.value and not any(key in calls.chain(reader) for reader in item.value.users):
                 return chain[:depth]
         return chain

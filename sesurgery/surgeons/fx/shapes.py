@@ -17,6 +17,7 @@ from sesurgery.diagnostics import fail, first_line
 from sesurgery.graph import ConvFacts, Op, Shape
 from sesurgery.muting import muted
 from sesurgery.surgeons.fx import ops as fx_ops
+from sesurgery.surgeons.fx.causes import what_to_do
 from sesurgery.surgeons.fx.copying import duplicate
 from sesurgery.surgeons.fx.inputs import Given, image_inputs, mapped, tensors
 from sesurgery.surgeons.fx.traced import Trace
@@ -42,9 +43,8 @@ def shapes_in_call(traced: Trace, given: Given) -> dict[str, Shape]:
     except Exception as error:
         sizes = [tuple(tensor.shape[1:]) for tensor in tensors(given.args)]
         size = "x".join(map(str, sizes[0])) if sizes else "no tensor"
-        raise fail(
-            "SE304", f"the network does not take an input of {size}: {first_line(error)}", "change 'input: shape'"
-        ) from error
+        text = f"the network does not take an input of {size}: {first_line(error)}"
+        raise fail("SE304", text, what_to_do(error)) from error
 
 
 def _run(shapes: _Shapes, given: Given) -> dict[str, Shape]:

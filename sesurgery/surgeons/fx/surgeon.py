@@ -15,9 +15,10 @@ from sesurgery.graph import GraphView, Shape
 from sesurgery.planner import Plan
 from sesurgery.surgeons.base import Outline, Surgeon, Weights
 from sesurgery.surgeons.fx.admission import admit, with_parts
+from sesurgery.surgeons.fx.captured import part_inputs, run_whole
 from sesurgery.surgeons.fx.copying import duplicate, twin
 from sesurgery.surgeons.fx.edit import carry_out
-from sesurgery.surgeons.fx.inputs import Inputs, image_inputs
+from sesurgery.surgeons.fx.inputs import Inputs, image_inputs, tensors
 from sesurgery.surgeons.fx.proof import prove
 from sesurgery.surgeons.fx.view import Drawing, draw
 
@@ -40,8 +41,9 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
     """View and apply for `torch.nn.Module`s that take one image tensor of `shape` (channels, height, width).
 
     With `submodule` only that part of the model is looked at and changed, and `shape` is the part's input: a detector's
-    backbone, whose whole takes and gives more than one tensor. With `inputs` the model is called with these, in
-    whatever number and form, and `shape` is not used.
+    backbone, whose whole takes and gives more than one tensor. Where the whole says that it takes images, as networks
+    of transformers do, the part is looked at as the whole calls it, and the changed whole is run too. With `inputs` the
+    part is called with these, in whatever number and form, and `shape` is not used.
     """
 
     def __init__(self, shape: Shape, submodule: str = "", inputs: Inputs | None = None) -> None:
@@ -58,37 +60,51 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
             text = f"the model has no submodule {self.submodule!r}"
             raise fail("SE306", text, suggest(self.submodule, known)) from None
 
-    def _inputs(self, part: nn.Module) -> Inputs:
-        return self.inputs or image_inputs(part, self.shape)
+    def _inputs(self, model: nn.Module) -> Inputs:
+        if self.inputs is not None:
+            return self.inputs
+        return self._as_called(model) or image_inputs(self.part(model), self.shape)
 
-    def look(self, model: nn.Module) -> Outline:
-        admit(model)
-        part = self.part(model)
-        inputs = self._inputs(part)
+    def _as_called(self, model: nn.Module) -> Inputs | None:
+        """What the whole calls its part with; None if it does not say that it takes images, or has other ones."""
+        if not self.submodule or getattr(model, "main_input_name", "") != "pixel_values":
+            return None
         try:
-            drawing = draw(part, inputs)
+            found = part_inputs(model, image_inputs(model, self.shape), self.submodule)
+        except SesurgeryError:
+            return None
+        image = next(tensors((found.two.args, dict(found.two.kwargs or {}))), None)
+        return found if image is not None and tuple(image.shape[1:]) == self.shape else None
+
+    def look(self, model: nn.Module, called: tuple[str, ...] = ()) -> Outline:
+        admit(model)
+        part, inputs = self.part(model), self._inputs(model)
+        try:
+            drawing = draw(part, inputs, called)
         except SesurgeryError as error:
             if self.submodule or self.inputs:
                 raise
             raise with_parts(error, part, self.shape) from error
         return Outline(drawing.view, drawing.leaves)
 
-    def _open(self, model: nn.Module) -> _Opened:
+    def _open(self, model: nn.Module, called: tuple[str, ...]) -> _Opened:
         admit(model)
         whole = duplicate(model)
-        part = self.part(whole)
-        inputs = self._inputs(part)
-        return _Opened(whole, part, inputs, draw(part, inputs))
+        part, inputs = self.part(whole), self._inputs(whole)
+        return _Opened(whole, part, inputs, draw(part, inputs, called))
 
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:
+        runs = self.inputs is None and self._as_called(opened.whole) is not None
         carry_out(opened.part, opened.drawing.frames, plan, opened.inputs.two, weights)
+        if runs:
+            run_whole(opened.whole, image_inputs(opened.whole, self.shape))
         return opened.whole
 
     def _prove(self, changed: nn.Module, plan: Plan) -> None:
         # A copy with the same parameters: a forward may store values from a run.
         part = twin(self.part(changed))
         try:
-            prove(part, {site.key: site.module for site in plan.sites}, self._inputs(part).two)
+            prove(part, {site.key: site.module for site in plan.sites}, self._inputs(changed).two)
         except SesurgeryError:
             raise
         except Exception as error:

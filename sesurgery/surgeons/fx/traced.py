@@ -47,11 +47,12 @@ class Way:
     """How a network is to be traced.
 
     `around` knows the values that are given as nodes. `open` names the modules that are traced through, all of them
-    where it is None. `branches_as_in_eval` draws what branches on its mode as in evaluation. `guarded` is for a
-    graph that stands in for the forward.
+    where it is None; those of `called` are leaves. `branches_as_in_eval` draws what branches on its mode as in
+    evaluation. `guarded` is for a graph that stands in for the forward.
     """
 
     open: Collection[str] | None = None
     branches_as_in_eval: bool = False
     guarded: bool = False
     around: Sizes | None = None
+    called: Collection[str] = ()

@@ -28,6 +28,8 @@ from sesurgery.surgeons.fx.traced import Trace, Way
 from sesurgery.surgeons.fx.tracer import Tracer, patched
 from sesurgery.surgeons.fx.writes import reroute_reads
 
+NOT_THE_SAME = "traced, it is another function"
+KINDS = {NOT_THE_SAME: "not_the_same"}
 _STACK = "nn_module_stack"
 
 
@@ -44,7 +46,7 @@ def trace(model: nn.Module, shape: Shape) -> Trace:
 
 def trace_call(model: nn.Module, inputs: Inputs, way: Way) -> Trace:
     """Trace one call of a module, which stays untouched; raises SE403 if its own forward cannot be traced."""
-    attempt = _Attempt(model, inputs, way)
+    attempt = _Attempt(model, inputs, way, dict.fromkeys(way.called, NOT_THE_SAME))
     evaluating = attempt.until_it_works(training=False)
     if not attempt.branching or (way.branches_as_in_eval and not way.guarded):
         return evaluating
@@ -93,7 +95,7 @@ class _Attempt:
             if isinstance(model, fx.GraphModule):
                 _restore_scopes(model.graph, graph)
             reroute_reads(model, graph)
-            leaves = tuple(Leaf(path, why) for path, why in self.leaves.items())
+            leaves = tuple(Leaf(path, why, KINDS.get(why, "")) for path, why in self.leaves.items())
             branching = frozenset(self.branching)
             return Trace(
                 model, graph, leaves, None, tuple(tracer.calls), sizes, branching, tracer.read_values, constants

@@ -7,23 +7,23 @@ data, and the parts that stay hidden are reported.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import fx, nn
 from torch.fx.node import map_arg
 
-from sesurgery.diagnostics import SesurgeryError
+from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.graph import GraphView, NodeFacts
 from sesurgery.surgeons.base import Leaf
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.captured import Captured, capture
+from sesurgery.surgeons.fx.hidden import counted
 from sesurgery.surgeons.fx.inputs import Inputs
 from sesurgery.surgeons.fx.shapes import shapes_in_call
 from sesurgery.surgeons.fx.traced import Trace, Way
 from sesurgery.surgeons.fx.tracer import is_primitive
-from sesurgery.surgeons.fx.tracing import trace_call
+from sesurgery.surgeons.fx.tracing import KINDS, NOT_THE_SAME, trace_call
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,26 @@ class Drawing:
     view: GraphView
 
 
-def draw(network: nn.Module, inputs: Inputs) -> Drawing:
-    """Draw one call of a network; raises SE403 where neither its forward nor any part of it can be traced."""
-    artist = _Artist(network, inputs)
+def draw(network: nn.Module, inputs: Inputs, called: tuple[str, ...] = ()) -> Drawing:
+    """Draw one call of a network, with the modules of `called` as leaves.
+
+    Raises SE403 where neither its forward nor any part of it can be traced.
+    """
+    artist = _Artist(network, inputs, called)
     artist.frame("", network, inputs)
     if not artist.frames:
-        raise artist.errors[0]
-    hidden = [
-        dataclasses.replace(leaf, hidden=_hidden(network.get_submodule(leaf.path), leaf.path, artist.frames))
-        for leaf in artist.leaves
-    ]
-    return Drawing(tuple(artist.frames), tuple(hidden), GraphView(artist.facts()))
+        raise artist.errors[0] if artist.errors else fail("SE403", f"{type(network).__name__}: {NOT_THE_SAME}")
+    leaves = counted(network, artist.leaves, [frame.path for frame in artist.frames], lambda: artist.captured)
+    view = GraphView(artist.facts())
+    return Drawing(tuple(artist.frames), tuple(leaves), view)
 
 
 class _Artist:
     """Draws a network frame by frame."""
 
-    def __init__(self, network: nn.Module, inputs: Inputs) -> None:
+    def __init__(self, network: nn.Module, inputs: Inputs, called: tuple[str, ...]) -> None:
         self.network = network
+        self.called = called
         self.inputs = inputs
         self.frames: list[Frame] = []
         self.leaves: list[Leaf] = []
@@ -78,8 +80,14 @@ class _Artist:
 
     def frame(self, path: str, module: nn.Module, inputs: Inputs) -> None:
         """Draw a module's call, or that of its children where it cannot be traced."""
+        if path in self.called:
+            self.leaves.append(Leaf(path, NOT_THE_SAME, KINDS[NOT_THE_SAME]))
+            self._children(path, module)
+            return
+        inner = f"{path}." if path else ""
+        called = [name.removeprefix(inner) for name in self.called if name.startswith(inner)]
         try:
-            traced = trace_call(module, inputs, Way(branches_as_in_eval=True))
+            traced = trace_call(module, inputs, Way(branches_as_in_eval=True, called=called))
         except SesurgeryError as error:
             self.errors.append(error)
             self.leaves.append(Leaf(path, error.diagnostics[0].message))
@@ -87,7 +95,8 @@ class _Artist:
             return
         frame = Frame(path, traced, inputs)
         self.frames.append(frame)
-        for leaf in traced.leaves:
+        met = {node.target for node in traced.graph.nodes if node.op == "call_module"}
+        for leaf in (leaf for leaf in traced.leaves if leaf.path in met):
             where = frame.absolute(leaf.path)
             self.leaves.append(Leaf(where, leaf.why))
             self._children(where, module.get_submodule(leaf.path))
@@ -153,15 +162,6 @@ def readings(node: fx.Node) -> list[fx.Node]:
     found: list[fx.Node] = []
     map_arg((node.args, node.kwargs), found.append)
     return found
-
-
-def _hidden(module: nn.Module, path: str, frames: list[Frame]) -> int:
-    """The number of convolutions of a leaf that lie in no frame."""
-    seen = tuple(f"{frame.path}." for frame in frames if frame.path)
-    prefix = f"{path}." if path else ""
-    return sum(
-        _convolves(part) and not f"{prefix}{name}".startswith(seen) for name, part in module.named_modules() if name
-    )
 
 
 def _convolves(module: nn.Module) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -38,18 +38,22 @@ class _Opened:
 
 
 class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
-    """View and apply for ONNX models whose first input is an image of `shape` (channels, height, width)."""
+    """View and apply for ONNX models whose first input is an image of `shape` (channels, height, width).
 
-    def __init__(self, shape: Shape) -> None:
+    `told` is called with the number of blocks that are ready to go in, and that of all.
+    """
+
+    def __init__(self, shape: Shape, told: Callable[[int, int], None] | None = None) -> None:
         self.shape = shape
+        self._told = told or _untold
         self._blocks = Blocks()
 
     def part(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """The part of the model that this surgeon changes: all of it."""
         return model
 
-    def look(self, model: onnx.ModelProto) -> Outline:
-        opened = self._open(model)
+    def look(self, model: onnx.ModelProto, called: tuple[str, ...] = ()) -> Outline:
+        opened = self._open(model, called)
         return Outline(opened.view, tuple(_leaves(model, opened.drawing.unread)))
 
     def notes(self, before: onnx.ModelProto, changed: onnx.ModelProto) -> tuple[str, ...]:
@@ -60,14 +64,18 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
             raised.append(f"the IR version was raised from {before.ir_version} to {changed.ir_version} with it")
         return tuple(raised)
 
-    def _open(self, model: onnx.ModelProto) -> _Opened:
+    def _open(self, model: onnx.ModelProto, called: tuple[str, ...]) -> _Opened:
         onnx_opset.changeable_opset(model)
         return _Opened(model, draw(model, self.shape))
 
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> onnx.ModelProto:
         model, drawing = opened.model, opened.drawing
         blocks = _build(plan, weights)
-        graphs = {key: self._blocks.site(site, block) for site, (key, block) in zip(plan.sites, blocks, strict=True)}
+        graphs = {}
+        for done, (site, (key, block)) in enumerate(zip(plan.sites, blocks, strict=True)):
+            self._told(done, len(blocks))
+            graphs[key] = self._blocks.site(site, block)
+        self._told(len(blocks), len(blocks))
         opset = onnx_opset.changeable_opset(model)
         target = max((onnx_opset.needed(graph, opset) for graph in graphs.values()), default=opset)
         if target != opset:
@@ -101,6 +109,10 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
 
     def _prove(self, changed: onnx.ModelProto, plan: Plan) -> None:
         prove(changed, plan, self.shape)
+
+
+def _untold(done: int, total: int) -> None:
+    return
 
 
 def _build(plan: Plan, weights: Weights | None) -> list[tuple[str, nn.Module]]:

@@ -152,3 +152,29 @@ def test_a_pickle_beside_a_config_is_not_read(tmp_path, saved):
 def test_a_folder_without_a_config_is_said(tmp_path, saved):
     shutil.rmtree(tmp_path / "net")
     refused("SE301", "config.json", build=lambda: sources.build(spec(tmp_path, "net", {})))
+
+
+def test_a_part_is_changed_as_its_whole_calls_it(tmp_path):
+    """The whole asks its encoder for an output of a class of its own, which the part alone is not asked for."""
+    given = spec(tmp_path, submodule="resnet")
+    network = sources.build(given).eval()
+    changed = sesurgery.apply(given, network).eval()
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(changed(images), network(images))
+    new = {key for key in changed.state_dict() if key not in network.state_dict()}
+    assert new
+    assert all(key.startswith("resnet.") for key in new)
+
+
+def test_a_part_whose_change_stops_the_whole_is_refused(tmp_path, monkeypatch):
+    from sesurgery.surgeons.fx import surgeon
+
+    def broken(part, *given):
+        carry_out(part, *given)
+        part.register_forward_hook(lambda *_: 1 / 0)
+
+    carry_out = surgeon.carry_out
+    monkeypatch.setattr(surgeon, "carry_out", broken)
+    given = spec(tmp_path, submodule="resnet")
+    with pytest.raises(SesurgeryError, match=r"SE404.*with its part changed the whole does not run"):
+        sesurgery.apply(given, sources.build(given))

@@ -201,9 +201,54 @@ class ByData(nn.Module):
         return self.body(x) if x.sum() > 0 else -self.body(-x)
 
 
+class FirstOfItsParts(Unit):
+    """As fine-tuning code takes the first layers of a VGG."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(self.features[:4](x))
+
+
+class Unbinds(Unit):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, two = self.a(x).unflatten(1, (2, 4)).unbind(1)
+        return self.end(torch.cat([two, one], 1))
+
+
+class UnbindsAll(Unit):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(torch.stack([part * 2 for part in torch.unbind(self.a(x), 1)], 1))
+
+
+class Splits(Unit):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.a(x).split(4, dim=1)
+        return self.end(torch.cat([part * (index + 1) for index, part in enumerate(parts)], 1))
+
+
+class SplitsBySizes(Unit):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, *others = torch.split(self.a(x), [2, 3, 3], 1)
+        return self.end(torch.cat([*others, first], 1))
+
+
+class AsksForALength(Unit):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = self.a(x).chunk(4, 1)
+        if len(parts) != 4 or len(x.shape) != 4:
+            return x
+        return self.end(torch.cat(parts[::-1], 1))
+
+
 FORWARDS = [
     IsInstance, IsTensor, TypeIs, JitIsInstance, TriesAnInt, WithoutGradient, Autocast, ConstantNoise, NoiseOfTheBatch,
     NoiseInTraining, Chunks, NamedImage, Collects, DropsConnections, ByData,
+    FirstOfItsParts, Unbinds, UnbindsAll, Splits, SplitsBySizes, AsksForALength,
 ]  # fmt: skip
 
 
@@ -480,3 +525,95 @@ def test_a_switch_that_is_set_otherwise_than_the_blocks_were_made_for_is_said():
     changed = sesurgery.insert(Switched(), example_input=EXAMPLE)
     with pytest.raises(TypeError, match="blocks were inserted for features=False, found True"):
         changed(torch.randn(1, *SHAPE), features=True)
+
+
+class Stage(nn.Module):
+    def __init__(self, before: int) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(before, 8, 3, padding=1), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.conv(x))
+
+
+class Recording(nn.Module):
+    """Gives what hooks on its parts see, as encoders of transformers do: no hook sees a symbol."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList([Stage(3), Stage(8)])
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        seen: list[torch.Tensor] = []
+        hooks = [stage.register_forward_hook(lambda *given: seen.append(given[-1])) for stage in self.stages]
+        for stage in self.stages:
+            x = stage(x)
+        for hook in hooks:
+            hook.remove()
+        return x, *seen
+
+
+def test_where_a_graph_would_be_another_function_a_smaller_module_takes_the_block():
+    model = Recording()
+    changed = sesurgery.insert(model, at="conv", example_input=EXAMPLE, init="identity", expect=2)
+    image = torch.randn(2, *SHAPE)
+    assert [*changed.state_dict()][2] == "stages.0.conv.se.fc1.weight"
+    for mode in (True, False):
+        for one, other in zip(changed.train(mode)(image), model.train(mode)(image), strict=True):
+            assert torch.equal(one, other)
+    assert torch.equal(changed(image)[1], changed.stages[0](image))
+
+
+class LiesInside(nn.Module):
+    """One unit whose graph is another function, between two that are as they look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.last = nn.Conv2d(3, 8, 1), DeepUnit(), DeepUnit()
+        self.liar = Lying()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.liar(self.first(self.stem(x))))
+
+
+class Lying(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv(x * 2 if repr(x).startswith("tensor") else x)
+
+
+def test_a_part_that_is_another_function_when_traced_is_called_as_it_is_and_that_is_said():
+    model = LiesInside()
+    with pytest.warns(UserWarning, match="liar: traced, it is another function; it is called as it is, with no block"):
+        changed = sesurgery.insert(model, example_input=EXAMPLE, init="identity")
+    image = torch.randn(2, *SHAPE)
+    assert torch.equal(changed(image), model(image))
+    assert {key.partition(".se.")[0] for key in changed.state_dict() if ".se." in key} == {"first", "last"}
+
+
+def test_a_site_that_was_counted_on_is_not_given_up():
+    with pytest.raises(SesurgeryError, match=r"SE403.*Lying\.forward \(liar\) is another function when traced"):
+        sesurgery.insert(LiesInside(), example_input=EXAMPLE, expect=3)
+
+
+class DropConnect(nn.Module):
+    """As efficientnet_pytorch writes it: the decision is on a value, so no graph shows the gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand, self.project = nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 8, 1)
+        self.reduce, self.widen = nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.expand(x)
+        y = y * torch.sigmoid(self.widen(self.reduce(y.mean((2, 3), keepdim=True)).relu()))
+        return x + self.project(y) if y.sum() > -1e9 else x
+
+
+def test_a_leaf_says_how_many_gates_lie_in_it():
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), DropConnect(), DeepUnit())
+    (leaf,) = FxSurgeon(SHAPE).leaves(network)
+    assert (leaf.path, leaf.hidden, leaf.gates) == ("1", 2, 1)

@@ -134,7 +134,7 @@ def test_values_that_are_no_maps_have_no_shape():
     assert (view["avgpool"].shape, view["flatten"].shape, view["fc"].shape) == ((64, 1, 1), None, None)
 
 
-def test_an_input_that_does_not_fit_is_se304_and_names_the_key_to_change():
+def test_an_input_that_does_not_fit_is_se304_and_says_what_fits():
     with pytest.raises(SesurgeryError, match=r"SE304.*does not take an input of 5x32x32") as caught:
         FxSurgeon((5, 32, 32)).view(CifarResNet(8))
-    assert caught.value.diagnostics[0].hint == "change 'input: shape'"
+    assert caught.value.diagnostics[0].hint == "give it images of 3 channels"

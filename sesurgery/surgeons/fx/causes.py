@@ -1,0 +1,35 @@
+"""Why a network does not run on an input, by what it raises, and what to do about each cause."""
+
+from __future__ import annotations
+
+import re
+
+_LARGER = "give it larger images"
+_ITS_SIZE = "give it images of the size that it is made for"
+_CAUSES = (
+    (r"to have (\d+) channels, but got", "give it images of {} channels"),
+    (r"Kernel size can't be greater than|[Oo]utput size is too small|Padding size should be less than", _LARGER),
+    (r"Expected more than 1 (?:value per channel|spatial element)|smaller than kernel size", _LARGER),
+    (r"mat1 and mat2 shapes cannot be multiplied|shape '.*' is invalid for input of size", _ITS_SIZE),
+    (r"must match the size of tensor|[Dd]oesn't match model|must be divisible|should be divisible", _ITS_SIZE),
+    (r"size mismatch|normalized_shape|input and weight\.T shapes", _ITS_SIZE),
+    (
+        r"missing \d+ required (?:positional|keyword-only) argument",
+        "give all of its arguments, `sesurgery.insert(..., example_input=(image, ...))`, "
+        "or name a part of it that takes an image alone as 'submodule'",
+    ),
+    (
+        r"expected scalar type|must have the same dtype|same dtype|[Ii]nput type .* and .* type .* should be the same",
+        "give it an example in the dtype of its parameters",
+    ),
+    (r"[Nn]o module named|requires the .* library", "install what it imports"),
+)
+_OWN = "the error is the network's own: call it on such an input, and see where it is raised"
+
+
+def what_to_do(error: BaseException) -> str:
+    """A hint that fits what was raised, whether the input is of a spec or of a call of `insert`."""
+    for pattern, hint in _CAUSES:
+        if (found := re.search(pattern, str(error))) is not None:
+            return hint.format(*found.groups())
+    return _OWN
