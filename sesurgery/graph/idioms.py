@@ -231,9 +231,23 @@ def conv_units(graph: GraphView) -> list[ConvUnit]:
         if node.op is not Op.CONV:
             continue
         norm = _only_reader(graph, node, Op.NORM)
-        act = _only_reader(graph, norm or node, Op.ACT)
+        act = _activation(graph, norm or node)
         units.append(ConvUnit(node, norm, act))
     return units
+
+
+def _activation(graph: GraphView, node: Node) -> Node | None:
+    """The activation that alone reads the value, also where it is spelled out as `x * sigmoid(x)`."""
+    if (found := _only_reader(graph, node, Op.ACT)) is not None:
+        return found
+    while len(node.uses) == 1 and (after := graph[node.uses[0].user]).op is Op.PASS:
+        node = after
+    readers = [graph[use.user] for use in node.uses]
+    for curve, product in (readers, readers[::-1]) if len(readers) == 2 else ():
+        spelled = curve.op is Op.ACT and product.op is Op.MUL and [use.user for use in curve.uses] == [product.name]
+        if spelled and len(product.inputs) == 2:
+            return product
+    return None
 
 
 def _only_reader(graph: GraphView, node: Node, op: Op) -> Node | None:
@@ -283,7 +297,7 @@ _FREE = (Op.OUTPUT, Op.PASS, Op.RESHAPE, Op.POOL, Op.GLOBAL_POOL, Op.OTHER)
 
 def activated(graph: GraphView, node: Node) -> Node:
     """The activation that is the value's only reader, or the value itself."""
-    return _only_reader(graph, node, Op.ACT) or node
+    return _activation(graph, node) or node
 
 
 def stages(graph: GraphView) -> tuple[tuple[int, int], ...]:

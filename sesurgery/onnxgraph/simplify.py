@@ -7,6 +7,8 @@ needs it folded too. onnxscript folds node by node, so a folded size helps to in
 
 from __future__ import annotations
 
+from math import prod
+
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -14,11 +16,13 @@ from onnx_ir.passes import common
 from sesurgery.diagnostics import clipped, fail, first_line
 from sesurgery.muting import muted
 from sesurgery.onnxgraph.io import LIMIT
-from sesurgery.onnxgraph.nodes import name_nodes
+from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, name_nodes
 from sesurgery.onnxgraph.repair import free_weights, repaired
 
 LARGEST_READ, LARGEST_MADE = 2**24, 2**20
 """Largest input of a folded node, and largest result that may be larger than its inputs, in values."""
+LARGEST_FILLED, MOST_AXES = 1024, 16
+"""Values of a filled tensor that is folded, and its axes."""
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -61,7 +65,29 @@ def fold(graph: ir.Model) -> None:
     from onnxscript.optimizer import fold_constants
 
     with muted("onnxscript"):
-        fold_constants(graph, onnx_shape_inference=True, input_size_limit=LARGEST_READ, output_size_limit=LARGEST_MADE)
+        fold_constants(
+            graph,
+            onnx_shape_inference=True,
+            input_size_limit=LARGEST_READ,
+            output_size_limit=LARGEST_MADE,
+            should_fold=_makes_a_few,
+        )
+
+
+def _makes_a_few(node: ir.Node) -> bool | None:
+    """True for a ConstantOfShape of a few values, which onnxscript keeps: pads are computed by it; None for others."""
+    if (
+        node.op_type != "ConstantOfShape"
+        or node.domain not in ONNX_DOMAINS
+        or not node.inputs
+        or node.inputs[0] is None
+    ):
+        return None
+    sizes = node.inputs[0].const_value
+    if sizes is None or sizes.size > MOST_AXES:
+        return None
+    # As whole numbers of Python: a product of sizes of any file may go over 64 bits.
+    return True if prod(map(int, sizes.numpy())) <= LARGEST_FILLED else None
 
 
 def _same_words(model: onnx.ModelProto) -> list[tuple[object, ...]]:

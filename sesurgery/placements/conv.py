@@ -25,7 +25,8 @@ class Conv(Placement):
                 yield Miss("one_position", where, "its map is 1x1: there is nothing to squeeze")
             elif self.spatial_only and unit.conv.conv and max(unit.conv.conv.kernel) == 1:
                 yield Miss("pointwise", where, "it is a 1 x 1 convolution")
-            elif unit.end is unit.conv and gives_the_output(graph, unit.conv):
+            elif unit.act is None and gives_the_output(graph, unit.end):
+                # With its norm or without: in an exported file that is folded into it.
                 yield Miss(
                     "network_output", where, "it gives the network's output: its channels are answers, not features"
                 )
@@ -55,6 +56,21 @@ EXAMPLES = (
         _VGG,
         {"relu1": ("pool",), "relu2": ("squeeze",)},
         ("nothing to squeeze",),
+    ),
+    Example(
+        "an activation that is spelled out",
+        Conv(),
+        """
+        x = input() : 3x8x8
+        conv = conv(x) [3x3 s1 p1 3->16] @conv : 16x8x8
+        bn = norm(conv) @bn : 16x8x8
+        curve = act(bn) @act : 16x8x8
+        swish = mul(bn, curve) @act : 16x8x8
+        next = conv(swish) [1x1 s1 p0 16->8] @next : 8x8x8
+        gap = global_pool(next) @gap : 8x1x1
+        fc = linear(gap) @fc
+        """,
+        {"swish": ("next",), "next": ("gap",)},
     ),
     Example(
         "spatial convolutions alone",

@@ -10,6 +10,7 @@ from torch import nn
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.graph import Shape
 from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
+from sesurgery.surgeons.fx.causes import is_known
 from sesurgery.surgeons.fx.inputs import image_inputs
 from sesurgery.surgeons.fx.view import draw
 
@@ -51,7 +52,12 @@ def _admit_dimensions(network: nn.Module) -> None:
 
 
 def with_parts(error: SesurgeryError, network: nn.Module, shape: Shape) -> SesurgeryError:
-    """The error with a hint that names parts which can be traced alone, and how many sites each offers."""
+    """The error with a hint that names parts which can be traced alone, and how many sites each offers.
+
+    Where what was raised has a hint of its own, no part is looked for.
+    """
+    if is_known(error.__cause__):
+        return error
     found = []
     for name, child in network.named_children():
         if not any(isinstance(part, nn.Conv2d) for part in child.modules()):
@@ -60,8 +66,9 @@ def with_parts(error: SesurgeryError, network: nn.Module, shape: Shape) -> Sesur
             view = draw(child, image_inputs(child, shape)).view
         except SesurgeryError:
             continue
-        units = sum(isinstance(item, ResidualAdd) for item in residual_adds(view))
-        found.append(f"{name!r} ({units} sites at residual, {len(conv_units(view))} at conv)")
+        units, convolutions = sum(isinstance(item, ResidualAdd) for item in residual_adds(view)), len(conv_units(view))
+        if units or convolutions:
+            found.append(f"{name!r} ({units} sites at residual, {convolutions} at conv)")
     if not found:
         return error
     hint = "name a part of it as 'submodule': " + ", ".join(found[:_MOST])

@@ -10,11 +10,14 @@ _CAUSES = (
     (r"to have (\d+) channels, but got", "give it images of {} channels"),
     (r"Kernel size can't be greater than|[Oo]utput size is too small|Padding size should be less than", _LARGER),
     (r"Expected more than 1 (?:value per channel|spatial element)|smaller than kernel size", _LARGER),
-    (r"mat1 and mat2 shapes cannot be multiplied|shape '.*' is invalid for input of size", _ITS_SIZE),
+    (
+        r"mat1 and mat2 shapes cannot be multiplied|same reduction dim|shape '.*' is invalid for input of size",
+        _ITS_SIZE,
+    ),
     (r"must match the size of tensor|[Dd]oesn't match model|must be divisible|should be divisible", _ITS_SIZE),
     (r"size mismatch|normalized_shape|input and weight\.T shapes", _ITS_SIZE),
     (
-        r"missing \d+ required (?:positional|keyword-only) argument",
+        r"missing (?:\d+|a) required (?:positional |keyword-only )?argument",
         "give all of its arguments, `sesurgery.insert(..., example_input=(image, ...))`, "
         "or name a part of it that takes an image alone as 'submodule'",
     ),
@@ -27,9 +30,14 @@ _CAUSES = (
 _OWN = "the error is the network's own: call it on such an input, and see where it is raised"
 
 
-def what_to_do(error: BaseException) -> str:
+def what_to_do(error: BaseException | None, otherwise: str = _OWN) -> str:
     """A hint that fits what was raised, whether the input is of a spec or of a call of `insert`."""
     for pattern, hint in _CAUSES:
         if (found := re.search(pattern, str(error))) is not None:
             return hint.format(*found.groups())
-    return _OWN
+    return otherwise
+
+
+def is_known(error: BaseException | None) -> bool:
+    """Whether there is a hint for what was raised."""
+    return what_to_do(error, "") != ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +69,22 @@ def kind(node: fx.Node, root: nn.Module) -> tuple[Op, ConvFacts | None]:
             return (Op.GLOBAL_POOL if _is_one(size) else Op.POOL), None
         return _FUNCTIONS.get(node.target, Op.OTHER), None  # type: ignore[arg-type]
     return Op.OTHER, None
+
+
+def is_elementwise(module: nn.Module) -> bool:
+    """Whether a module without values of its own is an activation, by what it does: each number follows from one."""
+    if any(True for _ in (*module.parameters(), *module.buffers())):
+        return False
+    x = torch.linspace(-4, 4, 48).view(2, 2, 3, 4)
+    try:
+        copied = copy.deepcopy(module).eval()
+        with torch.no_grad():
+            y = copied(x.clone())
+            parts = [(copied(x.flip(0, 1, 2, 3)).flip(0, 1, 2, 3), y)]
+            parts += [(copied(x.narrow(axis, 0, 1).clone()), y.narrow(axis, 0, 1)) for axis in range(4)]
+            return all(one.shape == other.shape and torch.allclose(one, other) for one, other in parts)
+    except Exception:  # what fails on a small map is no activation
+        return False
 
 
 def is_frozen_norm(kind: type[nn.Module]) -> bool:

@@ -108,6 +108,8 @@ class Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if self._is_made_on_the_way(m):
+            return m.forward(*args, **kwargs)
         path = self.path_of_module(m)
         key = f"{path}@{count}" if (count := self.num_calls.get(path, 0)) else path
         if self.is_leaf_module(m, path):
@@ -124,6 +126,16 @@ class Tracer(fx.Tracer):
             raise
         finally:
             self.stack.pop()
+
+    def _is_made_on_the_way(self, m: nn.Module) -> bool:
+        """Whether a forward made it (`self.features[:4]`, `nn.ReLU()`): it only calls modules of the network."""
+        if m._parameters or m._buffers:
+            return False
+        try:
+            self.path_of_module(m)
+        except NameError:
+            return True
+        return False
 
     def _nodes(self, value: Any) -> Any:
         def node(item: Any) -> Any:

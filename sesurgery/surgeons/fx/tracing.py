@@ -21,6 +21,7 @@ from torch import fx, nn
 from sesurgery.diagnostics import SesurgeryError, fail, first_line
 from sesurgery.graph import Shape
 from sesurgery.surgeons.base import Leaf
+from sesurgery.surgeons.fx.causes import what_to_do
 from sesurgery.surgeons.fx.copying import twin
 from sesurgery.surgeons.fx.inputs import Inputs, image_inputs
 from sesurgery.surgeons.fx.sizes import Sizes
@@ -154,4 +155,4 @@ def _own_operations(graph: fx.Graph) -> list[fx.Node]:
 def _what_to_do(error: Exception) -> str:
     if isinstance(error, fx.proxy.TraceError):
         return "move what depends on the data into a module of its own"
-    return "name a part of the network as 'submodule', whose own forward can be traced"
+    return what_to_do(error, "name a part of the network as 'submodule', whose own forward can be traced")

@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 
 from sesurgery.diagnostics import SesurgeryError, fail
-from sesurgery.graph import GraphView, NodeFacts
+from sesurgery.graph import GraphView, NodeFacts, Op
 from sesurgery.surgeons.base import Leaf
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.captured import Captured, capture
@@ -141,6 +141,8 @@ def _facts(frame: Frame, inner: list[Frame], told: set[str]) -> Iterator[NodeFac
                 if part.path.startswith(within) and part.path not in told:
                     yield from _facts(part, inner, told)
         op, conv = fx_ops.kind(node, frame.traced.root)
+        if op is Op.OTHER and node.op == "call_module" and node.target in forced and len(node.all_input_nodes) == 1:
+            op = Op.ACT if fx_ops.is_elementwise(frame.traced.root.get_submodule(str(node.target))) else op
         inputs = tuple(frame.name(value) for value in readings(node))
         scope = frame.absolute(scope_of(node))
         yield NodeFacts(frame.name(node), op, inputs, scope, shapes.get(node.name), conv)

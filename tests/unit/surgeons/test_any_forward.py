@@ -214,6 +214,11 @@ class FirstOfItsParts(Unit):
         return self.end(self.features[:4](x))
 
 
+class MakesALayer(Unit):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(nn.ReLU()(self.a(x)))
+
+
 class Unbinds(Unit):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         one, two = self.a(x).unflatten(1, (2, 4)).unbind(1)
@@ -248,7 +253,7 @@ class AsksForALength(Unit):
 FORWARDS = [
     IsInstance, IsTensor, TypeIs, JitIsInstance, TriesAnInt, WithoutGradient, Autocast, ConstantNoise, NoiseOfTheBatch,
     NoiseInTraining, Chunks, NamedImage, Collects, DropsConnections, ByData,
-    FirstOfItsParts, Unbinds, UnbindsAll, Splits, SplitsBySizes, AsksForALength,
+    FirstOfItsParts, MakesALayer, Unbinds, UnbindsAll, Splits, SplitsBySizes, AsksForALength,
 ]  # fmt: skip
 
 
