@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import onnxruntime.quantization
 import onnxsim
 import onnxslim
 import pytest
+import timm
 import torch
 import torchvision
 from onnx import TensorProto, numpy_helper
@@ -23,9 +25,12 @@ from torch import nn
 
 from sesurgery import pipeline, planner
 from sesurgery.networks.cifar_resnet import CifarResNet
+from sesurgery.networks.onnx_network import OnnxNetwork
+from sesurgery.networks.torch_network import TorchNetwork
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.planner import Plan
 from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
+from tests.fixtures.surgery import rules
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5
@@ -245,6 +250,45 @@ def test_a_file_of_torchs_older_exporter_takes_blocks(name: str, opset: int, too
     assert_equal_outputs(changed, model, image(2, 3, size, size))
     if name == "mobilenet":
         operate(model, (3, size, size), {"remove": "se", "expect": 9})
+
+
+def test_shuffles_with_an_open_batch_have_all_their_sites() -> None:
+    model = older(torchvision.models.shufflenet_v2_x1_0(weights=None), 64, 13)
+    opened = OnnxNetwork(model, (3, 64, 64))
+    assert len(opened.plan(rules({"insert": "se", "at": "concat"})).sites) == 16
+    assert opened.cost.macs > 10**7
+
+
+class Logits(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.network(image).logits
+
+
+def hugging_face() -> nn.Module:
+    library = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = library.EfficientNetConfig(image_size=64)
+    return Logits(library.EfficientNetForImageClassification(config))
+
+
+def efficientnet_lite() -> nn.Module:
+    return timm.create_model("tf_efficientnet_lite0")
+
+
+@pytest.mark.parametrize("make", [hugging_face, efficientnet_lite])
+def test_an_efficientnet_of_another_library_has_the_sites_of_its_module(make: Callable[[], nn.Module]) -> None:
+    made = make().eval()
+    opened, wanted = OnnxNetwork(older(made, 64, 13), (3, 64, 64)), rules({"insert": "se", "at": "conv"})
+    ours = TorchNetwork(made, (3, 64, 64))
+    assert opened.cost.macs > 10**7
+    # torch's count is of the module; the file has the same convolutions.
+    assert opened.cost.macs == ours.cost.macs
+    sites = [[site.key for site in network.plan(wanted).sites] for network in (opened, ours)]
+    assert len(sites[0]) > 15
+    assert sites[0] == sites[1]
 
 
 # --- quantised files --------------------------------------------------------------------------------------------------

@@ -311,3 +311,58 @@ def test_verify_says_which_engine_is_stale_and_verifies_the_others(sesurgery, he
     assert (stale["engine"], stale["verdict"], stale["batches"]) == (engines[0], "not verified", [])
     assert stale["drift"] == {"first_site": None, "kind": "stale", "repair": None}
     assert (other["engine"], other["verdict"], other["drift"]["kind"]) == (engines[1], "passed", None)
+
+
+BLIND = """
+import torch
+from torch import nn
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.down, self.up = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        y = y * torch.sigmoid(self.up(self.down(y.mean((2, 3), keepdim=True))))
+        return x + y if y.sum() > -1e9 else x
+
+
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return self.conv(x) * int(x.max() < 1e9)
+
+
+class Blind(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.one, self.two, self.last = nn.Conv2d(3, 8, 3), Gated(), Gated(), Counts()
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc(self.last(self.two(self.one(x))).mean((2, 3)))
+"""
+
+
+def test_plan_says_what_it_does_not_see_how_much_and_why(sesurgery, empty):
+    Path("blind.py").write_text(BLIND)
+    Path("blind.yaml").write_text(
+        "version: 1\n"
+        'model: {source: python, name: "blind:Blind"}\n'
+        "input: {shape: [3, 8, 8]}\n"
+        "surgery: [{insert: {block: se, min_width: 8}, at: conv}]\n"
+    )
+    ended = sesurgery("plan", "blind.yaml")
+    assert ended.code == 0
+    (line,) = [line for line in ended.out.splitlines() if "not seen:" in line]
+    assert line.partition("not seen: ")[2] == (
+        "3 convolutions and 2 channel gates in 3 parts that cannot be traced "
+        "(one, two: symbolically traced variables cannot be used as inputs to control flow; "
+        "last: a number depends on the batch or on data)"
+    )
