@@ -21,7 +21,8 @@ from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec import Spec
 from sesurgery.spec.study import Study
 from sesurgery.studies.answer import Answer, Outcome, answer
-from sesurgery.studies.storage import DIED, KEPT, REPEATED, SEED, Storage, Task, opened, with_parameters
+from sesurgery.studies.opening import opened
+from sesurgery.studies.storage import DIED, KEPT, REPEATED, SEED, Storage, Task, with_parameters
 
 STUDIES = "studies"
 

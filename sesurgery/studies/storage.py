@@ -22,10 +22,9 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import JsonValue
 
 from sesurgery.artifacts import locked
-from sesurgery.diagnostics import described, fail, first_line
 from sesurgery.spec.study import Range, Study
 from sesurgery.studies.answer import Outcome
-from sesurgery.studies.cells import Cell, grid, plain_of
+from sesurgery.studies.cells import Cell, plain_of
 
 LIVE = "live"
 DIED = "the process that ran it ended before it was done"
@@ -93,7 +92,7 @@ class Storage:
     def again(self, task: Task) -> None:
         """Let a trial that was interrupted wait once more."""
         self.study.tell(task.trial, state=TrialState.FAIL)
-        self._wait(task.cell, task.seed, after=task.trial.number)
+        self.wait(task.cell, task.seed, after=task.trial.number)
 
     def retry(self) -> int:
         """Let every trial that failed wait once more, unless it has ended well since; how many these are."""
@@ -102,7 +101,7 @@ class Storage:
             found = {(self.cell_of(each).key, each.params[SEED]): each for each in taken}
             gone = [each for each in found.values() if each.state == TrialState.FAIL]
             for trial in gone:
-                self._wait(self.cell_of(trial), int(trial.params[SEED]), after=trial.number)
+                self.wait(self.cell_of(trial), int(trial.params[SEED]), after=trial.number)
         return len(gone)
 
     def runs_here(self) -> bool:
@@ -188,9 +187,10 @@ class Storage:
 
     def _wait_all(self, cell: Cell) -> None:
         for seed in self.asked.seeds:
-            self._wait(cell, seed)
+            self.wait(cell, seed)
 
-    def _wait(self, cell: Cell, seed: int, after: int | None = None) -> None:
+    def wait(self, cell: Cell, seed: int, after: int | None = None) -> None:
+        """Put a trial into the queue, unless it is there; one that comes `after` another is run although that was."""
         values = {path: _choice(value) for path, value in cell.where.items()}
         fixed = {NETWORK: "plain" if cell.plain else "blocks", SEED: seed, **values}
         attributes = None if after is None else {"after": after}
@@ -209,7 +209,7 @@ class Storage:
             # Whoever ran it told its end before it let the lock go, perhaps since the trials were listed.
             if self._is_running(trial.number):
                 self.study.tell(trial.number, state=TrialState.FAIL)
-                self._wait(self.cell_of(trial), int(trial.params[SEED]), after=trial.number)
+                self.wait(self.cell_of(trial), int(trial.params[SEED]), after=trial.number)
             lock.release()
 
     def _is_running(self, number: int) -> bool:
@@ -223,73 +223,9 @@ class Storage:
         return filelock.FileLock(self._live(number), timeout=0)
 
 
-def opened(name: str, asked: Study, folder: Path) -> Storage:
-    """The study in its storage, made where it is not there yet, with every cell of a grid waiting.
-
-    Raises SE405 if the storage holds a study of this name over other axes, and SE801 if it cannot be reached.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        try:
-            study = optuna.create_study(
-                storage=_backend(asked, folder),
-                study_name=name,
-                direction="maximize",
-                load_if_exists=True,
-                # Epochs count from 1: the first is not judged.
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
-            )
-        except ImportError as error:
-            # Optuna's own message names no package.
-            kind = str(asked.storage).partition(":")[0]
-            hint = "pip install 'sesurgery[postgresql]'" if kind.startswith("postgresql") else "install that"
-            raise fail(
-                "SE801", f"the storage of the study needs a driver for {kind}: {_missing(error)}", hint
-            ) from error
-        except Exception as error:
-            text = f"the storage of the study cannot be opened: {described(error)}"
-            raise fail("SE801", text, "see `study: storage`; left out, it is a file of the study's folder") from error
-        storage = Storage(study, asked, folder)
-        _require_same(storage)
-        if asked.search == "grid":
-            present = {(storage.cell_of(each).key, each.params[SEED]) for each in with_parameters(storage)}
-            for cell in grid(asked):
-                for seed in asked.seeds:
-                    if (cell.key, seed) not in present:
-                        storage._wait(cell, seed)
-    return storage
-
-
-def _missing(error: ImportError) -> str:
-    """What could not be imported, which Optuna's own error hides behind another."""
-    return first_line(error.__cause__ or error.__context__ or error)
-
-
 def with_parameters(storage: Storage) -> list[FrozenTrial]:
     """The trials that some process has taken, in their order; one that waits has no parameters yet."""
     return [trial for trial in storage.trials() if NETWORK in trial.params]
-
-
-def _require_same(storage: Storage) -> None:
-    # More seeds, or more cells, go on with the same study; other axes are another one.
-    text = json.dumps({path: str(axis) for path, axis in storage.asked.axes.items()})
-    known = storage.study.user_attrs.get("axes")
-    if known is None:
-        storage.study.set_user_attr("axes", text)
-    elif known != text:
-        message = f"the storage holds a study {storage.study.study_name!r} over other axes"
-        raise fail("SE405", message, f"give the spec another `name`, or take {storage.folder.as_posix()}/ away")
-
-
-def _backend(asked: Study, folder: Path) -> Any:
-    if asked.storage is not None:
-        return asked.storage
-    from optuna.storages import JournalStorage
-
-    from sesurgery.studies.journal import Journal
-
-    return JournalStorage(Journal(folder / "journal.log"))
 
 
 def _choice(value: JsonValue) -> Any:

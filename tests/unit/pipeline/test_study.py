@@ -25,7 +25,7 @@ from sesurgery.pipeline import Workspace
 from sesurgery.reports.study import from_json, to_json, to_text
 from sesurgery.studies.answer import Outcome, answer
 from sesurgery.studies.cells import Cell
-from sesurgery.studies.storage import opened
+from sesurgery.studies.opening import opened
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results" / "studies"
 
@@ -231,6 +231,18 @@ def test_optuna_itself_reads_the_trials_with_their_parameters_and_scores(tmp_pat
     for each in trials:
         assert each.value == score(cells[each.params.get("surgery[0].insert.reduction")], each.params["seed"])
         assert each.user_attrs["params"] == 100
+
+
+def test_a_database_in_which_another_machine_makes_the_tables_is_opened_once_they_are_there(tmp_path, ran, monkeypatch):
+    real, refused = optuna.create_study, [RuntimeError("relation 'trials' already exists")]
+
+    def create(**given):
+        if refused:
+            raise refused.pop()
+        return real(**given)
+
+    monkeypatch.setattr(optuna, "create_study", create)
+    assert pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml").done == 9
 
 
 def test_postgresql_without_its_driver_says_how_to_get_it(tmp_path, monkeypatch):
