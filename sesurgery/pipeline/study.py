@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sesurgery.artifacts import to_json, write_text
 from sesurgery.diagnostics import SesurgeryError, described, fail, raised_at
-from sesurgery.pipeline.study_race import time_cells, timings
+from sesurgery.pipeline.study_race import last_race, time_cells
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.trials import METRICS, Trials, run_trial
 from sesurgery.pipeline.workspace import Workspace
@@ -110,8 +110,9 @@ def _write(spec: Spec, storage: Storage) -> Answer:
     asked = asked_of(spec)
     axes = json.loads(asked.model_dump_json())["axes"]
     outcomes = [_outcome(storage, trial) for trial in with_parameters(storage) if _counts(trial)]
-    timed = timings(storage.folder) if asked.latency else {}
-    made = answer(spec.name, axes, asked.seeds, outcomes, timed)
+    race = last_race(storage.folder) if asked.latency else None
+    timings = {key: each.timing for key, each in race.engines.items()} if race else {}
+    made = replace(answer(spec.name, axes, asked.seeds, outcomes, timings), doubt=race and race.doubt)
     write_text(storage.folder / "study.json", to_json(report.to_json(made)))
     write_text(storage.folder / "study.md", report.to_markdown(made))
     write_text(storage.folder / "study.html", report.to_html(made))

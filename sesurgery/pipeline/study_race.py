@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import filelock
@@ -45,10 +45,11 @@ class RacedEngine:
 
 @dataclass(frozen=True)
 class StudyRace:
-    """The engines of a study's cells in one race, by the key of the cell."""
+    """The engines of a study's cells in one race, by the key of the cell, and what is doubtful about it."""
 
     of: OfCells
     engines: dict[str, RacedEngine]
+    doubt: str | None = None
 
 
 RACE = Kind("race", StudyRace, "sesurgery study")
@@ -81,25 +82,31 @@ def time_cells(trials: Trials, storage: Storage) -> None:
     with filelock.FileLock(lock):
         entries = _entries(trials, storage)
         of = OfCells({entry.cell.key: entry.digest for entry in entries})
+        last = last_race(storage.folder)
+        if not entries or (last is not None and last.of == of):
+            return
+        made = StudyRace(of, {})
         try:
-            if not entries or RACE.read(storage.folder, SUBJECT, of) is not None:
-                return
-            found: dict[str, RacedEngine] = {}
             for conditions in dict.fromkeys(entry.conditions for entry in entries):
-                found |= _race([entry for entry in entries if entry.conditions == conditions], trials)
+                found = _race([entry for entry in entries if entry.conditions == conditions], trials)
+                made = replace(made, engines={**made.engines, **found.engines}, doubt=made.doubt or found.doubt)
         except SesurgeryError as error:
             # The scores stand without it.
             trials.talk.say(f"latency is not known: {error.diagnostics[0].message}")
             return
-        RACE.write(storage.folder, SUBJECT, StudyRace(of, found))
+        RACE.write(storage.folder, SUBJECT, made)
 
 
-def timings(folder: Path) -> dict[str, Timing]:
-    """What the last race in a study's folder found, by the key of the cell, where the engine is still the one raced."""
-    stored = RACE.stored(folder, SUBJECT)
-    return (
-        {} if stored is None else {key: each.timing for key, each in stored.engines.items() if _is_there(folder, each)}
-    )
+def last_race(folder: Path) -> StudyRace | None:
+    """The last race in a study's folder, with those of its engines that are still the ones raced; None without one."""
+    try:
+        stored = RACE.stored(folder, SUBJECT)
+    except SesurgeryError:
+        # A damaged file is written anew by the next race.
+        return None
+    if stored is None:
+        return None
+    return replace(stored, engines={key: each for key, each in stored.engines.items() if _is_there(folder, each)})
 
 
 def _is_there(folder: Path, raced: RacedEngine) -> bool:
@@ -131,7 +138,7 @@ def _entries(trials: Trials, storage: Storage) -> list[_Entry]:
     return list(entries.values())
 
 
-def _race(entries: Sequence[_Entry], trials: Trials) -> dict[str, RacedEngine]:
+def _race(entries: Sequence[_Entry], trials: Trials) -> StudyRace:
     from sesurgery.networks.export import INPUT
     from sesurgery.pipeline.contestants import engine_file
     from sesurgery.pipeline.data import data_of
@@ -156,4 +163,4 @@ def _race(entries: Sequence[_Entry], trials: Trials) -> dict[str, RacedEngine]:
         timing = Timing(time.value, time.low, time.high, share)
         file = Path(os.path.relpath(entry.engine, trials.workspace.root))
         found[key] = RacedEngine(file.as_posix(), entry.manifest.sha256, timing)
-    return found
+    return StudyRace(OfCells({entry.cell.key: entry.digest for entry in entries}), found, field.doubt)

@@ -13,7 +13,7 @@ from sesurgery.tables import aligned
 
 HEADER = (
     *("cell", "trials", "top-1 %", "interval", "against plain", "interval", ""),
-    *("params", "MACs", "latency ms", "against plain"),
+    *("params", "MACs", "latency ms", "time against plain"),
 )
 
 
@@ -55,6 +55,7 @@ def to_json(answer: Answer) -> dict[str, Any]:
         "advice": answer.advice,
         "confidence": answer.confidence,
         "correction": "Holm",
+        "doubt": answer.doubt,
     }
 
 
@@ -69,6 +70,7 @@ def from_json(found: Mapping[str, Any]) -> Answer:
         found["recommended"],
         found["advice"],
         found["confidence"],
+        found.get("doubt"),
     )
 
 
@@ -108,6 +110,8 @@ def notes(answer: Answer) -> list[str]:
             "latency is of the engine of a cell's first seed; all of them ran in turn in one race, so what they take "
             "against the plain network's is paired"
         )
+    if answer.doubt:
+        found.append(f"the race is {answer.doubt}")
     if raced and not timed(answer.rows):
         found.append(f"cost is MACs: latency is known of {raced} of {len(answer.rows)} cells alone")
     return found + [f"{row.cell}: {why}" for row in answer.rows for why in row.failures]

@@ -65,7 +65,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Answer:
-    """All cells, the positions of those on the Pareto front from the cheapest up, and the one to take, with why."""
+    """All cells, the positions of those on the Pareto front from the cheapest up, and the one to take, with why.
+
+    `doubt` says what is doubtful about the latencies, if anything is.
+    """
 
     name: str
     axes: Mapping[str, object]
@@ -75,6 +78,7 @@ class Answer:
     taken: int | None
     advice: str
     confidence: float
+    doubt: str | None = None
 
 
 def answer(
