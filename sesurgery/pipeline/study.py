@@ -112,7 +112,7 @@ def _write(spec: Spec, storage: Storage) -> Answer:
     outcomes = [_outcome(storage, trial) for trial in with_parameters(storage) if _counts(trial)]
     race = last_race(storage.folder) if asked.latency else None
     timings = {key: each.timing for key, each in race.engines.items()} if race else {}
-    made = replace(answer(spec.name, axes, asked.seeds, outcomes, timings), doubt=race and race.doubt)
+    made = replace(answer(spec.name, axes, asked.seeds, outcomes, timings), doubt=race.doubt if race else None)
     write_text(storage.folder / "study.json", to_json(report.to_json(made)))
     write_text(storage.folder / "study.md", report.to_markdown(made))
     write_text(storage.folder / "study.html", report.to_html(made))
