@@ -189,11 +189,11 @@ def study_page() -> str:
     outcomes = [
         Outcome(
             cell, seed, f"runs/{place}-{seed}", 0.8 + 0.02 * place + random.normal(0, 0.004), 1000, 10**6 * (9 + place),
-            latency=Timing(4e-3 + 2e-4 * place, 3.9e-3, 4.5e-3),
             curve=tuple(0.8 - 0.5 * 0.6**epoch + 0.02 * place for epoch in range(8)),
         )
         for place, cell in enumerate(cells)
         for seed in range(3)
     ]  # fmt: skip
+    timings = {cell.key: Timing(4e-3 + 2e-4 * place, 3.9e-3, 4.5e-3) for place, cell in enumerate(cells)}
     outcomes.append(Outcome(cells[1], 3, failed="the loss is not a number"))
-    return study_to_html(answer("placements", {"surgery[0].at": ["residual", "pre"]}, (0, 1, 2, 3), outcomes))
+    return study_to_html(answer("placements", {"surgery[0].at": ["residual", "pre"]}, (0, 1, 2, 3), outcomes, timings))
