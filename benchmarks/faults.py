@@ -341,7 +341,7 @@ class Before:
         if again == 1 and self.verb.resume:
             again = place.run(self.verb.resume)
             if again == 1:
-                # It had ended well: a trained run is not trained again unasked.
+                # It had ended well: a trained run is not trained again without --restart.
                 again = 0 if "is trained already" in place.said else 1
         if again:
             wrong.append(f"given again: exit {again}: {place.said[-300:]}")
@@ -516,7 +516,7 @@ class States:
 
 
 STOPPED_AT = 9
-"""The point of `train` at which a training is stopped, to be gone on with."""
+"""The point of `train` at which a training is stopped, to be resumed."""
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -1,6 +1,6 @@
 """kill -9 at random moments of a training, and what a resume makes of it: `python benchmarks/kill_and_resume.py`.
 
-A training is killed, gone on with and killed again, until it comes to its end. Its weights are then compared, bit for
+A training is killed, resumed and killed again, until it comes to its end. Its weights are then compared, bit for
 bit, with those of a training that nobody killed. Moments are drawn uniformly over the time that a whole run takes.
 """
 

@@ -8,7 +8,7 @@
 Prices are those of `sesurgery plan --price`: engines with untrained weights, blocks that are alike weighed together.
 `--seconds` is what its races may spend on narrowing the intervals. Of each network the table has the whole tax, the sum
 of the prices with its error, whether the two agree, and the dearest block. Nothing else may run beside it. Results go
-to benchmarks/results/price_list.json, network by network: a measurement that was ended is gone on with.
+to benchmarks/results/price_list.json, network by network: an interrupted measurement is resumed.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ specs/seresnet50.yaml beside what it cannot do without: importing torch and timm
 is the processor time of user and system together, of the process and its children, and the least of the rounds: other
 work on the machine makes it larger, never smaller. Rounds go through all commands, so that a busy minute is not one
 command's. Linux counts what this script held when it started a process into that process's peak: memory below 35 MB is
-not told apart. `refit` is left out, it needs a GPU; so is `run`, which is the others one after another.
+not distinguished. `refit` is left out, it needs a GPU; so is `run`, which is the others one after another.
 """
 
 from __future__ import annotations

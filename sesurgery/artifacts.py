@@ -35,7 +35,7 @@ PACKAGES = (
 
 
 MOST_BYTES = 64 * 1024 * 1024
-"""Of a manifest, a measurement or another file of text beside an artefact."""
+"""The largest manifest, measurement or other text file beside an artefact that is read."""
 
 
 def digest_text(text: str) -> str:
@@ -51,7 +51,7 @@ def digest_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside `target` to write to; it takes the target's name only when the block ends well.
+    """Yield a temporary path beside `target`; it is renamed to `target` only if the block ends without an error.
 
     Raises OSError where the target is not a regular file: a device or a pipe would be replaced by a file.
     """
@@ -63,7 +63,7 @@ def writing(target: Path) -> Iterator[Path]:
             yield temporary
             move_into_place(temporary, target)
     except OSError as error:
-        # The user knows the file by its own name, which a write that fails does not tell at all.
+        # The user knows the target's name, not the temporary one; a failed write may name no file at all.
         hidden = error.filename is None or Path(os.fsdecode(error.filename)).name.startswith(f".{target.name}.")
         if error.errno is None or not hidden:
             raise
@@ -71,7 +71,7 @@ def writing(target: Path) -> Iterator[Path]:
 
 
 def move_into_place(written: Path, target: Path) -> None:
-    """Give a file that is whole its name, once the disk has it: a full disk may tell only then."""
+    """Rename a finished file to its target, after fsync: a full disk may be reported only then."""
     # Temporary files are private; an artefact is as readable as any file the user writes.
     umask = os.umask(0)
     os.umask(umask)
@@ -96,7 +96,7 @@ def write_text(target: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two processes do not write into it at once."""
+    """Hold the folder's lock, waiting for it: two processes never write into the folder at once."""
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lock"):
         temporaries.sweep(folder)
@@ -105,7 +105,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder for long work that nobody waits for; raises SE405 if another process is `doing` it already."""
+    """Lock a folder for a long job; raises SE405 at once if another process holds it. `doing` names the job."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / BUSY, timeout=0)
     try:
@@ -120,7 +120,7 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
 
 
 def busy(folder: Path) -> bool:
-    """Whether another process holds a folder by `alone`."""
+    """Whether another process has locked a folder with `alone`."""
     if not (folder / BUSY).is_file():
         return False
     lock = filelock.FileLock(folder / BUSY, timeout=0)
@@ -165,7 +165,7 @@ def cpu_name() -> str:
 
 
 def cpu_kind() -> str:
-    """The processor's name and its vector extensions, which decide the code that can run on it."""
+    """The processor's name and its vector extensions, which decide what machine code it can run."""
     flags = (_cpu_field("flags") or _cpu_field("Features") or "").split()
     vectors = sorted({flag for flag in flags if flag.startswith(("avx", "amx", "asimd", "sve", "i8mm", "bf16"))})
     return f"{_cpu_model()} ({' '.join(vectors) or platform.machine()})"

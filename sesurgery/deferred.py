@@ -3,7 +3,7 @@
     deferred.names(__name__, {"plan": "sesurgery.pipeline.plan"})
 
 `package.plan` and `from package import plan` then import `sesurgery.pipeline.plan` and give its `plan`. Python binds a
-submodule in its package when it is imported, whoever imports it: `package.plan` would be the function or the module,
+submodule in its package whenever anything imports it: `package.plan` would be the function or the module,
 as the order of imports has it. Here a name that was promised stays what was promised.
 """
 

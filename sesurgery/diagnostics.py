@@ -106,8 +106,9 @@ class Diagnostic:
 
 
 def _harmless(text: str) -> str:
-    """The text without what a terminal would obey: names and commands in it may come from files of anybody."""
-    obeyed = ("Cc", "Cf")
+    """The text without what a terminal would obey and what no encoding has: names in it may come from any file."""
+    # Surrogates are halves of characters: a byte of a file name that is not UTF-8, or an escape in a file.
+    obeyed = ("Cc", "Cf", "Cs")
     return "".join(
         repr(char)[1:-1] if unicodedata.category(char) in obeyed and char not in "\n\t" else char for char in text
     )

@@ -1,4 +1,4 @@
-"""Text tables: columns that are aligned, whoever prints them."""
+"""Text tables with aligned columns, for every command."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A manifest is sealed with an HMAC under a key that is made at first use and that only this user can read. Nobody else
 can write such a seal, and a seal holds for the very bytes that its manifest describes. So a run that was made here
-needs no question, wherever its folder is moved, and a run of somebody else cannot pass for one.
+needs no question, wherever its folder is moved, and a run made elsewhere cannot pass for one.
 
 A person agrees for one command (`--trust`), or for a folder: a line in the file `trusted`.
 

@@ -13,7 +13,7 @@ if _sets := [os.environ[name] for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CP
     _cache = os.path.join(tempfile.gettempdir(), "-".join(["torchinductor", str(os.getuid()), *_sets]))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _cache)
 
-# The key that seals what is made here, and the list of folders that are trusted, are not those of whoever runs this.
+# The key that seals artefacts, and the list of trusted folders, are not those of the user who runs the tests.
 # They are those of the whole run: its workers inherit them, and use what the others have made.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     for _name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):

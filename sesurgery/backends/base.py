@@ -137,7 +137,7 @@ class Backend(ABC):
     int8_activations: ClassVar[Literal["int8", "uint8"]] = "int8"
     """The type of activations that its integer kernels take."""
     wide_sums: ClassVar[str | None] = None
-    """Why no processor that its engines are for adds pairs of 8-bit products in 16 bits; None if one may."""
+    """Why its target processors cannot saturate in int8 sums (16-bit pair sums); None if they may."""
     uniform: ClassVar[tuple[Precision, ...]] = ()
     """Precisions in which it computes the whole network, also what the file keeps in fp32."""
     native: ClassVar[bool] = False

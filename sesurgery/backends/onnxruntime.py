@@ -7,7 +7,7 @@ manifest records the device.
 
 With another provider an engine is the ONNX file as it is, in one piece: what a GPU provider makes of it (compiled
 nodes, for TensorRT) cannot be written to a file, so it is optimised at every load. Above 2 GiB the weights of either
-stand beside the engine, in NAME.onnx.data. ONNX Runtime goes on with the CPU
+stand beside the engine, in NAME.onnx.data. ONNX Runtime falls back to the CPU
 where a provider does not start, and logs a warning that nobody reads; here that is an error.
 """
 

@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: an engine is OpenVINO's own file pair, NAME.xml with the graph and NAME.bin with the weights.
 
-The pair, not the blob of `export_model`: a blob takes the precision of whoever imports it and one version of OpenVINO,
-and Triton's OpenVINO backend reads the pair. Compiling happens at load and is the same on every load.
+The pair, not the blob of `export_model`: a blob takes its precision from the importing process, fits one version of
+OpenVINO, and Triton's OpenVINO backend reads the pair. Compiling happens at load and is the same on every load.
 
 Left to itself the plugin computes an fp32 graph in bf16 wherever the processor has bf16 (AMX, AVX512_BF16), and takes
 a wish for f16 as one for bf16. So the precision to compute in is written into the .xml, set at every load, and proved:

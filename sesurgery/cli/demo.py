@@ -17,7 +17,7 @@ from sesurgery.diagnostics import CheckFailed
 @click.option("--large", default="demo:seresnet50", type=SpecFile(), show_default=True, help="What is timed.")
 @click.option("--seeds", default=2, show_default=True, type=click.IntRange(min=1), help="How often both are trained.")
 def command(small: Path, large: Path, seeds: int) -> None:
-    """Train with SE and without, verify engines, time SE in a large network, and say what came of it."""
+    """Train with SE and without, verify engines, time SE in a large network, and print the result."""
     from sesurgery import pipeline
     from sesurgery.pipeline import DemoRequest
     from sesurgery.pipeline.demo import DemoStopped

@@ -51,7 +51,7 @@ def gating(command: Command) -> Command:
 
 
 def claim_junit(suite: str, junit: Path | None, limits: Sequence[Limit], *, force: bool) -> None:
-    """Refuse a JUnit file that nothing would be written to, and one of somebody else."""
+    """Raise UsageError for --junit without a limit, and SE405 for a file not written by this program."""
     from sesurgery.workspace.targets import claim, marked
 
     if junit is None:
@@ -62,7 +62,7 @@ def claim_junit(suite: str, junit: Path | None, limits: Sequence[Limit], *, forc
 
 
 def checks_of(of: str, report: LatencyReport | None, limits: Sequence[Limit]) -> list[Check]:
-    """What the limits say of a race; without one they are all broken."""
+    """One check per limit for a measured race; without a race every limit counts as broken."""
     from sesurgery.reports.junit import Check
 
     missing = "nothing was timed: run `sesurgery bench` first"

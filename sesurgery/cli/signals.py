@@ -12,7 +12,7 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasatt
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised where the process is when such a signal comes; whoever cleans up after ^C cleans up after it too."""
+    """Raised when such a signal arrives; a KeyboardInterrupt, so that what cleans up after ^C runs here too."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

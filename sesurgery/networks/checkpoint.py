@@ -81,7 +81,7 @@ def save(folder: Path, network: nn.Module, spec: Spec, plan: Plan, command: str,
 def read_spec(folder: Path, catalogs: Catalogs) -> Spec:
     """The spec of a run; raises SE402 if the folder is not a run, and SE401 if the spec is not the run's.
 
-    Raises SE409 if it names code of somebody else: all that is known of a run comes through here.
+    Raises SE409 if it names code that the user has not agreed to run: every use of a run begins here.
     """
     if not (folder / WEIGHTS).is_file():
         raise fail("SE402", f"{folder} is not a run: it holds no {WEIGHTS}", "make one with `sesurgery apply SPEC`")

@@ -169,7 +169,7 @@ def _classes() -> list[str]:
 
 
 def _known_keys(config: Any, kwargs: Mapping[str, Any], spec: NamesModel) -> None:
-    """transformers keeps a key that it does not know, and goes on without it."""
+    """transformers keeps an unknown key and ignores it."""
     for key in kwargs:
         if not hasattr(config, key):
             text = f"{type(config).__name__} has no key {key!r}"

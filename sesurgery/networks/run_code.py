@@ -32,7 +32,7 @@ def require_agreed(weights: Path, manifest: RunManifest, spec: Spec, beside: Pat
     """Raise SE409 if a run's spec names code that nobody agreed to run.
 
     A run that was made here runs the code that lay there then, however it was changed since, and what is installed.
-    Code of that name in another folder is other code: one works in a folder of somebody else, or the run was moved.
+    Code of that name in another folder is other code: the current folder is not the user's own, or the run was moved.
     """
     found = _places(spec, beside)
     if not found:

@@ -147,7 +147,7 @@ def _compare(built: BuildResult, request: BuildRequest) -> tuple[float, str | No
 
 
 def _race(entrants: list[_Entrant], request: BuildRequest) -> tuple[_Entrant, list[Attempt]]:
-    """Each engine against the best so far; the earlier stays where they cannot be told apart."""
+    """Race each engine against the best so far; the earlier one stays unless the later is significantly faster."""
     best, lost, wanted, talk = entrants[0], [], request.wanted, request.talk
     folder = _run(best.built)
     spec = checkpoint.read_spec(folder, catalogs()) if folder else None
@@ -174,7 +174,7 @@ def _race(entrants: list[_Entrant], request: BuildRequest) -> tuple[_Entrant, li
             lost.append(best.out(f"slower: {challenger.name} takes {_interval(tax)} against it"))
             best = challenger
         elif tax.includes_zero:
-            lost.append(challenger.out(f"cannot be told apart from {best.name}: {_interval(tax)}"))
+            lost.append(challenger.out(f"not significantly different from {best.name}: {_interval(tax)}"))
         else:
             lost.append(challenger.out(f"slower: it takes {_interval(tax)} against {best.name}"))
     return best, lost
@@ -190,7 +190,7 @@ def _run(built: BuildResult) -> Path | None:
 
 
 def _remove(targets: Iterable[Path], best: Path | None) -> None:
-    """Delete what was built for the race alone."""
+    """Delete the engines that were built only for the race."""
     for path in targets:
         if path != best and manifest_path(path).is_file():
             manifest = read_manifest(path, EngineManifest)

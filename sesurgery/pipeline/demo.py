@@ -40,7 +40,7 @@ Right = NDArray[np.bool_]
 
 
 class DemoStopped(Exception):  # noqa: N818  (a request that was met)
-    """A signal came while a network was trained; its run can be gone on with."""
+    """A signal arrived during training; the run can be resumed."""
 
     def __init__(self, number: int, run: Path) -> None:
         super().__init__(f"signal {number}")

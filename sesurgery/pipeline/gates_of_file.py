@@ -1,4 +1,4 @@
-"""Gates of an ONNX file, whoever wrote it: what each multiplies its map by, over samples from a file."""
+"""Gates of any ONNX file: what each multiplies its map by, over samples from a file."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def init(model: str, out: Path | None = None, *, shape: Shape | None = None, for
     published = zoo.packaged(model)
     path = out or Path("specs") / f"{published.stem if published else _stem(model)}.yaml"
     if str(path) != "-":
-        # Users edit specs: an existing one is never replaced unasked.
+        # Users edit specs: an existing one is never replaced without --force.
         needs = _files(Path(model))
         claim(path, needs=needs, ours=lambda _: False, force=force)
     if published:

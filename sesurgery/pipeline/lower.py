@@ -93,7 +93,7 @@ class LoweredFile:
 def lower(request: LowerRequest) -> LoweredFile:
     """Lower an ONNX file; its function is compared before and after each pass.
 
-    Raises SE405 if the target is the source, a file that it needs, or, without `force`, a file of somebody else;
+    Raises SE405 if the target is the source, a file that it needs, or, without `force`, a file not written here;
     SE402 and SE606 if there are no samples or they do not fit, SE602 if a pass cannot start, SE607 if one
     changes the function.
     """

@@ -54,8 +54,8 @@ class RefitResult:
 class RefitRequest:
     """An engine that is to be written to `target` with the weights of `onnx`, by default of the file it was built from.
 
-    With `foreign` an engine of another version or device is taken. Without `force` no file of somebody else is
-    replaced.
+    With `foreign` an engine of another version or device is accepted. Without `force` only files written by this
+    program are replaced.
     """
 
     engine: Path

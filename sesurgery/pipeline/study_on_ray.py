@@ -107,7 +107,7 @@ def _ray() -> Any:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Ray handles SIGTERM from its start to the end of the process: whoever handled it before does so again."""
+    """Restore the SIGTERM handler afterwards: Ray installs its own and never removes it."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -120,7 +120,7 @@ def _wait(ray: Any, waiting: list[Any]) -> None:
     try:
         ray.get(waiting)
     except KeyboardInterrupt:
-        # Each worker gets an interrupt, and lets its trial wait for whoever goes on.
+        # Each worker is interrupted and leaves its trial to the process that resumes the study.
         for each in waiting:
             ray.cancel(each)
         ray.wait(waiting, num_returns=len(waiting), timeout=30)

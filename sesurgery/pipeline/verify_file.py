@@ -73,7 +73,7 @@ def verify_file(request: FileVerifyRequest) -> FileVerifyResult:
         text = f"{against.as_posix()}, which {engine.name} is to be compared with, is not there"
         raise fail("SE402", text, "name a file: `sesurgery verify ENGINE --against FILE.onnx`")
     if details.precision == "int8" and request.samples is None and request.tolerance is None:
-        text = f"{engine.name} holds ranges of real samples, and noise says nothing of them"
+        text = f"{engine.name} was calibrated on real samples: comparing it on random noise proves nothing"
         raise fail("SE402", text, f"give {OPTION}; or say what to ask on noise, as --tolerance min_cosine=0.9")
     tolerance = request.tolerance or getattr(Parity(), details.precision)
     with BACKENDS.load("onnxruntime")().load(against) as reference, backend_of(manifest).load(engine) as runner:

@@ -1,4 +1,4 @@
-"""The output of named modules, for whoever knows the network and wants blocks exactly there."""
+"""The output of named modules, for users who know the network and want blocks exactly there."""
 
 from __future__ import annotations
 

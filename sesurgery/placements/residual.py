@@ -39,7 +39,7 @@ EXAMPLES = (
     Example("a sum of three is two sums", Residual(), units.THREE_WAY, {"a": ("first",), "b2": ("second",)}),
     Example("a skip connection is not a unit", Residual(), units.ENCODER_DECODER, {}, ("a skip connection",)),
     Example(
-        "two paths of one depth cannot be told apart",
+        "two paths of the same depth: which one is the branch is ambiguous",
         Residual(),
         """
         x = input() : 16x32x32

@@ -1,4 +1,4 @@
-"""One named value, for whoever has read the graph and wants a block exactly there."""
+"""One named value, for users who have read the graph and want a block exactly there."""
 
 from __future__ import annotations
 

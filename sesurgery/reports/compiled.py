@@ -11,7 +11,7 @@ from sesurgery.backends.onnxruntime_graph.operators import Graph, Operator
 
 @dataclass(frozen=True)
 class CompiledReport:
-    """What was compiled, how, and what came of it; `scopes` has the module of each ONNX node where it is known."""
+    """What was compiled, how, and the result; `scopes` has the module of each ONNX node where it is known."""
 
     name: str
     how: str

@@ -20,7 +20,7 @@ BINS = 56
 def spread(name: str, report: LatencyReport) -> Plot:
     """Histograms of the engines' kept runs over one set of bins, medians marked."""
     engines = report.engines
-    low = min(timing.stats.min_seconds for timing in engines)
+    low = min(float(timing.samples.min()) for timing in engines)
     high = max(_edge(timing) for timing in engines)
     edges = np.linspace(low, high + 0.02 * (high - low) + 1e-9 * high, BINS + 1)
     beyond = int(sum((timing.samples > edges[-1]).sum() for timing in engines))
@@ -115,15 +115,15 @@ def tax(name: str, sections: Sequence[LatencySection]) -> Plot | None:
         "The blocks cost " + ", ".join(f"{change(found.value)} time on {title}" for title, found in races),
         draw(f"{name}-tax", FULL, 110 + 62 * len(races), paint),
         f"The diamond is the tax, the bar its {level} confidence interval, each dot one round (the middle 95 %). A bar "
-        "that touches the line at zero cannot be told apart from no cost. Rounds of one placement in memory move "
-        "together: the interval counts placements.",
+        "that touches the line at zero is not significantly different from no cost. Rounds of one placement in memory "
+        "move together: the interval counts placements.",
     )
 
 
 def _edge(timing: EngineTiming) -> float:
     """Where a histogram may end: a few stalled runs must not press all the others into one bar."""
     lower, upper = np.percentile(timing.samples, (25, 75))
-    return float(min(timing.stats.p99_seconds, upper + 6 * (upper - lower)))
+    return float(min(np.percentile(timing.samples, 99), upper + 6 * (upper - lower)))
 
 
 def _ceiling(medians: Any) -> float:

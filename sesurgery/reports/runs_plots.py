@@ -117,7 +117,7 @@ def _taxes(raced: Sequence[Raced], count: int) -> Plot:
         f"Blocks cost least in {cheap[0].title} on {cheap[1].title}: {change(cheap[1].report.tax.value)}",
         draw("runs-taxes", FULL, 100 + 44 * len(raced), paint),
         "Time with the blocks over time without them, minus one, each from a race of its own, with its confidence "
-        f"interval. One that touches zero cannot be told apart from no cost.{_cut(count, MOST_RACES)}",
+        f"interval. One that touches zero is not significantly different from no cost.{_cut(count, MOST_RACES)}",
     )
 
 

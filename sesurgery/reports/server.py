@@ -41,10 +41,10 @@ def handler(pages: Mapping[str, Page]) -> type[BaseHTTPRequestHandler]:
             self._answer(body=False)
 
         def log_message(self, *_: object) -> None:
-            """Requests are no news."""
+            """Do not log requests."""
 
         def _answer(self, body: bool) -> None:
-            # A page of somebody else's may have a name that leads here: it then asks for a host of that name.
+            # DNS rebinding: a foreign page's host name may resolve to 127.0.0.1; its requests then name that host.
             host = (self.headers.get("Host") or "").rpartition(":")[0]
             if host not in (LOOPBACK, "localhost"):
                 self.send_error(HTTPStatus.FORBIDDEN)

@@ -124,7 +124,7 @@ def _sentences(report: RunReport) -> list[str]:
     for race in report.latency:
         tax, before = race.report.tax, race.report.as_exported_tax
         if tax:
-            caveat = ", which cannot be told apart from no cost" if tax.includes_zero else ""
+            caveat = ", which is not significantly different from no cost" if tax.includes_zero else ""
             exported = f"; without lowering, by {change(before.value)}" if before else ""
             sentences.append(f"With the blocks, time on {race.title} changes by {tax_text(tax)}{caveat}{exported}.")
     return sentences

@@ -35,7 +35,7 @@ def require_loadable(engine: Path, *, foreign: bool = False) -> EngineManifest:
 
     With `foreign`, an engine of another version or device is accepted too. An engine without a manifest, or whose bytes
     have changed, never is. Raises SE401 for a file that is not intact, SE603 for another version or device, and SE409
-    for machine code of somebody else that the user has not agreed to run.
+    for machine code that was not built here and that the user has not agreed to run.
     """
     manifest = require_intact(engine, EngineManifest)
     backend = backend_of(manifest)

@@ -18,6 +18,8 @@ from sesurgery.training.preprocessing import UNREADABLE, Preprocessing
 
 LARGEST = 32
 """Largest number of images in one run of the engine: all are in memory at once."""
+MOST_VALUES = 2**30
+"""In one run of an engine whose smallest batch is larger than that: 4 GB in fp32."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,9 @@ def _answers(
     runner: Runner, pile: Sequence[tuple[Path, NDArray[np.float32]]], smallest: int, classes: Sequence[str], top: int
 ) -> Iterator[Prediction]:
     batch = np.stack([array for _, array in pile])
+    if len(pile) < smallest and smallest * batch[0].size > MOST_VALUES:
+        text = f"the engine takes {smallest} images of {batch[0].size} values at once: that is more than memory holds"
+        raise fail("SE606", text, "build an engine for smaller batches")
     # A batch below the engine's smallest is filled with copies of the last image.
     missing = max(0, smallest - len(pile))
     batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])

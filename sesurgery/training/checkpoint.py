@@ -89,7 +89,7 @@ def require_fit(saved: Saved, model: nn.Module, recipe: Train, path: Path) -> No
 
 
 def partial_of(saved: Saved, recipe: Train) -> Partial | None:
-    """How far the next epoch is, in the batches of the recipe that goes on with it."""
+    """How far the next epoch is, in batches of the recipe that resumes it."""
     if saved.partial is None:
         return None
     samples = saved.partial.batches * int(saved.recipe["batch_size"])

@@ -58,7 +58,7 @@ class Interruption(pl.Callback):  # type: ignore[misc]
             self._take()
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch, index: int) -> None:
-        # Between two epochs the state is saved; within one, whoever saves asks whether to leave.
+        # Between epochs the state is saved already; within one, the code that saves checks for the request.
         if index == 0:
             self.leave_if_asked(trainer)
 

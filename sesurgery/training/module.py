@@ -115,7 +115,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
         return (images.to(memory_format=torch.channels_last) if self.recipe.channels_last else images), labels
 
     def on_train_start(self) -> None:
-        # Lightning begins no epoch again that it goes on with.
+        # Lightning does not call on_train_epoch_start for an epoch that it resumes.
         if self.partial is not None:
             self._begin_epoch(self.partial.batches)
             if self.trainer.is_global_zero:

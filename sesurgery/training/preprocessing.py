@@ -62,13 +62,13 @@ class Preprocessing:
         return _flat(image).convert("F" if self.mode == "L" else "RGB")
 
     def sized(self, image: Image.Image) -> Image.Image:
-        """An opened image in the network's height and width."""
+        """An opened image resized, cropped and padded to the network's height and width."""
         width, height = self._size(image)
         # PIL widens its filter when it shrinks, as torch does with antialias=True.
         image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         if self.crop is not None:
             image = _from_middle(image, self.crop)
-        # Cut beyond its border, an image is black there.
+        # Pillow fills what is cropped beyond the border with black.
         return image if self.pad is None else _from_middle(image, self.pad)
 
     def array(self, image: Image.Image) -> NDArray[np.float32]:
@@ -77,7 +77,7 @@ class Preprocessing:
         return np.broadcast_to(array, (self.channels, *array.shape[1:]))
 
     def normalised(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Such values as the network takes them."""
+        """The values scaled and normalised (mean, std) per channel: the network's input."""
         mean, std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (self.mean, self.std))
         return np.ascontiguousarray((array * np.float32(self.scale) - mean) / std, np.float32)
 
@@ -100,7 +100,7 @@ def _from_middle(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """Colours of a palette written out, and what is transparent laid on black."""
+    """Convert palettes to RGB, and composite transparent pixels on black."""
     if image.mode in ("P", "PA", "LA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", clear.size, (0, 0, 0, 255)), clear).convert("RGB")

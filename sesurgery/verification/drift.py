@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,10 @@ class Drift:
     errors: tuple[TapError, ...]
     tolerance: float
     how: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < math.inf:
+            raise ValueError(f"the tolerance of a drift is a finite number above 0, found {self.tolerance}")
 
     @property
     def first(self) -> TapError | None:

@@ -6,6 +6,7 @@ Engines are reloaded several times in random order, and in each of these placeme
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class EngineTiming:
         sizes = {len(times) for times in self.round_seconds}
         if len(sizes) != 1 or 0 in sizes:
             raise ValueError(f"every round has the same number of runs, at least one: found {sorted(sizes)}")
+        if not all(0 <= seconds < math.inf for times in self.round_seconds for seconds in times):
+            raise ValueError("the time of a run is a finite number of seconds, 0 or more")
 
     @property
     def samples(self) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -88,6 +89,8 @@ class ParityReport:
         if len(self.sample_errors) != len(self.sample_margins):
             told = f"{len(self.sample_errors)} errors, {len(self.sample_margins)} margins"
             raise ValueError(f"every sample has an error and a margin: expected as many of both, found {told}")
+        if not all(0 <= margin < math.inf for margin in self.sample_margins):
+            raise ValueError("a margin is a finite number, 0 or more")
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
 from sesurgery import trust
 from sesurgery.artifacts import digest_text
@@ -35,6 +35,8 @@ def _place(text: str) -> str:
 
 Place = Annotated[str, AfterValidator(_place)]
 """A path, as far as it can be one."""
+Batch = Annotated[int, Field(gt=0, le=65536)]
+"""As in a spec: what a stranger's file says is allocated, too."""
 
 
 class Details(BaseModel):
@@ -124,9 +126,9 @@ class BackendOptions(Details):
 class BatchSizes(Details):
     """The smallest batch that an engine takes, the one that it is tuned for, and the largest."""
 
-    min: int
-    opt: int
-    max: int
+    min: Batch
+    opt: Batch
+    max: Batch
 
 
 class AskedEngine(Details):

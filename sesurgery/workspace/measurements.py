@@ -9,6 +9,8 @@ kind beside its type. A reader gives the current `of`, so measurements of other 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +19,11 @@ from typing import Generic, Protocol, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from sesurgery.artifacts import mistake, read_small, write_text
-from sesurgery.diagnostics import fail, first_line
+from sesurgery.diagnostics import clipped, fail, first_line
 
 FOLDER = "reports"
+LARGEST = 1e100
+"""Above every quantity that is measured; sums, percentages and axes of a plot of larger numbers overflow."""
 REASON = "not-verified.txt"
 
 
@@ -82,13 +86,34 @@ class Kind(Generic[T]):
         if not path.is_file():
             return None
         try:
-            return self._adapter.validate_json(read_small(path))
+            found = self._adapter.validate_json(read_small(path))
+            self._require_measurable(found)
         except ValidationError as error:
             text = f"{path.as_posix()} is not what was measured: {mistake(error)}"
             raise fail("SE401", text, f"measure again, with `{self.command}`") from error
         except (OSError, ValueError) as error:
             text = f"{path.as_posix()} cannot be read: {first_line(error)}"
             raise fail("SE401", text, f"measure again, with `{self.command}`") from error
+        return found
+
+    def _require_measurable(self, found: T) -> None:
+        """Raise ValueError for a number that no measurement gives."""
+        config = getattr(self.type, "__pydantic_config__", {})
+        # Of the other kinds NaN and infinity are not written.
+        unbounded = config.get("ser_json_inf_nan") == "strings"
+        for number in _numbers(self._adapter.dump_python(found)):
+            if not (unbounded if number != number or abs(number) == math.inf else abs(number) <= LARGEST):
+                raise ValueError(f"{clipped(str(number))} is no number that is measured")
+
+
+def _numbers(data: object) -> Iterator[int | float]:
+    if isinstance(data, Mapping):
+        data = list(data.values())
+    if isinstance(data, list | tuple):
+        for item in data:
+            yield from _numbers(item)
+    elif isinstance(data, int | float):
+        yield data
 
 
 def write_reason(run: Path, engine: Path, why: str) -> None:

@@ -1,4 +1,4 @@
-"""What a command may write to: no file that its input needs, and no file of somebody else without `--force`.
+"""What a command may write to: no file that its input needs, and no file not written by this program without --force.
 
 Verbs with an output option call `claim` before they begin. Files in the workspace whose names they choose themselves
 (runs/, export/, engines/) they may replace.

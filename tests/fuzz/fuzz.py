@@ -30,7 +30,7 @@ WORKSPACE = ("checkpoint", "manifest", "measurement", "interface", "metrics", "r
 
 @dataclass
 class Tally:
-    """What is to be tried and what came of it; used by several threads."""
+    """The cases to try and their results; used by several threads."""
 
     targets: list[str]
     seed: int
@@ -61,7 +61,7 @@ class Tally:
         return "\n".join(lines)
 
     def take(self, target: str, number: int, answer: dict[str, str]) -> None:
-        """Count what came of a case, and print it where it is bad."""
+        """Count a case's result, and print it if it is bad."""
         with self.lock:
             self.counts.setdefault(target, collections.Counter())[answer["kind"]] += 1
             if answer["kind"] == "bad":

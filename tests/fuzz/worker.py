@@ -22,7 +22,7 @@ MODULES = {"specs": "spec", "onnx_files": "onnx", "images": "image", "artefacts"
 
 
 def case(target: str, seed: int, number: int, folder: Path) -> dict[str, str]:
-    """Try one case in an empty folder; what came of it."""
+    """Try one case in an empty folder and return the result."""
     from tests.fuzz.oracle import BadError, last_lines
 
     shutil.rmtree(folder, ignore_errors=True)

@@ -147,7 +147,7 @@ def _require_same(package: Path, module: nn.Module, request: CompileRequest) -> 
         gap = float((found - expected).abs().max() / expected.abs().max().clamp_min(TINY))
         if not gap <= ALLOWED[options.precision]:
             text = (
-                f"inductor compiled the network to something else: at batch {batch} its outputs differ by {gap:.2g} of "
+                f"the compiled network is not the one given: at batch {batch} its outputs differ by {gap:.2g} of "
                 f"the largest, allowed are {ALLOWED[options.precision]:.2g}"
             )
             raise fail("SE604", text, "a defect of the compiler for this network: take another backend")
@@ -161,7 +161,8 @@ def _convolutions(program: torch.export.ExportedProgram) -> dict[str, int]:
 def _prove(asked: Precision, convolutions: dict[str, int]) -> None:
     found = ", ".join(f"{count} {name}" for name, count in sorted(convolutions.items())) or "none at all"
     if not convolutions.get(asked) or (asked == "fp32" and set(convolutions) != {"fp32"}):
-        raise fail("SE605", f"the network to compile has no {asked} convolutions, or others (found: {found})")
+        text = f"expected {asked} convolutions in the network to compile, found: {found}"
+        raise fail("SE605", text)
 
 
 def _notes(request: CompileRequest) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class NvidiaBackend(Backend):
 
     suffix = ".engine"
     precisions = ("fp32", "fp16", "bf16", "int8")
-    # NVIDIA: a plan is to be treated as a program, whoever deserialises it.
+    # NVIDIA's documentation: treat a plan as executable code.
     native = True
     wide_sums = "a GPU adds products of 8-bit values in 32 bits"
     module: ClassVar[str]

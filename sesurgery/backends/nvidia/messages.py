@@ -55,7 +55,7 @@ def listen(trt: ModuleType) -> Messages:
 def _logger(base: Any) -> Any:
     """The one ILogger of a library in this process, which tells all who listen.
 
-    The library goes on with the logger that it saw first for as long as anything made with it lives, so a build with a
+    The library keeps using the logger that it saw first while any object made with it exists, so a build with a
     logger of its own would not hear why it failed. An IErrorRecorder written in Python would be the tidier way, but
     crashes the interpreter at exit.
     """

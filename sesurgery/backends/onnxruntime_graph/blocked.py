@@ -30,7 +30,7 @@ from sesurgery.onnxgraph.batch import with_batch
 
 BLOCKED = "com.microsoft.nchwc"
 FIRST = 1001.0
-"""What the first stand-in is full of; the next one has the next number, so that each is known by its content."""
+"""The value that fills the first stand-in; each further one has the next number, so its content identifies it."""
 Optimise = Callable[[onnx.ModelProto], onnx.ModelProto]
 
 

@@ -20,9 +20,9 @@ INTEGERS = ("int8", "uint8")
 
 @dataclass(frozen=True)
 class Operator:
-    """One call of a kernel; `type` is what a convolution computes in, None for others and where weights are computed.
+    """One kernel call; `type` is a convolution's data type, None for other operators and for computed weights.
 
-    `nodes` are those of the ONNX file that it carries out, where its name tells.
+    `nodes` are the ONNX nodes it executes, as far as its name tells.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """Operators in the order they stand; `when` they run, empty if there is one graph only."""
+    """Operators in graph order; `when` says for which batches it runs, empty if it is the only graph."""
 
     name: str
     when: str

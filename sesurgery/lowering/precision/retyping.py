@@ -66,7 +66,7 @@ def may_be_half(node: NodeProto, half: Half, opset: int, flow: Dataflow) -> str 
 
 
 def prepare(graph: onnx.GraphProto) -> None:
-    """Name every node uniquely and make every float Constant a weight, so that nodes can be told apart and retyped."""
+    """Name every node uniquely and make every float Constant a weight, so that each can be found and retyped."""
     taken: set[str] = set()
     for index, node in enumerate(graph.node):
         node.name = unique(node.name or f"{node.op_type}_{index}", taken)

@@ -132,7 +132,7 @@ class _Watch:
     def _diagnostic(self, module: nn.Module, problem: str) -> Diagnostic:
         name, mode = type(module).__name__, "training" if self.training else "evaluation"
         text = f"{name}.forward ({self.twin.path or 'the network itself'}) is another function when traced: "
-        hint = "leave it out with 'except', or write what its forward decides by without a look at the value"
+        hint = "exclude it with 'except', or rewrite its forward so that control flow does not depend on tensor values"
         return Diagnostic("SE403", f"{text}in {mode} {problem}", hint=hint)
 
 

@@ -1,6 +1,6 @@
 """`relu(x gate + identity)` found in a network and computed by one operation; the modules and weights stay the same.
 
-The network is traced, every channel gate's multiplication is looked up by its dataflow (whoever wrote the block), and
+The network is traced, every channel gate's multiplication is found by its dataflow (blocks of any library), and
 where a sum and a ReLU follow it and nothing else reads what lies between, the three become `scale_add_relu`. The result
 is a graph over the very modules of the network: training one trains the other, and the network's own state dict, spec
 and export know nothing of it.

@@ -37,7 +37,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Train, steps: int) -
 
 
 class _OfTimm(LRScheduler):
-    """A scheduler of timm, whose rates depend on the step alone, where one of torch is expected."""
+    """Adapts a timm scheduler to torch's LRScheduler."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, inner: Any) -> None:
         self.inner = inner

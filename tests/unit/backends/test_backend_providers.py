@@ -49,7 +49,7 @@ def test_an_engine_for_a_gpu_is_built_here_and_not_run_here(fp32: Path, tmp_path
 
 @without_cuda
 def test_falling_back_to_the_cpu_is_an_error(fp32: Path, tmp_path: Path, monkeypatch) -> None:
-    """What onnxruntime-gpu does without a driver: it lists CUDA, warns in its log, and goes on with the CPU."""
+    """What onnxruntime-gpu does without a driver: it lists CUDA, warns in its log, and falls back to the CPU."""
     backend = OnnxRuntime(provider="cuda")
     backend.build(fp32, tmp_path / "e.onnx", BuildOptions())
     session = onnxruntime.InferenceSession

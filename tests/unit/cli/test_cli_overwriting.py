@@ -170,7 +170,7 @@ def test_every_verb_that_writes_to_a_path_asks_first(words, sesurgery, folder):
 @pytest.mark.parametrize(
     "words", [("evaluate", "x"), ("compare", "x", "y"), ("gates", "x")], ids=lambda words: words[0]
 )
-def test_a_picture_of_runs_replaces_nothing_unasked(words, sesurgery, folder):
+def test_a_picture_of_runs_replaces_nothing_without_force(words, sesurgery, folder):
     Path("mine.png").write_text("mine")
     ended = sesurgery(*words, "--picture", "mine.png")
     assert (ended.code, "error[SE405]: mine.png is already there" in ended.err) == (1, True), ended.err

@@ -1,4 +1,4 @@
-"""Folders of somebody else: no verb runs code of theirs before a person has agreed. Each attack would leave a file."""
+"""Folders made by others: no verb runs their code before the user has agreed. Each attack would leave a file."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_two_that_cannot_be_told_apart_leave_the_first(net: Path, monkeypatch) -
     monkeypatch.setattr("sesurgery.verification.latency.estimate_tax", zero)
     built = build(net)
     assert built.tried[0].backend == "onnxruntime"
-    assert str(built.tried[1].left).startswith("cannot be told apart from onnxruntime: +0.0 % (-1.0 to +1.0 %)")
+    assert str(built.tried[1].left).startswith("not significantly different from onnxruntime: +0.0 % (-1.0 to +1.0 %)")
     assert plans == [Latency(batch=1, **BRIEF)]
 
 

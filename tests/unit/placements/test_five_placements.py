@@ -1,4 +1,4 @@
-"""The placements of the SE paper (arXiv 1709.01507, section 6.6), told apart on the four kinds of residual unit.
+"""The placements of the SE paper (arXiv 1709.01507, section 6.6), each distinct on the four kinds of residual unit.
 
 The golden file is short enough to be checked by eye against Figure 5 of the paper: for every unit and placement the
 value that the block scales, and who reads the scaled value.

@@ -165,7 +165,7 @@ def test_a_tax_that_includes_zero_is_said_to_in_the_summary(run: RunReport) -> N
     sentence = summarise(dataclasses.replace(run, latency=(race,))).sentences[-1]
     assert sentence == (
         "With the blocks, time on demo fp32 changes by +0.4 % (95 % interval -0.2 % to +0.9 %, includes zero, "
-        "12 placements), which cannot be told apart from no cost."
+        "12 placements), which is not significantly different from no cost."
     )
 
 

@@ -333,7 +333,7 @@ def test_a_forward_that_is_another_function_when_traced_is_refused_with_its_name
     assert said.message.startswith(
         "LiesByName.forward (0) is another function when traced: in evaluation its output is off by "
     )
-    assert said.hint == "leave it out with 'except', or write what its forward decides by without a look at the value"
+    assert said.hint.startswith("exclude it with 'except'")
     assert untouched(model) == before
     assert torch.equal(torch.get_rng_state(), state)
 
