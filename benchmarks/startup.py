@@ -9,7 +9,8 @@ specs/seresnet50.yaml beside what it cannot do without: importing torch and timm
 is the processor time of user and system together, of the process and its children, and the least of the rounds: other
 work on the machine makes it larger, never smaller. Rounds go through all commands, so that a busy minute is not one
 command's. Linux counts what this script held when it started a process into that process's peak: memory below 35 MB is
-not distinguished. `refit` is left out, it needs a GPU; so is `run`, which is the others one after another.
+not distinguished. `data` and `demo` are timed with --help: the first waits for a server, the second is the other verbs one
+after another, as is `run`, which is left out. `refit` needs a GPU and is left out too.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ engines: [{backend: onnxruntime, precision: fp32}]
 parity: {batches: [1]}
 latency: {repeats: 10, rounds: 10}
 """
+STUDY = "study: {seeds: [0, 1]}\n"
 ENGINE = "engines/tiny.onnxruntime.fp32.onnx"
 BUILD = "import torch, timm; timm.create_model('resnet50')"
 SERESNET50 = str(ROOT / "specs" / "seresnet50.yaml")
@@ -60,16 +62,25 @@ VERBS = {
     "apply": "apply tiny.yaml",
     "train": "train runs/tiny --restart",
     "evaluate": "evaluate runs/tiny",
+    "compare": "compare runs/tiny runs/tiny",
+    "gates (of a run)": "gates runs/tiny",
+    "gates (of a file)": "gates export/tiny.onnx --inputs samples.npz",
     "export": "export runs/tiny",
     "lower": "lower export/tiny.onnx -o lowered.onnx --for onnxruntime",
     "build-engine (of a file)": "build-engine export/tiny.onnx --fp32 --again",
     "build-engine (of a run)": "build-engine runs/tiny --again",
     "verify": f"verify {ENGINE}",
+    "verify (of a file)": "verify export/tiny.onnx",
     "bench": f"bench {ENGINE}",
+    "report": "report runs/tiny",
+    "study --dry-run": "study study.yaml --dry-run",
+    "study --table": "study study.yaml --table",
+    "data --help": "data --help",
+    "demo --help": "demo --help",
     "predict": f"predict {ENGINE} digit.png",
     "package": f"package {ENGINE} --triton models",
 }
-SETUP = ("apply tiny.yaml", "train runs/tiny", "build-engine runs/tiny", f"bench {ENGINE}")
+SETUP = ("apply tiny.yaml", "train runs/tiny", "build-engine runs/tiny", f"bench {ENGINE}", "study study.yaml")
 
 
 @dataclass(frozen=True)
@@ -99,10 +110,13 @@ def verb(arguments: str) -> list[str]:
 
 def prepare(workspace: Path) -> None:
     """A workspace in which every verb has what it needs."""
+    import numpy as np
     from PIL import Image
 
     (workspace / "tiny.yaml").write_text(SPEC)
+    (workspace / "study.yaml").write_text(SPEC.replace("name: tiny", "name: study") + STUDY)
     Image.new("L", (8, 8), 128).save(workspace / "digit.png")
+    np.savez(workspace / "samples.npz", input=np.zeros((8, 3, 8, 8), np.float32))
     for arguments in SETUP:
         measured(verb(arguments), workspace)
 

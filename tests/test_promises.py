@@ -9,9 +9,11 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -107,7 +109,10 @@ def heavy_of(*commands: str, cwd: Path = ROOT) -> set[str]:
 
 def test_specs_are_checked_and_plugins_listed_without_any_framework():
     """The specs, the schema of every plugin's options, and every catalog."""
-    lists = [f"list {what}" for what in ("blocks", "placements", "passes", "backends", "datasets")]
+    lists = [
+        f"list {what}"
+        for what in ("blocks", "placements", "passes", "backends", "datasets", "presets", "keymaps", "zoo")
+    ]
     assert heavy_of(f"check {' '.join(str(path) for path in SPECS)}", "schema", *lists) == set()
 
 
@@ -144,8 +149,22 @@ ALLOWED = {
     "apply tiny.yaml --onnx export/tiny.plain.onnx -o changed.onnx": TORCH | EXPORTER | {"onnx_graphsurgeon"},
     f"predict {ENGINE} digit.png": {"onnxruntime"},
     f"package {ENGINE} --triton models": ONNX,
+    "gates export/tiny.onnx --inputs samples.npz": TORCH | EXPORTER,
+    f"verify {ENGINE} --against export/tiny.onnx": EXPORTER,
+    f"bench {ENGINE} --against export/tiny.plain.onnx": TORCH | EXPORTER | {"matplotlib"},
+    "data fetch digits": TORCH | DATA,
+    # These are the others one after another.
+    "run whole.yaml": TORCH | TRAINER | DATA | EXPORTER,
+    "study study.yaml": TORCH | TRAINER | DATA,
+    "demo --small whole.yaml --large whole.yaml --seeds 1": TORCH | TRAINER | DATA | EXPORTER,
 }
 """By command, in the order from a spec to a served engine: each needs what those before it have made."""
+REFUSED = {
+    f"refit {ENGINE} -o other.onnx": {"onnx"},
+    "data fetch none": set(),
+    "gates export/tiny.onnx --inputs none.npz": TORCH | EXPORTER,
+}
+"""Commands that end with an error here: `refit` needs a GPU. What was imported by then."""
 TINY = """version: 1
 name: tiny
 model: {source: python, name: "sesurgery.networks.cifar_resnet:CifarResNet", kwargs: {depth: 8}}
@@ -156,15 +175,24 @@ engines: [{backend: onnxruntime, precision: fp32}]
 parity: {batches: [1]}
 latency: {repeats: 10, rounds: 10, placements: 4, half_width: null}
 """
+BRIEF = TINY.replace("repeats: 10", "repeats: 1").replace("half_width", "warmup_seconds: 0, threads: 1, half_width")
 
 
 FORKS = """
 import os, sys
 import {first}
 from sesurgery.cli import program
+from sesurgery.diagnostics import SesurgeryError
 for line in sys.stdin:
     if (child := os.fork()) == 0:
-        program(line.split(), standalone_mode=False)
+        refused = line.startswith("!")
+        try:
+            program(line.removeprefix("!").split(), standalone_mode=False)
+        except SesurgeryError:
+            if not refused:
+                raise
+        else:
+            assert not refused, line
         print("heavy:", *(name for name in {heavy} if name in sys.modules), flush=True)
         os._exit(0)
     if os.waitpid(child, 0)[1]:
@@ -205,9 +233,12 @@ class Forks:
 def test_every_verb_imports_what_it_runs_and_no_more(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     Image.new("L", (8, 8), 128).save(tmp_path / "digit.png")
+    (tmp_path / "whole.yaml").write_text(BRIEF.replace("name: tiny", "name: whole"))
+    (tmp_path / "study.yaml").write_text(BRIEF.replace("name: tiny", "name: study") + "study: {seeds: [0, 1]}\n")
+    np.savez(tmp_path / "samples.npz", input=np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32))
     more = {}
     with closing(Forks("torchvision", tmp_path)) as with_torch, closing(Forks("click", tmp_path)) as without:
-        for command, allowed in ALLOWED.items():
+        for command, allowed in {**ALLOWED, **{f"!{command}": allowed for command, allowed in REFUSED.items()}}.items():
             # Torch and torchvision take seconds to import: a verb that may have them finds them there.
             if found := (with_torch if "torch" in allowed else without).heavy_of(command) - allowed:
                 more[command] = found
@@ -540,6 +571,23 @@ def test_the_environment_is_read_where_contributing_says():
     assert found == ENVIRONMENT
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert [file for file in ENVIRONMENT if f"`{file}`" not in page] == []
+
+
+def contracts() -> dict[str, dict]:
+    """The contracts of import-linter by their names."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return {contract["name"]: contract for contract in found["tool"]["importlinter"]["contracts"]}
+
+
+def test_contributing_lists_the_layers_and_what_planning_is_as_the_contracts_do():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    layers = re.search(r"Imports point downward only:\n\n```\n(.*?)```", page, re.S)[1].split()
+    planning = re.findall(r"`(\w+)`", re.search(r"Planning\n?\s*\((.*?)\)", page, re.S)[1])
+    found = contracts()
+    named = [name.removeprefix("sesurgery.") for name in found["imports point downward only"]["layers"]]
+    assert layers == named
+    sources = found["planning needs no framework"]["source_modules"]
+    assert sorted(planning) == sorted(name.removeprefix("sesurgery.") for name in sources)
 
 
 def test_the_unit_tests_mirror_the_package():

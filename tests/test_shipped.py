@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from email.message import Message
 from email.parser import Parser
@@ -119,6 +120,99 @@ program(["check", "demo:digits"], standalone_mode=False)
     assert "SE-ResNet-20" in done.stdout
     assert done.stdout.count("9 sites") == 3
     assert [path.name for path in tmp_path.iterdir()] == ["specs"]
+
+
+BRIEF = """version: 1
+model: {source: python, name: "sesurgery.networks.cifar_resnet:CifarResNet", kwargs: {depth: 8}}
+input: {shape: [3, 8, 8]}
+surgery: [{insert: {block: se, reduction: 4}, at: residual}]
+train: {data: digits, epochs: 1, threads: 1}
+engines: [{backend: onnxruntime, precision: fp32, batch: {min: 1, opt: 1, max: 32}}]
+latency: {batch: 1, rounds: 10, placements: 4, half_width: null, repeats: 2, warmup_seconds: 0, threads: 1}
+"""
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_the_wheel_in_an_empty_folder(dist: Path, tmp_path: Path) -> None:
+    """The whole command in a process of its own, on networks that take seconds; dependencies are those installed here."""
+    specs, empty = tmp_path / "specs", tmp_path / "empty"
+    for folder in (specs, empty):
+        folder.mkdir()
+    for name in ("small", "large"):
+        (specs / f"{name}.yaml").write_text(BRIEF)
+    command = [sys.executable, "-m", "sesurgery", "demo", "--seeds", "1"]
+    command += [word for name in ("small", "large") for word in (f"--{name}", str(specs / f"{name}.yaml"))]
+    environment = {**clean(), "PYTHONPATH": str(dist / "site"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the report, for a browser: runs/small/report.html" in done.stdout
+    assert (empty / "runs" / "small" / "report.html").is_file()
+
+
+def reachable() -> bool:
+    """Whether pip can ask an index, with the settings of this machine."""
+    ask = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-input", "--retries", "0", "--dest"]
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run([*ask, folder, "colorlog"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_every_extra_resolves(dist: Path) -> None:
+    """Each alone, by a dry run of pip beside what is installed; where no index can be asked, it is skipped."""
+    if not reachable():
+        pytest.skip("pip reaches no index here")
+    (wheel,) = (dist / "dist").glob("*.whl")
+    ask = [sys.executable, "-m", "pip", "install", "--dry-run", "-q", "--no-input", "--only-binary", ":all:"]
+    # Its parts come as sources alone: pycuda is compiled where CUDA is, and the others fetch wheels from NVIDIA.
+    extras = [name for name in SETUP["options.extras_require"] if name not in ("tensorrt", "all")]
+    for extra in extras:
+        done = subprocess.run([*ask, f"{wheel}[{extra}]"], capture_output=True, text=True, env=clean(), check=False)
+        assert done.returncode == 0, f"{extra}: {done.stderr}"
+
+
+def test_all_is_every_extra_but_those_for_work_on_the_package() -> None:
+    extras = SETUP["options.extras_require"]
+    named = re.findall(r"sesurgery\[([\w,-]+)\]", extras["all"])[0].split(",")
+    assert sorted(named) == sorted(set(extras) - {"all", "dev", "docs"})
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the Makefile and what it installs from, and a pip in its environment that says what it is told."""
+    for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    pip = tmp_path / ".venv" / "bin" / "pip"
+    pip.parent.mkdir(parents=True)
+    pip.write_text('#!/bin/sh\necho "WARNING: looked at $PIP_SAID"\necho "pip $*" >>pip.calls\nexit "$PIP_CODE"\n')
+    pip.with_name("python").symlink_to(sys.executable)
+    pip.chmod(0o755)
+    return tmp_path
+
+
+def install(checkout: Path, code: int) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PIP_CODE": str(code), "PIP_SAID": "forty places"}
+    command = ["make", "--no-print-directory", ".venv/.ready"]
+    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_installing_says_one_line_and_is_done_once(checkout: Path) -> None:
+    done = install(checkout, 0)
+    assert done.returncode == 0, done.stderr
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert line.startswith("installing into .venv with ")
+    assert "-c constraints.txt -e .[dev]" in (checkout / "pip.calls").read_text()
+    assert install(checkout, 0).returncode == 0
+    assert len((checkout / "pip.calls").read_text().splitlines()) == 1
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_installing_shows_pips_words_where_it_fails(checkout: Path) -> None:
+    done = install(checkout, 1)
+    assert done.returncode != 0
+    assert "WARNING: looked at forty places" in done.stderr
+    assert "nothing was installed" in done.stderr
+    assert not (checkout / ".venv" / ".ready").exists()
 
 
 def test_the_demos_specs_are_those_of_the_checkout_but_for_what_makes_them_brief() -> None:

@@ -1,7 +1,7 @@
 """Experiment trackers that a training reports to when asked: Weights & Biases and MLflow, by Lightning's loggers.
 
-Where they send it (a server, a folder, nowhere) is decided by their own settings. A training that goes on continues
-their run. One that cannot be reached in the middle of a training is left out from there on: epochs are worth more.
+Where they send it (a server, a folder, nowhere) is decided by their own settings. A resumed training continues their
+run. A tracker that fails in the middle of a training is dropped with a warning: the training matters more.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Trackers:
         for name in self._recipe.trackers:
             try:
                 logger = _logger(name, self._ids.parent, known.get(name))
-                # Once: a training that goes on may be longer now, and MLflow changes no parameter.
+                # Once: a resumed training may have more epochs, and MLflow does not change a logged parameter.
                 if name not in known:
                     logger.log_hyperparams(self._recipe.model_dump(mode="json", exclude={"trackers"}))
                 known[name] = str(logger.version)
@@ -48,7 +48,7 @@ class Trackers:
                 raise fail(
                     "SE502",
                     f"the tracker {name!r} needs the package {name}",
-                    f"pip install {name}, or leave it out of `trackers:`",
+                    "pip install 'sesurgery[trackers]', or leave it out of `trackers:`",
                 ) from error
             # Each raises errors of its own kind: no login, no server, no such run.
             except Exception as error:
@@ -67,7 +67,7 @@ class Trackers:
                 self._leave_out(name, error)
 
     def close(self, *, done: bool) -> None:
-        """Say that the training ended, or only stopped."""
+        """Tell the trackers that the training finished, or was stopped."""
         for name, logger in list(self._open.items()):
             try:
                 logger.finalize("success" if done else "aborted")

@@ -33,6 +33,9 @@ train: {data: {dataset: digits, held_out: 0.1}, epochs: 1, batch_size: 128, thre
 """
 NET = SPEC.replace("sesurgery.networks.cifar_resnet:CifarResNet", "somebodys_code:make_net")
 BLOCK = SPEC.replace("{block: se, reduction: 4}", '{block: python, factory: "somebodys_code:make_block"}')
+DIGITS = "{dataset: digits, held_out: 0.1}"
+DATA = SPEC.replace(DIGITS, '{dataset: python, factory: "somebodys_code:make_data"}')
+PIPE = SPEC.replace(DIGITS, '{dataset: webdataset, train: "pipe:touch ran", held_out: "pipe:touch ran"}')
 OF_A_RUN = (("evaluate", "runs/x"), ("export", "runs/x"), ("build-engine", "runs/x"), ("train", "runs/x"))
 OF_AN_ENGINE = (("verify",), ("bench",))
 
@@ -127,6 +130,31 @@ def test_code_of_somebody_elses_run_waits_for_a_person(arguments, text, sesurger
     assert "--trust" in ended.err
     assert not RAN.exists()
     assert "somebodys_code" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [(DATA, "somebodys_code:make_data"), (PIPE, "pipe:touch ran")],
+    ids=["dataset: python", "dataset: webdataset"],
+)
+@pytest.mark.parametrize("arguments", OF_A_RUN, ids=lambda words: words[0])
+def test_data_of_somebody_elses_run_wait_for_a_person(arguments, text, named, sesurgery, folder):
+    run = made(text)
+    of_somebody_else(run / WEIGHTS)
+    ended = sesurgery(*arguments)
+    assert ended.code == 1
+    assert f"error[SE409]: runs/x/weights.safetensors was not made here by you, and its spec runs {named}" in ended.err
+    assert not RAN.exists()
+    assert "somebodys_code" not in sys.modules
+
+
+@pytest.mark.parametrize("text", [DATA, PIPE], ids=["dataset: python", "dataset: webdataset"])
+def test_with_trust_the_commands_of_its_data_run(text, sesurgery, folder):
+    of_somebody_else(made(text) / WEIGHTS)
+    ended = sesurgery("evaluate", "runs/x", "--trust")
+    # Neither gives any data: the attack is all that they do.
+    assert (ended.code, RAN.exists()) == (1, True), ended.err
+    assert "error[SE5" in ended.err
 
 
 def test_with_trust_it_runs(sesurgery, folder):
