@@ -9,8 +9,8 @@ specs/seresnet50.yaml beside what it cannot do without: importing torch and timm
 is the processor time of user and system together, of the process and its children, and the least of the rounds: other
 work on the machine makes it larger, never smaller. Rounds go through all commands, so that a busy minute is not one
 command's. Linux counts what this script held when it started a process into that process's peak: memory below 35 MB is
-not distinguished. `data` and `demo` are timed with --help: the first waits for a server, the second is the other verbs one
-after another, as is `run`, which is left out. `refit` needs a GPU and is left out too.
+not distinguished. `data` and `demo` are timed with --help: the first waits for a server, the second is the other verbs
+one after another, as is `run`, which is left out. `refit` needs a GPU and is left out too.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ latency: {batch: 1, rounds: 10, placements: 4, half_width: null, repeats: 2, war
 
 @pytest.mark.slow
 def test_the_demo_runs_from_the_wheel_in_an_empty_folder(dist: Path, tmp_path: Path) -> None:
-    """The whole command in a process of its own, on networks that take seconds; dependencies are those installed here."""
+    """The whole command in a process of its own, on small networks; its dependencies are those installed here."""
     specs, empty = tmp_path / "specs", tmp_path / "empty"
     for folder in (specs, empty):
         folder.mkdir()

@@ -194,7 +194,10 @@ class GraphView:
 
     @classmethod
     def parse(cls, text: str) -> GraphView:
-        """The inverse of `str`; blank lines and `#` comments are skipped. Raises ValueError with the line's number."""
+        """The inverse of `str`, for names without blanks, commas and `#`; blank lines and `#` comments are skipped.
+
+        Raises ValueError with the line's number.
+        """
         facts = []
         for number, raw in enumerate(text.splitlines(), start=1):
             line = raw.partition("#")[0].strip()
@@ -218,6 +221,7 @@ class GraphView:
 
 
 _LINE = re.compile(
-    r"(?P<name>\S+) = (?P<op>\w+)\((?P<inputs>[^)]*)\)"
+    # Lazy and not `[^)]*`: a name may end in brackets, as those of nodes with several outputs do.
+    r"(?P<name>\S+) = (?P<op>\w+)\((?P<inputs>.*?)\)"
     r"(?: \[(?P<conv>[^\]]+)\])?(?: @(?P<scope>\S+))?(?: : (?P<shape>\d+x\d+x\d+))?"
 )

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from tests.fuzz.workers import ROOT, Worker
 GOALS = {
     "spec-grammar": 3000, "spec-bytes": 3000, "onnx-odd": 2000, "onnx-structure": 11000, "onnx-bits": 9000,
     "image": 2000, "checkpoint": 400, "manifest": 700, "measurement": 400, "interface": 300, "metrics": 150,
-    "run-folder": 400,
+    "run-folder": 400, "file-gates": 1000, "file-against": 500,
 }  # fmt: skip
 """Cases of half an hour on two cores."""
 EVERY = 2000
 """Cases after which a line says how many there were."""
-WORKSPACE = ("checkpoint", "manifest", "measurement", "interface", "metrics", "run-folder")
+WORKSPACE = ("image", "checkpoint", "manifest", "measurement", "interface", "metrics", "run-folder")
+"""Targets that need a finished workspace."""
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Tally:
     targets: list[str]
     seed: int
     first: int
-    last: int
+    last: Mapping[str, int]
     begun: collections.Counter = field(default_factory=collections.Counter)
     counts: dict[str, collections.Counter] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
@@ -44,7 +46,7 @@ class Tally:
     def next(self) -> tuple[str, int] | None:
         """The next case; None where none is left."""
         with self.lock:
-            left = [target for target in self.targets if self.first + self.begun[target] < self.last]
+            left = [target for target in self.targets if self.first + self.begun[target] < self.last[target]]
             if not left:
                 return None
             target = min(left, key=lambda name: self.begun[name] / GOALS[name])
@@ -80,12 +82,16 @@ def run(
     *,
     seconds: float,
     first: int = 0,
-    last: int = 10**9,
+    last: int | Mapping[str, int] = 10**9,
     processes: int = 1,
+    prepared: Mapping[str, Path] | None = None,
 ) -> Tally:
-    """Try cases of targets in some processes, until `last` of each or for some seconds after the processes started."""
-    tally = Tally(targets, seed, first, last)
-    environment = _environment(targets, folder)
+    """Try cases of targets in some processes, until `last` (of each) or for some seconds after the processes started.
+
+    `prepared` are folders that need not be made: the finished workspace ("made"), exported networks ("networks").
+    """
+    tally = Tally(targets, seed, first, {name: last if isinstance(last, int) else last[name] for name in targets})
+    environment = _environment(targets, folder, prepared or {})
     failed: list[BaseException] = []
 
     def work(worker: Worker) -> None:
@@ -112,21 +118,23 @@ def run(
     return tally
 
 
-def _environment(targets: list[str], folder: Path) -> dict[str, str]:
-    """The environment of workers, with the workspace that artefacts and networks are taken from."""
+def _environment(targets: list[str], folder: Path, prepared: Mapping[str, Path]) -> dict[str, str]:
+    """The environment of workers, with the folders that artefacts and networks are taken from."""
     made = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
-        "SESURGERY_FUZZ_WORKSPACE": str(folder / "made"),
-        "SESURGERY_FUZZ_NETWORKS": str(folder / "networks"),
+        "SESURGERY_FUZZ_WORKSPACE": str(prepared.get("made", folder / "made")),
+        "SESURGERY_FUZZ_NETWORKS": str(prepared.get("networks", folder / "networks")),
     }
     modules = []
     if set(targets) & set(WORKSPACE):
         modules.append(("artefacts", "made"))
-    if any(target.startswith("onnx") for target in targets):
+    if any(target.startswith(("onnx", "file-")) for target in targets):
         modules.append(("networks", "networks"))
     for module, name in modules:
+        if name in prepared:
+            continue
         code = (
             f"import sys, pathlib; from tests.fuzz.targets.{module} import prepare; prepare(pathlib.Path(sys.argv[1]))"
         )

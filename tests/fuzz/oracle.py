@@ -1,14 +1,19 @@
 """What is good: a diagnostic with its place and exit code 1 (or 4), or a result that stands up. All else is bad."""
 
 import contextlib
+import hashlib
 import io
+import json
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
+import onnx
 
 from sesurgery.cli import program
 from sesurgery.diagnostics import CODES, SesurgeryError
+from sesurgery.workspace import require_intact
 
 DEFECTS = ("SE607",)
 """Codes that say of themselves that the program is at fault."""
@@ -67,6 +72,44 @@ def cli(*arguments: str, placed: bool = False) -> Outcome:
     except click.ClickException as error:
         return Outcome("refused", error.format_message())
     return Outcome("done", said.getvalue())
+
+
+LOCKS, MANIFEST = ".lock", ".manifest.json"
+
+
+def state(folder: Path) -> dict[str, str]:
+    """The digest of every file below a folder, but for locks."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != LOCKS
+    }
+
+
+def require_whole(folder: Path, before: dict[str, str] | None = None) -> None:
+    """Raise BadError for a file, written since `before`, that is worse than none.
+
+    That is: a temporary file that was left, one that is cut off, and an artefact that its manifest does not describe.
+    """
+    now, before = state(folder), before or {}
+    for name in sorted(now):
+        if now[name] == before.get(name):
+            continue
+        path = folder / name
+        if path.suffix == ".tmp":
+            raise BadError(f"a temporary file was left: {name}")
+        try:
+            artefact = path.with_name(path.name.removesuffix(MANIFEST))
+            if artefact.with_name(artefact.name + MANIFEST).exists():
+                require_intact(artefact)
+            if path.suffix == ".json":
+                json.loads(path.read_text())
+            if path.suffix == ".html" and not path.read_text().rstrip().endswith("</html>"):
+                raise ValueError("it has no end")
+            if path.suffix == ".onnx":
+                onnx.load(path, load_external_data=False)
+        except Exception as error:
+            raise BadError(f"{name} was written and is worse than none: {str(error)[:200]}") from error
 
 
 def last_lines(error: BaseException) -> str:

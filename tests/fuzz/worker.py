@@ -18,7 +18,7 @@ from pathlib import Path
 SECONDS, BYTES = 20, 2 * 1024**3
 GROWN = 512 * 1024**2
 """Bytes that a process may gain over many cases before another takes its place: what libraries keep is no case's."""
-MODULES = {"specs": "spec", "onnx_files": "onnx", "images": "image", "artefacts": ""}
+MODULES = {"specs": "spec", "onnx_files": "onnx", "files": "file-", "images": "image", "artefacts": ""}
 
 
 def case(target: str, seed: int, number: int, folder: Path) -> dict[str, str]:

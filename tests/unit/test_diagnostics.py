@@ -1,3 +1,8 @@
+import unicodedata
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from sesurgery.diagnostics import CODES, Diagnostic, Span, suggest
 
 
@@ -21,6 +26,36 @@ def test_a_tab_does_not_shift_the_caret():
 def test_a_span_longer_than_the_line_stops_at_its_end():
     text = Diagnostic("SE004", "m", Span("x", 1, 3, 99, "abcd")).render()
     assert text.splitlines()[2].count("^") == 2
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.text(max_size=60), st.lists(st.text(min_size=1, max_size=30), max_size=50))
+def test_every_name_that_is_suggested_is_known(name, known):
+    hint = suggest(name, known)
+    if not known:
+        assert hint == "there is none"
+    elif hint.startswith("did you mean "):
+        ways = {repr(each) for each in known}
+        rest = hint.removeprefix("did you mean ").removesuffix("?")
+        while rest and rest not in ways:
+            (first,) = [way for way in ways if rest.startswith(f"{way} or ")][:1]
+            rest = rest.removeprefix(f"{first} or ")
+        assert rest in ways
+    else:
+        assert hint.startswith(f"known: {sorted(known)[0]}")
+        assert name not in known
+    if name in known:
+        assert hint.startswith(f"did you mean {name!r}")
+
+
+@given(st.text(st.characters()))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_whatever_a_message_quotes_it_can_be_printed(text):
+    """Halves of characters as well, which no encoding has, and what a terminal obeys."""
+    shown = Diagnostic("SE001", text, Span("x.yaml", 1, 1, 1, text), hint=text).render()
+    shown.encode()
+    assert all(letter.isprintable() or letter in "\n\t" or unicodedata.category(letter)[0] in "ZC" for letter in shown)
+    assert "\x1b" not in shown
 
 
 def test_names_are_suggested_or_listed():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.paths import inside, plain_name
@@ -37,6 +41,44 @@ def test_the_current_folder_can_be_the_root(tmp_path, monkeypatch):
     assert inside(Path(), "runs/x", "it") == Path("runs/x")
     with pytest.raises(SesurgeryError, match=r"outside \./: '\.\./x'"):
         inside(Path(), "../x", "it")
+
+
+STEPS = st.sampled_from(["..", ".", "", "a", "b", "link", "out", "x" * 300, "ü", "..x", " "])
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(STEPS, max_size=6).map("/".join))
+def test_a_path_is_taken_where_it_leads_inside_and_nowhere_else(given):
+    """By the system's own answer to where a path leads, with links in the folder, inwards and out of it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve() / "folder"
+        (folder / "a" / "b").mkdir(parents=True)
+        (folder / "link").symlink_to(folder / "a")
+        (folder / "out").symlink_to(folder.parent)
+        real = os.path.realpath(folder / given)
+        try:
+            found = inside(folder, given, "it")
+        except SesurgeryError as error:
+            assert error.diagnostics[0].code == "SE408"
+            assert given.startswith("/") or not real.startswith(f"{folder}/")
+        else:
+            assert real.startswith(f"{folder}/")
+            assert os.path.realpath(found) == real
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text(max_size=8) | st.text(st.sampled_from("ab./\\: \x00\x1b~"), max_size=8))
+def test_a_plain_name_is_one_file_of_its_folder_and_can_be_printed(given):
+    try:
+        name = plain_name(given, "it")
+    except SesurgeryError as error:
+        assert error.diagnostics[0].code == "SE408"
+        error.render().encode()
+    else:
+        assert name == given
+        assert os.path.dirname(os.path.normpath(os.path.join("folder", name))) == "folder"
+        assert name.isprintable()
+        assert not name.startswith(".")
 
 
 @pytest.mark.parametrize("given", ["x", "x.y-z_1", "a b", "ü"])

@@ -4,6 +4,7 @@ Where a digest would tell at once, it is put right in half of the cases: a stran
 spec inside a run are changed without that; with it they name code, which is another matter than their form.
 """
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from sesurgery import pipeline
 from sesurgery.pipeline.workspace import Workspace
-from tests.fuzz.oracle import Outcome, called, cli
+from tests.fuzz.oracle import Outcome, called, cli, require_whole, state
 from tests.fuzz.values import flipped, mutated, nasty
 
 SPEC = """version: 1
@@ -30,50 +31,60 @@ engines: [{backend: onnxruntime}]
 parity: {batches: [16]}
 latency: {rounds: 10, placements: 4, half_width: null, repeats: 1, warmup_seconds: 0, threads: 1}
 """
-RUN, ENGINE = "runs/net", "engines/net.onnxruntime.fp32.onnx"
+RUN, ENGINE = "runs/{name}", "engines/{name}.onnxruntime.fp32.onnx"
 FORMS = {
     "manifest": (
         f"{ENGINE}.manifest.json",
         f"{RUN}/weights.safetensors.manifest.json",
-        "export/net.onnx.manifest.json",
+        "export/{name}.onnx.manifest.json",
     ),
-    "measurement": (
-        f"{RUN}/reports/net.onnxruntime.fp32.onnx.parity.json",
-        f"{RUN}/reports/net.onnxruntime.fp32.onnx.latency.json",
-    ),
+    "measurement": tuple(f"{RUN}/reports/{{name}}.onnxruntime.fp32.onnx.{kind}.json" for kind in ("parity", "latency")),
     "interface": (f"{RUN}/interface.json",),
     "metrics": (f"{RUN}/train/metrics.csv",),
-    "run-folder": (f"{RUN}/plan.json", f"{RUN}/spec.yaml", f"{RUN}/weights.safetensors", ENGINE, "export/net.onnx"),
+    "run-folder": (f"{RUN}/plan.json", f"{RUN}/spec.yaml", f"{RUN}/weights.safetensors", ENGINE, "export/{name}.onnx"),
 }
+"""The files of each target; `{name}` is that of the workspace's one spec."""
+
+
+def named(place: str, folder: Path) -> str:
+    """A place in a workspace, by the name of its one spec."""
+    return place.format(name=next(folder.glob("*.yaml")).stem)
 
 
 def prepare(folder: Path) -> None:
     """Make the workspace, once."""
-    from PIL import Image
-
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "net.yaml").write_text(SPEC)
-    here = Path.cwd()
-    os.chdir(folder)
+    with contextlib.chdir(folder):
+        _called(("run", "net.yaml"))
+        complete()
+
+
+def complete() -> None:
+    """What verbs need beside a run with its engine and its measurements, in the current folder."""
+    from PIL import Image
+
     Image.linear_gradient("L").resize((16, 16)).convert("RGB").save("image.png")
     # What is refused untouched would be refused whatever is changed.
-    for verb in (("run", "net.yaml"), *_verbs("run-folder")):
+    for verb in _verbs("run-folder"):
         done = _called(verb)
-        if done.kind != "done" and verb[0] not in ("run", "verify"):
+        if done.kind != "done" and verb[0] != "verify":
             raise RuntimeError(f"{verb} is refused in a workspace that nobody touched: {done.text}")
     shutil.rmtree("s", ignore_errors=True)
-    os.chdir(here)
 
 
 def target(form: str):
     def changed(rng: random.Random, folder: Path) -> Outcome:
         shutil.copytree(Path(os.environ["SESURGERY_FUZZ_WORKSPACE"]), folder / "w")
         os.chdir(folder / "w")
-        path = Path(rng.choice(FORMS[form]))
+        path = Path(named(rng.choice(FORMS[form]), Path()))
         path.write_bytes(_changed(path, rng))
-        if path.name in ("weights.safetensors", "net.onnxruntime.fp32.onnx", "net.onnx") and rng.random() < 0.5:
+        if path.suffix in (".safetensors", ".onnx") and rng.random() < 0.5:
             _redigest(path)
-        return _called(rng.choice(_verbs(form)))
+        before = state(Path())
+        outcome = _called(rng.choice(_verbs(form)))
+        require_whole(Path(), before)
+        return outcome
 
     return changed
 
@@ -85,13 +96,14 @@ def _called(verb: tuple[str, ...]) -> Outcome:
 
 
 def _verbs(form: str) -> tuple[tuple[str, ...], ...]:
-    predict = ("predict", ENGINE, "image.png")
+    run, engine = named(RUN, Path()), named(ENGINE, Path())
+    predict = ("predict", engine, "image.png")
     if form in ("measurement", "metrics"):
-        return (("report", RUN),)
+        return (("report", run),)
     if form == "interface":
-        return (predict, ("package", ENGINE, "--triton", "served"))
-    return (predict, ("report", RUN), ("evaluate", RUN), ("verify", ENGINE), ("package", ENGINE, "--triton", "s"),
-            ("export", RUN), ("build-engine", RUN))  # fmt: skip
+        return (predict, ("package", engine, "--triton", "served"))
+    return (predict, ("report", run), ("evaluate", run), ("verify", engine), ("package", engine, "--triton", "s"),
+            ("export", run), ("build-engine", run))  # fmt: skip
 
 
 def _changed(path: Path, rng: random.Random) -> bytes:
@@ -122,7 +134,8 @@ def _trained():
     """The spec and the network that the checkpoint fits; what a case loads into it, the next one replaces."""
     from sesurgery import apply, load_spec
 
-    spec = load_spec(Path(os.environ["SESURGERY_FUZZ_WORKSPACE"]) / "net.yaml")
+    workspace = Path(os.environ["SESURGERY_FUZZ_WORKSPACE"])
+    spec = load_spec(workspace / named("{name}.yaml", workspace))
     return spec, apply(spec)
 
 
@@ -134,7 +147,8 @@ def checkpoint(rng: random.Random, folder: Path) -> Outcome:
     from sesurgery.training import checkpoint as training
     from tests.fuzz.oracle import called
 
-    source = Path(os.environ["SESURGERY_FUZZ_WORKSPACE"]) / RUN / "train" / "last.ckpt"
+    workspace = Path(os.environ["SESURGERY_FUZZ_WORKSPACE"])
+    source = workspace / named(RUN, workspace) / "train" / "last.ckpt"
     path = folder / "last.ckpt"
     if rng.random() < 0.5:
         path.write_bytes(flipped(source.read_bytes(), rng))

@@ -1,6 +1,10 @@
-"""Image files for `predict`: damaged, of every mode and format, and larger than any memory."""
+"""Image files for `predict`: damaged, of every mode and format, and larger than any memory.
+
+Most are read as `predict` reads them; of some the engine of the workspace makes a prediction, as the command does.
+"""
 
 import io
+import os
 import random
 import struct
 import zlib
@@ -11,7 +15,8 @@ from PIL import Image
 
 from sesurgery.serving import predict
 from sesurgery.training.preprocessing import Preprocessing
-from tests.fuzz.oracle import BadError, Outcome, called
+from tests.fuzz.oracle import BadError, Outcome, called, cli, state
+from tests.fuzz.targets.artefacts import ENGINE, named
 from tests.fuzz.values import flipped
 
 PREPARED = (
@@ -30,6 +35,8 @@ def image(rng: random.Random, folder: Path) -> Outcome:
     else:
         data = _any(rng)
         path.write_bytes(flipped(data, rng) if rng.random() < 0.8 else data)
+    if rng.random() < 0.1:
+        return _predicted(path)
     prepared = rng.choice(PREPARED)
 
     def read() -> None:
@@ -40,6 +47,19 @@ def image(rng: random.Random, folder: Path) -> Outcome:
             raise BadError("an image became NaN")
 
     return called(read)
+
+
+def _predicted(path: Path) -> Outcome:
+    """By the command, beside an image that is good: that one gets its answer, and nothing is written."""
+    workspace = Path(os.environ["SESURGERY_FUZZ_WORKSPACE"])
+    good = workspace / "image.png"
+    before = state(path.parent)
+    outcome = cli("predict", str(workspace / named(ENGINE, workspace)), str(path), str(good))
+    if outcome.kind == "done" and "image.png" not in outcome.text:
+        raise BadError(f"a good image beside it got no answer: {outcome.text}")
+    if state(path.parent) != before:
+        raise BadError("predict wrote a file")
+    return outcome
 
 
 def _any(rng: random.Random) -> bytes:

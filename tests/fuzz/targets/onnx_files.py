@@ -26,7 +26,8 @@ RULES = {
 }
 
 
-def _base(rng: random.Random) -> onnx.ModelProto:
+def any_model(rng: random.Random) -> onnx.ModelProto:
+    """A random network, or one as exporters write it."""
     return net(rng) if rng.random() < 0.6 else exported(rng)
 
 
@@ -37,16 +38,16 @@ def odd(rng: random.Random, folder: Path) -> Outcome:
 
 
 def structure(rng: random.Random, folder: Path) -> Outcome:
-    model = _base(rng)
+    model = any_model(rng)
     shape = _shape(model)
     for _ in range(rng.choice((1, 1, 2, 3))):
-        _changed(model, rng)
+        changed(model, rng)
     return _judged(_written(model, rng, folder), rng, folder, shape)
 
 
 def bits(rng: random.Random, folder: Path) -> Outcome:
     path = folder / "net.onnx"
-    model = _base(rng)
+    model = any_model(rng)
     path.write_bytes(flipped(model.SerializeToString(), rng))
     return _judged(path, rng, folder, _shape(model))
 
@@ -72,7 +73,8 @@ def _written(model: onnx.ModelProto, rng: random.Random, folder: Path) -> Path:
     return path
 
 
-def _changed(model: onnx.ModelProto, rng: random.Random) -> None:
+def changed(model: onnx.ModelProto, rng: random.Random) -> None:
+    """One change of its structure."""
     graph = model.graph
     node = rng.choice(graph.node)
     tensor = rng.choice(graph.initializer) if graph.initializer else TensorProto()

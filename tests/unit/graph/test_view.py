@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sesurgery.graph import ConvFacts, GraphView, NodeFacts, Op
 
@@ -11,6 +13,35 @@ out = output(twice)"""
 
 def test_the_text_form_reads_back_to_the_same_text():
     assert str(GraphView.parse(UNIT)) == UNIT
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters="#,"), min_size=1)
+SIZES = st.tuples(*[st.integers(1, 4096)] * 3)
+PAIRS = st.tuples(st.integers(0, 99), st.integers(0, 99))
+CONVS = st.builds(ConvFacts, PAIRS, PAIRS, PAIRS, PAIRS, st.integers(1, 99), st.integers(1, 999), st.integers(1, 999))
+
+
+@st.composite
+def views(draw):
+    """Any graph: nodes with names of any kind, each reading some that come before it."""
+    facts = []
+    for name in draw(st.lists(NAMES | NAMES.map("{}()".format), max_size=6, unique=True)):
+        earlier = [fact.name for fact in facts]
+        inputs = draw(st.lists(st.sampled_from(earlier), max_size=3)) if earlier else []
+        op, scope = draw(st.sampled_from(Op)), draw(NAMES | st.just(""))
+        shape, conv = draw(st.none() | SIZES), draw(st.none() | CONVS)
+        facts.append(NodeFacts(name, op, tuple(inputs), scope, shape, conv))
+    return GraphView(facts)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(views())
+def test_what_a_graph_prints_is_that_graph(view):
+    again = GraphView.parse(str(view))
+    assert (str(again), again.digest) == (str(view), view.digest)
+    assert [(node.scope, node.shape, node.conv) for node in again] == [
+        (node.scope, node.shape, node.conv) for node in view
+    ]
 
 
 def test_a_value_that_is_read_twice_by_one_node_has_two_uses():

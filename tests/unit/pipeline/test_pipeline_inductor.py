@@ -141,7 +141,7 @@ def test_a_precision_that_the_processor_lacks_is_refused(here: Path) -> None:
 def test_a_package_that_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path: lambda image: image.mean((2, 3)) * 1.01)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    with pytest.raises(SesurgeryError, match="SE604.*not the one given: at batch 1 its outputs"):
+    with pytest.raises(SesurgeryError, match=r"SE604.*not the one given: at batch 1 its outputs"):
         Inductor(target="cpu").build_network(network, (3, 4, 4), tmp_path / "x.pt2", BuildOptions())
     assert list(tmp_path.iterdir()) == []
 

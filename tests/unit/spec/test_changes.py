@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sesurgery.diagnostics import SpecError
 from sesurgery.pipeline import load_spec
@@ -68,6 +71,36 @@ def test_one_value_is_another_and_the_rest_is_as_it_was(path, value, found, spec
     assert again.digest == made.digest != spec.digest
     if found(spec) is not None:
         assert made.with_({path: found(spec)}).digest == spec.digest
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=20)
+NUMBERS = st.floats(5e-324, 1e30, exclude_min=True)
+VALUES = {
+    "surgery[0].insert.reduction": st.integers(1, 65536),
+    "surgery[0].within": st.lists(TEXTS.filter(bool), min_size=1, max_size=3),
+    "surgery[1].name": st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,20}", fullmatch=True),
+    "model.kwargs.note": TEXTS | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(-1e300, 1e300),
+    "train.epochs": st.integers(1, 1_000_000),
+    "parity.fp32.max_abs": NUMBERS,
+    "parity.fp16.mean_abs": NUMBERS,
+    "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,30}", fullmatch=True),
+}
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.fixed_dictionaries({}, optional=VALUES))
+def test_a_changed_spec_is_what_a_file_with_its_text_is(changes) -> None:
+    """Whatever the values are: numbers of every size, texts that look like numbers or are no plain YAML."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mine.yaml"
+        path.write_text(TEXT)
+        made = load_spec(path).with_(changes)
+        # The second has no text of its own, and is written as a run of it keeps it.
+        for spec in (made, made.model_copy(update={"name": made.name})):
+            path.write_text(spec.text())
+            again = load_spec(path)
+            assert again.digest == made.digest
+            assert again.model_dump(exclude={"name"}) == made.model_dump(exclude={"name"})
 
 
 def test_several_changes_are_made_at_once_and_validated_together(spec: Spec) -> None:
