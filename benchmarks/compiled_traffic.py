@@ -130,7 +130,6 @@ def compiled(model, precision: str, mode: Mode, folder: Path) -> dict[str, objec
     import onnx
 
     from sesurgery.backends.base import BatchRange, BuildOptions
-    from sesurgery.backends.nvidia.compiled import compile_
     from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
     from sesurgery.lowering.base import run
     from sesurgery.lowering.precision.half import Precision
@@ -139,7 +138,7 @@ def compiled(model, precision: str, mode: Mode, folder: Path) -> dict[str, objec
         model = run(model, [Precision()]).model
     path = folder / "compiled.onnx"
     onnx.save(model if mode.dynamic else with_batch(model, mode.batch[0]), path)
-    found = compile_(TensorRTForRTX(), path, BuildOptions(precision, BatchRange(*mode.batch)))
+    found = TensorRTForRTX().compile_kernels(path, BuildOptions(precision, BatchRange(*mode.batch)))
     return {"kernels": len(found.kernels), "bytes": found.traffic, "fusions": found.fusions}
 
 

@@ -20,7 +20,11 @@ from sesurgery.reasons import Reason
 from sesurgery.spec.engines import Precision
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch import nn
+
+    from sesurgery.backends.kernels.compiled import Compiled
+    from sesurgery.backends.kernels.operators import Graph
 
 Array = NDArray[np.generic]
 Progress = Callable[[str, int, int], None]
@@ -220,6 +224,64 @@ class CountsLayers(Protocol):
 
     def layer_count(self, engine: Path) -> int:
         """How many layers an engine has; raises SE603 if it cannot be loaded here."""
+        ...
+
+
+@runtime_checkable
+class ListsOperators(Protocol):
+    """A backend whose engines are optimised graphs: their operators are the kernels that run."""
+
+    def operators(self, engine: Path, source: ModelProto | None = None) -> tuple[Graph, ...] | None:
+        """The graphs of an engine, named after the ONNX file that it was built from; None if it has no such graph."""
+        ...
+
+
+@runtime_checkable
+class ListsKernels(Protocol):
+    """A backend whose compiler tells what kernels it makes of a network."""
+
+    title: ClassVar[str]
+
+    def kernels_of(self, engine: Path, batch: int) -> Compiled | None:
+        """The kernels of an engine, open dimensions as `batch`; None if the engine does not say, or not here."""
+        ...
+
+    def compile_kernels(self, onnx: Path, options: BuildOptions) -> Compiled:
+        """Compile an ONNX file as `build` does, keep no engine, and list the kernels at the profile's optimum.
+
+        Raises SE603 if it cannot build here, and SE604 if the build fails or lists no kernels.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesWeights(Protocol):
+    """A backend that can put other weights into an engine of the same network."""
+
+    title: ClassVar[str]
+    refit: bool
+    """Whether the engine takes any weights, and not only those it was built of."""
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether engines that are built with these options take weights at all."""
+        ...
+
+    def probe(self) -> Capability: ...
+
+    def remarks(self) -> tuple[str, ...]:
+        """Notes for every engine with these options."""
+        ...
+
+    def with_weights(self) -> Self:
+        """The same options for an engine that has its weights."""
+        ...
+
+    def put_weights(self, engine: Path, weights: Path, out: Path) -> None:
+        """Write an engine to `out` with the weights of an ONNX file of the same network, which is not checked.
+
+        Raises SE603 if the engine cannot be loaded here or takes no weights, SE604 if it does not take these.
+        """
         ...
 
 

@@ -16,11 +16,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sesurgery.backends.base import Array, Backend, BuildOptions, BuildReport, Capability, Progress, Runner
 from sesurgery.backends.onnxruntime_graph.providers import PACKAGES, PROVIDERS
 from sesurgery.diagnostics import fail
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from sesurgery.backends.kernels.operators import Graph
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,12 @@ class OnnxRuntime(Backend):
         from sesurgery.backends.onnxruntime_graph.profile import layer_times
 
         return layer_times(engine, feeds, runs, threads)
+
+    def operators(self, engine: Path, source: ModelProto | None = None) -> tuple[Graph, ...] | None:
+        from sesurgery.backends.onnxruntime_graph import operators
+
+        # What another provider makes of a file is not in the engine.
+        return operators.read(engine, source) if self.provider == "cpu" else None
 
     def load(self, engine: Path, threads: int | None = None) -> Runner:
         from sesurgery.backends.onnxruntime_graph.session import Session

@@ -14,16 +14,16 @@ def command(as_json: bool) -> None:
     import dataclasses
 
     from sesurgery.artifacts import cpu_name, versions
-    from sesurgery.backends import BACKENDS
+    from sesurgery.backends import BACKENDS, gpu
 
     found = {name: BACKENDS.load(name)().probe() for name in BACKENDS.names()}
-    gpu = _gpu()
+    device = gpu()
     if as_json:
         backends = {name: dataclasses.asdict(capability) for name, capability in found.items()}
-        emit_json({"versions": versions(), "device": cpu_name(), "gpu": gpu, "backends": backends})
+        emit_json({"versions": versions(), "device": cpu_name(), "gpu": device, "backends": backends})
         return
     click.echo(f"device  {cpu_name()}")
-    click.echo(f"GPU     {gpu or 'none that a CUDA driver lists'}")
+    click.echo(f"GPU     {device or 'none that a CUDA driver lists'}")
     for package, version in versions().items():
         click.echo(f"{package:<12}  {version}")
     click.echo()
@@ -41,10 +41,3 @@ def _answer(obstacle: str | None) -> str:
     if obstacle is None:
         return click.style("yes", fg="green")
     return f"{click.style('no', fg='red')}, {obstacle}"
-
-
-def _gpu() -> str | None:
-    # Not by torch, which takes seconds to import.
-    from sesurgery.backends.nvidia import libcuda
-
-    return libcuda.device_name() if libcuda.obstacle() is None else None

@@ -7,19 +7,14 @@ from pathlib import Path
 
 from sesurgery.artifacts import digest_file
 from sesurgery.backends import BACKENDS
-from sesurgery.backends.base import BatchRange, BuildOptions
+from sesurgery.backends.base import BatchRange, BuildOptions, ListsKernels, ListsOperators
 from sesurgery.backends.inputs import onnx_file as _source
-from sesurgery.backends.nvidia import inspector
-from sesurgery.backends.nvidia.backend import NvidiaBackend
-from sesurgery.backends.nvidia.compiled import compile_
-from sesurgery.backends.onnxruntime import OnnxRuntime
-from sesurgery.backends.onnxruntime_graph import operators as _operators
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.pipeline.specs import engine_of
 from sesurgery.profiles import parse_profile
 from sesurgery.reports.compiled import CompiledReport, OperatorReport
 from sesurgery.serving.loadable import require_loadable
-from sesurgery.spec.engines import Precision
+from sesurgery.spec.engines import Engine, Precision
 from sesurgery.workspace import EngineManifest, is_engine, require_intact
 
 COMPILER = "tensorrt-rtx"
@@ -35,39 +30,44 @@ def inspect_compiled(given: Path) -> CompiledReport | OperatorReport:
     """
     if given.suffix == ".onnx" and not is_engine(given):
         backend = BACKENDS.load(COMPILER)()
-        assert isinstance(backend, NvidiaBackend)
+        assert isinstance(backend, ListsKernels)
         source = _source.read(given)
-        found = compile_(backend, given, BuildOptions(precision(source)))
+        found = backend.compile_kernels(given, BuildOptions(precision(source)))
         return CompiledReport(given.name, f"compiled by {backend.title} at batch 1", found, _scopes(source))
     manifest = require_intact(given, EngineManifest)
     wanted = engine_of(manifest)
     backend = wanted.backend.options
-    if isinstance(backend, OnnxRuntime) and backend.provider == "cpu":
-        return _operators_of(given, manifest)
-    if not isinstance(backend, NvidiaBackend):
-        text = f"{given} is an engine of {wanted.backend.name}, which has no list of kernels"
-        raise fail("SE603", text, "give an engine of tensorrt, tensorrt-rtx or onnxruntime (cpu), or an ONNX file")
+    if isinstance(backend, ListsOperators) and (report := _operators(given, manifest, backend)) is not None:
+        return report
+    if isinstance(backend, ListsKernels):
+        return _kernels(given, manifest, wanted, backend)
+    text = f"{given} is an engine of {wanted.backend.name}, which has no list of kernels"
+    raise fail("SE603", text, "give an engine of tensorrt, tensorrt-rtx or onnxruntime (cpu), or an ONNX file")
+
+
+def _kernels(engine: Path, manifest: EngineManifest, wanted: Engine, backend: ListsKernels) -> CompiledReport:
     batch = wanted.batch.opt
-    require_loadable(given, foreign=True)
-    told = backend.layers(given) if backend.detailed and backend.probe().runs is None else None
-    if told is not None and inspector.tells_types(told):
-        return CompiledReport(given.name, "as the engine tells", inspector.parse(told, batch), {})
-    onnx = _origin(given, manifest)
+    require_loadable(engine, foreign=True)
+    if (told := backend.kernels_of(engine, batch)) is not None:
+        return CompiledReport(engine.name, "as the engine tells", told, {})
+    onnx = _origin(engine, manifest)
     options = BuildOptions(
         wanted.precision,
         BatchRange(wanted.batch.min, batch, wanted.batch.max),
         tuple(parse_profile(shapes) for shapes in wanted.shapes),
     )
     how = f"compiled again of {onnx.as_posix()} by {backend.title} at batch {batch}"
-    return CompiledReport(given.name, how, compile_(backend, onnx, options), _scopes(_source.read(onnx)))
+    return CompiledReport(engine.name, how, backend.compile_kernels(onnx, options), _scopes(_source.read(onnx)))
 
 
-def _operators_of(engine: Path, manifest: EngineManifest) -> OperatorReport:
+def _operators(engine: Path, manifest: EngineManifest, backend: ListsOperators) -> OperatorReport | None:
     source = None
     with contextlib.suppress(SesurgeryError):
         # Without the file, module names are missing; the list is otherwise the same.
         source = _source.read(_origin(engine, manifest))
-    graphs = _operators.read(engine, source.model if source else None)
+    graphs = backend.operators(engine, source.model if source else None)
+    if graphs is None:
+        return None
     how = f"as ONNX Runtime optimised it for {manifest.device}"
     return OperatorReport(engine.name, how, graphs, _scopes(source) if source else {})
 

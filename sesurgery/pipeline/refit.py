@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sesurgery import temporaries
 from sesurgery.artifacts import locked
-from sesurgery.backends.nvidia import weights
-from sesurgery.backends.nvidia.backend import NvidiaBackend
+from sesurgery.backends.base import TakesWeights
+from sesurgery.backends.inputs import onnx_network as weights
 from sesurgery.catalog import Ref
 from sesurgery.diagnostics import fail
 from sesurgery.onnxgraph import io as onnx_io
@@ -99,13 +99,13 @@ def refit(request: RefitRequest) -> RefitResult:
     return RefitResult(target, source, changed, made)
 
 
-def _refittable(engine: Path, wanted: Engine) -> NvidiaBackend:
+def _refittable(engine: Path, wanted: Engine) -> TakesWeights:
     """The backend, if it can refit here; raises SE603 otherwise."""
     backend = wanted.backend.options
-    if not isinstance(backend, NvidiaBackend):
+    if not isinstance(backend, TakesWeights):
         text = f"{engine} is an engine of {wanted.backend.name}, whose weights cannot be replaced"
         raise fail("SE603", text, "build it again; tensorrt and tensorrt-rtx have the option refit")
-    if not backend.settings().takes_weights:
+    if not backend.takes_weights:
         text = f"{engine} was not built to take weights"
         raise fail("SE603", text, "build it with -O refit=true, or -O stripped=true")
     ability = backend.probe()
@@ -145,8 +145,8 @@ def _fitting(request: RefitRequest, given: Given, known: weights.Network, wanted
 
 def _full(wanted: Engine) -> Engine:
     """The engine's options once it has its weights: none are put in when it is loaded."""
-    backend: NvidiaBackend = wanted.backend.options
-    return wanted.model_copy(update={"backend": Ref(wanted.backend.name, replace(backend, stripped=False))})
+    backend: TakesWeights = wanted.backend.options
+    return wanted.model_copy(update={"backend": Ref(wanted.backend.name, backend.with_weights())})
 
 
 def _moved_into_place(source: Path, workspace: Workspace) -> Path:
@@ -178,8 +178,8 @@ def _describe(
     if engine.resolve() == target.resolve():
         # The stripped engine is gone: a build makes an equal one.
         again = command(onnx, full)
-    backend: NvidiaBackend = full.backend.options
-    gone = replace(backend, stripped=True).remarks()
+    # The notes of an engine without weights hold no more.
+    gone = engine_of(before).backend.options.remarks()
     changes = {
         "run": None if folder is None else relative(folder, target),
         "onnx": relative(onnx, target),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sesurgery.backends.nvidia.compiled import Compiled, Kernel
-from sesurgery.backends.onnxruntime_graph.operators import Graph, Operator
+from sesurgery.backends.kernels.compiled import Compiled, Kernel
+from sesurgery.backends.kernels.operators import Graph, Operator
 
 
 @dataclass(frozen=True)

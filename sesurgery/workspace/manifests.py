@@ -140,7 +140,7 @@ class AskedEngine(Details):
 
 
 class NetworkDigests(Details):
-    """Which network an engine is of: see `sesurgery.backends.nvidia.weights`."""
+    """Which network an engine is of: see `sesurgery.backends.inputs.onnx_network`."""
 
     structure: str
     values: str

@@ -154,7 +154,7 @@ def test_timings_add_up(backend, networks, tmp_path: Path) -> None:
 def test_the_inspector_tells_the_kernels_of_a_detailed_engine(backend, networks, tmp_path: Path) -> None:
     detailed = replace(backend, detailed=True)
     detailed.build(networks["fp16"], tmp_path / "net.engine", BuildOptions(precision="fp16", batch=BATCH))
-    found = inspector.parse(detailed.layers(tmp_path / "net.engine"), 4)
+    found = inspector.parse(detailed.inspected(tmp_path / "net.engine"), 4)
     assert found.kernels
     assert found.traffic > 0
 

@@ -21,7 +21,7 @@ from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 from torch import nn
 
 from sesurgery.backends.base import BatchRange, BuildOptions
-from sesurgery.backends.nvidia.compiled import Compiled, compile_
+from sesurgery.backends.kernels.compiled import Compiled
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
@@ -55,7 +55,7 @@ def compiled(model: onnx.ModelProto, precision: str, batch: BatchRange, folder: 
     if precision == "fp16":
         model = run(model, [Precision()]).model
     onnx.save(model, folder / "compiled.onnx")
-    return compile_(BACKEND, folder / "compiled.onnx", BuildOptions(precision, batch))
+    return BACKEND.compile_kernels(folder / "compiled.onnx", BuildOptions(precision, batch))
 
 
 class Networks:

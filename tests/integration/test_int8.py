@@ -20,7 +20,6 @@ from fixtures.sharing import Once
 from sesurgery import pipeline
 from sesurgery.backends.base import BatchRange, BuildOptions
 from sesurgery.backends.inductor_package.build import lacks
-from sesurgery.backends.nvidia.compiled import compile_
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
@@ -115,7 +114,7 @@ def test_one_file_builds_in_tensorrt_rtx_and_keeps_its_top1_in_onnxruntime_and_o
 def test_the_compiler_makes_integer_kernels_of_them() -> None:
     built = build(RUN, backend="tensorrt-rtx", precision="int8")
     source = next(iter(built.manifest.parent_files(built.path)))
-    compiled = compile_(RTX, source, BuildOptions("int8", BatchRange(1, 1, 1)))
+    compiled = RTX.compile_kernels(source, BuildOptions("int8", BatchRange(1, 1, 1)))
     convolutions = [kernel for kernel in compiled.kernels if kernel.fused.lower().startswith("corr")]
     assert sum({tensor.dtype for tensor in kernel.inputs} == {"Int8"} for kernel in convolutions) >= 21
 

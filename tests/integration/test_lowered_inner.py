@@ -13,7 +13,6 @@ from torch import nn
 
 import sesurgery
 from sesurgery.backends.base import BatchRange, BuildOptions
-from sesurgery.backends.nvidia.compiled import compile_
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.lowering import load
 from sesurgery.lowering.base import Lowered, run
@@ -95,5 +94,5 @@ def test_less_is_moved_than_as_exported(
     for model in (exported, lowered.model):
         onnx.save(model, tmp_path / "net.onnx")
         options = BuildOptions("fp32", BatchRange(1, 1, 1))
-        traffic.append(compile_(BACKEND, tmp_path / "net.onnx", options).traffic)
+        traffic.append(BACKEND.compile_kernels(tmp_path / "net.onnx", options).traffic)
     assert traffic[1] <= case.ratio * traffic[0]

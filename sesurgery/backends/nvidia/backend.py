@@ -7,10 +7,10 @@ import importlib.util
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field
 
@@ -20,6 +20,9 @@ from sesurgery.backends.nvidia import cuda
 from sesurgery.backends.nvidia.settings import Settings
 from sesurgery.backends.nvidia.timing_cache import TimingCache
 from sesurgery.diagnostics import fail
+
+if TYPE_CHECKING:
+    from sesurgery.backends.kernels.compiled import Compiled
 
 Version = tuple[int, int]
 
@@ -101,9 +104,9 @@ class NvidiaBackend(Backend):
 
     def facts(self, onnx: Path) -> Mapping[str, object]:
         """Of an engine that can take weights: which network and which weights it was built of."""
-        from sesurgery.backends.nvidia import weights as weights_of
+        from sesurgery.backends.inputs import onnx_network
 
-        return {"network": weights_of.read(onnx).recorded()} if self.settings().takes_weights else {}
+        return {"network": onnx_network.read(onnx).recorded()} if self.takes_weights else {}
 
     def load(self, engine: Path, threads: int | None = None, weights: Path | None = None) -> Runner:
         """As every backend's. A stripped engine gets the weights of the file it was built from, if that is unchanged.
@@ -111,14 +114,14 @@ class NvidiaBackend(Backend):
         `weights` is an ONNX file to take instead, of the same network, which is not checked: NVIDIA's refitter goes by
         names. An engine that was built `stripped` and not `refit` takes only those weights that it was built of.
         """
-        from sesurgery.backends.nvidia import weights as weights_of
+        from sesurgery.backends.inputs import onnx_network
         from sesurgery.backends.nvidia.runner import NvidiaRunner
 
         self._require_gpu("run engines")
         if not engine.is_file():
             raise fail("SE402", f"{engine} is not there", "build it first")
         if weights is None and self.stripped:
-            weights = weights_of.origin(engine)
+            weights = onnx_network.origin(engine)
         device = cuda.open_device()
         try:
             return NvidiaRunner(
@@ -161,8 +164,34 @@ class NvidiaBackend(Backend):
         if ability.runs is not None:
             raise fail("SE603", f"{self.title} cannot {what} here: {ability.runs}", ability.remedy)
 
-    def layers(self, engine: Path) -> str:
-        """What the library's inspector tells of an engine, as JSON; raises SE603 if it cannot run here."""
+    @property
+    def takes_weights(self) -> bool:
+        return self.settings().takes_weights
+
+    def with_weights(self) -> Self:
+        """The same options for an engine that has its weights."""
+        return replace(self, stripped=False)
+
+    def kernels_of(self, engine: Path, batch: int) -> Compiled | None:
+        from sesurgery.backends.nvidia import inspector
+
+        if not self.detailed or self.probe().runs is not None:
+            return None
+        told = self.inspected(engine)
+        return inspector.parse(told, batch) if inspector.tells_types(told) else None
+
+    def compile_kernels(self, onnx: Path, options: BuildOptions) -> Compiled:
+        from sesurgery.backends.nvidia.build import EngineBuilder
+        from sesurgery.backends.nvidia.compiled import compile_
+
+        ability = self.probe()
+        if ability.builds is not None:
+            raise fail("SE603", f"{self.title} cannot build here: {ability.builds}", ability.remedy)
+        builder = EngineBuilder(self.library(), self.title, replace(self.settings(), detailed=True))
+        return compile_(builder, self.title, onnx, options)
+
+    def inspected(self, engine: Path) -> str:
+        """The library's inspector's JSON of an engine; raises SE603 if the engine cannot be loaded here."""
         from sesurgery.backends.nvidia.runner import NvidiaRunner
 
         with self.load(engine) as runner:

@@ -12,7 +12,8 @@ import json
 import re
 from typing import Any
 
-from sesurgery.backends.nvidia.compiled import Compiled, Kernel, Tensor, without_constants
+from sesurgery.backends.kernels.compiled import Compiled, Kernel, Tensor
+from sesurgery.backends.nvidia.compiled import without_constants
 from sesurgery.diagnostics import fail
 
 TYPES = {

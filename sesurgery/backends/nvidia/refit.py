@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from sesurgery.backends.nvidia.weights import named
+from sesurgery.backends.inputs.onnx_network import named
 from sesurgery.diagnostics import fail
 
 if TYPE_CHECKING:

@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from sesurgery.backends.inputs.onnx_file import word
+from sesurgery.backends.kernels.operators import Graph, Operator
 from sesurgery.backends.onnxruntime_graph.by_batch import ANY, when
 from sesurgery.onnxgraph import branches as _branches
 
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv")
 INTEGERS = ("int8", "uint8")
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One kernel call; `type` is a convolution's data type, None for other operators and for computed weights.
-
-    `nodes` are the ONNX nodes it executes, as far as its name tells.
-    """
-
-    name: str
-    kind: str
-    type: str | None
-    nodes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Operators in graph order; `when` says for which batches it runs, empty if it is the only graph."""
-
-    name: str
-    when: str
-    operators: tuple[Operator, ...]
-
-    @property
-    def kinds(self) -> dict[str, int]:
-        """How many operators there are of each kind."""
-        return dict(Counter(operator.kind for operator in self.operators).most_common())
-
-    @property
-    def convolutions(self) -> dict[str, int]:
-        """How many convolutions with weights of their own compute in which type."""
-        return dict(Counter(operator.type for operator in self.operators if operator.type is not None))
 
 
 def read(engine: Path, source: onnx.ModelProto | None = None) -> tuple[Graph, ...]:

@@ -1,0 +1,1 @@
+"""What an engine consists of, as plain data: kernels of a compiler, or operators of an optimised graph."""
