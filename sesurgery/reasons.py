@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 class Reason:
     """`kind` is a short name that stays the same whatever names and numbers the text has; `where` is a node or scope.
 
-    A reason in somebody else's words (an exception, another program) has no kind. `figure` is what was found, where
+    A reason quoted from elsewhere (an exception, another program) has no kind. `figure` is what was found, where
     that tells reasons of one kind apart ("16 channels"); it serves counting alone.
     """
 

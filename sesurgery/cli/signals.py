@@ -31,7 +31,7 @@ class Stopped(Exception):  # noqa: N818  (a request that was met)
 def raising() -> Iterator[None]:
     """Turn the signals of `ENDING` into `Terminated` for the time of the block.
 
-    One that is ignored stays so (`nohup`), and one that somebody else handles is theirs.
+    One that is ignored stays so (`nohup`), and one that has another handler keeps it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

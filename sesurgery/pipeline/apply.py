@@ -143,8 +143,8 @@ class FileRequest:
 def apply_onnx(request: FileRequest) -> ChangedFile:
     """Change an ONNX file by a plan, prove that the blocks run, and write the result.
 
-    Raises SE405 if the result would replace a file that it is made from or, without `force`, a file of somebody
-    else.
+    Raises SE405 if the result would replace a file that it is made from or, without `force`, a file not
+    written by this program.
     """
     from sesurgery.onnxgraph import io as onnx_io
 

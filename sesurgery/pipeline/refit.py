@@ -71,7 +71,7 @@ def refit(request: RefitRequest) -> RefitResult:
     """Put weights into an engine. A file that was not lowered for the engine is, by the same passes.
 
     Raises SE603 if the engine takes no weights, cannot be loaded here, or is of another network than the file, SE405
-    where the target is a file that it needs or, without `force`, somebody else's; nothing is written then.
+    where the target is a file that it needs or, without `force`, one not written here; nothing is written then.
     """
     engine, target, workspace = request.engine, request.target, request.workspace
     manifest = require_loadable(engine, foreign=request.foreign)

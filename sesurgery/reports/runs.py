@@ -15,7 +15,7 @@ from sesurgery.verification.estimates import Tax
 RUNS = ("run", "network", "blocks", "parameters", "MACs", "top-1", "interval", "parity")
 RACES = ("run", "engine", "median, ms", "p99, ms", "SE tax", "interval", "as exported", "samples/s")
 MARK = "made by sesurgery report"
-"""What tells a comparison of ours from somebody else's file."""
+"""The mark by which a comparison that this program wrote is recognised."""
 
 
 def to_text(reports: Sequence[RunReport]) -> str:

@@ -1,4 +1,4 @@
-"""What each of several things costs, weighed in pairs of engines: the things of the one are those that the other lacks.
+"""The cost of each of several blocks, from pairs of engines: the blocks of one are those that the other lacks.
 
 Leaving out one block at a time spends two engines on each price. In a pair every block lies on one side or the other,
 so every pair tells something of every price. The pairs are the rows of a Hadamard matrix: any two blocks are on the
@@ -26,7 +26,7 @@ from sesurgery.verification.estimates import Floats, student
 from sesurgery.verification.placements import Clock, Contender, Placement, place
 
 Pair = tuple[frozenset[int], frozenset[int]]
-"""The numbers of what the one engine has, and of what the other has."""
+"""The indices of the blocks in one engine, and of those in the other."""
 Placements = Sequence[Sequence[Placement]]
 """Those of every pair."""
 TRIES = 256

@@ -200,7 +200,7 @@ class NvidiaBackend(Backend):
 
     def layer_count(self, engine: Path) -> int:
         # Of every verbosity: an engine that was not built with `detailed` has their names.
-        return len(json.loads(self.layers(engine)).get("Layers", ()))
+        return len(json.loads(self.inspected(engine)).get("Layers", ()))
 
     def library(self) -> ModuleType:
         """NVIDIA's Python module."""

@@ -106,7 +106,7 @@ class Device(ABC):
 
     @abstractmethod
     def wait_for(self, stream: int) -> None:
-        """Until everything on somebody else's stream is done."""
+        """Wait until a stream that was not made here has finished."""
 
     @abstractmethod
     def begin_capture(self, stream: int) -> None:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from sesurgery.backends.nvidia import inspector
 from sesurgery.backends.kernels.compiled import Compiled
+from sesurgery.backends.nvidia import inspector
 from sesurgery.backends.nvidia.compiled import parse
 from sesurgery.diagnostics import SesurgeryError
 
