@@ -115,16 +115,19 @@ def read_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
     return values
 
 
+def batch_of(images: Sequence[NDArray[np.float32]], smallest: int) -> NDArray[np.float32]:
+    """Images as one batch, filled up to the engine's smallest with copies of the last; raises SE606 if too large."""
+    missing = smallest - len(images)
+    if missing > 0 and smallest * images[0].size > MOST_VALUES:
+        text = f"the engine takes {smallest} images of {images[0].size} values at once: that is more than memory holds"
+        raise fail("SE606", text, "build an engine for smaller batches")
+    return np.stack([*images, *[images[-1]] * max(0, missing)])
+
+
 def _answers(
     runner: Runner, pile: Sequence[tuple[Path, NDArray[np.float32]]], smallest: int, classes: Sequence[str], top: int
 ) -> Iterator[Prediction]:
-    batch = np.stack([array for _, array in pile])
-    if len(pile) < smallest and smallest * batch[0].size > MOST_VALUES:
-        text = f"the engine takes {smallest} images of {batch[0].size} values at once: that is more than memory holds"
-        raise fail("SE606", text, "build an engine for smaller batches")
-    # A batch below the engine's smallest is filled with copies of the last image.
-    missing = max(0, smallest - len(pile))
-    batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+    batch = batch_of([array for _, array in pile], smallest)
     info = runner.inputs[0]
     (logits,) = runner.infer({info.name: batch.astype(info.dtype)}).values()
     if logits.ndim != 2 or logits.shape[1] != len(classes):

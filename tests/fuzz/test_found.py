@@ -7,6 +7,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -20,17 +22,21 @@ from sesurgery.lowering.examples import model as parsed
 from sesurgery.lowering.passes.fold_norms import FoldNorms
 from sesurgery.lowering.passes.gate_epilogue import GateEpilogue
 from sesurgery.lowering.passes.linear_to_conv import LinearToConv
+from sesurgery.networks.weights import load_weights
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.simplify import simplified
+from sesurgery.reports import latency_plots
 from sesurgery.serving import interface, predict
 from sesurgery.spec.parity import Tolerance
 from sesurgery.spec.source import SpecText
 from sesurgery.training.preprocessing import Preprocessing
-from sesurgery.verification.latency import EngineTiming
+from sesurgery.verification.estimates import Stats
+from sesurgery.verification.latency import EngineTiming, LatencyReport
 from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare
 from sesurgery.workspace import manifest_path, read_manifest
 from sesurgery.workspace.measurements import Of
+from tests.fuzz.oracle import cli
 
 HEAD = "version: 1\nmodel: {source: timm, name: resnet18}\ninput: {shape: [3, 64, 64]}\n"
 RULE = "surgery: [{insert: se, at: residual}]\n"
@@ -251,6 +257,58 @@ def test_axes_are_kept_by_a_one_alone():
     assert [edit.changed for edit in lowered.edits] == [True]
 
 
+@pytest.mark.parametrize(
+    ("weights", "nodes", "why"),
+    [
+        ("float[2,1] b", "d = Gemm<transB=1>(f, w, b) e = Relu(d)", "not a constant bias"),
+        ("float[2,1] b", "d = Gemm<transB=1>(f, w) e = Add(d, b)", "a constant of shape [2, 1]"),
+        ("float[1,2,1,1] b", "d = Gemm<transB=1>(f, w) g = Reshape(d, back) e = Add(g, b)", ""),
+        ("float[2,2,1,1] b", "d = Gemm<transB=1>(f, w) g = Reshape(d, back) e = Add(g, b)", "shape [2, 2, 1, 1]"),
+        ("float[2] b", "d = Gemm<transB=1>(f, w) e = Add(b, d)", ""),
+    ],
+)
+def test_a_constant_of_a_gate_is_one_number_a_channel_or_left_alone(weights, nodes, why):
+    """By the way it is broadcast, not by its size: a column of numbers is one for each sample of the batch."""
+    shape = f"int64[4] back = {{-1, 2, 1, 1}}, float[2,2] w, {weights}"
+    last = "s = Sigmoid(e)" if "Reshape" in nodes else "r = Sigmoid(e) s = Reshape(r, back)"
+    model = parsed(
+        f"(float[2,2,4,5] x) => (float[2,2,4,5] y) <{shape}> "
+        f"{{ z = GlobalAveragePool(x) f = Flatten(z) {nodes} {last} y = Mul(x, s) }}"
+    )
+    (edit,) = run(model, [LinearToConv()], verify=True).edits
+    assert (edit.changed, why in edit.why) == (not why, True)
+
+
+@pytest.mark.parametrize(("bias", "folded"), [("float[3]", True), ("float[1]", True), ("float[2,1]", False)])
+def test_a_norm_is_folded_into_a_layer_whose_bias_is_one_number_a_channel(bias, folded):
+    model = parsed(
+        f"(float[2,4] x) => (float[2,3] y) <float[4,3] w, {bias} b, float[3] s> {{ d = Gemm(x, w, b) y = Mul(d, s) }}"
+    )
+    assert (len(run(model, [FoldNorms()], verify=True).model.graph.node) == 1) == folded
+
+
+def test_a_block_inside_a_block_that_is_replaced_is_named(tmp_path):
+    """A gate in the branch of a gate: with the outer one, what reads the inner one goes."""
+    weights = ", ".join(f"float[4,4,1,1] {name} = {{{', '.join(['0.5'] * 16)}}}" for name in ("w", "a", "b"))
+    model = parsed(
+        f"(float[N,4,6,5] x) => (float[N,4,6,5] y) <{weights}> {{ u = Conv(x, w) z = GlobalAveragePool(u)"
+        " c = Conv(z, a) p = GlobalAveragePool(c) i = Sigmoid(p) m = Mul(c, i) d = Conv(m, b) s = Sigmoid(d)"
+        " y = Mul(u, s) }"
+    )
+    for node in model.graph.node:
+        node.name = f"/{'inner' if node.output[0] in 'cpim' else 'outer'}/{node.op_type}_{node.output[0]}"
+    written(tmp_path, model)
+    spec = tmp_path / "net.yaml"
+    spec.write_text(
+        "version: 1\nmodel: {source: onnx, name: net.onnx}\ninput: {shape: [4, 6, 5]}\n"
+        "surgery: [{replace: any, insert: eca}]\n"
+    )
+    done = cli("apply", spec, "-o", tmp_path / "out.onnx")
+    assert done.kind == "refused"
+    assert "is removed with the block around it" in done.text
+    assert not (tmp_path / "out.onnx").exists()
+
+
 def test_a_convolution_in_no_groups_is_left_alone():
     graph = GATED.replace("keepdims=%s>(u)", "keepdims=1>(x)").replace("float[3,8] a", "float[3,4] a")
     lowered = run(parsed(graph.replace("{-1, 8}", "{-1, 4}") % 0, opset=17), [GateEpilogue()])
@@ -352,6 +410,80 @@ def test_rounds_of_unlike_numbers_of_runs_are_named():
     for rounds in ((), ((),), ((1.0, 1.0), (1.0,))):
         with pytest.raises(ValueError, match="the same number of runs"):
             EngineTiming("engine", None, rounds, ())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sample_margins", [float("inf")] * 4),
+        ("sample_margins", [float("nan")] * 4),
+        ("sample_margins", [-1.0] * 4),
+        ("sample_margins", [1e308] * 4),
+        ("sample_errors", [1e308] * 4),
+        ("mean_abs", 1e101),
+        ("samples", 10**400),
+    ],
+    ids=str,
+)
+def test_numbers_that_no_measurement_gives_are_named(key, value, tmp_path):
+    """They overflow in a percentage, a sum or the axis of a plot."""
+    logits = np.ones((4, 3), np.float32)
+    report = compare(logits, logits, np.zeros(4, np.int64), Tolerance(max_abs=0.1))
+    PARITY.write(tmp_path, "engine", EngineParity(Of("", ""), (BatchParity(1, report),)))
+    path = PARITY.file(tmp_path, "engine")
+    data = json.loads(path.read_text())
+    data["entries"][0]["report"][key] = value
+    path.write_text(json.dumps(data))
+    with pytest.raises(SesurgeryError, match=r"SE401.*engine\.parity\.json"):
+        PARITY.read(tmp_path, "engine", Of("", ""))
+
+
+def test_times_that_no_run_takes_are_named():
+    for seconds in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValueError, match="a finite number of seconds"):
+            EngineTiming("engine", None, ((1.0, seconds),), (1.0,))
+
+
+def test_a_histogram_goes_by_the_runs_whatever_the_statistics_say():
+    """The two are stored side by side, so a file can hold statistics of other runs."""
+    stats = Stats(2, 1e9, 1, 1, 1, 1, 1e9, 1, 1, 1, 1)
+    timing = EngineTiming("engine", stats, ((1.0, 2.0),), (1.0,))
+    assert latency_plots.spread("x", LatencyReport(1, 1, 2, 0, 1, timing, None, None)).svg
+
+
+@pytest.mark.parametrize("found", [{"min": 2**40}, {"opt": 0}, {"max": -1}])
+def test_a_batch_of_a_manifest_is_one_that_a_spec_may_ask_for(found, tmp_path):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"x")
+    batch = {"min": 1, "opt": 1, "max": 1, **found}
+    engine = {"backend": {"backend": "onnxruntime"}, "batch": batch, "shapes": []}
+    write_manifest_of_an_engine(path, {"engine": engine})
+    with pytest.raises(SesurgeryError, match=r"SE401.*batch"):
+        read_manifest(path)
+
+
+def test_an_engine_whose_smallest_batch_no_memory_holds_is_named(tmp_path):
+    Image.new("L", (16, 16)).save(tmp_path / "fine.png")
+    image = predict.read_image(tmp_path / "fine.png", Preprocessing("L", 1, (16, 16), None, 1.0, (0.5,), (0.5,)))
+    with pytest.raises(SesurgeryError, match=r"SE606.*more than memory holds"):
+        predict.batch_of([image], 2**40)
+
+
+def test_half_a_character_in_a_checkpoint_is_written_out(tmp_path):
+    torch.save({"\ud800": torch.zeros(3)}, tmp_path / "last.ckpt")
+    with pytest.raises(SesurgeryError, match="SE401") as caught:
+        load_weights(torch.nn.Linear(1, 1), tmp_path / "last.ckpt")
+    assert r"\ud800" in caught.value.render()
+
+
+@pytest.mark.parametrize("number", [5e-324, 1e308, 1e-5, 1e22])
+def test_a_spec_without_a_file_is_written_so_that_it_reads_back(number, tmp_path):
+    """JSON writes 1e-05, which YAML 1.1 takes for a word; specs are read by YAML 1.2."""
+    data = yaml.safe_load(HEAD.replace("}", ", kwargs: {drop_rate: 0}}", 1) + RULE)
+    data["model"]["kwargs"]["drop_rate"] = number
+    spec = pipeline.load_spec(data)
+    (tmp_path / "spec.yaml").write_text(spec.text())
+    assert pipeline.load_spec(tmp_path / "spec.yaml").digest == spec.model_copy(update={"name": "spec"}).digest
 
 
 @pytest.mark.parametrize("text", ["", "null", "[[]]", '[{"batch": "x"}]', "[" * 100_000, "\udcff"])

@@ -64,6 +64,9 @@ def _behind(
     if node.op_type == "Gemm" and bias is not None and given.get("beta", 1.0) != 1.0:
         return None
     outs = weight.shape[0] if node.op_type == "Conv" or given.get("transB") else weight.shape[1]
+    if node.op_type == "Gemm" and bias is not None and _by_channel(bias, outs, 2, 1) is None:
+        # It adds a number to each sample.
+        return None
     rank = len(flow.shape(node.output[0]) or ())
     # A linear layer by MatMul has its channels last, whatever the rank.
     axis = 1 if node.op_type != "MatMul" else rank - 1

@@ -118,6 +118,8 @@ class _Gate:
         elif node.op_type in LINEAR:
             self.made.append((node, [self._convolution(node)]))
         elif node.op_type in BY_NUMBER or (node.op_type == "Conv" and node.input[0] in self.twins):
+            if len({self._rank(name) for name in node.input if name in self.twins}) > 1:
+                raise _CannotError(f"{node.op_type} {node.name!r} joins (N, C) with (N, C, 1, 1)")
             inputs = [self._operand(name, node) for name in node.input]
             self.made.append((node, [self._node(node, node.op_type, inputs, attributes(node))]))
         else:
@@ -146,7 +148,8 @@ class _Gate:
         inputs = [self._twin(node.input[0]), self._weight(node.input[1], weight[:, :, None, None])]
         if len(node.input) > 2 and node.input[2]:
             bias = self.flow.constant(node.input[2])
-            if bias is None or bias.size not in (1, len(weight)):
+            # Not by its size alone: (C, 1) adds a number to each sample.
+            if bias is None or bias.size not in (1, len(weight)) or not _by_channel(bias, 2):
                 raise _CannotError(f"{node.op_type} {node.name!r} adds something that is not a constant bias")
             whole = np.broadcast_to((given.get("beta", 1.0) * bias).reshape(-1), len(weight)).astype(weight.dtype)
             inputs.append(self._weight(node.input[2], whole))
@@ -164,12 +167,13 @@ class _Gate:
         constant = self.flow.constant(name)
         if constant is None:
             raise _CannotError(f"{node.op_type} {node.name!r} joins it with {name!r}, which is not constant")
-        if constant.size == 1 or constant.ndim == 4:
-            return name
-        channels = (self.flow.shape(node.output[0]) or (0, 0))[1]
-        if constant.size != channels:
+        rank = max((self._rank(each) for each in node.input if each in self.twins), default=0)
+        if not _by_channel(constant, rank):
             raise _CannotError(f"{node.op_type} {node.name!r} takes a constant of shape {list(constant.shape)}")
-        return self._weight(name, constant.reshape(1, -1, 1, 1))
+        return name if constant.size == 1 or rank == 4 else self._weight(name, constant.reshape(1, -1, 1, 1))
+
+    def _rank(self, name: str) -> int:
+        return len(self.flow.shape(name) or ())
 
     def _twin(self, name: str) -> str:
         if name not in self.twins:
@@ -203,6 +207,12 @@ class _Gate:
             others = [name for name in reader.input if name != spread]
             if reader.op_type != "Mul" or [self.flow.shape(name) for name in others] != [self.flow.shape(spread)]:
                 raise _CannotError(f"it is spread over a map by {node.name!r}, which {reader.name!r} reads")
+
+
+def _by_channel(constant: NDArray[np.generic], rank: int) -> bool:
+    """Whether a constant has one number, or one a channel, for a value of this rank as it is broadcast."""
+    aligned = (*(1,) * (rank - constant.ndim), *constant.shape)
+    return len(aligned) == rank and all(size == 1 for axis, size in enumerate(aligned) if axis != 1)
 
 
 _MAP = "(float[N,8,5,6] x) => (float[N,8,5,6] y)"

@@ -58,6 +58,10 @@ class GraphEditor:
         kept = {name for name, tensor in self.tensors.items() if self._kept(tensor)}
         return kept | {node.name for node in self._all()} | {tensor.name for tensor in self._fresh}
 
+    def reads(self, place: Place) -> bool:
+        """Whether the node of a place is still there: one that only a removed block needed is not."""
+        return place.node < 0 or id(self.nodes[place.node]) not in self._dead
+
     def read_at(self, place: Place) -> str:
         """The value that is read at a place now."""
         node = self.nodes[place.node] if place.node >= 0 else None

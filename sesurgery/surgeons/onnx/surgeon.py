@@ -100,6 +100,9 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
                 raise fail("SE403", text, "nothing can go between the two: take the norm, or a file that is not folded")
             fitting = onnx_opset.cast(onnx_opset.lower(graphs[key], target), _dtype(site, drawing))
             places = [place for use in site.uses for place in _places(site, drawing, use.user, use.slot)]
+            if not all(map(edit.reads, places)):
+                text = f"{site.key}: what reads {site.value} is removed with the block around it"
+                raise fail("SE403", text, "remove or replace the outer block alone: turn this site down with 'except'")
             source, places = _between(site, places, drawing, edit)
             last = site.value in drawing.values.last
             end = edit.splice(fitting, source, site.module, set(dict(block.named_parameters())), last=last)
@@ -202,7 +205,7 @@ def _between(site: Site, places: list[Place], drawing: Drawing, edit: GraphEdito
         for user, slots in drawing.readings.items()
         for slot in slots
         for place in slot
-        if place not in quantiser and drawing.quantised.get(edit.read_at(place)) in theirs
+        if place not in quantiser and edit.reads(place) and drawing.quantised.get(edit.read_at(place)) in theirs
     ]
     if others:
         text = f"{site.key}: {others[0]} reads the same quantised value and is not to read the block"
