@@ -296,7 +296,7 @@ def test_a_block_inside_a_block_that_is_replaced_is_named(tmp_path):
         " y = Mul(u, s) }"
     )
     for node in model.graph.node:
-        node.name = f"/{'inner' if node.output[0] in 'cpim' else 'outer'}/{node.op_type}_{node.output[0]}"
+        node.name = f"/{'inner' if node.output[0] in 'cpim' else 'outer'}/se/{node.op_type}_{node.output[0]}"
     written(tmp_path, model)
     spec = tmp_path / "net.yaml"
     spec.write_text(
