@@ -1,4 +1,4 @@
-"""What a build server is told: limits on what was measured, as JUnit XML and in the summary of its job."""
+"""Limits on measurements for CI: `--fail-if`, with the results as JUnit XML and in the job's summary."""
 
 from __future__ import annotations
 

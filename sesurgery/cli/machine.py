@@ -60,7 +60,7 @@ def of_output(error: BaseException) -> bool:
 
 
 def abandon() -> None:
-    """Send what stdout and stderr still hold to nowhere, where they cannot be written: Python flushes them at exit."""
+    """Redirect stdout and stderr to /dev/null if they cannot be written: Python flushes them at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

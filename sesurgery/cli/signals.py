@@ -20,7 +20,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Stopped(Exception):  # noqa: N818  (a request that was met)
-    """Work that a signal stopped at a good place, with the way to go on."""
+    """Work that a signal stopped where it can be resumed; the message says how."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)

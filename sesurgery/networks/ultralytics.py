@@ -1,4 +1,4 @@
-"""Networks of Ultralytics by the yaml families that it brings; no file of anybody else's is read.
+"""Networks of Ultralytics by the yaml families that it brings; no other file is read.
 
 A changed network is still Ultralytics' own: its trainers, predictors and exporters take it. Called as `network(images)`
 it gives one tensor, which engines need; called as Ultralytics calls it (a batch as a dictionary, or with keywords) its

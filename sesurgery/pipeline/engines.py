@@ -52,7 +52,7 @@ def build_engines(request: EnginesRequest) -> tuple[BuildResult, ...]:
 
 
 def _exported(request: EnginesRequest, spec: Spec) -> Path:
-    """The run as an ONNX file, with its interface written down beside the run."""
+    """Export the run to ONNX, and write its interface beside the run."""
     if not (request.source / interface.FILE).is_file():
         try:
             write_interface(request.source, spec)

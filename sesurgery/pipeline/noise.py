@@ -1,4 +1,4 @@
-"""Inputs for engines of files that no data are known for."""
+"""Random inputs, for engines whose data set is not known."""
 
 from __future__ import annotations
 

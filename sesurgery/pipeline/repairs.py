@@ -49,7 +49,7 @@ class Broken:
 
 
 def repairs(broken: Broken, judge: Judge, talk: Talk) -> tuple[Repair, ...]:
-    """What was tried, up to the first that worked; engines are built in a folder that goes again."""
+    """What was tried, up to the first that worked; engines are built in a temporary folder."""
     tried: list[Repair] = []
     for wish in _wishes(broken):
         talk.say(f"trying a repair: {wish.what}")

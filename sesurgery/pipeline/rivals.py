@@ -67,7 +67,7 @@ def rivals_of(request: BenchRequest) -> Rivals:
 
 
 def _of_files(request: BenchRequest, manifest: EngineManifest) -> Rivals:
-    """The rivals of an engine that came from no run: nobody knows its plain network but the user."""
+    """The rivals of an engine that came from no run: only the user can name its plain network."""
     against = _named(request, manifest)
     if against is None:
         text = f"{request.engine} was built from an ONNX file that came from no run: its plain network is not known"
@@ -85,7 +85,7 @@ def _named(request: BenchRequest, manifest: EngineManifest) -> Path | None:
 
 
 def _names(*engines: tuple[Path, EngineManifest]) -> tuple[str, ...]:
-    """What engines are called in the table: their files, or the engines where they are of one file."""
+    """Names of the engines in the table: of their ONNX files, or their own if they share one file."""
     files = tuple(manifest.onnx_file(path).name for path, manifest in engines)
     return files if len(set(files)) == len(files) else tuple(path.name for path, _ in engines)
 

@@ -1,4 +1,4 @@
-"""Engines of a network with some of its blocks, in a folder that goes again."""
+"""Engines of a network with some of its blocks, in a temporary folder."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class WeightBitsChoice:
 
 
 def choose(backend: Backend, asked: WeightBits | Literal["auto"]) -> WeightBitsChoice:
-    """7 bits unless no processor that the backend's engines are for adds pairs in 16 bits; or what was asked for.
+    """The bits asked for; by default 8 where the backend's target processors cannot saturate (`wide_sums`), else 7.
 
     It does not depend on the processor at hand: a file, and an engine with `--foreign`, goes to others.
     """

@@ -84,7 +84,7 @@ def to_text(accounts: Accounts) -> str:
 
 
 def _cells(old: Row | None, new: Row | None) -> Iterator[str]:
-    """For every figure what it is after, and by how much it differs from what it was."""
+    """Each figure after the plan, and its difference from the one before."""
     for name in _FIGURES:
         was, now = getattr(old, name, 0), getattr(new, name, 0)
         yield f"{now:,}"

@@ -103,7 +103,7 @@ def to_text(found: Inspection, *, every: bool = False) -> str:
 
 
 def _offer(offer: Offer, every: bool) -> list[str]:
-    """How many sites, then what and where they are; placements of which the same is to say are listed together."""
+    """The number of sites, then what and where they are; placements with the same text are listed together."""
     body = [*_sites(offer.sites, every), *_reasons("turned down", offer.rejected, every)]
     if not offer.sites:
         return ["none", *(body or ["  the network has no candidate of this kind"])]

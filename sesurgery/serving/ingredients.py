@@ -73,7 +73,7 @@ def machine(backend: Backend) -> str:
 
 
 def built_here(name: str, backend: Backend) -> dict[str, str]:
-    """The version and device of this machine; what cannot be found here is left out."""
+    """The version and device of this machine; left out where they cannot be determined."""
     ability = backend.probe()
     found = {} if ability.version is None else {VERSION: f"{name} {ability.version}"}
     return found if ability.builds is not None else {**found, DEVICE: machine(backend)}

@@ -96,12 +96,12 @@ class Device(ABC):
 
     @final
     def copy(self, target: int, source: int, size: int, stream: int) -> None:
-        """Device to device; `source` may be anybody's."""
+        """Device to device; `source` may be memory that was not allocated here."""
         self._copy(target, source, size, self._streams[stream])
 
     @final
     def synchronize(self, stream: int) -> None:
-        """Until everything on the stream is done; raises SE603 if something on it failed."""
+        """Wait until all work on the stream has finished; raises SE603 if something on it failed."""
         self._synchronize(self._streams[stream])
 
     @abstractmethod

@@ -89,7 +89,7 @@ def forget_graph(executable: int) -> None:
 
 
 def wait(stream: int) -> None:
-    """Until everything on a stream, anybody's, is done."""
+    """Wait until all work on a stream has finished."""
     call("cuStreamSynchronize", c_void_p(stream))
 
 
