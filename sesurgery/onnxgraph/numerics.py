@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.diagnostics import SesurgeryError, clipped, fail, first_line
 from sesurgery.onnxgraph.sessions import session as _session
 
 Values = dict[str, NDArray[np.generic]]
@@ -154,13 +154,31 @@ def outputs_of_all(model: onnx.ModelProto, samples: Sequence[Feeds]) -> Values:
 
 
 def runner(model: onnx.ModelProto) -> Callable[[Feeds], Values]:
-    """Runs a model again and again as `outputs` does, from one session; raises SE602 if there can be none."""
+    """Runs a model again and again as `outputs` does, from one session; raises SE602 if it cannot.
+
+    Floating-point feeds get the type that the model declares.
+    """
     try:
         session = _session(model, optimised=False)
     except Exception as error:
         raise fail("SE602", f"ONNX Runtime cannot load the graph: {error}") from error
     names = [value.name for value in model.graph.output]
-    return lambda fed: dict(zip(names, session.run(names, dict(fed)), strict=True))
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+
+    def run(fed: Feeds) -> Values:
+        try:
+            typed = {name: _typed(array, types.get(name, TensorProto.UNDEFINED)) for name, array in fed.items()}
+            return dict(zip(names, session.run(names, typed), strict=True))
+        except Exception as error:  # its exceptions share no base class but Exception
+            raise fail("SE602", f"ONNX Runtime cannot run the graph: {clipped(first_line(error), 400)}") from error
+
+    return run
+
+
+def _typed(array: NDArray[np.generic], wanted: int) -> NDArray[np.generic]:
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    known = array.dtype.kind == "f" and wanted in floats
+    return array.astype(onnx.helper.tensor_dtype_to_np_dtype(wanted)) if known else array
 
 
 def difference(reference: Values, found: Values) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import described, fail
 
 Array = NDArray[np.generic]
 
@@ -25,12 +27,18 @@ def arrays_of(path: Path, inputs: Collection[str], option: str, beside: str | No
         # Pickled objects would be code.
         loaded = np.load(path, allow_pickle=False)
         arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {next(iter(inputs)): loaded}
-    except (ValueError, OSError, EOFError) as error:
-        raise fail("SE606", f"{path} holds no samples: {error}", "write it with numpy.save or numpy.savez") from error
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise fail(
+            "SE606", f"{path} holds no samples: {described(error)}", "write it with numpy.save or numpy.savez"
+        ) from error
     if set(arrays) - {beside} != set(inputs):
         found, asked = ", ".join(sorted(arrays)), ", ".join(sorted(inputs))
         text = f"{path} holds samples of {found}; the network's inputs are {asked}"
         raise fail("SE606", text, "numpy.savez(FILE, NAME=array) with the inputs' names")
+    for name, array in arrays.items():
+        if not array.ndim or array.dtype.kind not in "fiub":
+            text = f"{path}: {name!r} is {array.dtype} of {array.ndim} dimensions"
+            raise fail("SE606", text, "an array of numbers with a sample in each row was expected")
     return {
         name: np.asarray(arrays[name], np.float32) if arrays[name].dtype.kind == "f" else arrays[name]
         for name in arrays

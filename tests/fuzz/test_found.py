@@ -26,6 +26,7 @@ from sesurgery.networks.weights import load_weights
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.simplify import simplified
+from sesurgery.pipeline.sample_files import arrays_of
 from sesurgery.reports import latency_plots
 from sesurgery.serving import interface, predict
 from sesurgery.spec.parity import Tolerance
@@ -378,6 +379,38 @@ def test_an_image_that_claims_gigabytes_or_holds_no_numbers_is_named(tmp_path):
         Image.new("L", (2, 2)).save(tmp_path / "fine.png")
         with pytest.raises(SesurgeryError, match=rf"SE001.*{type(error).__name__}"):
             predict.read_image(tmp_path / "fine.png", broken)
+
+
+# --- samples for `gates FILE` and `verify FILE` ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK\x03\x04 and no archive",
+        b"",
+        {"x": np.float32(1)},
+        {"x": np.array(["a", "b"])},
+        {"x": np.ones(3, np.complex64)},
+        {"x": np.ones((2, 3)), "labels": np.array(7)},
+    ],
+    ids=lambda content: str(content)[:30],
+)
+def test_samples_that_are_no_arrays_of_numbers_are_named(content, tmp_path):
+    path = tmp_path / "samples.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.savez(path, **content)
+    with pytest.raises(SesurgeryError, match=r"SE606.*samples\.npz"):
+        arrays_of(path, ["x"], "--inputs", "labels")
+
+
+def test_a_model_in_half_precision_gets_samples_of_its_type():
+    model = parsed("(float16[N,4] x) => (float16[N,4] y) { y = Relu(x) }")
+    assert _numerics.runner(model)({"x": np.ones((2, 4), np.float32)})["y"].dtype == np.float16
+    with pytest.raises(SesurgeryError, match=r"SE602.*cannot run"):
+        _numerics.runner(model)({"x": np.ones((2, 5), np.float32)})
 
 
 # --- what was measured ------------------------------------------------------------------------------------------------
