@@ -381,7 +381,7 @@ def test_an_image_that_claims_gigabytes_or_holds_no_numbers_is_named(tmp_path):
             predict.read_image(tmp_path / "fine.png", broken)
 
 
-# --- samples for `gates FILE` and `verify FILE` ------------------------------------------------------------------------
+# --- samples for `gates FILE` and `verify FILE` ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
