@@ -21,7 +21,8 @@ from onnx import numpy_helper
 
 from sesurgery import pipeline
 from sesurgery.backends.base import BuildReport, Capability
-from sesurgery.backends.nvidia import cuda, weights
+from sesurgery.backends.inputs import onnx_network as weights
+from sesurgery.backends.nvidia import cuda
 from sesurgery.backends.nvidia.loaded import Loaded
 from sesurgery.backends.tensorrt import TensorRT
 from sesurgery.cli import main
