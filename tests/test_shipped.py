@@ -246,7 +246,8 @@ def test_every_direct_dependency_is_pinned_for_continuous_integration() -> None:
         SETUP["options"]["install_requires"],
         *(extras[name] for name in ("openvino", "docs", "dev", "huggingface")),
     ]
-    names = {re.split(r"[<>=\[]", line)[0].lower() for text in needed for line in text.split()}
+    lines = [line.strip() for text in needed for line in text.splitlines()]
+    names = {re.split(r"[<>=\[;]", line)[0].lower() for line in lines if line and not line.startswith("#")}
     assert names - pinned - {"sesurgery"} == set()
 
 
