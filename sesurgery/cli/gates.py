@@ -36,6 +36,11 @@ SUFFIXES = (".png", ".svg", ".pdf")
     "--fold", is_flag=True, help="Also tell what folding nearly constant gates costs in answers and saves in time."
 )
 @click.option(
+    "--bound",
+    type=click.FloatRange(0, min_open=True),
+    help="With --fold: how far from a constant a gate may be. Default: the spec's, or 0.01.",
+)
+@click.option(
     "--drift", is_flag=True, help="Also tell how the gates moved in training, by the epochs that it has kept."
 )
 @click.option(
@@ -63,6 +68,7 @@ def command(
     inputs: Path | None,
     picture: Path | None,
     fold: bool,
+    bound: float | None,
     drift: bool,
     prune: Path | None,
     flips: float | None,
@@ -85,6 +91,8 @@ def command(
     if of_file and fold:
         hint = "sesurgery lower NET.onnx --passes constant_gates --calibration FILE.npz"
         raise click.UsageError(f"--fold is for a run: the gates of an ONNX file are folded by `{hint}`")
+    if bound is not None and not fold:
+        raise click.UsageError("--bound goes with --fold")
     if of_file and drift:
         raise click.UsageError("--drift is for a run: an ONNX file was not trained here")
     if prune is None and (fine_tune or flips is not None):
@@ -109,7 +117,7 @@ def command(
         if drift:
             told["drift"] = _drift(found.source, classes, samples, picture, as_json=as_json)
         if fold:
-            told["fold"] = _fold(found, as_json)
+            told["fold"] = _fold(found, bound, as_json)
         if prune is not None:
             told["prune"] = _prune(found, prune, flips, fine_tune=fine_tune, force=force, as_json=as_json)
     finally:
@@ -148,12 +156,12 @@ def _drift(run: Path, classes: int, samples: int, picture: Path | None, *, as_js
     return report.to_json(moved)
 
 
-def _fold(found: GateResult, as_json: bool) -> dict[str, object]:
+def _fold(found: GateResult, bound: float | None, as_json: bool) -> dict[str, object]:
     from sesurgery import pipeline
     from sesurgery.reports import fold as report
 
     with talking() as talk:
-        folded = pipeline.fold(pipeline.FoldRequest(found.source, pipeline.Workspace(), talk))
+        folded = pipeline.fold(pipeline.FoldRequest(found.source, pipeline.Workspace(), bound, talk))
     _say(report.to_text(folded), as_json)
     return report.to_json(folded)
 

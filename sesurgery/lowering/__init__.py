@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from sesurgery.catalog import Catalog
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, suggest
 from sesurgery.lowering.base import Pass
+from sesurgery.spec.passes import pass_named
 
 PASSES = Catalog("sesurgery.lowering.passes", Pass, "pass", group="sesurgery.lowering")  # type: ignore[type-abstract]
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """The named passes, each once, in the given order unless `after` demands another; SE105 for unknown names."""
-    left = {name: set(PASSES.load(name).after) for name in names}
+    left = {text: set(PASSES.load(pass_named(text).name).after) for text in names}
     done: list[str] = []
     while left:
-        free = [name for name, after in left.items() if not after & set(left)]
+        waiting = {pass_named(text).name for text in left}
+        free = [text for text, after in left.items() if not after & waiting]
         if not free:
             raise fail("SE607", f"the passes {', '.join(left)} each require another of them to run first")
         done.append(free[0])
@@ -25,5 +28,20 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def load(names: Iterable[str]) -> tuple[Pass, ...]:
-    """The named passes in order, with their default options."""
-    return tuple(PASSES.load(name)() for name in in_order(names))
+    """The named passes in order, with the options that their names give; raises SE105 for one that a pass lacks."""
+    return tuple(map(_made, in_order(names)))
+
+
+def _made(text: str) -> Pass:
+    wanted = pass_named(text)
+    kind = PASSES.load(wanted.name)
+    # Samples are arrays, which no text gives.
+    known = (
+        [item.name for item in dataclasses.fields(kind) if item.name != "samples"]
+        if dataclasses.is_dataclass(kind)
+        else []
+    )
+    for option in wanted.options:
+        if option not in known:
+            raise fail("SE105", f"the pass {wanted.name} has no option {option!r}", suggest(option, known))
+    return kind(**wanted.options)

@@ -16,6 +16,7 @@ from sesurgery.pipeline.workspace import Workspace
 from sesurgery.profiles import parse_profile
 from sesurgery.serving.ingredients import PASSES, ingredients
 from sesurgery.spec.engines import BatchSizes, Calibration, Engine
+from sesurgery.spec.passes import pass_named
 from sesurgery.workspace import manifest_path, read_manifest
 from sesurgery.workspace.manifests import AskedEngine
 
@@ -98,7 +99,9 @@ def ingredients_of(onnx: Path, wanted: Engine, lowering: tuple[str, ...] | None 
     calibration = None
     if wanted.calibration.file is not None and Path(wanted.calibration.file).is_file():
         calibration = digest_file(Path(wanted.calibration.file))
-    elif wanted.precision in ("int8", "fp16") or "constant_gates" in (lowering or ()):
+    elif wanted.precision in ("int8", "fp16") or any(
+        pass_named(text).name == "constant_gates" for text in lowering or ()
+    ):
         # The run's spec names the data set and its split; the file holds neither.
         calibration = read_manifest(onnx).spec_digest if manifest_path(onnx).is_file() else None
         calibration = calibration or "no run"

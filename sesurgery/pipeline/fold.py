@@ -28,6 +28,7 @@ from sesurgery.pipeline.workspace import Workspace
 from sesurgery.spec import Spec
 from sesurgery.spec.choice import AUTO
 from sesurgery.spec.engines import Engine
+from sesurgery.spec.passes import NamedPass, pass_named
 from sesurgery.verification import batches
 from sesurgery.verification.folding import Answers, BlockFold, EngineFold, flipped, scored
 from sesurgery.verification.fresh_process import race
@@ -45,6 +46,8 @@ class FoldRequest:
 
     folder: Path
     workspace: Workspace
+    bound: float | None = None
+    """How far from a constant a gate may be; left out: as the run's spec says, or the pass's own bound."""
     talk: Talk = field(default_factory=Silent)
 
 
@@ -74,14 +77,18 @@ class FoldResult:
 def fold(request: FoldRequest) -> FoldResult:
     """Predict on training samples what folding does; then build the folded engine, score it and race it.
 
-    The pass `constant_gates` folds, by its own bound and samples. Raises SE402 if the run has no block, and what
+    The pass `constant_gates` folds, by its own samples. Raises SE402 if the run has no block, and what
     exporting, building and racing raise.
     """
     spec = checkpoint.read_spec(request.folder, catalogs())
-    wanted, bound = _engine(spec), ConstantGates().bound
+    wanted = _engine(spec)
     found = constants(request.folder, request.workspace, wanted.calibration)
-    others = tuple(name for name in passes_for(wanted.backend.options, wanted, spec.export.lowering) if name != PASS)
-    lowering = in_order((PASS, *others))
+    passes = [pass_named(text) for text in passes_for(wanted.backend.options, wanted, spec.export.lowering)]
+    own = ConstantGates().bound
+    said = next((each.options["bound"] for each in passes if each.name == PASS and "bound" in each.options), own)
+    bound = said if request.bound is None else request.bound
+    others = tuple(str(each) for each in passes if each.name != PASS)
+    lowering = in_order((str(NamedPass(PASS, {} if bound == own else {"bound": bound})), *others))
     folded: tuple[str, ...] = ()
     raced: EngineFold | None = None
     if any(within <= bound for within in found.within.values()):

@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 from sesurgery.catalog import Catalog, Ref
 from sesurgery.diagnostics import clipped, suggest
 from sesurgery.spec.choice import AUTO, Auto
+from sesurgery.spec.passes import pass_named
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,11 @@ def _passes(value: object, info: ValidationInfo) -> tuple[str, ...] | None:
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         raise PydanticCustomError("plugin_type", "expected a list of lowering passes, or 'none'")
     known = _catalogs(info).passes
-    for index, name in enumerate(value):
+    for index, text in enumerate(value):
+        try:
+            name = pass_named(text).name
+        except ValueError as error:
+            raise PydanticCustomError("plugin_type", clipped(str(error)), {"inner": [index]}) from error
         if name not in known:
             hint = {"hint": suggest(name, known), "inner": [index]}
             raise PydanticCustomError("plugin_unknown", f"unknown pass {clipped(repr(name))}", hint)
@@ -213,7 +218,7 @@ PassesField = Annotated[
     # pydantic warns of its own doing where it writes the tuple of a union as a list.
     PlainSerializer(lambda names: None if names is None else list(names), return_type=list[str] | None),
 ]
-"""Names of lowering passes; `none` means no passes, and None leaves the choice to the backend."""
+"""Names of lowering passes, with options if any; `none` means no passes, None leaves the choice to the backend."""
 BlockField = Annotated[Ref[Any], *_field("block", lambda catalogs: catalogs.blocks)]
 PlacementField = Annotated[Ref[Any], *_field("placement", lambda catalogs: catalogs.placements)]
 BackendField = Annotated[Ref[Any], *_field("backend", lambda catalogs: engine_makers(catalogs.backends))]

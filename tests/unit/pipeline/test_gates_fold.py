@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from fixtures.engines import source_of
 
 from sesurgery import pipeline
 from sesurgery.cli import program
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline import FoldRequest, Workspace
+from sesurgery.pipeline import EnginesRequest, FoldRequest, Workspace
 from sesurgery.pipeline.constants import constants
 from sesurgery.reports import fold as report
+from sesurgery.workspace import OnnxManifest, read_manifest
 
 RUN = Path("runs/tiny")
 NEARLY = 0.003
@@ -38,7 +40,7 @@ def plant(*blocks: int) -> list[str]:
 def test_folding_changes_no_more_answers_than_it_predicted(here: Path) -> None:
     planted = plant(0, 2)
     before = sorted(Path("engines").iterdir())
-    ended = CliRunner().invoke(program, ["gates", str(RUN), "--fold", "--json"])
+    ended = CliRunner().invoke(program, ["gates", str(RUN), "--fold", "--bound", "0.009", "--json"])
     assert ended.exit_code == 0, ended.output
     told = json.loads(ended.stdout)["fold"]
     blocks = {block["key"]: block for block in told["blocks"]}
@@ -57,10 +59,17 @@ def test_folding_changes_no_more_answers_than_it_predicted(here: Path) -> None:
     assert engine["latency"]["low"] <= engine["latency"]["value"] <= engine["latency"]["high"]
     assert all(blocks[key]["measured"]["hits"] <= blocks[key]["predicted"]["most"] for key in planted)
     lowering = told["change"]["export"]["lowering"]
-    assert lowering[0] == "constant_gates"
-    assert pipeline.load_spec("tiny.yaml").with_({"export.lowering": lowering}).export.lowering == tuple(lowering)
+    assert lowering[0] == "constant_gates(bound=0.009)"
     # Engines of the comparison are nobody's.
     assert sorted(Path("engines").iterdir()) == before
+    # The spec that it prints, from these weights: the same blocks are folded.
+    text = pipeline.load_spec("tiny.yaml").with_({"export.lowering": lowering, "name": "folded"}).text()
+    Path("folded.yaml").write_text(text)
+    made = pipeline.apply(pipeline.load_spec("folded.yaml"), Workspace(), "folded.yaml", RUN).folder
+    (built,) = pipeline.build_engines(EnginesRequest(made, Workspace()))
+    assert built.manifest.details.lowering == tuple(lowering)
+    details = read_manifest(source_of(built), OnnxManifest).details
+    assert len([reason for reason in details.lowered if reason.kind == "constant_gates"]) == len(planted)
 
 
 def test_a_block_that_is_not_constant_is_not_folded_and_nothing_is_built(here: Path, monkeypatch) -> None:
