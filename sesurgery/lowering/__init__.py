@@ -36,11 +36,8 @@ def _made(text: str) -> Pass:
     wanted = pass_named(text)
     kind = PASSES.load(wanted.name)
     # Samples are arrays, which no text gives.
-    known = (
-        [item.name for item in dataclasses.fields(kind) if item.name != "samples"]
-        if dataclasses.is_dataclass(kind)
-        else []
-    )
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    known = [item.name for item in fields if item.name != "samples"]
     for option in wanted.options:
         if option not in known:
             raise fail("SE105", f"the pass {wanted.name} has no option {option!r}", suggest(option, known))
