@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from collections.abc import Iterable
 
 from sesurgery.catalog import Catalog
@@ -36,8 +36,7 @@ def _made(text: str) -> Pass:
     wanted = pass_named(text)
     kind = PASSES.load(wanted.name)
     # Samples are arrays, which no text gives.
-    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-    known = [item.name for item in fields if item.name != "samples"]
+    known = [name for name in inspect.signature(kind).parameters if name != "samples"]
     for option in wanted.options:
         if option not in known:
             raise fail("SE105", f"the pass {wanted.name} has no option {option!r}", suggest(option, known))
