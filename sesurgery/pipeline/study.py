@@ -58,7 +58,7 @@ def study(
     storage = opened(spec.name, asked, folder)
     trials = Trials(spec, Workspace(folder), origin, talk)
     if retry and (count := storage.retry()):
-        talk.say(f"{count} failed trials will be tried again")
+        talk.say(f"{count} failed trial{'s' * (count > 1)} will be tried again")
     done = 0
     while True:
         with storage.take() as task:

@@ -125,7 +125,8 @@ def verdict(difference: Difference | None) -> str:
         return "one seed tells nothing"
     if difference.significant:
         return f"{'better' if difference.difference > 0 else 'worse'} (p={difference.p:.2g})"
-    more = f"{difference.more_seeds} more seeds" if difference.more_seeds else "no number of seeds is worth it"
+    needed = difference.more_seeds
+    more = f"{needed} more seed{'s' * (needed > 1)}" if needed else "no number of seeds is worth it"
     return f"not told apart; {more}"
 
 

@@ -98,7 +98,8 @@ def answer(
         group = groups.setdefault(outcome.cell.group, {plain_of(outcome.cell).key: []})
         group.setdefault(outcome.cell.key, []).append(outcome)
     scores = [[_scores(cell) for cell in group.values()] for group in groups.values()]
-    judged = against(scores, confidence)
+    trainings = [next(each for cell in group.values() for each in cell).cell.trained.group for group in groups.values()]
+    judged = against(scores, confidence, trainings)
     rows: list[Row] = []
     for group, differences in zip(groups.values(), judged, strict=True):
         for cell, difference in zip(group.values(), (None, *differences), strict=True):
@@ -106,7 +107,7 @@ def answer(
                 rows.append(_row(cell, difference, (timings or {}).get(cell[0].cell.key), confidence))
     # A latency beside MACs compares nothing: cost is latency where all rows have one.
     front = _front(rows)
-    taken, advice = _advise(rows, front, scores, outcomes)
+    taken, advice = _advise(rows, front, outcomes, (scores, trainings))
     return Answer(name, axes, seeds, tuple(rows), front, taken, advice, confidence)
 
 
@@ -165,8 +166,8 @@ def _mean(row: Row) -> float:
 def _advise(
     rows: Sequence[Row],
     front: tuple[int, ...],
-    scores: Sequence[Sequence[Mapping[int, float]]],
     outcomes: Sequence[Outcome],
+    noise: tuple[Sequence[Sequence[Mapping[int, float]]], Sequence[str]],
 ) -> tuple[int | None, str]:
     """The recommended row, and the reason in words."""
     compared = [row.against_plain for row in rows if row.against_plain is not None]
@@ -186,7 +187,7 @@ def _advise(
         return plain, text
     best = max(better, key=lambda each: _mean(rows[each]))
     of = [_scores([outcome for outcome in outcomes if outcome.cell.key == rows[each].cell.key]) for each in better]
-    beaten = pairwise(of[better.index(best)], of, scores)
+    beaten = pairwise(of[better.index(best)], of, *noise)
     cost = costs(rows)
     alike = [each for each, other in zip(better, beaten, strict=True) if other is None or not other.significant]
     taken = min(alike, key=lambda each: (cost[each], -_mean(rows[each])))

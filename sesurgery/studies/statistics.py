@@ -79,12 +79,15 @@ def mean_interval(scores: Scores, confidence: float = 0.95) -> Interval:
     return Interval(middle, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
-def against(groups: Sequence[Sequence[Scores]], confidence: float = 0.95) -> tuple[tuple[Difference | None, ...], ...]:
+def against(
+    groups: Sequence[Sequence[Scores]], confidence: float = 0.95, trainings: Sequence[str] | None = None
+) -> tuple[tuple[Difference | None, ...], ...]:
     """Every cell against the first of its group, the plain network; None if they have no seed in common.
 
-    The first of each group is not part of the result.
+    The first of each group is not part of the result. `trainings` names the trainings behind each group: groups of one
+    name are the same networks, deployed differently, and tell about the noise of training once.
     """
-    noise, freedom = _noise(groups)
+    noise, freedom = _noise(groups, trainings)
     fits = [[_fit(group[0], cell) for cell in group[1:]] for group in groups]
     flat = [fit for row in fits for fit in row if fit is not None]
     judged = iter(_judge(flat, noise, freedom, confidence))
@@ -92,10 +95,13 @@ def against(groups: Sequence[Sequence[Scores]], confidence: float = 0.95) -> tup
 
 
 def pairwise(
-    first: Scores, others: Sequence[Scores], noise_of: Sequence[Sequence[Scores]]
+    first: Scores,
+    others: Sequence[Scores],
+    noise_of: Sequence[Sequence[Scores]],
+    trainings: Sequence[str] | None = None,
 ) -> tuple[Difference | None, ...]:
-    """Every one of `others` less `first`, tested together, with the noise of the whole study."""
-    noise, freedom = _noise(noise_of)
+    """Every one of `others` less `first`, tested together, with the noise of the whole study, as in `against`."""
+    noise, freedom = _noise(noise_of, trainings)
     fits = [_fit(first, cell) for cell in others]
     judged = iter(_judge([fit for fit in fits if fit is not None], noise, freedom, 0.95))
     return tuple(None if fit is None else next(judged) for fit in fits)
@@ -109,23 +115,34 @@ def _fit(base: Scores, cell: Scores) -> _Fit | None:
     return _Fit(value, math.sqrt(2 / len(common)), len(common))
 
 
-def _noise(groups: Sequence[Sequence[Scores]]) -> tuple[float, int]:
+def _noise(groups: Sequence[Sequence[Scores]], trainings: Sequence[str] | None) -> tuple[float, int]:
     """The standard deviation of the noise of one training, and its degrees of freedom (0: nothing to tell it from)."""
+    found: dict[str, list[tuple[float, int]]] = {}
+    for number, group in enumerate(groups):
+        found.setdefault(trainings[number] if trainings else str(number), []).append(_residual(group))
     total, freedom = 0.0, 0
-    for group in groups:
-        rows = [(cell, seed, score) for cell, scores in enumerate(group) for seed, score in scores.items()]
-        if not rows:
-            continue
-        seeds = sorted({seed for _, seed, _ in rows})
-        design = np.zeros((len(rows), len(group) + len(seeds)))
-        for index, (cell, seed, _) in enumerate(rows):
-            design[index, cell] = 1
-            design[index, len(group) + seeds.index(seed)] = 1
-        scores_ = np.array([score for *_, score in rows])
-        solution, _, rank, _ = np.linalg.lstsq(design, scores_, rcond=None)
-        total += float(((scores_ - design @ solution) ** 2).sum())
-        freedom += len(rows) - int(rank)
+    for parts in found.values():
+        # The same trainings scored twice give no second look at their noise: the mean square, and one group's freedom.
+        own, all_ = max(each for _, each in parts), sum(each for _, each in parts)
+        if all_:
+            total += sum(square for square, _ in parts) * own / all_
+            freedom += own
     return (max(math.sqrt(total / freedom), _rounding(groups)) if freedom else math.nan), freedom
+
+
+def _residual(group: Sequence[Scores]) -> tuple[float, int]:
+    """What is left of a group's scores beside the effects of cell and seed: the sum of squares, degrees of freedom."""
+    rows = [(cell, seed, score) for cell, scores in enumerate(group) for seed, score in scores.items()]
+    if not rows:
+        return 0.0, 0
+    seeds = sorted({seed for _, seed, _ in rows})
+    design = np.zeros((len(rows), len(group) + len(seeds)))
+    for index, (cell, seed, _) in enumerate(rows):
+        design[index, cell] = 1
+        design[index, len(group) + seeds.index(seed)] = 1
+    scores_ = np.array([score for *_, score in rows])
+    solution, _, rank, _ = np.linalg.lstsq(design, scores_, rcond=None)
+    return float(((scores_ - design @ solution) ** 2).sum()), len(rows) - int(rank)
 
 
 def _rounding(groups: Sequence[Sequence[Scores]]) -> float:

@@ -87,7 +87,7 @@ def test_failed_trials_are_told_and_tried_again_when_asked(sesurgery, spec, fail
     assert "trial" not in sesurgery("study", spec).err
     failing.clear()
     healed = sesurgery("study", spec, "--retry")
-    assert "1 failed trials will be tried again" in healed.err
+    assert "1 failed trial will be tried again" in healed.err
     assert "the data is gone" not in healed.out
 
 

@@ -105,3 +105,28 @@ def test_the_same_gain_from_many_seeds_is_told():
     plain = {seed: (150 + seed % 3) / 180 for seed in range(10)}
     ours = {seed: score + 4 / 180 for seed, score in plain.items()}
     assert against([[plain, ours]])[0][0].significant
+
+
+def test_trainings_that_are_scored_by_several_engines_tell_about_their_noise_once():
+    plain, ours = study(np.random.default_rng(8), [1.0], seeds=3)
+    (alone,) = against([[plain, ours]])
+    # An engine that answers as the model does: the same scores again.
+    both = against([[plain, ours], [plain, ours]], trainings=["one", "one"])
+    # Two comparisons, and no more certainty than of one.
+    assert both[0][0].p == both[1][0].p == pytest.approx(min(1, 2 * alone[0].p))
+    apart = against([[plain, ours], [plain, ours]])
+    assert apart[0][0].p < both[0][0].p
+
+
+def test_identical_cells_of_several_engines_are_told_apart_in_at_most_one_study_of_twenty():
+    generator = np.random.default_rng(9)
+
+    def deployed() -> list[list[dict[int, float]]]:
+        trained = study(generator, [0.0], seeds=3)
+        return [
+            [{seed: score + generator.normal(0, 0.1) for seed, score in cell.items()} for cell in trained]
+            for _ in range(3)
+        ]
+
+    found = [any(each[0].significant for each in against(deployed(), trainings=["one"] * 3)) for _ in range(STUDIES)]
+    assert sum(found) <= 0.05 * STUDIES
