@@ -63,7 +63,7 @@ def findings(services: Sequence[EngineService]) -> list[str]:
     lines = [line for each in services if (line := _more_streams(each)) is not None]
     processes = len(services[0].processes) if services else 0
     if processes > 1:
-        lines.append(f"means of {plural(processes, 'fresh process')}, with {percent(CONFIDENCE)} intervals")
+        lines.append(f"geometric means of {plural(processes, 'fresh process')}, with {percent(CONFIDENCE)} intervals")
     return lines
 
 

@@ -9,6 +9,7 @@ order each time; what is repeated in several processes has an interval.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -65,7 +66,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a figure over fresh processes, with Student's 95 % interval where there are several."""
+    """The geometric mean of a figure over fresh processes, with its 95 % interval where there are several."""
 
     value: float
     low: float | None = None
@@ -80,13 +81,18 @@ class EngineService:
     processes: tuple[Service, ...]
 
     def mean(self, figure: Callable[[Service], float]) -> Mean:
-        """The mean of a figure of each process."""
+        """The geometric mean of a figure of each process, with Student's interval of the logarithms.
+
+        Times, rates and sizes are positive, and so is every interval of theirs.
+        """
         found = np.array([figure(each) for each in self.processes], float)
-        value, count = float(found.mean()), len(found)
-        if count < 2:
-            return Mean(value)
-        reach = student(CONFIDENCE, count - 1) * float(found.std(ddof=1)) / count**0.5
-        return Mean(value, value - reach, value + reach)
+        # Memory is 0 where the system does not tell.
+        if len(found) < 2 or found.min() <= 0:
+            return Mean(float(found.mean()))
+        logs = np.log(found)
+        middle = float(logs.mean())
+        reach = student(CONFIDENCE, len(logs) - 1) * float(logs.std(ddof=1)) / len(logs) ** 0.5
+        return Mean(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach))
 
 
 def measure_all(

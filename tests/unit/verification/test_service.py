@@ -50,7 +50,7 @@ def test_engines_take_turns_in_fresh_processes_and_each_keeps_its_own(engine):
     assert told == [(0, 2), (1, 2), (2, 2)]
 
 
-TWICE = EngineService("with blocks", (FOUND, dataclasses.replace(FOUND, load_seconds=0.3)))
+TWICE = EngineService("with blocks", (FOUND, dataclasses.replace(FOUND, load_seconds=0.12)))
 ONCE = EngineService("without", (FOUND,))
 
 
@@ -64,12 +64,14 @@ def test_the_text_says_what_more_streams_bring():
 
 
 def test_what_is_repeated_has_an_interval_and_what_is_not_has_none():
-    # Of 0.1 and 0.3 s: Student's quantile for one degree of freedom is 12.706, the standard error 0.1 s.
+    # Of 0.1 and 0.12 s: Student's quantile for one degree of freedom is 12.7062, the standard error half of log 1.2.
     load = TWICE.mean(lambda found: found.load_seconds)
-    assert (load.value, load.low, load.high) == pytest.approx((0.2, 0.2 - 1.2706, 0.2 + 1.2706), abs=1e-4)
-    assert rendered.cold([TWICE])[0][2] == "200.0 (-1070.6 to 1470.6)"
+    factor = 1.2 ** (12.7062 / 2)
+    middle = 0.012**0.5
+    assert (load.value, load.low, load.high) == pytest.approx((middle, middle / factor, middle * factor), rel=1e-4)
+    assert rendered.cold([TWICE])[0][2] == "109.5 (34.4 to 348.8)"
     assert ONCE.mean(lambda found: found.load_seconds).low is None
-    assert rendered.findings([TWICE, ONCE])[-1] == "means of 2 fresh processes, with 95 % intervals"
+    assert rendered.findings([TWICE, ONCE])[-1] == "geometric means of 2 fresh processes, with 95 % intervals"
 
 
 def test_json_has_trtexecs_names():
@@ -81,5 +83,5 @@ def test_json_has_trtexecs_names():
     assert (first["throughput_qps"], first["latency_ms"]["percentile(99%)"]) == (500.0, 2.0)
     again = json.loads(json.dumps(rendered.to_json(TWICE)))
     assert again["processes"] == 2
-    assert again["cold_start_interval_ms"]["load"] == pytest.approx([-1070.6, 1470.6], abs=0.1)
-    assert again["streams"][1]["throughput_interval_qps"] == [600.0, 600.0]
+    assert again["cold_start_interval_ms"]["load"] == pytest.approx([34.4, 348.8], abs=0.1)
+    assert again["streams"][1]["throughput_interval_qps"] == pytest.approx([600.0, 600.0])
