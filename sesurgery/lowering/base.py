@@ -80,10 +80,16 @@ class Pass(ABC):
 
     Graphs that compute in fp16 or bf16 are always allowed a few roundings of that type.
     """
+    lossy: ClassVar[str] = ""
+    """What to do where a pass that is meant to change outputs changes them by more than it accepts."""
     needs_samples: ClassVar[bool] = False
     """Whether the pass needs samples of the network's input, which `with_samples` sets."""
     samples: Sequence[_numerics.Feeds] = ()
     """The samples that were set; the pass is verified on them instead of on random inputs."""
+
+    def accepted(self) -> float:
+        """The largest accepted difference with these options."""
+        return self.tolerance
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         """Why the pass cannot start on this model, or None if it can."""
@@ -156,14 +162,15 @@ def run(model: onnx.ModelProto, passes: Sequence[Pass], *, verify: bool | Sequen
         notes.extend(lowered.notes)
         before, model = model, lowered.model
         if fed and any(edit.changed for edit in lowered.edits):
-            explained = max(step.tolerance, _numerics.rounding(before))
+            explained = max(step.accepted(), _numerics.rounding(before))
             given = (step.samples, None) if step.samples else (fed, known)
             found = judge(step, before, model, given[0], explained, given[1])
             known = None if step.samples else found.outputs
             differences[name] = found.difference
             if not found.difference <= explained:
                 text = f"it changed an output by {found.difference:.2g} of its largest value"
-                raise fail("SE607", f"{name}: {text}, rounding explains {explained:.2g}", DEFECT)
+                limit = f"{explained:.2g} is accepted" if step.lossy else f"rounding explains {explained:.2g}"
+                raise fail("SE607", f"{name}: {text}, {limit}", step.lossy or DEFECT)
             if found.exact:
                 notes.append(f"{name}: rounding in float32 is amplified here; its arithmetic was proved in float64")
     return Lowered(model, tuple(edits), differences, tuple(notes))

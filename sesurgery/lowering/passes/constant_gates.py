@@ -8,7 +8,7 @@ channel, and a constant scale of a convolution's output is a scale of its weight
 Squeeze, projections and scaling are then removed. In real networks no gate is exactly constant, so this pass is lossy
 and no backend uses it by default. It takes samples, and folds a gate if each channel stays within `bound` of the middle
 of its range on all samples. The change of the outputs on these samples is measured and reported; on other samples it
-may be larger. If an output changes by more than the pass's tolerance, the pass fails.
+may be larger. If an output changes by more than five times `bound` of its largest value, the pass fails.
 
 If an activation stands between convolution and gate, the scale is folded into the convolution that reads the product.
 If there is no such convolution, it stays as a constant factor.
@@ -44,6 +44,7 @@ class ConstantGates(Pass):
     """Fold gates whose values stay within `bound` of a constant on all samples; lossy, and only on request."""
 
     needs_samples: ClassVar[bool] = True
+    lossy: ClassVar[str] = "accept less, as in `constant_gates(bound=0.001)` or `gates --fold --bound 0.001`"
     tolerance: ClassVar[float] = 0.05
 
     bound: float = 0.01
@@ -51,6 +52,10 @@ class ConstantGates(Pass):
 
     def with_samples(self, samples: Samples) -> ConstantGates:
         return replace(self, samples=tuple(samples))
+
+    def accepted(self) -> float:
+        # Errors of gates add up along the network.
+        return 5 * self.bound
 
     def requires(self, model: onnx.ModelProto) -> str | None:
         if not self.samples:
