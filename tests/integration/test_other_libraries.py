@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import sesurgery
 from sesurgery.graph.gates import channel_gates
 from sesurgery.networks.onnx_network import OnnxNetwork
 from sesurgery.networks.torch_network import TorchNetwork
@@ -95,3 +96,29 @@ class LastMap(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.encoder(image)[-1]
+
+
+@pytest.mark.slow
+def test_a_segmenters_encoder_with_many_blocks_has_sites_all_over() -> None:
+    library = pytest.importorskip("segmentation_models_pytorch", reason="segmentation_models_pytorch is not installed")
+    network = library.Unet("dpn68", encoder_weights=None).eval()
+    opened = TorchNetwork(network, SHAPE)
+    assert opened.leaves == ()
+    scopes = [site.scope for site in opened.plan(rules({"insert": "se", "at": "conv"})).sites]
+    assert scopes[0] == "encoder.features.conv1_1.conv"
+    assert {scope.split(".")[0] for scope in scopes} == {"encoder", "decoder"}
+    # All but the class head's.
+    assert len(scopes) == sum(isinstance(part, nn.Conv2d) for part in network.modules()) - 1
+
+
+@pytest.mark.slow
+def test_a_backbone_that_records_by_hooks_takes_blocks_in_its_parts() -> None:
+    library = pytest.importorskip("transformers", reason="transformers is not installed")
+    if not hasattr(library, "PPLCNetBackbone"):
+        pytest.skip("this version of transformers has no PPLCNet")
+    network = library.PPLCNetBackbone(library.PPLCNetConfig()).eval()
+    changed = sesurgery.insert(network, at="conv", example_input=torch.zeros(1, *SHAPE), init="identity", expect=25)
+    image = torch.randn(2, *SHAPE)
+    for mode in (False, True):
+        before, after = network.train(mode)(image), changed.train(mode)(image)
+        assert all(map(torch.equal, before.feature_maps, after.feature_maps))

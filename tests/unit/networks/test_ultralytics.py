@@ -14,10 +14,12 @@ from sesurgery import pipeline
 from sesurgery.blocks.modules.se import SEModule
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import sources
-from sesurgery.networks.export import export
+from sesurgery.networks.export import convert, export
+from sesurgery.networks.onnx_network import OnnxNetwork
 from sesurgery.networks.torch_network import usual_shape
 from sesurgery.spec.export import Export
 from sesurgery.surgeons.fx.inputs import tensors
+from tests.fixtures.surgery import planned, rules
 
 # It writes its settings while it is imported, and asks whether there is a network.
 os.environ.setdefault("YOLO_OFFLINE", "True")
@@ -224,3 +226,41 @@ def test_norms_are_folded_in_a_changed_network_as_in_any_other():
     assert not hasattr(changed.model[10].m[0].attn.proj, "bn")
     assert torch.allclose(before, after, rtol=1e-3, atol=1e-2)
     assert len(called) == len(blocks) > 10
+
+
+C3K2 = (
+    *("model.2.m.0", "model.4.m.0", "model.6.m.0.m.0", "model.6.m.0.m.1", "model.8.m.0.m.0", "model.8.m.0.m.1"),
+    *("model.13.m.0", "model.16.m.0", "model.19.m.0", "model.22.m.0.m.0", "model.22.m.0.m.1"),
+)
+"""The units in the C3k2 blocks of yolo11n, which cut a map into a list and go on writing to it."""
+
+
+class FirstOutput(torch.nn.Module):
+    """As people wrap a detector to have one output."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image):
+        return self.model(image)[0]
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["whole", "wrapped"])
+def test_the_units_in_c3k2_blocks_are_sites(wrapped):
+    network = sources.build(spec("yolo11n")).eval()
+    before = "model." if wrapped else ""
+    sites = planned(FirstOutput(network) if wrapped else network, (3, 64, 64), {"insert": "se", "at": "residual"}).sites
+    scopes = [site.scope.removeprefix(before) for site in sites]
+    assert [scope for scope in scopes if not scope.startswith("model.10.")] == list(C3K2)
+
+
+@pytest.mark.slow
+def test_the_first_k_x_k_convolutions_are_the_same_in_the_file():
+    network = FirstOutput(sources.build(spec("yolo11n"))).eval()
+    rule = {"insert": "se", "at": "inner"}
+    # Before the export, after which the head keeps what the exporter's shapes are.
+    ours = planned(network, (3, 64, 64), rule).sites
+    theirs = OnnxNetwork(convert(network, (3, 64, 64), Export()), (3, 64, 64)).plan(rules(rule)).sites
+    assert len(ours) == 12
+    assert [site.key for site in theirs] == [site.key for site in ours]
