@@ -105,13 +105,13 @@ class Account:
         }
 
 
-def cost(module: nn.Module, shape: tuple[int, int, int]) -> Cost:
+def cost(module: nn.Module, shape: tuple[int, ...]) -> Cost:
     """The cost of a module on one image of `shape` (channels, height, width) by torch's convention."""
     total = account(module, shape).total
     return Cost(total.params, total.macs)
 
 
-def account(module: nn.Module, shape: tuple[int, int, int], convention: Convention = "torch") -> Account:
+def account(module: nn.Module, shape: tuple[int, ...], convention: Convention = "torch") -> Account:
     """The cost of every module inside `module` on one image of `shape` (channels, height, width), in eval mode.
 
     An operation belongs to the innermost module whose call it runs in; one that stands in a traced graph belongs to the
@@ -128,12 +128,12 @@ def account(module: nn.Module, shape: tuple[int, int, int], convention: Conventi
     return Account(convention, tuple(row for row in rows if row.params or row.macs or row.activations))
 
 
-def output_of(module: nn.Module, shape: tuple[int, int, int]) -> object:
+def output_of(module: nn.Module, shape: tuple[int, ...]) -> object:
     """What a module puts out for one image of `shape` (channels, height, width), in eval mode, on shapes alone."""
     return _counted(module, shape, "torch")[1]
 
 
-def _counted(module: nn.Module, shape: tuple[int, int, int], convention: Convention) -> tuple[Counting, object]:
+def _counted(module: nn.Module, shape: tuple[int, ...], convention: Convention) -> tuple[Counting, object]:
     # A forward may write to its buffers, which are small; the parameters need no copy.
     twin = copy.deepcopy(module, {id(part): part for part in module.parameters()})
     twin.eval()
@@ -146,7 +146,7 @@ def _counted(module: nn.Module, shape: tuple[int, int, int], convention: Convent
         return _run(twin, shape, convention)
 
 
-def _run(module: nn.Module, shape: tuple[int, int, int], convention: Convention) -> tuple[Counting, object]:
+def _run(module: nn.Module, shape: tuple[int, ...], convention: Convention) -> tuple[Counting, object]:
     like = next((part for part in module.parameters() if part.is_floating_point()), torch.empty(0))
     counting = Counting(convention)
     with torch.no_grad(), warnings.catch_warnings(), scopes(module, counting.stack), counting:

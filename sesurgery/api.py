@@ -66,21 +66,23 @@ def insert(
 
     `at` is a placement, or says after which modules: a list of their paths (globs), or a compiled regular expression.
 
-    `example_input` is an image batch [N, C, H, W], of which only the shape is used, or whatever the model is called
-    with: a tuple of arguments, or a mapping of named ones, each tensor with the batch first. With `submodule` only that
-    part is changed, and is looked at as the model calls it on the example. Options are the block's own (`reduction=16`)
-    or a rule's filters (`stages`, `within`, `except_`, `every`, `expect`, `name` ...).
+    `example_input` is an image batch [N, C, H, W] (clips [N, C, T, H, W] for 3-d convolutions), of which only the shape
+    is used, or whatever the model is called with: a tuple of arguments, or a mapping of named ones, each tensor with
+    the batch first. With `submodule` only that part is changed, and is looked at as the model calls it on the example.
+    Options are the block's own (`reduction=16`) or a rule's filters (`stages`, `within`, `except_`, `every`, `expect`,
+    `name` ...).
     Raises SE304 if the example holds no image batch, and SpecError if nothing matches or an option is not known.
     """
     admit(model)
     rule = {key.rstrip("_"): value for key, value in options.items() if key in _RULE_KEYS}
     own = {key: value for key, value in options.items() if key not in _RULE_KEYS}
-    if isinstance(example_input, torch.Tensor) and example_input.dim() != 4:
+    if isinstance(example_input, torch.Tensor) and example_input.dim() not in (4, 5):
         text = f"example_input must be an image batch [N, C, H, W], found {list(example_input.shape)}"
         raise fail("SE304", text, _AS_CALLED)
     whole = example_inputs(example_input)
     inputs = part_inputs(model, whole, submodule) if submodule else whole
-    image = next((tensor for tensor in tensors((inputs.two.args, inputs.two.kwargs or {})) if tensor.dim() == 4), None)
+    given = tensors((inputs.two.args, inputs.two.kwargs or {}))
+    image = next((tensor for tensor in given if tensor.dim() in (4, 5)), None)
     if image is None:
         found = [list(tensor.shape) for tensor in tensors((inputs.two.args, inputs.two.kwargs or {}))]
         text = f"example_input must hold an image batch [N, C, H, W], found {found or 'no tensor'}"

@@ -198,7 +198,7 @@ class BuildsFromNetwork(Protocol):
     def build_network(
         self,
         network: nn.Module,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         out: Path,
         options: BuildOptions,
         progress: Progress | None = None,

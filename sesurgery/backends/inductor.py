@@ -61,7 +61,7 @@ class Inductor(Backend):
     def build_network(
         self,
         network: nn.Module,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         out: Path,
         options: BuildOptions,
         progress: Progress | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,6 +17,9 @@ _LEAST_HIDDEN = 8
 
 class Block(ABC):
     """What is inserted. Subclasses are frozen dataclasses whose fields are the options under `insert:` in a spec."""
+
+    volumes: ClassVar[bool] = False
+    """Whether its modules also take maps [N, C, T, H, W]."""
 
     @abstractmethod
     def build(self, channels: int) -> nn.Module:

@@ -12,7 +12,7 @@ and the last channel be neighbours (timm's CECA).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class ECA(Block):
     """Efficient Channel Attention. `kernel_size` (odd) sets k itself; otherwise `gamma` and `beta` find it."""
 
+    volumes: ClassVar[bool] = True
+
     kernel_size: Annotated[int, Field(gt=0, le=255)] | None = None
     gamma: Annotated[float, Field(ge=0.1, le=100)] = 2
     beta: Annotated[float, Field(ge=-100, le=100)] = 1
@@ -38,14 +40,13 @@ class ECA(Block):
             raise ValueError("'kernel_size' is the kernel itself: gamma and beta do not go with it")
 
     def build(self, channels: int) -> nn.Module:
-        from timm.layers import CecaModule, EcaModule
-
+        from sesurgery.blocks.modules.eca import Ceca, Eca
         from sesurgery.blocks.modules.gates import gate_layer, zero
 
         size = self.kernel_size
         if size is not None and size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, found {size}")
-        module = (EcaModule if self.padding == "zeros" else CecaModule)(
+        module = (Eca if self.padding == "zeros" else Ceca)(
             # timm derives the kernel where it is told the channels, and takes kernel_size only where it is not.
             channels if size is None else None,
             kernel_size=3 if size is None else size,

@@ -12,7 +12,7 @@ for comparison: it costs H x W times as much, and is no channel gate, so nothing
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,8 @@ class SE(Block):
     `min_width`. `init: identity` leaves the network's function as it was, and doubles the gate's range to (0, 2).
     `squeeze: none` gates every pixel by its own channels, for comparison.
     """
+
+    volumes: ClassVar[bool] = True
 
     reduction: Annotated[float, Field(ge=0.0625, le=65536)] = 16
     width: Size | None = None

@@ -19,7 +19,7 @@ from sesurgery.cli.inspect_ import shape
 )
 @shape
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def command(model: str, output: Path | None, shape: tuple[int, int, int] | None, force: bool) -> None:
+def command(model: str, output: Path | None, shape: tuple[int, ...] | None, force: bool) -> None:
     """Write a commented, working spec with a placement that suits the network.
 
     MODEL is timm:NAME, torchvision:NAME, huggingface:NAME, ultralytics:NAME, python:package.module:factory or an ONNX

@@ -14,16 +14,15 @@ if TYPE_CHECKING:
 
 
 class _Shape(click.ParamType):  # type: ignore[type-arg]
-    """Three sizes: `3,224,224`, or `3x224x224` as the program writes them."""
+    """Three sizes or four: `3,224,224`, or `3x224x224` as the program writes them."""
 
     name = "C,H,W"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         sizes = value.replace("x", ",").split(",")
-        if len(sizes) != 3 or not all(size.strip().isdecimal() and int(size) for size in sizes):
+        if len(sizes) not in (3, 4) or not all(size.strip().isdecimal() and int(size) for size in sizes):
             self.fail(f"{value!r} is not channels, height and width: write it as in 3,224,224", param, ctx)
-        channels, height, width = (int(size) for size in sizes)
-        return channels, height, width
+        return tuple(map(int, sizes))
 
 
 shape = click.option(
@@ -71,7 +70,7 @@ def account_choices(account: bool, depth: int | None, convention: Convention | N
 @trust
 def command(
     model: str,
-    shape: tuple[int, int, int] | None,
+    shape: tuple[int, ...] | None,
     at: tuple[str, ...],
     every: bool,
     compiled: bool,

@@ -1,5 +1,5 @@
 """The neutral graph and what can be found in it."""
 
-from sesurgery.graph.view import ConvFacts, GraphView, Node, NodeFacts, Op, Shape, Use
+from sesurgery.graph.view import ConvFacts, GraphView, Node, NodeFacts, Op, Shape, Use, is_one_pixel
 
-__all__ = ["ConvFacts", "GraphView", "Node", "NodeFacts", "Op", "Shape", "Use"]
+__all__ = ["ConvFacts", "GraphView", "Node", "NodeFacts", "Op", "Shape", "Use", "is_one_pixel"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from sesurgery.graph.view import GraphView, Node, Op, Use
+from sesurgery.graph.view import GraphView, Node, Op, Use, is_one_pixel
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def _is_squeezed(node: Node, value: Node) -> bool:
     """Whether a value computed from a map has one number per channel, also if the map has only one pixel."""
     if node.op is Op.GLOBAL_POOL:
         return True
-    return node.shape is not None and node.shape[1:] == (1, 1) and value.shape is not None and value.shape[1:] != (1, 1)
+    if node.shape is None or value.shape is None:
+        return False
+    return is_one_pixel(node.shape) and not is_one_pixel(value.shape)
 
 
 def _with_spatial(graph: GraphView, gate: ChannelGate) -> ChannelGate:

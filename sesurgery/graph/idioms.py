@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import operator
 from dataclasses import dataclass
 
-from sesurgery.graph.view import GraphView, Node, Op, Shape, Use
+from sesurgery.graph.view import GraphView, Node, Op, Shape, Use, is_one_pixel
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
         why = "its shallower input is attention over the map, and the deeper one its position encoding"
         return NotResidual(add, "position_code", why)
     low = _lowest(sides[branch], add.inputs[branch])
-    if low is not None and add.shape is not None and (low[0] < add.shape[1] or low[1] < add.shape[2]):
-        why = f"its deeper input goes down to {low[0]}x{low[1]} and comes back: a skip connection, not a residual unit"
-        return NotResidual(add, "skip_connection", why, f"{low[0]}x{low[1]}")
+    if low is not None and add.shape is not None and any(map(operator.lt, low, add.shape[1:])):
+        why = f"its deeper input goes down to {_size(low)} and comes back: a skip connection, not a residual unit"
+        return NotResidual(add, "skip_connection", why, _size(low))
     return ResidualAdd(add, fork, branch, depths[branch], depths[1 - branch], sides[branch], sides[1 - branch])
 
 
@@ -165,26 +166,26 @@ def _broadcasts(first: Shape, second: Shape) -> bool:
     return all(one == other or 1 in (one, other) for one, other in zip(first, second, strict=True))
 
 
-def _lowest(nodes: tuple[Node, ...], end: Node) -> tuple[int, int] | None:
+def _lowest(nodes: tuple[Node, ...], end: Node) -> tuple[int, ...] | None:
     """The lowest resolution of the branch's convolutions, except those on single pixels.
 
     A path that only scales another value (an attention that goes down and up again) is not the branch: for a product,
     the side with the higher resolution counts.
     """
-    lows: dict[str, tuple[int, int] | None] = {}
+    lows: dict[str, tuple[int, ...] | None] = {}
     for node in nodes:
         below = [lows[source.name] for source in node.inputs if source.name in lows]
         outside = any(source.name not in lows and not source.constant for source in node.inputs)
         known = [low for low in below if low is not None]
-        low: tuple[int, int] | None
+        low: tuple[int, ...] | None
         if node.op is Op.MUL and len(node.inputs) == 2:
             high = outside or len(known) < len(below)
             low = None if high or not known else max(known)
         else:
             low = _least(known)
         if _comes_back_from_a_pixel(node):
-            low = (1, 1)
-        if node.op is Op.CONV and node.shape and node.shape[1:] != (1, 1):
+            low = (1,) * len((node.shape or end.shape or (1, 1, 1))[1:])
+        if node.op is Op.CONV and node.shape and not is_one_pixel(node.shape):
             low = _least([*([low] if low else []), node.shape[1:]])
         lows[node.name] = low
     return lows.get(end.name)
@@ -193,12 +194,12 @@ def _lowest(nodes: tuple[Node, ...], end: Node) -> tuple[int, int] | None:
 def _comes_back_from_a_pixel(node: Node) -> bool:
     """Whether a map is computed from a single pixel, for example by interpolation."""
     sources = [source for source in node.inputs if source.shape is not None]
-    spread = node.shape is not None and node.shape[1:] != (1, 1)
-    return spread and node.op is Op.OTHER and len(sources) == 1 and sources[0].shape[1:] == (1, 1)  # type: ignore[index]
+    spread = node.shape is not None and not is_one_pixel(node.shape)
+    return spread and node.op is Op.OTHER and len(sources) == 1 and is_one_pixel(sources[0].shape)  # type: ignore[arg-type]
 
 
-def _least(sizes: list[tuple[int, int]]) -> tuple[int, int] | None:
-    return (min(size[0] for size in sizes), min(size[1] for size in sizes)) if sizes else None
+def _least(sizes: list[tuple[int, ...]]) -> tuple[int, ...] | None:
+    return tuple(map(min, *sizes)) if len(sizes) > 1 else sizes[0] if sizes else None
 
 
 def _scaled_or_passed(node: Node) -> int | None:
@@ -265,11 +266,11 @@ def squeezed(graph: GraphView) -> frozenset[str]:
     """The names of all one-pixel values pooled from a map, and of values computed only from them."""
     found: set[str] = set()
     for node in graph:
-        flat = node.shape is None or node.shape[1:] == (1, 1)
+        flat = node.shape is None or is_one_pixel(node.shape)
         pooled = node.op is Op.GLOBAL_POOL or (
             node.shape is not None
             and node.op not in (Op.CONV, Op.INPUT)
-            and any(source.shape is not None and source.shape[1:] != (1, 1) for source in node.inputs)
+            and any(source.shape is not None and not is_one_pixel(source.shape) for source in node.inputs)
         )
         if flat and (pooled or any(source.name in found for source in node.inputs)):
             found.add(node.name)
@@ -300,16 +301,16 @@ def activated(graph: GraphView, node: Node) -> Node:
     return _activation(graph, node) or node
 
 
-def stages(graph: GraphView) -> tuple[tuple[int, int], ...]:
-    """Resolutions (height, width) in order of first appearance: stage 1 is the first.
+def stages(graph: GraphView) -> tuple[tuple[int, ...], ...]:
+    """Resolutions (height, width), or (time, height, width), in order of first appearance: stage 1 is the first.
 
     Stages are the resolutions of residual sums, or of convolutions in a network without residual units.
     """
     maps = [found.add.shape for found in residual_adds(graph) if isinstance(found, ResidualAdd)]
     if not maps:
         maps = [unit.end.shape for unit in conv_units(graph)]
-    return tuple(dict.fromkeys((shape[1], shape[2]) for shape in maps if shape is not None))
+    return tuple(dict.fromkeys(shape[1:] for shape in maps if shape is not None))
 
 
-def _size(shape: Shape) -> str:
+def _size(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape)

@@ -39,23 +39,23 @@ class Op(enum.Enum):
 
 @dataclass(frozen=True)
 class ConvFacts:
-    """A 2-D convolution's geometry; pairs are (height, width)."""
+    """A convolution's geometry; its axes are (height, width), or (time, height, width)."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
     groups: int
     in_channels: int
     out_channels: int
 
     def __str__(self) -> str:
-        def pair(value: tuple[int, int]) -> str:
-            return str(value[0]) if value[0] == value[1] else f"{value[0]}x{value[1]}"
+        def short(value: tuple[int, ...]) -> str:
+            return str(value[0]) if len(set(value)) == 1 else "x".join(map(str, value))
 
-        parts = [f"{self.kernel[0]}x{self.kernel[1]}", f"s{pair(self.stride)}", f"p{pair(self.padding)}"]
-        if self.dilation != (1, 1):
-            parts.append(f"d{pair(self.dilation)}")
+        parts = ["x".join(map(str, self.kernel)), f"s{short(self.stride)}", f"p{short(self.padding)}"]
+        if set(self.dilation) != {1}:
+            parts.append(f"d{short(self.dilation)}")
         if self.groups != 1:
             parts.append(f"g{self.groups}")
         return " ".join([*parts, f"{self.in_channels}->{self.out_channels}"])
@@ -64,18 +64,20 @@ class ConvFacts:
     def parse(cls, text: str) -> ConvFacts:
         """The inverse of `str`."""
 
-        def pair(value: str) -> tuple[int, int]:
-            high, _, wide = value.partition("x")
-            return int(high), int(wide or high)
-
         kernel, *rest, channels = text.split()
+        axes = kernel.count("x") + 1
+
+        def each(value: str) -> tuple[int, ...]:
+            sizes = tuple(map(int, value.split("x")))
+            return sizes * axes if len(sizes) == 1 else sizes
+
         given = {part[0]: part[1:] for part in rest}
         before, after = channels.split("->")
         return cls(
-            kernel=pair(kernel),
-            stride=pair(given.get("s", "1")),
-            padding=pair(given.get("p", "0")),
-            dilation=pair(given.get("d", "1")),
+            kernel=each(kernel),
+            stride=each(given.get("s", "1")),
+            padding=each(given.get("p", "0")),
+            dilation=each(given.get("d", "1")),
             groups=int(given.get("g", "1")),
             in_channels=int(before),
             out_channels=int(after),
@@ -90,12 +92,18 @@ class Use:
     slot: int
 
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
+"""(channels, height, width) of a map, or (channels, time, height, width)."""
+
+
+def is_one_pixel(shape: Shape) -> bool:
+    """Whether a map has one position alone."""
+    return all(size == 1 for size in shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A value and the operation that computes it. `shape` is (channels, height, width), None if it is not a 2-D map."""
+    """A value and the operation that computes it. `shape` is a map's, None if it is none."""
 
     name: str
     op: Op
@@ -213,7 +221,7 @@ class GraphView:
                     op=Op(match["op"]),
                     inputs=tuple(name.strip() for name in match["inputs"].split(",") if name.strip()),
                     scope=match["scope"] or "",
-                    shape=(shape[0], shape[1], shape[2]) if shape else None,
+                    shape=shape,
                     conv=ConvFacts.parse(match["conv"]) if match["conv"] else None,
                 )
             )
@@ -223,5 +231,5 @@ class GraphView:
 _LINE = re.compile(
     # Lazy and not `[^)]*`: a name may end in brackets, as those of nodes with several outputs do.
     r"(?P<name>\S+) = (?P<op>\w+)\((?P<inputs>.*?)\)"
-    r"(?: \[(?P<conv>[^\]]+)\])?(?: @(?P<scope>\S+))?(?: : (?P<shape>\d+x\d+x\d+))?"
+    r"(?: \[(?P<conv>[^\]]+)\])?(?: @(?P<scope>\S+))?(?: : (?P<shape>\d+(?:x\d+){2,3}))?"
 )

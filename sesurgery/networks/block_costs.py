@@ -6,8 +6,11 @@ import torch
 
 from sesurgery.accounting import Cost, cost, output_of
 from sesurgery.diagnostics import Diagnostic, SpecError
+from sesurgery.graph import Shape
 from sesurgery.planner import Plan, Site
 from sesurgery.spec import Spec
+
+FOR_VOLUMES = "choose the block 'se' or 'eca'"
 
 
 def added(before: Cost, sites: tuple[Cost, ...]) -> Cost:
@@ -21,9 +24,9 @@ def added(before: Cost, sites: tuple[Cost, ...]) -> Cost:
 def costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
     """The sites' costs; raises SE305 pointing at every rule whose block cannot be built, fails or changes its map."""
     mistakes: dict[str, Diagnostic] = {}
-    good: set[tuple[str, int, int, int]] = set()
+    good: set[tuple[str, Shape]] = set()
     for site in made.sites:
-        kind = (site.rule, site.channels, site.height, site.width)
+        kind = (site.rule, site.shape)
         if site.rule in mistakes or kind in good:
             continue
         if (found := _obstacle(site)) is not None:
@@ -39,7 +42,9 @@ def costs_or_mistakes(spec: Spec, made: Plan) -> tuple[Cost, ...]:
 
 def _obstacle(site: Site) -> tuple[str, str] | None:
     """Why the block at this site fails and what to do, or None; on fake tensors where possible."""
-    where, shape = f"for {site.key} ({site.channels} channels)", (site.channels, site.height, site.width)
+    where, shape = f"for {site.key} ({site.channels} channels)", site.shape
+    if site.unfit:
+        return f"the block cannot be built {where}: {site.unfit}", FOR_VOLUMES
     try:
         with torch.random.fork_rng(devices=[]):
             block = site.block.options.build(site.channels)
@@ -64,7 +69,7 @@ def site_costs(made: Plan) -> tuple[Cost, ...]:
     costs = []
     with torch.random.fork_rng(devices=[]):
         for site in made.sites:
-            shape = (site.channels, site.height, site.width)
+            shape = site.shape
             key = (repr(site.block), shape)
             if key not in known:
                 known[key] = cost(site.block.options.build(site.channels), shape)

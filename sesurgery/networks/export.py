@@ -32,7 +32,7 @@ class ExportReport:
         return max(self.differences.values())
 
 
-def export(network: nn.Module, shape: tuple[int, int, int], target: Path, options: Export) -> ExportReport:
+def export(network: nn.Module, shape: tuple[int, ...], target: Path, options: Export) -> ExportReport:
     """Write `target` (input [batch, C, H, W], output logits) and compare it with the network.
 
     Above 2 GiB the weights stand beside it in NAME.onnx.data. Raises SE601, and leaves nothing behind, where the
@@ -48,7 +48,7 @@ def export(network: nn.Module, shape: tuple[int, int, int], target: Path, option
     return ExportReport(len(model.graph.node), model.opset_import[0].version, differences)
 
 
-def convert(network: nn.Module, shape: tuple[int, int, int], options: Export) -> onnx.ModelProto:
+def convert(network: nn.Module, shape: tuple[int, ...], options: Export) -> onnx.ModelProto:
     """What `export` writes for a network of less than 2 GiB, compared with nothing; raises SE601."""
     return _stripped(_program(_evaluating(network), shape, options).model_proto)
 
@@ -58,7 +58,7 @@ def _evaluating(network: nn.Module) -> nn.Module:
     return network.cpu()
 
 
-def _program(network: nn.Module, shape: tuple[int, int, int], options: Export) -> torch.onnx.ONNXProgram:
+def _program(network: nn.Module, shape: tuple[int, ...], options: Export) -> torch.onnx.ONNXProgram:
     example = torch.zeros(2, *shape)
     try:
         with quiet_exporter(), exportable_attention():
@@ -94,7 +94,7 @@ def _size(program: torch.onnx.ONNXProgram) -> int:
 
 
 def _export_large(
-    network: nn.Module, program: torch.onnx.ONNXProgram, shape: tuple[int, int, int], target: Path, options: Export
+    network: nn.Module, program: torch.onnx.ONNXProgram, shape: tuple[int, ...], target: Path, options: Export
 ) -> ExportReport:
     """Write the weights from where they are to a file beside, without a second copy of them in memory."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def _export_large(
 
 
 def _proved(
-    network: nn.Module, model: onnx.ModelProto | Path, shape: tuple[int, int, int], options: Export
+    network: nn.Module, model: onnx.ModelProto | Path, shape: tuple[int, ...], options: Export
 ) -> dict[int, float]:
     differences = compare(network, model, shape, options.check_batches)
     worst = max(differences.values())
@@ -122,7 +122,7 @@ def _proved(
 
 
 def compare(
-    network: nn.Module, model: onnx.ModelProto | Path, shape: tuple[int, int, int], batches: tuple[int, ...]
+    network: nn.Module, model: onnx.ModelProto | Path, shape: tuple[int, ...], batches: tuple[int, ...]
 ) -> dict[int, float]:
     """Largest absolute difference of the outputs at each batch size, on noise that neither has seen.
 

@@ -67,9 +67,11 @@ def misplaced(plan: Plan, view: GraphView) -> str | None:
         node = nodes.get(item.value)
         if node is None:
             return f"{item.key} is on {item.value!r}, which the network does not have"
-        if node.shape != (item.channels, item.height, item.width):
-            found = "x".join(map(str, node.shape)) if node.shape else "no feature map"
-            return f"{item.key} says {item.channels}x{item.height}x{item.width}, the network has {found} there"
+        if node.shape != item.shape:
+            said, found = (
+                "x".join(map(str, shape)) if shape else "no feature map" for shape in (item.shape, node.shape)
+            )
+            return f"{item.key} says {said}, the network has {found} there"
     unknown = [use.user for site in plan.sites for use in site.uses if use.user not in nodes and use.user not in gone]
     return f"{unknown[0]!r}, which reads a block, is not in the network" if unknown else None
 

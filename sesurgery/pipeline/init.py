@@ -139,7 +139,7 @@ def _kind(inspection: Inspection) -> str:
 
 def _text(named: NamedNetwork, inspection: Inspection, choice: _Choice, path: Path) -> str:
     model, shape = named.model, inspection.shape
-    stages = [f"{number} = {high}x{wide}" for number, (high, wide) in enumerate(inspection.stages, start=1)]
+    stages = [f"{number} = {'x'.join(map(str, size))}" for number, size in enumerate(inspection.stages, start=1)]
     lines: list[tuple[str, str]] = []
     if (path.parent / "schema.json").is_file():
         lines.append(("# yaml-language-server: $schema=schema.json", ""))

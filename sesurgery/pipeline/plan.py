@@ -51,6 +51,7 @@ class NetworkPlan:
                     "scope": site.scope,
                     "stage": site.stage,
                     "channels": site.channels,
+                    **({} if site.frames is None else {"frames": site.frames}),
                     "height": site.height,
                     "width": site.width,
                     "block": options_to_dict(site.block, "block"),

@@ -61,7 +61,7 @@ class Subject:
         alike: dict[Hashable, list[Priced]] = {}
         staged: dict[Hashable, list[Priced]] = {}
         for site, spent in priced:
-            alike.setdefault((repr(site.block), site.channels, site.height, site.width), []).append((site, spent))
+            alike.setdefault((repr(site.block), site.shape), []).append((site, spent))
             staged.setdefault((repr(site.block), site.stage), []).append((site, spent))
         return list((alike if len(alike) <= MOST_KINDS else staged).values())
 

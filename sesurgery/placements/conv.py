@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sesurgery.graph import GraphView
+from sesurgery.graph import GraphView, is_one_pixel
 from sesurgery.graph.idioms import conv_units, gives_the_output
 from sesurgery.placements.base import Example, Match, Miss, Placement
 from sesurgery.placements.examples import units
@@ -21,8 +21,9 @@ class Conv(Placement):
         for unit in conv_units(graph):
             where = unit.conv.scope or unit.conv.name
             shape = unit.end.shape
-            if shape is None or shape[1:] == (1, 1):
-                yield Miss("one_position", where, "its map is 1x1: there is nothing to squeeze")
+            if shape is None or is_one_pixel(shape):
+                size = "x".join("1" for _ in (shape or (1, 1, 1))[1:])
+                yield Miss("one_position", where, f"its map is {size}: there is nothing to squeeze")
             elif self.spatial_only and unit.conv.conv and max(unit.conv.conv.kernel) == 1:
                 yield Miss("pointwise", where, "it is a 1 x 1 convolution")
             elif unit.act is None and gives_the_output(graph, unit.end):

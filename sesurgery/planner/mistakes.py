@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sesurgery.diagnostics import Diagnostic, suggest
 from sesurgery.graph import GraphView, Use
-from sesurgery.planner.model import Rejection, Site
+from sesurgery.planner.model import Rejection, Site, size_of
 from sesurgery.planner.resolve import Resolved, Surroundings, matches
 from sesurgery.reasons import by_kind
 from sesurgery.spec import NamesSurgery
@@ -67,7 +67,7 @@ def shortened(items: list[str], most: int = 4) -> str:
 
 def _stages(spec: NamesSurgery, index: int, around: Surroundings) -> list[Diagnostic]:
     sizes = around.sizes
-    known = ", ".join(f"{number} = {high}x{wide}" for number, (high, wide) in enumerate(sizes, start=1))
+    known = ", ".join(f"{number} = {size_of(size)}" for number, size in enumerate(sizes, start=1))
     return [
         Diagnostic(
             "SE205",

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationI
 from sesurgery.artifacts import digest_text, to_json
 from sesurgery.blocks.base import Block
 from sesurgery.catalog import Catalog, Ref
-from sesurgery.graph import Use
+from sesurgery.graph import Shape, Use
 from sesurgery.reasons import Reason
 from sesurgery.spec.plugins import options_to_dict, ref_from_dict
 from sesurgery.tables import aligned
@@ -58,6 +58,20 @@ class Site:
     value: str
     uses: tuple[Use, ...]
     block: Annotated[Ref[Block], PlainValidator(_as_block)]
+    frames: Positive | None = None
+    """The map's length in time, in a network of 3-d convolutions."""
+
+    @property
+    def shape(self) -> Shape:
+        """The map's."""
+        return shape_of(self)
+
+    @property
+    def unfit(self) -> str | None:
+        """Why the block cannot be put on this map, or None."""
+        if self.frames is None or self.block.options.volumes:
+            return None
+        return f"'{self.block.name}' works on maps [N, C, H, W], and this one is [N, C, T, H, W]"
 
     @property
     def module(self) -> str:
@@ -82,6 +96,12 @@ class Removal:
     width: Positive
     output: str
     value: str
+    frames: Positive | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """The map's."""
+        return shape_of(self)
 
 
 @dataclass(frozen=True)
@@ -121,7 +141,7 @@ class Plan:
     removals: tuple[Removal, ...]
     rejected: tuple[Annotated[Rejection, PlainValidator(_as_rejection)], ...]
     warnings: tuple[str, ...]
-    stages: tuple[tuple[int, int], ...]
+    stages: tuple[tuple[int, ...], ...]
     view_digest: str
     spec_digest: str
     called: tuple[str, ...] = ()
@@ -138,7 +158,7 @@ class Plan:
 
     def stage_line(self) -> str:
         """The resolutions of the stages: `stages: 1 = 56x56, 2 = 28x28`."""
-        named = (f"{number} = {high}x{wide}" for number, (high, wide) in enumerate(self.stages, start=1))
+        named = (f"{number} = {size_of(stage)}" for number, stage in enumerate(self.stages, start=1))
         return "stages: " + (", ".join(named) or "none")
 
     @property
@@ -154,6 +174,9 @@ class Plan:
         if not self.called:
             # As plans were written before there were any.
             del data["called"]
+        for item in (*data["sites"], *data["removals"]):
+            if item["frames"] is None:
+                del item["frames"]
         data["rejected"] = [item.to_dict() for item in self.rejected]
         return to_json(data)
 
@@ -170,7 +193,18 @@ _ADAPTER = TypeAdapter(Plan)
 
 
 def _place(item: Site | Removal) -> tuple[str, str, str]:
-    return "-" if item.stage is None else str(item.stage), str(item.channels), f"{item.height}x{item.width}"
+    return "-" if item.stage is None else str(item.stage), str(item.channels), size_of(shape_of(item)[1:])
+
+
+def shape_of(item: Site | Removal) -> Shape:
+    """(channels, height, width) of a place's map, or (channels, time, height, width)."""
+    times = () if item.frames is None else (item.frames,)
+    return (item.channels, *times, item.height, item.width)
+
+
+def size_of(sizes: tuple[int, ...]) -> str:
+    """As people read it: `56x56`."""
+    return "x".join(map(str, sizes))
 
 
 def _short(value: object) -> str:

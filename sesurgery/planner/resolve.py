@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from sesurgery.catalog import Ref
-from sesurgery.graph import GraphView, Node, Op, Shape, Use
+from sesurgery.graph import GraphView, Node, Op, Shape, Use, is_one_pixel
 from sesurgery.graph.gates import ChannelGate, channel_gates
 from sesurgery.graph.idioms import squeezed, stages
 from sesurgery.placements.base import Match, Miss
@@ -123,7 +123,7 @@ def _without_sense(match: Match, shape: Shape, around: Surroundings) -> Reason |
     where, ask = match.scope or match.value.name, "name it with 'at: tensor' to insert here anyway"
     if shape[0] == 1:
         return Reason("one_channel", where, f"its map has only one channel; {ask}")
-    if shape[1:] == (1, 1) and match.value.name in around.squeezed:
+    if is_one_pixel(shape) and match.value.name in around.squeezed:
         text = f"it is a pooled vector: there is nothing to squeeze; {ask}"
         return Reason("pooled", where, text)
     return None
@@ -147,7 +147,7 @@ def _take_out(
     name: str, rule: Rule, candidate: _Candidate, gate: ChannelGate, around: Surroundings, resolved: Resolved
 ) -> None:
     around.gone[gate.mul.name] = name
-    channels, height, width = candidate.shape
+    channels, *frames, height, width = candidate.shape
     resolved.removals.append(
         Removal(
             candidate.key,
@@ -159,6 +159,7 @@ def _take_out(
             width,
             gate.mul.name,
             gate.value.name,
+            *frames,
         )
     )
     if isinstance(rule, ReplaceRule):
@@ -171,8 +172,9 @@ def _take_out(
 
 def _site(name: str, candidate: _Candidate, value: str, uses: tuple[Use, ...], rule: Rule) -> Site:
     block: Ref[object] = rule.insert  # type: ignore[union-attr]
-    channels, height, width = candidate.shape
-    return Site(candidate.key, name, candidate.scope, candidate.stage, channels, height, width, value, uses, block)  # type: ignore[arg-type]
+    channels, *frames, height, width = candidate.shape
+    place = (candidate.key, name, candidate.scope, candidate.stage, channels, height, width)
+    return Site(*place, value, uses, block, *frames)  # type: ignore[arg-type]
 
 
 def _after_removals(found: Match | Miss, around: Surroundings) -> Match | Miss:
@@ -229,8 +231,9 @@ def _picked(which: str, candidates: list[_Candidate]) -> set[str]:
 
 def _reason(rule: Filters, candidate: _Candidate) -> Reason | None:
     """Why a filter on single candidates rejects this one, or None."""
-    channels, height, width = candidate.shape
-    size, scope = f"{height}x{width}", candidate.scope
+    channels, *sizes = candidate.shape
+    *_, height, width = sizes
+    size, scope = "x".join(map(str, sizes)), candidate.scope
     if rule.stages is not None and candidate.stage not in rule.stages:
         if candidate.stage is None:
             return candidate.reason("no_stage", "it lies in no stage")

@@ -134,11 +134,11 @@ def _sites(sites: Sequence[Site], every: bool) -> list[str]:
         name = f"stage {stage}" if stage else "no stage"
         if every:
             rows += [
-                (name, _size((site.height, site.width)), f"{site.channels} channels", f"{site.scope} on {site.value}")
+                (name, _size(site.shape[1:]), f"{site.channels} channels", f"{site.scope} on {site.value}")
                 for site in own
             ]
             continue
-        sizes = sorted({(site.height, site.width) for site in own})
+        sizes = sorted({site.shape[1:] for site in own})
         size = _size(sizes[0]) if len(sizes) == 1 else f"{_size(sizes[0])} to {_size(sizes[-1])}"
         places = _few([site.scope or site.value for site in own])
         rows.append((name, size, plural(len(own), "site"), f"{_channels(own)} channels", places))

@@ -37,7 +37,7 @@ class NetworkSection:
     """The network before and after surgery. `input_shape` is channels, height, width."""
 
     model: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     sites: tuple[SiteRow, ...]
     params_before: int
     params_after: int

@@ -14,11 +14,15 @@ from sesurgery.spec.frozen import Frozen
 class Input(Frozen):
     """The network's input; the batch is always dynamic."""
 
-    shape: tuple[Size, Size, Size] = Field(description="channels, height, width")
+    shape: tuple[Size, ...] = Field(
+        description="channels, height, width; channels, time, height, width of a network of 3-d convolutions",
+        min_length=3,
+        max_length=4,
+    )
 
     @field_validator("shape")
     @classmethod
-    def _fits_in_memory(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    def _fits_in_memory(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
         if (found := math.prod(shape)) > MOST_VALUES:
             raise PydanticCustomError("range", f"a sample has at most {MOST_VALUES} values, found {found}")
         return shape

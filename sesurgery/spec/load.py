@@ -82,7 +82,7 @@ def load_model(data: dict[str, Any], catalogs: Catalogs) -> GivenModel:
     return GivenModel(_part(TypeAdapter[Model](Model), data, ("model",), {"model": data}, catalogs))
 
 
-def load_shape(shape: Sequence[int], catalogs: Catalogs) -> tuple[int, int, int]:
+def load_shape(shape: Sequence[int], catalogs: Catalogs) -> tuple[int, ...]:
     """What stands under `input: shape:`; raises SpecError with every mistake."""
     data = {"shape": list(shape)}
     return _part(TypeAdapter(Input), data, ("input",), {"input": data}, catalogs).shape

@@ -105,7 +105,7 @@ class TappedNetwork(nn.Module):
                 handle.remove()
         return torch.cat([logits, *(found[name] for name in self.modules_watched)], 1)
 
-    def widths(self, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
+    def widths(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         """The shapes [C, H, W] of the appended values, in order."""
         found = _outputs(self.network, set(self.modules_watched), torch.zeros(1, *shape))
         return tuple(found[name].shape[1:] for name in self.modules_watched)

@@ -40,7 +40,7 @@ class CompileRequest:
     """A network for inputs of `shape` (channels, height, width), and the device that it is compiled for."""
 
     network: nn.Module
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     options: BuildOptions
     device: Literal["cpu", "cuda"]
     device_name: str

@@ -43,7 +43,10 @@ class SEModule(nn.Module):
             self.gain = _start_at_one(self.fc2, gate)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, H, W]."""
+        """[N, C, H, W] or [N, C, T, H, W] -> the same."""
+        if x.dim() == 5:
+            # The squeeze is over all positions, whatever axes they lie on.
+            return self.forward(x.flatten(2, 3)).view_as(x)
         s: Tensor = self.gate(self.fc2(self.act(self.fc1(self._squeezed(x)))))
         if self.gain != 1.0:
             s = s * self.gain

@@ -17,8 +17,8 @@ from sesurgery.surgeons.fx.view import draw
 _MOST = 4
 
 
-def admit(network: nn.Module) -> None:
-    """Raise SE403 for a network whose forward cannot be traced, or that has no values."""
+def admit(network: nn.Module, axes: int = 2) -> None:
+    """Raise SE403 for a network whose forward cannot be traced, or that has no values, or has maps of other axes."""
     kind = type(network).__name__
     if isinstance(network, torch.jit.ScriptModule):
         text = f"{kind} is a scripted network: its forward is not Python any more"
@@ -34,7 +34,7 @@ def admit(network: nn.Module) -> None:
         raise fail(
             "SE403", f"{kind} only wraps a network", "insert the blocks into `model.module`, and wrap the result"
         )
-    _admit_dimensions(network)
+    _admit_dimensions(network, axes)
     for name, parameter in network.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise fail("SE403", f"the parameter {name!r} has no shape yet", "run the network once on an example first")
@@ -43,12 +43,12 @@ def admit(network: nn.Module) -> None:
             raise fail("SE403", text, "give the network values first: `model.to_empty(device='cpu')`, then load them")
 
 
-def _admit_dimensions(network: nn.Module) -> None:
+def _admit_dimensions(network: nn.Module, axes: int) -> None:
     parts = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.Conv2d | nn.Conv3d)]
-    if parts and all(isinstance(part, nn.Conv3d) for _, part in parts):
+    if axes == 2 and parts and all(isinstance(part, nn.Conv3d) for _, part in parts):
         name = parts[0][0] or type(network).__name__
         text = f"{type(network).__name__} convolves over three dimensions ({name!r}): maps are [N, C, T, H, W]"
-        raise fail("SE403", text, "blocks go on maps [N, C, H, W]: name a network whose convolutions are 2-d")
+        raise fail("SE403", text, "give it clips: four sizes, channels, time, height and width")
 
 
 def with_parts(error: SesurgeryError, network: nn.Module, shape: Shape) -> SesurgeryError:

@@ -98,6 +98,10 @@ def _build(model: nn.Module, plan: Plan, weights: Weights | None) -> dict[str, n
             text = f"{site.key}: the network already has something called {site.module!r}"
             mistakes.append(Diagnostic("SE405", text, hint="give the rule another 'name'", site=site.key))
             continue
+        if site.unfit:
+            hint = "choose the block 'se' or 'eca'"
+            mistakes.append(Diagnostic("SE305", f"{site.key}: {site.unfit}", hint=hint, site=site.key))
+            continue
         try:
             block = site.block.options.build(site.channels)
         except Exception as error:

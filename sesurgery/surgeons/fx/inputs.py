@@ -36,10 +36,16 @@ class Inputs:
 
 
 def image_inputs(network: nn.Module, shape: Shape) -> Inputs:
-    """Images of `shape` (channels, height, width) for the forward's first parameter, in the network's dtype."""
+    """Images (or clips) of `shape` for the forward's first parameter, in the network's dtype."""
     like = next((part for part in network.parameters() if part.is_floating_point()), torch.empty(0))
     two, three = (Given((torch.empty(batch, *shape, dtype=like.dtype, device=like.device),)) for batch in BATCHES)
     return Inputs(two, three)
+
+
+def map_dims(inputs: Inputs) -> int:
+    """The dimensions of the network's maps, as those of what it is given: five for clips, otherwise four."""
+    given = tensors((inputs.two.args, dict(inputs.two.kwargs or {})))
+    return next((tensor.dim() for tensor in given if tensor.dim() in (4, 5)), 4)
 
 
 def tensors(value: object) -> Iterator[Tensor]:

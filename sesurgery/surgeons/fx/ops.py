@@ -20,8 +20,10 @@ _NORMS = (
     nn.GroupNorm,
     nn.LocalResponseNorm,
 )
-_GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.FractionalMaxPool2d)
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+_GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.FractionalMaxPool2d, nn.MaxPool3d, nn.AvgPool3d)
+_ADAPTIVE = (F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.adaptive_avg_pool3d, F.adaptive_max_pool3d)
 _PASSES = (nn.Identity, nn.modules.dropout._DropoutNd)
 _NOT_ELEMENTWISE = ("Softmax", "Softmax2d", "LogSoftmax", "Softmin", "MultiheadAttention")
 
@@ -30,7 +32,7 @@ _FUNCTIONS: dict[Callable[..., Any], Op] = {
     **dict.fromkeys((operator.mul, operator.imul, torch.mul), Op.MUL),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), Op.CONCAT),
     **dict.fromkeys((torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.permute), Op.RESHAPE),
-    **dict.fromkeys((F.max_pool2d, F.avg_pool2d, torch.max_pool2d), Op.POOL),
+    **dict.fromkeys((F.max_pool2d, F.avg_pool2d, torch.max_pool2d, F.max_pool3d, F.avg_pool3d), Op.POOL),
     **dict.fromkeys((F.batch_norm, F.layer_norm, F.group_norm, F.instance_norm), Op.NORM),
     **dict.fromkeys(
         (
@@ -51,7 +53,7 @@ _METHODS: dict[str, Op] = {
 
 
 def kind(node: fx.Node, root: nn.Module) -> tuple[Op, ConvFacts | None]:
-    """The node's kind, with the geometry where it is a 2-D convolution held by a module."""
+    """The node's kind, with the geometry where it is a convolution of maps held by a module."""
     if node.op in ("placeholder", "output"):
         return (Op.INPUT if node.op == "placeholder" else Op.OUTPUT), None
     if node.op == "call_module":
@@ -64,7 +66,7 @@ def kind(node: fx.Node, root: nn.Module) -> tuple[Op, ConvFacts | None]:
     if node.op == "call_function":
         if node.target in (torch.mean, torch.amax):
             return _over_the_map(node), None
-        if node.target in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d):
+        if node.target in _ADAPTIVE:
             size = node.args[1] if len(node.args) > 1 else node.kwargs.get("output_size")
             return (Op.GLOBAL_POOL if _is_one(size) else Op.POOL), None
         return _FUNCTIONS.get(node.target, Op.OTHER), None  # type: ignore[arg-type]
@@ -94,7 +96,7 @@ def is_frozen_norm(kind: type[nn.Module]) -> bool:
 
 
 def _module(module: nn.Module) -> Op:
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, _CONVOLUTIONS):
         return Op.CONV
     if isinstance(module, nn.Linear):
         return Op.LINEAR
@@ -115,18 +117,19 @@ def _module(module: nn.Module) -> Op:
 
 
 def _facts(module: nn.Module) -> ConvFacts | None:
-    if not isinstance(module, nn.Conv2d):
+    if not isinstance(module, _CONVOLUTIONS):
         return None
-    kernel, dilation = _pair(module.kernel_size), _pair(module.dilation)
+    axes = 3 if isinstance(module, nn.Conv3d) else 2
+    kernel, dilation = _each(module.kernel_size, axes), _each(module.dilation, axes)
     padding: Any = module.padding
     if padding == "valid":
-        padding = (0, 0)
+        padding = 0
     elif padding == "same":
         padding = tuple(step * (size - 1) // 2 for step, size in zip(dilation, kernel, strict=True))
     return ConvFacts(
         kernel=kernel,
-        stride=_pair(module.stride),
-        padding=_pair(padding),
+        stride=_each(module.stride, axes),
+        padding=_each(padding, axes),
         dilation=dilation,
         groups=module.groups,
         in_channels=module.in_channels,
@@ -135,15 +138,17 @@ def _facts(module: nn.Module) -> ConvFacts | None:
 
 
 def _over_the_map(node: fx.Node) -> Op:
-    """A mean or a maximum over the last two of four dimensions is a global pool."""
+    """A mean or a maximum over all but the first two dimensions, of four or of five, is a global pool."""
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    spatial = isinstance(dims, tuple | list) and sorted(int(dim) % 4 for dim in dims if isinstance(dim, int)) == [2, 3]
-    return Op.GLOBAL_POOL if spatial else Op.OTHER
+    if not isinstance(dims, tuple | list):
+        return Op.OTHER
+    over = {dim for dim in dims if isinstance(dim, int)}
+    return Op.GLOBAL_POOL if any({dim % size for dim in over} == {*range(2, size)} for size in (4, 5)) else Op.OTHER
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
+def _each(value: Any, axes: int) -> tuple[int, ...]:
+    return (int(value),) * axes if isinstance(value, int) else tuple(map(int, value))
 
 
 def _is_one(size: Any) -> bool:
-    return size in (1, (1, 1), [1, 1], (1,))
+    return size in (1, (1,), (1, 1), [1, 1], (1, 1, 1), [1, 1, 1])

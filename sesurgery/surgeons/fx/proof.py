@@ -179,9 +179,9 @@ def _learns(block: nn.Module, like: Tensor, generator: torch.Generator) -> bool:
     parameters = _learnable(block)
     if not parameters:
         return True
-    size = (min(8, like.shape[2]), min(8, like.shape[3]))
+    size = [min(8, side) for side in like.shape[2:]]
     for _ in range(_DRAWS):
-        offset = torch.randn(1, like.shape[1], 1, 1, generator=generator)
+        offset = torch.randn(1, like.shape[1], *(1 for _ in size), generator=generator)
         value = (torch.randn(1, like.shape[1], *size, generator=generator) + offset).to(like)
         with torch.enable_grad():
             out = block(value)

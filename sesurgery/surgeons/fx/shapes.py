@@ -24,22 +24,24 @@ from sesurgery.surgeons.fx.traced import Trace
 
 
 def map_shapes(traced: Trace, shape: Shape) -> dict[str, Shape]:
-    """The (channels, height, width) of every four-dimensional value, in eval mode; the network stays untouched.
+    """The shape of every map, without its batch, in eval mode; the network stays untouched.
+
+    A map is what has as many dimensions as an image, or in a network of 3-d convolutions as a clip.
 
     Raises SE304 if it does not take an image of `shape`.
     """
-    return shapes_in_call(traced, image_inputs(traced.root, shape).two)
+    return shapes_in_call(traced, image_inputs(traced.root, shape).two, len(shape) + 1)
 
 
-def shapes_in_call(traced: Trace, given: Given) -> dict[str, Shape]:
+def shapes_in_call(traced: Trace, given: Given, dims: int = 4) -> dict[str, Shape]:
     """The same for any call; raises SE304 if it cannot be made."""
     try:
         try:
             with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-                return _run(_Shapes(traced.root, traced.graph, fake), given)
+                return _run(_Shapes(traced.root, traced.graph, fake, dims), given)
         except NEEDS_VALUES:
             # A leaf that looks at its data has nothing to look at in a fake tensor.
-            return _run(_Shapes(duplicate(traced.root), traced.graph, None), given)
+            return _run(_Shapes(duplicate(traced.root), traced.graph, None, dims), given)
     except Exception as error:
         sizes = [tuple(tensor.shape[1:]) for tensor in tensors(given.args)]
         size = "x".join(map(str, sizes[0])) if sizes else "no tensor"
@@ -73,8 +75,9 @@ class _Shapes(fx.Interpreter):
     shape may be one tensor.
     """
 
-    def __init__(self, root: nn.Module, graph: fx.Graph, fake: FakeTensorMode | None) -> None:
+    def __init__(self, root: nn.Module, graph: fx.Graph, fake: FakeTensorMode | None, dims: int) -> None:
         super().__init__(root, graph=graph)
+        self.dims = dims
         self.found: dict[str, Shape] = {}
         self._fake = fake
         self._foresees = fake is not None and not any(_reshapes_in_place(node) for node in graph.nodes)
@@ -84,8 +87,8 @@ class _Shapes(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = self._foreseen(n) if self._foresees else None
         result = super().run_node(n) if result is None else result
-        if isinstance(result, Tensor) and result.dim() == 4:
-            self.found[n.name] = (int(result.shape[1]), int(result.shape[2]), int(result.shape[3]))
+        if isinstance(result, Tensor) and result.dim() == self.dims:
+            self.found[n.name] = tuple(map(int, result.shape[1:]))
         return result
 
     def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -77,7 +77,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         return found if image is not None and tuple(image.shape[1:]) == self.shape else None
 
     def look(self, model: nn.Module, called: tuple[str, ...] = ()) -> Outline:
-        admit(model)
+        admit(model, len(self.shape) - 1)
         part, inputs = self.part(model), self._inputs(model)
         try:
             drawing = draw(part, inputs, called)
@@ -88,7 +88,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         return Outline(drawing.view, drawing.leaves)
 
     def _open(self, model: nn.Module, called: tuple[str, ...]) -> _Opened:
-        admit(model)
+        admit(model, len(self.shape) - 1)
         whole = duplicate(model)
         part, inputs = self.part(whole), self._inputs(whole)
         return _Opened(whole, part, inputs, draw(part, inputs, called))

@@ -25,6 +25,7 @@ from sesurgery.surgeons.fx.traced import Call, Way
 # Whatever derives from these is one operation to planning, however its forward is written.
 _PRIMITIVES: tuple[type[nn.Module], ...] = (
     nn.Conv2d,
+    nn.Conv3d,
     nn.Linear,
     nn.modules.batchnorm._BatchNorm,
     nn.LayerNorm,

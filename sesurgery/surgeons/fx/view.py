@@ -19,7 +19,7 @@ from sesurgery.surgeons.base import Leaf
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.captured import Captured, capture
 from sesurgery.surgeons.fx.hidden import counted
-from sesurgery.surgeons.fx.inputs import Inputs
+from sesurgery.surgeons.fx.inputs import Inputs, map_dims
 from sesurgery.surgeons.fx.shapes import shapes_in_call
 from sesurgery.surgeons.fx.traced import Trace, Way
 from sesurgery.surgeons.fx.tracer import is_primitive
@@ -125,21 +125,22 @@ class _Artist:
         order = {path: number for number, path in enumerate(self._captured or ())}
         inner = sorted((frame for frame in self.frames if frame.path), key=lambda frame: order[frame.path])
         told: set[str] = set()
+        dims = map_dims(self.inputs)
         for outer in self.frames if not inner or not self.frames[0].path else inner:
             if outer.path not in told:
-                yield from _facts(outer, inner, told)
+                yield from _facts(outer, inner, told, dims)
 
 
-def _facts(frame: Frame, inner: list[Frame], told: set[str]) -> Iterator[NodeFacts]:
+def _facts(frame: Frame, inner: list[Frame], told: set[str], dims: int) -> Iterator[NodeFacts]:
     told.add(frame.path)
-    shapes = shapes_in_call(frame.traced, frame.inputs.two)
+    shapes = shapes_in_call(frame.traced, frame.inputs.two, dims)
     forced = {leaf.path for leaf in frame.traced.leaves}
     for node in frame.traced.graph.nodes:
         if node.op == "call_module" and node.target in forced:
             within = frame.absolute(str(node.target)) + "."
             for part in inner:
                 if part.path.startswith(within) and part.path not in told:
-                    yield from _facts(part, inner, told)
+                    yield from _facts(part, inner, told, dims)
         op, conv = fx_ops.kind(node, frame.traced.root)
         if op is Op.OTHER and node.op == "call_module" and node.target in forced and len(node.all_input_nodes) == 1:
             op = Op.ACT if fx_ops.is_elementwise(frame.traced.root.get_submodule(str(node.target))) else op

@@ -96,12 +96,12 @@ class Dataset(ABC):
     """A data set. Subclasses are frozen dataclasses whose fields are the options under `train: data:` in a spec."""
 
     @abstractmethod
-    def load(self, shape: tuple[int, int, int]) -> Data:
+    def load(self, shape: tuple[int, ...]) -> Data:
         """The data as images of `shape` (channels, height, width), the same split on every machine.
 
         Raises SE501 if the data cannot take that shape, and SE503 if they are not there or damaged.
         """
 
-    def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing | None:
+    def preprocessing(self, shape: tuple[int, ...]) -> Preprocessing | None:
         """How an image file is prepared as in the held-out split; None if the data have no image files."""
         return None

@@ -27,7 +27,7 @@ class Digits(Dataset):
     held_out: Annotated[float, Field(ge=0.01, le=0.9)] = 0.2
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
-    def load(self, shape: tuple[int, int, int]) -> Data:
+    def load(self, shape: tuple[int, ...]) -> Data:
         """The digits resized bilinearly, grey or repeated to three channels.
 
         Normalised with the mean and the standard deviation of the training split. Raises SE501 for other channels.
@@ -43,7 +43,7 @@ class Digits(Dataset):
             origin="scikit-learn load_digits: 1797 handwritten digits, UCI Optical Recognition of Handwritten Digits",
         )
 
-    def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing:
+    def preprocessing(self, shape: tuple[int, ...]) -> Preprocessing:
         """Light strokes on a dark ground, as in the data: white is the data's largest value, 16."""
         from sesurgery.training.preprocessing import Preprocessing
 
@@ -51,7 +51,7 @@ class Digits(Dataset):
         mean, std = (float(value) for value in _statistics(raw[train], shape))
         return Preprocessing("L", shape[0], (shape[1], shape[2]), None, WHITE / 255, (mean,), (std,))
 
-    def raw(self, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def raw(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images [N, 1, 8, 8] from 0 to 16, labels, and the positions of both splits."""
         import torch
         from sklearn.datasets import load_digits
@@ -80,7 +80,7 @@ class _Resized:
     """Small images [N, 1, H, W], brought to `shape` and normalised when they are read."""
 
     raw: torch.Tensor
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -102,13 +102,13 @@ class _Resized:
         return torch.stack(images)
 
 
-def _resize(images: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+def _resize(images: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     from torch.nn import functional
 
     return functional.interpolate(images, size=shape[1:], mode="bilinear", align_corners=False, antialias=True)
 
 
-def _statistics(images: torch.Tensor, shape: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _statistics(images: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation over all pixels in the size of the network."""
     resized = _resize(images, shape)
     return resized.mean(), resized.std()

@@ -26,7 +26,7 @@ class Python(Dataset):
     factory: Factory
     kwargs: dict[str, bool | int | float | str | None] = field(default_factory=dict)
 
-    def load(self, shape: tuple[int, int, int]) -> Data:
+    def load(self, shape: tuple[int, ...]) -> Data:
         """The factory's data for images of `shape`; raises SE503 if the factory fails, SE501 for other shapes."""
         try:
             factory: Any = import_object(self.factory, (Path.cwd(),))
@@ -40,7 +40,7 @@ class Python(Dataset):
         return Data(_split(train, shape), _split(held_out, shape), tuple(map(str, classes)), self.factory)
 
 
-def _split(samples: Any, shape: tuple[int, int, int]) -> Split:
+def _split(samples: Any, shape: tuple[int, ...]) -> Split:
     import torch
 
     known = getattr(samples, "targets", None)
@@ -68,7 +68,7 @@ class _Stacked:
         return torch.stack([self.samples[int(index)][0] for index in chosen])
 
 
-def stripes(shape: tuple[int, int, int], samples: int = 64) -> tuple[Any, Any, tuple[str, ...]]:
+def stripes(shape: tuple[int, ...], samples: int = 64) -> tuple[Any, Any, tuple[str, ...]]:
     """The smallest factory: lying and standing stripes in noise."""
     import torch
     from torch.utils.data import TensorDataset

@@ -72,7 +72,7 @@ class OnDisk(Dataset):
         """Its name in a spec: the plugin's file."""
         return type(self).__module__.rpartition(".")[2]
 
-    def load(self, shape: tuple[int, int, int]) -> Data:
+    def load(self, shape: tuple[int, ...]) -> Data:
         """The data as images of `shape`. Raises SE501 for other channels or sizes, and SE503 for missing files."""
         from sesurgery.training.data.reading.choosing import part
 
@@ -132,7 +132,7 @@ class Photographs(OnDisk):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
 
-    def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing:
+    def preprocessing(self, shape: tuple[int, ...]) -> Preprocessing:
         from sesurgery.training.data.reading.sizes import large
 
         return large(self.title, (self.mean, self.std), self.crop, shape)
@@ -149,7 +149,7 @@ class SmallImages(OnDisk):
     statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]]
     """Mean and standard deviation of each channel over the training images, of values between 0 and 1."""
 
-    def preprocessing(self, shape: tuple[int, int, int]) -> Preprocessing:
+    def preprocessing(self, shape: tuple[int, ...]) -> Preprocessing:
         from sesurgery.training.data.reading.sizes import small
 
         return small(self.title, self.native, self.statistics, self.fit, shape)

@@ -7,7 +7,7 @@ from typing import Literal
 from sesurgery.diagnostics import fail
 from sesurgery.training.preprocessing import Preprocessing
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, of values between 0 and 1."""
 
