@@ -73,16 +73,18 @@ def insert(
     `name` ...).
     Raises SE304 if the example holds no image batch, and SpecError if nothing matches or an option is not known.
     """
-    admit(model)
+    dims = (4, 5) if any(isinstance(part, nn.Conv3d) for part in model.modules()) else (4,)
+    clips = 5 in dims and any(tensor.dim() == 5 for tensor in tensors(example_input))
+    admit(model, 3 if clips else 2)
     rule = {key.rstrip("_"): value for key, value in options.items() if key in _RULE_KEYS}
     own = {key: value for key, value in options.items() if key not in _RULE_KEYS}
-    if isinstance(example_input, torch.Tensor) and example_input.dim() not in (4, 5):
+    if isinstance(example_input, torch.Tensor) and example_input.dim() not in dims:
         text = f"example_input must be an image batch [N, C, H, W], found {list(example_input.shape)}"
         raise fail("SE304", text, _AS_CALLED)
     whole = example_inputs(example_input)
     inputs = part_inputs(model, whole, submodule) if submodule else whole
     given = tensors((inputs.two.args, inputs.two.kwargs or {}))
-    image = next((tensor for tensor in given if tensor.dim() in (4, 5)), None)
+    image = next((tensor for tensor in given if tensor.dim() in dims), None)
     if image is None:
         found = [list(tensor.shape) for tensor in tensors((inputs.two.args, inputs.two.kwargs or {}))]
         text = f"example_input must hold an image batch [N, C, H, W], found {found or 'no tensor'}"

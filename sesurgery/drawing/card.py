@@ -26,7 +26,7 @@ class Card:
     """The units that it reads, counted back from itself."""
     note: str
     """The text for its input, if that is not the unit before it."""
-    size: tuple[int, int] | None
+    size: tuple[int, ...] | None
     wiring: Wiring
 
     @property

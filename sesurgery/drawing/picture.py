@@ -140,7 +140,7 @@ def _band(size: object, items: Sequence[Painted], plan: Plan) -> Band:
     if not isinstance(size, tuple):
         return Band(str(size or "units"), "", tuple(items))
     stage = f"stage {plan.stages.index(size) + 1} · " if size in plan.stages else ""
-    return Band(f"{size[0]} × {size[1]}", stage + units_, tuple(items))
+    return Band(" × ".join(map(str, size)), stage + units_, tuple(items))
 
 
 def _summary(view: GraphView, plan: Plan, found: Sequence[Unit]) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sesurgery.graph import GraphView, Node, Op, Shape
+from sesurgery.graph import GraphView, Node, Op, Shape, is_one_pixel
 from sesurgery.graph.gates import ChannelGate, channel_gates
 from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
 from sesurgery.placements.base import Match
@@ -154,7 +154,7 @@ def _with_head(graph: GraphView, listed: list[Unit]) -> list[Unit]:
     """The units, with everything after the last feature map merged into one."""
 
     def flat(unit: Unit) -> bool:
-        return unit.kind in ("single", "module") and (unit.shape is None or unit.shape[1:] == (1, 1))
+        return unit.kind in ("single", "module") and (unit.shape is None or is_one_pixel(unit.shape))
 
     cut = len(listed)
     while cut > 0 and flat(listed[cut - 1]):

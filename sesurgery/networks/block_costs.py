@@ -47,7 +47,7 @@ def _obstacle(site: Site) -> tuple[str, str] | None:
         return f"the block cannot be built {where}: {site.unfit}", FOR_VOLUMES
     try:
         with torch.random.fork_rng(devices=[]):
-            block = site.block.options.build(site.channels)
+            block = site.build()
     except Exception as error:
         return f"the block cannot be built {where}: {error}", "change the block's options"
     try:
@@ -72,6 +72,6 @@ def site_costs(made: Plan) -> tuple[Cost, ...]:
             shape = site.shape
             key = (repr(site.block), shape)
             if key not in known:
-                known[key] = cost(site.block.options.build(site.channels), shape)
+                known[key] = cost(site.build(), shape)
             costs.append(known[key])
     return tuple(costs)

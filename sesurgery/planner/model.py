@@ -66,6 +66,13 @@ class Site:
         """The map's."""
         return shape_of(self)
 
+    def build(self) -> Any:
+        """A fresh module of the block for this map; raises as the block's own `build` does."""
+        made = self.block.options.build(self.channels)
+        if self.frames is not None:
+            made.volumes = True  # type: ignore[assignment]
+        return made
+
     @property
     def unfit(self) -> str | None:
         """Why the block cannot be put on this map, or None."""

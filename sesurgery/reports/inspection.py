@@ -46,7 +46,7 @@ class Inspection:
     conv_units: int
     residual_units: int
     cost: Cost
-    stages: tuple[tuple[int, int], ...]
+    stages: tuple[tuple[int, ...], ...]
     leaves: tuple[Leaf, ...]
     gates: tuple[Gate, ...]
     offers: tuple[Offer, ...]
@@ -172,5 +172,5 @@ def _few(places: Sequence[str]) -> str:
     return ", ".join(shown)
 
 
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+def _size(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))

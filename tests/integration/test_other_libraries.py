@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import onnx
 import pytest
@@ -15,8 +17,10 @@ from torch import nn
 
 import sesurgery
 from sesurgery.graph.gates import channel_gates
+from sesurgery.networks.export import export
 from sesurgery.networks.onnx_network import OnnxNetwork
 from sesurgery.networks.torch_network import TorchNetwork
+from sesurgery.spec.export import Export
 from tests.fixtures.surgery import planned, rules
 
 SHAPE = (3, 64, 64)
@@ -122,3 +126,35 @@ def test_a_backbone_that_records_by_hooks_takes_blocks_in_its_parts() -> None:
     for mode in (False, True):
         before, after = network.train(mode)(image), changed.train(mode)(image)
         assert all(map(torch.equal, before.feature_maps, after.feature_maps))
+
+
+def r3d() -> nn.Module:
+    from torchvision.models.video import r3d_18
+
+    return r3d_18(weights=None, num_classes=5)
+
+
+def monai_volume() -> nn.Module:
+    networks = pytest.importorskip("monai.networks.nets", reason="MONAI is not installed")
+    return networks.resnet10(spatial_dims=3, n_input_channels=1, num_classes=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "channels", "units"), [(r3d, 3, 8), (monai_volume, 1, 4)], ids=["r3d_18", "resnet10"])
+@pytest.mark.parametrize("block", ["se", "eca"])
+def test_a_network_of_3d_convolutions_takes_blocks_trains_and_is_exported(
+    block: str, make: Callable[[], nn.Module], channels: int, units: int, tmp_path: Path
+) -> None:
+    network, shape = make().eval(), (channels, 8, 32, 32)
+    given = {"at": "residual", "example_input": torch.zeros(1, *shape), "init": "identity", "expect": units}
+    changed = sesurgery.insert(network, block=block, **given)
+    keys = list(network.state_dict())
+    assert [key for key in changed.state_dict() if key in keys] == keys
+    clips = torch.randn(2, *shape)
+    assert torch.equal(changed(clips), network(clips))
+    changed(clips).square().sum().backward()
+    own = [value for key, value in changed.named_parameters() if key not in keys]
+    assert all(value.grad is not None for value in own)
+    assert any(value.grad.any() for value in own if value.grad is not None)
+    torch.optim.SGD(own, lr=0.1).step()
+    assert export(changed, shape, tmp_path / "net.onnx", Export()).worst < 1e-3

@@ -27,7 +27,9 @@ _GATES: dict[str, type[nn.Module]] = {
 
 
 class SEModule(nn.Module):
-    """The block itself. `gain` scales the gate and is 1 but for an identity start."""
+    """The block itself. `gain` scales the gate and is 1 but for an identity start; `volumes` is for maps with time."""
+
+    volumes = False
 
     def __init__(
         self, channels: int, hidden: int, bias: bool, squeeze: Squeeze, activation: Activation, gate: Gate, init: Init
@@ -44,9 +46,12 @@ class SEModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] or [N, C, T, H, W] -> the same."""
-        if x.dim() == 5:
+        if self.volumes:
             # The squeeze is over all positions, whatever axes they lie on.
-            return self.forward(x.flatten(2, 3)).view_as(x)
+            return self._scaled(x.flatten(2, 3)).view_as(x)
+        return self._scaled(x)
+
+    def _scaled(self, x: Tensor) -> Tensor:
         s: Tensor = self.gate(self.fc2(self.act(self.fc1(self._squeezed(x)))))
         if self.gain != 1.0:
             s = s * self.gain

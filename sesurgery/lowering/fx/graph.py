@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.surgeons.exporting import quiet_exporter
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 aten = torch.ops.aten
 RESHAPES = (aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.squeeze.dims, aten.squeeze.dim)
 EXAMPLE_BATCH = 2

@@ -103,7 +103,7 @@ def _build(model: nn.Module, plan: Plan, weights: Weights | None) -> dict[str, n
             mistakes.append(Diagnostic("SE305", f"{site.key}: {site.unfit}", hint=hint, site=site.key))
             continue
         try:
-            block = site.block.options.build(site.channels)
+            block = site.build()
         except Exception as error:
             hint = "change the block's options"
             mistakes.append(Diagnostic("SE305", f"{site.key}: {error}", hint=hint, site=site.key))

@@ -124,7 +124,7 @@ def _build(plan: Plan, weights: Weights | None) -> list[tuple[str, nn.Module]]:
     mistakes: list[Diagnostic] = []
     for site in plan.sites:
         try:
-            block = site.block.options.build(site.channels)
+            block = site.build()
         except Exception as error:
             mistakes.append(Diagnostic("SE305", f"{site.key}: {error}", hint="change the block's options"))
             continue

@@ -79,7 +79,7 @@ REFUSALS = {
     "over three dimensions": (
         lambda: nn.Sequential(nn.Conv3d(3, 4, 3), nn.ReLU()),
         "error[SE403]: Sequential convolves over three dimensions ('0'): maps are [N, C, T, H, W]\n"
-        "  hint: blocks go on maps [N, C, H, W]: name a network whose convolutions are 2-d",
+        "  hint: give it clips: four sizes, channels, time, height and width",
     ),
     "a detector": (
         Detector,

@@ -20,7 +20,7 @@ def small(
     Raises SE501 if they do not fill the channels, or are larger than what they would be padded to.
     """
     mode = require_channels(name, len(statistics[0]), shape)
-    size = shape[1:]
+    size = (shape[1], shape[2])
     if fit == "pad" and (size[0] < native[0] or size[1] < native[1]):
         text = f"{name} of {native[0]}x{native[1]} pixels cannot be padded to {size[0]}x{size[1]}"
         raise fail("SE501", text, "take `fit: resize`, or a larger `input: shape`")
@@ -42,6 +42,9 @@ def large(name: str, statistics: Statistics, share: float, shape: Shape) -> Prep
 
 def require_channels(name: str, channels: int, shape: Shape) -> Literal["L", "RGB"]:
     """The mode of the images; raises SE501 if the network takes other channels than they fill."""
+    if len(shape) != 3:
+        text = f"{name} are images, and the network takes clips of {'x'.join(map(str, shape))}"
+        raise fail("SE501", text, "take a data set of clips: 'source: python'")
     fills = (1, 3) if channels == 1 else (3,)
     if shape[0] not in fills:
         what = "grey images: they fill 1 or 3 channels" if channels == 1 else "colour images: they fill 3 channels"
