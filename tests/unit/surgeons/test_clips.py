@@ -166,7 +166,7 @@ def test_an_image_for_a_network_of_clips_says_what_it_takes(video):
 def test_lowering_leaves_a_block_over_time_as_it_computes(video):
     changed = sesurgery.insert(video, example_input=CLIPS, reduction=4).eval()
     model = convert(changed, SHAPE, Export())
-    done = run(model, load(PASSES.names()), verify=True)
+    done = run(model, load([name for name in PASSES.names() if name != "constant_gates"]), verify=True)
     clips = torch.randn(3, *SHAPE)
     with torch.no_grad():
         wanted = changed(clips).numpy()
