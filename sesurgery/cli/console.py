@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from sesurgery.spec import Spec
@@ -35,7 +36,7 @@ class Lines:
     def say(self, line: str) -> None:
         click.echo(line, err=True)
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         return
 
 
@@ -51,11 +52,11 @@ class Bars:
         self._end()
         self._progress.console.print(line, highlight=False, markup=False)
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         if self._task is None or what != self._what:
             self._end()
-            self._what, self._task = what, self._progress.add_task(what, total=total or None)
-        self._progress.update(self._task, completed=done, total=total or None)
+            self._what, self._task = what, self._progress.add_task(what, total=total or None, note="")
+        self._progress.update(self._task, completed=done, total=total or None, note=note)
         if total and done >= total:
             self._end()
 
@@ -72,6 +73,13 @@ def talking() -> Iterator[Lines | Bars]:
         yield Lines()
         return
     from rich.console import Console
+
+    with bar(Console(stderr=True)) as progress:
+        yield Bars(progress)
+
+
+def bar(console: Console) -> Progress:
+    """A progress bar: steps, the time they took, the time left of them, and a note."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -87,9 +95,9 @@ def talking() -> Iterator[Lines | Bars]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield Bars(progress)
+    return Progress(*columns, console=console, transient=True)
 
 
 def emit_json(value: Any) -> None:

@@ -25,8 +25,6 @@ def start(run: Run, *, restart: bool) -> str:
 
     Raises SE405 if there is a training that would be lost, unless `restart`; SE402 if the weights are gone.
     """
-    from safetensors.torch import load_file
-
     if not restart:
         _require_untrained(run)
     kept, weights = run.folder / APPLIED, run.folder / WEIGHTS
@@ -38,8 +36,15 @@ def start(run: Run, *, restart: bool) -> str:
     else:
         digest = require_intact(weights).sha256
         _keep(weights, kept)
-    run.network.load_state_dict(load_file(kept))
+    load(run)
     return digest
+
+
+def load(run: Run) -> None:
+    """Load the weights that are kept beside a run, once it was started, into its network."""
+    from safetensors.torch import load_file
+
+    run.network.load_state_dict(load_file(run.folder / APPLIED))
 
 
 def _require_untrained(run: Run) -> None:

@@ -11,8 +11,8 @@ class Talk(Protocol):
     def say(self, line: str) -> None:
         """Report one line."""
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Long work: what it is, steps done, steps in all (0 where that is unknown)."""
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Long work: what it is, steps done, steps in all (0 where that is unknown), and what else is to be shown."""
 
 
 class Silent:
@@ -21,5 +21,5 @@ class Silent:
     def say(self, line: str) -> None:
         return
 
-    def progress(self, what: str, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
         return

@@ -18,7 +18,8 @@ from sesurgery.pipeline.specs import catalogs
 from sesurgery.pipeline.talk import Silent, Talk
 from sesurgery.pipeline.teacher import teacher_of
 from sesurgery.spec.train import Train
-from sesurgery.training.history import Epoch
+from sesurgery.training.history import Epoch, epochs_done
+from sesurgery.training.pace import Pace
 from sesurgery.training.recipes.stopping import finished
 from sesurgery.workspace import relative
 
@@ -72,16 +73,20 @@ def train(request: TrainRequest) -> TrainResult:
 
 def _train(request: TrainRequest) -> TrainResult:
     from sesurgery.training.loop import FitRequest, fit
-    from sesurgery.training.machine import is_main_process
+    from sesurgery.training.machine import first_alone
 
     run = checkpoint.read_empty(request.folder, catalogs())
     recipe = _in_parts(run.spec.train, request.split)
     data = data_of(run.spec)
-    first = is_main_process()
-    if first:
-        write_interface(request.folder, run.spec, data)
-    applied = run.manifest.details.applied if request.resume else begun.start(run, restart=request.restart)
-    progress = _Printed(request.talk, recipe.epochs, len(data.train), request.watch)
+    with first_alone() as first:
+        applied = run.manifest.details.applied
+        if first:
+            write_interface(request.folder, run.spec, data)
+            applied = applied if request.resume else begun.start(run, restart=request.restart)
+        elif not request.resume:
+            begun.load(run)
+    pace = Pace(recipe.epochs, len(data.train), epochs_done(request.folder / TRAIN) if request.resume else 0)
+    progress = _Printed(request.talk, pace, request.watch)
     # A plan for a part of a network names its blocks within that part.
     inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
     result = fit(
@@ -95,6 +100,7 @@ def _train(request: TrainRequest) -> TrainResult:
             heartbeat=progress.after_batch,
             blocks=tuple(f"{inside}{site.module}" for site in run.plan.sites),
             teacher=teacher_of(run),
+            spec_digest=run.manifest.spec_digest,
         )
     )
     if first and (not result.interrupted or finished(result.epochs, recipe)):
@@ -107,23 +113,23 @@ class _Printed:
     """Prints a line per epoch and moves the progress bar per batch."""
 
     talk: Talk
-    epochs: int
-    images: int
+    pace: Pace
     watch: Callable[[Epoch], None] | None
 
     def after_epoch(self, epoch: Epoch) -> None:
-        rate = self.images / max(epoch.seconds, 1e-3)
-        left = time_left(epoch.seconds * (self.epochs - epoch.epoch))
+        epochs, rate = self.pace.epochs, self.pace.images / max(epoch.seconds, 1e-3)
+        left = self.pace.after_epoch(epoch.epoch, epoch.seconds)
         self.talk.say(
-            f"epoch {epoch.epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {epoch.train_loss:.4f}  "
+            f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}  loss {epoch.train_loss:.4f}  "
             f"held-out top-1 {epoch.held_out_top1:.2%}  {epoch.seconds:.1f} s"
-            f"  {rate:,.0f} images/s{left}"
+            f"  {rate:,.0f} images/s{left and '  '}{left}"
         )
         if self.watch is not None:
             self.watch(epoch)
 
     def after_batch(self, phase: str, done: int, total: int) -> None:
-        self.talk.progress("training" if phase == "train" else "evaluating", done, total)
+        what = "training" if phase == "train" else "evaluating"
+        self.talk.progress(what, done, total, self.pace.after_batch(phase, done, total))
 
 
 def _save(run: Run, result: FitResult, applied: str | None) -> None:
@@ -144,16 +150,6 @@ def _save(run: Run, result: FitResult, applied: str | None) -> None:
         other = run.manifest.locate(weights, details.began.path).parent.as_posix()
         command = f"sesurgery apply {made} --weights {other} && sesurgery train"
     checkpoint.save(run.folder, run.network, run.spec, run.plan, command, details)
-
-
-def time_left(seconds: float) -> str:
-    """The remaining time of a training as text; empty at its end."""
-    if not seconds:
-        return ""
-    minutes = round(seconds / 60)
-    if not minutes:
-        return f"  {seconds:.0f} s left"
-    return f"  {minutes // 60} h {minutes % 60} min left" if minutes >= 60 else f"  {minutes} min left"
 
 
 def _in_parts(recipe: Train, parts: int) -> Train:

@@ -19,6 +19,7 @@ OWN = "sesurgery"
 PREFIX, AVERAGED = "model.", "ema.module."
 _HISTORY = TypeAdapter(tuple[Epoch, ...])
 _PARTIAL = TypeAdapter(Partial | None)
+_DIGEST = TypeAdapter(str | None)
 _RECIPE = TypeAdapter(dict[str, Any])
 START_OVER = "start again with --restart"
 
@@ -34,6 +35,8 @@ class Saved:
     """The moving average of the weights; empty if the recipe keeps none."""
     partial: Partial | None = None
     """How far the next epoch is; None between two epochs."""
+    spec_digest: str | None = None
+    """Of the spec that it was trained by; None where there was none, and in checkpoints of earlier versions."""
 
     @property
     def result(self) -> dict[str, torch.Tensor]:
@@ -41,12 +44,15 @@ class Saved:
         return self.averaged or self.weights
 
 
-def own_part(history: tuple[Epoch, ...], recipe: Train, partial: Partial | None = None) -> dict[str, Any]:
+def own_part(
+    history: tuple[Epoch, ...], recipe: Train, partial: Partial | None = None, spec_digest: str | None = None
+) -> dict[str, Any]:
     """What is stored under the key `OWN`: plain data, so that the file loads with weights_only."""
     return {
         "history": [asdict(epoch) for epoch in history],
         "recipe": _decisive(recipe),
         "partial": None if partial is None else asdict(partial),
+        "spec_digest": spec_digest,
     }
 
 
@@ -65,6 +71,7 @@ def read(path: Path) -> Saved:
             weights=_below(PREFIX, weights),
             averaged=_below(AVERAGED, weights),
             partial=_PARTIAL.validate_python(own.get("partial")),
+            spec_digest=_DIGEST.validate_python(own.get("spec_digest")),
         )
     # torch.load has no error of its own: a damaged file raises whatever its reader trips over.
     except Exception as error:
@@ -86,6 +93,13 @@ def require_fit(saved: Saved, model: nn.Module, recipe: Train, path: Path) -> No
     if changed:
         listed = ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
         raise fail("SE502", f"{path} was trained by another recipe: {listed}", f"put it back, or {START_OVER}")
+
+
+def require_spec(saved: Saved, digest: str | None, path: Path) -> None:
+    """Raise SE502 if the checkpoint says that it is of another spec."""
+    if saved.spec_digest is not None and digest is not None and saved.spec_digest != digest:
+        text = f"{path} is of another spec: its digest is {saved.spec_digest[:12]}…, this run's is {digest[:12]}…"
+        raise fail("SE502", text, f"put this run's own checkpoint back, or {START_OVER}")
 
 
 def partial_of(saved: Saved, recipe: Train) -> Partial | None:

@@ -18,6 +18,10 @@ EPOCHS = "epochs"
 """The folder of the weights after every so many epochs (`train: keep_epochs:`), beside it."""
 
 
+TABLE = "metrics.jsonl"
+"""A line an epoch, beside them."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One finished epoch, counted from 1.
@@ -42,6 +46,12 @@ class Partial:
     loss: float
     weight: float
     seconds: float
+
+
+def epochs_done(folder: Path) -> int:
+    """How many epochs the table of a training's folder has."""
+    table = folder / TABLE
+    return len(table.read_text(encoding="utf-8").splitlines()) if table.is_file() else 0
 
 
 def best_of(epochs: Sequence[Epoch]) -> Epoch | None:

@@ -61,7 +61,8 @@ class FitRequest:
 
     `resume` continues from the folder's `last.ckpt`. `progress` is called after each epoch, `heartbeat` after each
     batch with ("train" | "evaluate", done, total). `blocks` are the paths of inserted blocks in the model, for recipes
-    that treat them differently. `teacher` is the network for recipes with `distill`.
+    that treat them differently. `teacher` is the network for recipes with `distill`. `spec_digest` is that of the spec,
+    where there is one: a checkpoint of another is not continued.
     """
 
     model: nn.Module
@@ -73,6 +74,7 @@ class FitRequest:
     heartbeat: Heartbeat | None = None
     blocks: Collection[str] = ()
     teacher: nn.Module | None = None
+    spec_digest: str | None = None
 
     def require_fit(self) -> None:
         """Raise SE501 if the model or the teacher does not fit the data."""
@@ -89,13 +91,13 @@ def fit(request: FitRequest) -> FitResult:
     After ^C or SIGTERM the model holds the weights of the checkpoint. The same recipe from the same weights gives the
     same weights on one machine, however often it was stopped.
 
-    Raises SE402 if there is nothing to resume, SE501 if data and model do not fit together, SE502 if the checkpoint
-    belongs to another network or recipe, if the loss becomes NaN or memory runs out, and SE801 if the disk is full.
+    Raises SE402 if there is nothing to resume, SE501 if data and model do not fit together, SE502 if the checkpoint is
+    of another network, recipe or spec, if the loss becomes NaN or memory runs out, and SE801 if the disk is full.
     What was saved stays.
     """
     request.require_fit()
     recipe, interruption = request.recipe, Interruption()
-    recorder = Recorder(request.folder, recipe, interruption, request.progress, request.heartbeat)
+    recorder = Recorder(request.folder, recipe, interruption, request.progress, request.heartbeat, request.spec_digest)
     training = _Training(request, recorder, interruption)
     if request.resume and training.restore():
         return training.result()
@@ -130,6 +132,7 @@ class _Training:
         recorder, recipe = self.recorder, self.request.recipe
         saved = checkpoint.read(recorder.checkpoint)
         checkpoint.require_fit(saved, self.request.model, recipe, recorder.checkpoint)
+        checkpoint.require_spec(saved, self.request.spec_digest, recorder.checkpoint)
         recorder.history, recorder.partial = saved.history, checkpoint.partial_of(saved, recipe)
         if not finished(saved.history, recipe):
             return False

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from sesurgery.diagnostics import fail
 
@@ -41,6 +43,27 @@ def process_group() -> Iterator[None]:
     if ours and _initialized():
         distributed.barrier()
         distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[bool]:
+    """The first process is alone in the block; the others enter it when that one has left it. Yields which this is.
+
+    After an error in the first the others never enter: torchrun ends them.
+    """
+    if processes() == 1:
+        yield True
+        return
+    store, rank, _ = next(rendezvous("env://"))
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = PrefixStore(f"sesurgery/{again}", store)
+    # Every process counts its blocks in the store: the same number is the same block.
+    done = f"done {store.add(f'blocks of {rank}', 1)}"
+    if rank:
+        store.wait([done])
+    yield rank == 0
+    if not rank:
+        store.set(done, "yes")
 
 
 def _initialized() -> bool:

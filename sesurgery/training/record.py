@@ -26,6 +26,7 @@ from sesurgery.training.checkpoint import OWN, own_part
 from sesurgery.training.history import (
     BEST,
     CHECKPOINT,
+    TABLE,
     Epoch,
     Partial,
     best_of,
@@ -63,6 +64,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         interruption: Interruption,
         progress: Progress | None,
         heartbeat: Heartbeat | None,
+        spec_digest: str | None = None,
     ) -> None:
         self.checkpoint = folder / CHECKPOINT
         self.best = folder / BEST
@@ -73,6 +75,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         self.interruption = interruption
         self.progress = progress
         self.heartbeat = heartbeat
+        self.spec_digest = spec_digest
         self._writer: SummaryWriter | None = None
         self._trackers = Trackers(recipe, folder)
         self._started = 0.0
@@ -170,7 +173,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
                 save_file(_own_storage(module.result), path)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Classifier, checkpoint: dict[str, Any]) -> None:
-        checkpoint[OWN] = own_part(self.history, self.recipe, self.partial)
+        checkpoint[OWN] = own_part(self.history, self.recipe, self.partial, self.spec_digest)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: Classifier, checkpoint: dict[str, Any]) -> None:
         # Batches of another size than those that were counted. Saved at the end of one, it is not completed yet.
@@ -182,7 +185,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
     def write_tables(self) -> None:
         """The epochs done as CSV and as JSON lines."""
         write_text(self.metrics, to_csv(self.history))
-        write_text(self.metrics.with_suffix(".jsonl"), to_json_lines(self.history))
+        write_text(self.metrics.with_name(TABLE), to_json_lines(self.history))
 
     def forget(self) -> None:
         """Remove the weights of an earlier training."""

@@ -11,10 +11,10 @@ from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.train import Train
-from sesurgery.training.checkpoint import read
+from sesurgery.training.checkpoint import OWN, read
 from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import split_logits
-from sesurgery.training.history import Epoch, to_csv
+from sesurgery.training.history import CHECKPOINT, Epoch, to_csv
 from sesurgery.training.loop import FitRequest, fit
 
 Net = Callable[..., nn.Module]
@@ -116,6 +116,21 @@ def test_a_checkpoint_of_another_recipe_is_refused(
     fit(FitRequest(make_net(), data, make_recipe(epochs=1), tmp_path))
     with pytest.raises(SesurgeryError, match=r"SE502.*batch_size was 16, is 8, optimizer\.lr was 0\.1, is 0\.3"):
         fit(FitRequest(make_net(), data, make_recipe(batch_size=8, optimizer={"lr": 0.3}), tmp_path, resume=True))
+
+
+def test_a_checkpoint_of_another_spec_is_refused_by_digest(
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+) -> None:
+    given = FitRequest(make_net(), data, make_recipe(epochs=1), tmp_path, spec_digest="a" * 64)
+    fit(given)
+    with pytest.raises(SesurgeryError, match=r"SE502.*of another spec: its digest is aaaaaaaaaaaa…, .* bbbbbbbbbbbb…"):
+        fit(replace(given, resume=True, spec_digest="b" * 64))
+    assert fit(replace(given, resume=True)).epochs
+    # Checkpoints of earlier versions have none.
+    saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del saved[OWN]["spec_digest"]
+    torch.save(saved, tmp_path / CHECKPOINT)
+    assert fit(replace(given, resume=True, spec_digest="b" * 64)).epochs
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"], ids=["empty", "text"])
