@@ -58,7 +58,7 @@ def test_a_backend_that_reads_no_file_has_no_prices(here):
 
 def test_an_nvidia_engine_lists_its_layers_and_has_no_profile_of_them(tmp_path, monkeypatch):
     # The names alone, as an engine has them that was not built with `detailed`.
-    monkeypatch.setattr(TensorRTForRTX, "layers", lambda self, engine: '{"Layers": ["conv", "squeeze", "scale"]}')
+    monkeypatch.setattr(TensorRTForRTX, "inspected", lambda self, engine: '{"Layers": ["conv", "squeeze", "scale"]}')
     file = EngineFile("whole", "x.engine", {"backend": "tensorrt-rtx"}, 1)
     variants = Variants(onnx.ModelProto(), pipeline.engine({"backend": "tensorrt-rtx"}), {}, 1, tmp_path)
     assert variants.count(file) == 3
