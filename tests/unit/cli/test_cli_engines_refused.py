@@ -170,7 +170,7 @@ def test_an_engine_that_does_not_tell_its_types_is_compiled_again(
     tensor = f'{{"Name": "x", "Dimensions": [-1, 3, 8, 8], "Format/Datatype": {told}}}'
     layer = f'{{"Name": "told", "LayerType": "TOLD", "Inputs": [{tensor}], "Outputs": [{tensor}]}}'
     monkeypatch.setattr(TensorRTForRTX, "probe", lambda self: Capability("1.7", None, None))
-    monkeypatch.setattr(TensorRTForRTX, "layers", lambda self, path: f'{{"Layers": [{layer}], "Bindings": ["x"]}}')
+    monkeypatch.setattr(TensorRTForRTX, "inspected", lambda self, path: f'{{"Layers": [{layer}], "Bindings": ["x"]}}')
     shown = run.invoke(program, ["inspect", str(engine), "--compiled"])
     assert shown.exit_code == 0, shown.output
     assert ("as the engine tells" in shown.stdout) == ("TOLD" in shown.stdout) == (told == '"Half"')
