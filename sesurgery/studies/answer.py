@@ -97,6 +97,11 @@ def answer(
     for outcome in outcomes:
         group = groups.setdefault(outcome.cell.group, {plain_of(outcome.cell).key: []})
         group.setdefault(outcome.cell.key, []).append(outcome)
+    # Trials that were begun again come later: sums must not depend on that, not even in their last digit.
+    outcomes = sorted(outcomes, key=lambda outcome: outcome.seed)
+    for group in groups.values():
+        for cell in group.values():
+            cell.sort(key=lambda outcome: outcome.seed)
     scores = [[_scores(cell) for cell in group.values()] for group in groups.values()]
     trainings = [next(each for cell in group.values() for each in cell).cell.trained.group for group in groups.values()]
     judged = against(scores, confidence, trainings)

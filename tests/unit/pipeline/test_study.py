@@ -374,6 +374,12 @@ def test_of_cells_that_are_as_good_the_cheapest_is_taken():
     assert "not told apart from the best, at=post" in made.advice
 
 
+def test_the_order_in_which_seeds_were_trained_changes_no_digit():
+    made = outcomes({"pre": 0.05, "post": 0.0502}, {"pre": 110, "post": 130})
+    other = [made[3 * cell + seed] for cell in range(3) for seed in (2, 0, 1)]
+    assert answer("x", {}, (0, 1, 2), other).rows == answer("x", {}, (0, 1, 2), made).rows
+
+
 def test_without_a_gain_the_plain_network_is_taken():
     made = answer("x", {}, (0, 1, 2), outcomes({"pre": 0.0001, "post": -0.05}, {"pre": 110, "post": 130}))
     assert made.rows[made.taken].cell.plain
