@@ -65,9 +65,13 @@ def read(path: Path) -> Saved:
         own, weights = content[OWN], content["state_dict"]
         if not all(isinstance(value, torch.Tensor) for value in weights.values()):
             raise TypeError("a weight is not a tensor")
+        recipe = _RECIPE.validate_python(own["recipe"])
+        for key, size in (("batch_size", recipe["batch_size"]), ("accumulate", recipe.get("accumulate", 1))):
+            if type(size) is not int or size < 1:
+                raise TypeError(f"its recipe's {key} is {size!r}, not a positive integer")
         return Saved(
             history=_HISTORY.validate_python(own["history"]),
-            recipe=_RECIPE.validate_python(own["recipe"]),
+            recipe=recipe,
             weights=_below(PREFIX, weights),
             averaged=_below(AVERAGED, weights),
             partial=_PARTIAL.validate_python(own.get("partial")),

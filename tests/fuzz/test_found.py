@@ -16,6 +16,7 @@ from PIL import Image
 
 from sesurgery import pipeline
 from sesurgery.artifacts import digest_file
+from sesurgery.backends.onnxruntime_graph.session import Session
 from sesurgery.diagnostics import SesurgeryError, SpecError
 from sesurgery.lowering.base import run
 from sesurgery.lowering.examples import model as parsed
@@ -31,6 +32,7 @@ from sesurgery.reports import latency_plots
 from sesurgery.serving import interface, predict
 from sesurgery.spec.parity import Tolerance
 from sesurgery.spec.source import SpecText
+from sesurgery.training import checkpoint
 from sesurgery.training.preprocessing import Preprocessing
 from sesurgery.verification.estimates import Stats
 from sesurgery.verification.latency import EngineTiming, LatencyReport
@@ -507,6 +509,23 @@ def test_half_a_character_in_a_checkpoint_is_written_out(tmp_path):
     with pytest.raises(SesurgeryError, match="SE401") as caught:
         load_weights(torch.nn.Linear(1, 1), tmp_path / "last.ckpt")
     assert r"\ud800" in caught.value.render()
+
+
+@pytest.mark.parametrize("size", [None, 0, 2.5, True, "64"])
+def test_a_recipe_without_a_size_of_batches_is_named(size, tmp_path):
+    own = {"history": [], "recipe": {"batch_size": 8, "accumulate": size}}
+    torch.save({"sesurgery": own, "state_dict": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(SesurgeryError, match=r"SE502.*accumulate is .*not a positive integer"):
+        checkpoint.read(tmp_path / "last.ckpt")
+
+
+def test_a_file_that_loads_and_does_not_take_its_own_sizes_is_named(tmp_path):
+    # Whether they fit is known once it runs: the sizes are open.
+    onnx.save(parsed("(float[N, M] x) => (float[K] y) { y = GlobalAveragePool(x) }"), tmp_path / "net.onnx")
+    with Session(tmp_path / "net.onnx", 1) as runner:
+        for use in (runner.infer, lambda feeds: runner.time(feeds, 1)):
+            with pytest.raises(SesurgeryError, match=r"SE603.*cannot run .*net.onnx: .*GlobalAveragePool"):
+                use({"x": np.zeros((2, 8), np.float32)})
 
 
 @pytest.mark.parametrize("number", [5e-324, 1e308, 1e-5, 1e22])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sesurgery.backends.base import Array, Runner, TensorInfo
 from sesurgery.backends.inputs import feeds as _feeds
 from sesurgery.backends.onnxruntime_graph.providers import CPU
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import fail, first_line
 
 ERRORS_ONLY = 3
 DTYPES = {
@@ -27,6 +28,7 @@ class Session(Runner):
     """The first of `providers` takes part, or it is SE603."""
 
     def __init__(self, engine: Path, threads: int | None, providers: Sequence[str] = (CPU,)) -> None:
+        self._engine = engine
         options = session_options(threads)
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_DISABLE_ALL if providers[0] == CPU else levels.ORT_ENABLE_ALL
@@ -43,20 +45,23 @@ class Session(Runner):
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         session = self._open()
         names = [info.name for info in self.outputs]
-        return dict(zip(names, session.run(names, _feeds.check(self.inputs, feeds)), strict=True))
+        checked = _feeds.check(self.inputs, feeds)
+        with self._running():
+            return dict(zip(names, session.run(names, checked), strict=True))
 
     def time(self, feeds: Mapping[str, Array], repeats: int) -> NDArray[np.float64]:
         session = self._open()
         checked = _feeds.check(self.inputs, feeds)
-        binding = session.io_binding()
-        for name, array in checked.items():
-            binding.bind_cpu_input(name, array)
-        # Bound to the buffers of a first run, later runs allocate nothing.
-        for info in self.outputs:
-            binding.bind_output(info.name)
-        session.run_with_iobinding(binding)
-        for info, value in zip(self.outputs, binding.get_outputs(), strict=True):
-            binding.bind_ortvalue_output(info.name, value)
+        with self._running():
+            binding = session.io_binding()
+            for name, array in checked.items():
+                binding.bind_cpu_input(name, array)
+            # Bound to the buffers of a first run, later runs allocate nothing.
+            for info in self.outputs:
+                binding.bind_output(info.name)
+            session.run_with_iobinding(binding)
+            for info, value in zip(self.outputs, binding.get_outputs(), strict=True):
+                binding.bind_ortvalue_output(info.name, value)
         samples = np.empty(repeats, np.float64)
         for index in range(repeats):
             start = time.perf_counter_ns()
@@ -66,6 +71,15 @@ class Session(Runner):
 
     def close(self) -> None:
         self._session = None
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Within the block, what ONNX Runtime raises is SE603: a file can be loaded and not take its own sizes."""
+        try:
+            yield
+        except Exception as error:
+            text = f"ONNX Runtime cannot run {self._engine}: {first_line(error)}"
+            raise fail("SE603", text, "its graph does not fit the inputs that it declares: export it again") from error
 
     def _open(self) -> onnxruntime.InferenceSession:
         if self._session is None:
