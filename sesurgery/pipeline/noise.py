@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,12 +14,15 @@ from sesurgery.profiles import parse_profile
 SAMPLES = 32
 """Noise samples on which an engine is compared where there are no others."""
 SEED = 20170905
+MOST_VALUES = 2**30
+"""Numbers of one input, 8 GB as they are drawn: one that asks for more is not a network's."""
 
 
 def noise(runner: Runner, shapes: Sequence[str], batch: int, seed: int = SEED) -> dict[str, Array]:
     """Normal values from a seed for every input, `batch` samples where the batch is open.
 
-    Other open sizes are the optimum of the first of the profiles in `shapes`; raises SE606 where none names them.
+    Other open sizes are the optimum of the first of the profiles in `shapes`; raises SE606 where none names them, or
+    where an input is too large for memory.
     """
     random = np.random.default_rng(seed)
     profile = parse_profile(shapes[0]) if shapes else {}
@@ -32,6 +36,9 @@ def noise(runner: Runner, shapes: Sequence[str], batch: int, seed: int = SEED) -
                 hint = f"build the engine again with its sizes, as in `--shape {info.name}={_sizes(info.shape)}`"
                 raise fail("SE606", text, hint)
             shape.append(dimension if isinstance(dimension, int) else best[axis] if axis else batch)
+        if math.prod(shape) > MOST_VALUES:
+            text = f"input {info.name!r} has {math.prod(shape)} values: that is more than memory holds"
+            raise fail("SE606", text, "its sizes in the file are wrong: export it again")
         feeds[info.name] = random.normal(size=shape).astype(info.dtype)
     return feeds
 

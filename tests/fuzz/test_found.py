@@ -27,6 +27,7 @@ from sesurgery.networks.weights import load_weights
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.simplify import simplified
+from sesurgery.pipeline.noise import noise
 from sesurgery.pipeline.sample_files import arrays_of
 from sesurgery.reports import latency_plots
 from sesurgery.serving import interface, predict
@@ -526,6 +527,12 @@ def test_a_file_that_loads_and_does_not_take_its_own_sizes_is_named(tmp_path):
         for use in (runner.infer, lambda feeds: runner.time(feeds, 1)):
             with pytest.raises(SesurgeryError, match=r"SE603.*cannot run .*net.onnx: .*GlobalAveragePool"):
                 use({"x": np.zeros((2, 8), np.float32)})
+
+
+def test_an_input_that_no_memory_holds_gets_no_noise(tmp_path):
+    onnx.save(parsed("(float[N, 4611686018427387904] x) => (float[N, K] y) { y = Relu(x) }"), tmp_path / "net.onnx")
+    with Session(tmp_path / "net.onnx", 1) as runner, pytest.raises(SesurgeryError, match=r"SE606.*more than memory"):
+        noise(runner, (), 2)
 
 
 @pytest.mark.parametrize("number", [5e-324, 1e308, 1e-5, 1e22])
