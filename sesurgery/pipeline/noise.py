@@ -14,6 +14,7 @@ from sesurgery.profiles import parse_profile
 SAMPLES = 32
 """Noise samples on which an engine is compared where there are no others."""
 SEED = 20170905
+KINDS = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 MOST_VALUES = 2**30
 """Numbers of one input, 8 GB as they are drawn: one that asks for more is not a network's."""
 
@@ -28,6 +29,9 @@ def noise(runner: Runner, shapes: Sequence[str], batch: int, seed: int = SEED) -
     profile = parse_profile(shapes[0]) if shapes else {}
     feeds: dict[str, Array] = {}
     for info in runner.inputs:
+        if info.dtype not in KINDS:
+            text = f"input {info.name!r} is {info.dtype}: noise is made for arrays of numbers alone"
+            raise fail("SE606", text, "a network with such inputs cannot be compared or timed here")
         best = profile[info.name].optimum if info.name in profile else ()
         shape = []
         for axis, dimension in enumerate(info.shape):

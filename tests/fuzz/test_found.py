@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from PIL import Image
 
 from sesurgery import pipeline
 from sesurgery.artifacts import digest_file
+from sesurgery.backends.base import TensorInfo
 from sesurgery.backends.onnxruntime_graph.session import Session
 from sesurgery.diagnostics import SesurgeryError, SpecError
 from sesurgery.lowering.base import run
@@ -527,6 +529,12 @@ def test_a_file_that_loads_and_does_not_take_its_own_sizes_is_named(tmp_path):
         for use in (runner.infer, lambda feeds: runner.time(feeds, 1)):
             with pytest.raises(SesurgeryError, match=r"SE603.*cannot run .*net.onnx: .*GlobalAveragePool"):
                 use({"x": np.zeros((2, 8), np.float32)})
+
+
+def test_an_input_that_is_no_array_of_numbers_gets_no_noise():
+    runner = SimpleNamespace(inputs=(TensorInfo("many", (1,), "seq(tensor(float)"),))
+    with pytest.raises(SesurgeryError, match=r"SE606.*'many' is seq\(tensor\(float\)"):
+        noise(runner, (), 2)
 
 
 def test_an_input_that_no_memory_holds_gets_no_noise(tmp_path):
