@@ -32,12 +32,11 @@ from sesurgery.spec.passes import NamedPass, pass_named
 from sesurgery.verification import batches
 from sesurgery.verification.folding import Answers, BlockFold, EngineFold, flipped, scored
 from sesurgery.verification.fresh_process import race
-from sesurgery.verification.parity import predict
+from sesurgery.verification.parity import predict_whole
 from sesurgery.workspace import OnnxManifest, manifest_path, read_manifest
 
 PASS = name_of(ConstantGates())
 AS_IT_IS, FOLDED = "as it is", "folded"
-MOST_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -197,8 +196,5 @@ class _Pair:
         images = self.found.data.held_out.images
         with self.wanted.backend.options.load(built.path) as runner:
             limits = batches.limits(built.manifest.details.engine, runner)
-            batch = max(limits.smallest, min(limits.largest or MOST_AT_ONCE, MOST_AT_ONCE, len(images)))
-            rest = len(images) % batch
-            whole = len(images) if not rest or rest >= limits.smallest else len(images) - rest
-            answers: Answers = np.argmax(predict(runner, images[:whole], batch), axis=1)
+            answers: Answers = np.argmax(predict_whole(runner, images, limits), axis=1)
         return answers

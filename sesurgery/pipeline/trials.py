@@ -141,17 +141,20 @@ def _with_weights_of(trials: Trials, trained: Path, spec: Spec) -> Path:
 
 
 def _top1_of_engine(trials: Trials, folder: Path, spec: Spec, number: int) -> float:
-    """The share of held-out samples that one of the spec's engines, built of a run, answers right."""
+    """The share of held-out samples that one of the spec's engines, built of a run, answers right.
+
+    A rest that makes no batch of a fixed size is left out.
+    """
     from sesurgery.pipeline.data import data_of
     from sesurgery.pipeline.engines import EnginesRequest, build_engines
     from sesurgery.pipeline.specs import backend_of
     from sesurgery.verification import batches
-    from sesurgery.verification.parity import predict, top1
+    from sesurgery.verification.parity import predict_whole, top1
 
     wanted = EnginesRequest(folder, trials.workspace, (spec.engines[number],), talk=trials.talk)
     (built,) = build_engines(wanted)
     held_out = data_of(spec).held_out
     with backend_of(built.manifest).load(built.path) as runner:
         limits = batches.limits(built.manifest.details.engine, runner)
-        logits = predict(runner, held_out.images, limits.optimal)
-    return top1(logits, held_out.labels.numpy())
+        logits = predict_whole(runner, held_out.images, limits)
+    return top1(logits, held_out.labels.numpy()[: len(logits)])

@@ -15,6 +15,7 @@ from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import fail
 from sesurgery.spec.parity import Tolerance
 from sesurgery.verification.answers import Answers, compare_answers, divergences
+from sesurgery.verification.batches import Limits
 from sesurgery.verification.diagnosis import Diagnosis
 from sesurgery.verification.drift import Drift, Repair
 from sesurgery.verification.flips import FlippedSample
@@ -225,6 +226,18 @@ def predict(runner: Runner, images: Images, batch: int) -> Array:
         # A runner may return the same buffer on every call.
         parts.append(logits.astype(np.float32, copy=True))
     return np.concatenate(parts)
+
+
+def predict_whole(runner: Runner, images: Images, limits: Limits) -> Array:
+    """Logits at an engine's optimal batch over all images but for a rest at the end that is under its smallest batch.
+
+    Raises as `predict` does, and SE606 too where the images make no batch at all.
+    """
+    rest = len(images) % limits.optimal
+    count = len(images) if not rest or rest >= limits.smallest else len(images) - rest
+    # A slice is read as a whole, the images themselves a batch at a time.
+    kept = images if count == len(images) else np.asarray(images[:count])
+    return predict(runner, kept, limits.optimal)
 
 
 def top1(logits: Array, labels: Array) -> float:

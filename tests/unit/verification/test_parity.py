@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sesurgery.backends.base import Array, Runner, TensorInfo
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.parity import Tolerance
-from sesurgery.verification.parity import compare, predict
+from sesurgery.verification.batches import Limits
+from sesurgery.verification.parity import compare, predict, predict_whole
 
 REFERENCE = np.array([[4.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 2.0, 2.5], [6.0, 0.0, 8.0]])
 LABELS = np.array([0, 1, 2, 0])
@@ -161,6 +162,14 @@ def test_predict_runs_the_short_last_batch_as_it_is() -> None:
     runner = Doubler()
     assert np.array_equal(predict(runner, images, 3), 2 * images.reshape(7, 2))
     assert runner.batches == [3, 3, 1]
+
+
+@pytest.mark.parametrize(("smallest", "answered"), [(1, 7), (3, 6)])
+def test_a_rest_that_makes_no_batch_is_left_out(smallest: int, answered: int) -> None:
+    images = np.arange(14, dtype=np.float32).reshape(7, 1, 1, 2)
+    runner = Doubler()
+    found = predict_whole(runner, images, Limits(smallest, 3, 3))
+    assert np.array_equal(found, 2 * images[:answered].reshape(answered, 2))
 
 
 def test_predict_refuses_an_engine_with_two_outputs() -> None:
