@@ -11,6 +11,7 @@ from sesurgery.lowering.base import run
 from sesurgery.lowering.passes.fold_norms import FoldNorms
 from sesurgery.lowering.rewriting import OLDEST_OPSET, obstacle
 from sesurgery.onnxgraph import numerics
+from sesurgery.onnxgraph.checking import agreeing
 from sesurgery.onnxgraph.opset import convert, opset
 from sesurgery.onnxgraph.simplify import simplified
 
@@ -43,6 +44,7 @@ def prepared(model: ModelProto, *, verify: bool) -> Prepared:
     if len(simple.graph.node) != len(model.graph.node):
         count = f"{len(model.graph.node)} -> {len(simple.graph.node)} nodes"
         notes.append(f"folded constants and removed nodes without effect: {count}")
+    simple = agreeing(simple)
     if verify and notes:
         fed = numerics.feeds(model)
         difference = numerics.difference(numerics.outputs(model, fed), numerics.outputs(simple, fed))

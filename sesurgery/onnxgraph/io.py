@@ -9,6 +9,7 @@ import onnx
 from sesurgery.artifacts import writing
 from sesurgery.diagnostics import SesurgeryError, clipped, fail, first_line
 from sesurgery.onnxgraph import external_data as onnx_data
+from sesurgery.onnxgraph.checking import rejection, with_computed_outputs
 from sesurgery.onnxgraph.repair import decode_names, repaired
 from sesurgery.onnxgraph.tensor_data import require_whole
 from sesurgery.paths import inside
@@ -79,17 +80,18 @@ def runs(model: onnx.ModelProto | Path) -> bool:
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Write a model atomically if the checker accepts it or ONNX Runtime loads it; raises SE602 otherwise.
 
-    It is one file up to 2 GiB; the weights of larger models are beside it in NAME.onnx.data.
+    Sizes of outputs that the checker rejects are replaced by what is computed. It is one file up to 2 GiB; the weights
+    of larger models are beside it in NAME.onnx.data.
     """
     if onnx_data.size(model) > LIMIT:
         _save_large(model, path)
         return
     model = onnx_data.inlined(model)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:
-        if not runs(model):
-            raise fail("SE602", f"the model is not valid and was not written: {error}") from error
+    if (why := rejection(model)) is not None:
+        if (mended := with_computed_outputs(model)) is not None:
+            model = mended
+        elif not runs(model):
+            raise fail("SE602", f"the model is not valid and was not written: {why}")
     before = beside(path)
     with writing(path) as temporary:
         temporary.write_bytes(model.SerializeToString())

@@ -126,6 +126,11 @@ def forget_shapes(model: onnx.ModelProto) -> None:
     kept = [value for value in graph.value_info if value.name in opaque]
     del graph.value_info[:]
     graph.value_info.extend(kept)
+    compute_outputs(model)
+
+
+def compute_outputs(model: onnx.ModelProto) -> None:
+    """Give each output whose stored shape inference contradicts the shape that is inferred."""
     bare = without_weights(model)
     for value in bare.graph.output:
         value.type.tensor_type.ClearField("shape")
@@ -133,9 +138,16 @@ def forget_shapes(model: onnx.ModelProto) -> None:
         inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output
     except Exception:  # what is known of an output then is what the file says
         return
-    for value, found in zip(graph.output, inferred, strict=True):
+    for value, found in zip(model.graph.output, inferred, strict=True):
         if found.type.tensor_type.HasField("shape") and not _agree(_dims(value), _dims(found)):
             value.type.tensor_type.shape.CopyFrom(found.type.tensor_type.shape)
+
+
+def open_outputs(model: onnx.ModelProto) -> None:
+    """Declare no size of any output, only their number of dimensions."""
+    for value in model.graph.output:
+        for dim in _dims(value):
+            dim.Clear()
 
 
 def free_weights(model: onnx.ModelProto) -> int:

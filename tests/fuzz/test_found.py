@@ -20,7 +20,7 @@ from sesurgery.artifacts import digest_file
 from sesurgery.backends.base import TensorInfo
 from sesurgery.backends.onnxruntime_graph.session import Session
 from sesurgery.diagnostics import SesurgeryError, SpecError
-from sesurgery.lowering.base import run
+from sesurgery.lowering.base import Edit, Lowered, Pass, run
 from sesurgery.lowering.examples import model as parsed
 from sesurgery.lowering.passes.fold_norms import FoldNorms
 from sesurgery.lowering.passes.gate_epilogue import GateEpilogue
@@ -313,6 +313,30 @@ def test_a_block_inside_a_block_that_is_replaced_is_named(tmp_path):
     assert done.kind == "refused"
     assert "is removed with the block around it" in done.text
     assert not (tmp_path / "out.onnx").exists()
+
+
+WRONG = """(float[N,4] x) => (float[N,7] y) <float[4,3] w, int64[2] one = {-1, 2}, int64[2] other = {-1, 3}>
+    { d = MatMul(x, w) shape = Max(one, other) y = Reshape(d, shape) }"""
+
+
+def test_a_wrong_size_of_an_output_does_not_stay_in_what_is_written(tmp_path):
+    """Inference stops before the output of what goes in, so nobody contradicts it, and not in what comes out."""
+    source = written(tmp_path, parsed(WRONG))
+    onnx.checker.check_model(source, full_check=True)
+    done = cli("lower", source, "-o", tmp_path / "out.onnx", "--for", "onnxruntime")
+    assert done.kind == "done"
+    onnx.checker.check_model(tmp_path / "out.onnx", full_check=True)
+
+
+def test_a_pass_that_brings_a_wrong_size_to_light_is_not_to_blame():
+    class Folding(Pass):
+        tolerance = 0.0
+
+        def apply(self, model):
+            return Lowered(simplified(model), (Edit("shape", "it is known", changed=True),))
+
+    lowered = run(parsed(WRONG), [Folding()], verify=True)
+    onnx.checker.check_model(lowered.model, full_check=True)
 
 
 def test_a_convolution_in_no_groups_is_left_alone():
