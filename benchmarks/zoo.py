@@ -3,6 +3,7 @@
     python benchmarks/zoo.py                 torchvision's convolutional classifiers and the sample of timm below
     python benchmarks/zoo.py --from huggingface   the image classes and backbones of transformers that convolve
     python benchmarks/zoo.py --from ultralytics   families and tasks of Ultralytics, where it is installed
+    python benchmarks/zoo.py --from pytorchcv     (smp, monai, pretrainedmodels, efficientnet_pytorch) zoo_libraries.py's
     python benchmarks/zoo.py timm:resnet18   some models
     python benchmarks/zoo.py --sites 600     the column `sites` for rows that have none, the quickest rows first
     python benchmarks/zoo.py --table         docs/support.md from the committed results
@@ -39,11 +40,14 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Here, and not where it is used: a child that is forked while another thread imports waits for it for ever.
+import zoo_libraries
+
 from sesurgery.artifacts import cpu_name, locked, to_json, versions, write_text
 
 ROOT = Path(__file__).resolve().parent
@@ -127,6 +131,7 @@ def _built(source: str, name: str, device: str):
         return kind(kind.config_class())
 
     makers = {"timm": timm.create_model, "torchvision": torchvision.models.get_model, "huggingface": from_transformers}
+    makers |= {library: partial(zoo_libraries.build, library) for library in zoo_libraries.LIBRARIES}
     make = makers.get(source)
     if make is None:
         return None
@@ -260,7 +265,7 @@ def _plan(model_id: str, row, pipeline):
             given = {
                 "version": 1,
                 "name": name.replace("/", "_"),
-                "model": {"source": source, "name": name, "kwargs": _kwargs(model_id)},
+                "model": _model(model_id),
                 "input": {"shape": [3, size, size]},
                 "surgery": [{"insert": {"block": "se", "init": "identity", "min_width": 8}, "at": placement}],
                 # Fresh networks may put out thousands: the difference is judged below, relative to the outputs.
@@ -287,6 +292,13 @@ def _plan(model_id: str, row, pipeline):
     raise last
 
 
+def _model(model_id: str) -> dict[str, object]:
+    source, _, name = model_id.partition(":")
+    if source in zoo_libraries.LIBRARIES:
+        return zoo_libraries.model_of(source, name)
+    return {"source": source, "name": name, "kwargs": _kwargs(model_id)}
+
+
 def _sizes(model_id: str) -> tuple[int, ...]:
     """The network's own size alone where it is fixed; otherwise the small ones first."""
     source, _, name = model_id.partition(":")
@@ -301,7 +313,7 @@ def _sizes(model_id: str) -> tuple[int, ...]:
         config = timm.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:
             return (config.input_size[-1],)
-    return SIZES
+    return zoo_libraries.sizes(source, name) or SIZES
 
 
 def _kwargs(model_id: str) -> dict[str, object]:
@@ -416,7 +428,9 @@ def _add(row: dict[str, object], *, stamped: bool = True) -> None:
     """Write one row in, with this machine unless it has its own; another run of this program may be writing others."""
     with locked(RESULTS.parent):
         rows = {known["model"]: known for known in _results()}
-        rows[row["model"]] = row | ({"device": cpu_name(), "versions": versions()} if stamped else {})
+        source = str(row["model"]).partition(":")[0]
+        stamp = {"device": cpu_name(), "versions": versions() | zoo_libraries.version(source)}
+        rows[row["model"]] = row | (stamp if stamped else {})
         before = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
         # What rows without a machine of their own were measured on.
         first = {key: before.get(key, given) for key, given in (("device", cpu_name()), ("versions", versions()))}
@@ -427,9 +441,8 @@ def _add(row: dict[str, object], *, stamped: bool = True) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
-    parser.add_argument(
-        "--from", dest="source", choices=("torchvision", "timm", "huggingface", "ultralytics"), help="of this alone"
-    )
+    known = ("torchvision", "timm", "huggingface", "ultralytics", *zoo_libraries.LIBRARIES)
+    parser.add_argument("--from", dest="source", choices=known, nargs="+", help="of these alone")
     parser.add_argument("--again", action="store_true", help="examine models that have a result already, too")
     parser.add_argument("--sites", type=int, metavar="SECONDS", help="fill in the column `sites` for that long")
     parser.add_argument("--jobs", type=int, default=2, help="models at a time")
@@ -450,8 +463,9 @@ def main() -> None:
         "timm": lambda: timm_models(given.per_module),
         "huggingface": huggingface_models,
         "ultralytics": ultralytics_models,
+        **{library: partial(zoo_libraries.names, library) for library in zoo_libraries.LIBRARIES},
     }
-    chosen = [given.source] if given.source else ["torchvision", "timm"]
+    chosen = given.source or ["torchvision", "timm"]
     models = given.models or by_size([model for source in chosen for model in sources[source]()])
     measure(models, given.again, given.seconds, given.jobs)
 

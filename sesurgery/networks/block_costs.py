@@ -7,10 +7,8 @@ import torch
 from sesurgery.accounting import Cost, cost, output_of
 from sesurgery.diagnostics import Diagnostic, SpecError
 from sesurgery.graph import Shape
-from sesurgery.planner import Plan, Site
+from sesurgery.planner import FOR_VOLUMES, Plan, Site
 from sesurgery.spec import Spec
-
-FOR_VOLUMES = "choose the block 'se' or 'eca'"
 
 
 def added(before: Cost, sites: tuple[Cost, ...]) -> Cost:

@@ -40,6 +40,8 @@ class Values:
         """The channels-last values."""
         self.converters = True
         """Whether a converter caused them, not the network's author."""
+        self.map_rank = 4
+        """The dimensions of a map with its batch: five in a network of 3-d convolutions."""
 
     def dtype(self, name: str) -> int:
         """The ONNX element type; UNDEFINED if inference does not know it."""
@@ -59,11 +61,14 @@ class Values:
         )
 
     def map(self, name: str) -> Shape | None:
-        """(channels, height, width) of a four-dimensional value in whichever layout, or None."""
+        """(channels, height, width) of a map in whichever layout, or (channels, time, height, width); else None."""
         dims = self.dims(name)
-        if dims is None or len(dims) != 4 or dims[1] is None or dims[2] is None or dims[3] is None:
+        if dims is None or len(dims) != self.map_rank:
             return None
-        return (dims[3], dims[1], dims[2]) if name in self.last else (dims[1], dims[2], dims[3])
+        sizes = tuple(size for size in dims[1:] if size is not None)
+        if len(sizes) < len(dims) - 1:
+            return None
+        return (sizes[-1], *sizes[:-1]) if name in self.last else sizes
 
     def rank(self, name: str) -> int | None:
         """The number of dimensions, or None if it is unknown."""
@@ -145,6 +150,8 @@ def _fuller(one: TypeProto.Tensor | None, other: TypeProto.Tensor | None) -> Typ
 def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
     """The inferred types; with `shape` (channels, height, width) the first input is an image of that size.
 
+    With (channels, time, height, width) it is a clip.
+
     Raises SE304 if the file's input is another one, SE602 if the file's own types contradict one another.
     """
     copy = skeleton(model)
@@ -162,6 +169,7 @@ def infer(model: onnx.ModelProto, shape: Shape | None = None) -> Values:
     found = folded(copy) if _is_partial(copy.graph, types) else Folded({}, {})
     types = {name: _fuller(types.get(name), found.types.get(name)) for name in {**types, **found.types}}
     values = Values(types, {tensor.name: tensor for tensor in model.graph.initializer}, found.constants)
+    values.map_rank = 4 if shape is None else len(shape) + 1
     given = (image_input(model).name,) if last else ()
     values.last, values.converters = channels_last(model.graph.node, given, values.rank)
     return values
@@ -189,10 +197,15 @@ def image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 
 def image_shape(model: onnx.ModelProto) -> Shape | None:
-    """(channels, height, width) of the first input if the file has all three, channels first or last."""
+    """(channels, height, width) of the first input if the file has all three, channels first or last.
+
+    Of a clip (channels, time, height, width), channels first.
+    """
     dims = [dim.dim_value for dim in image_input(model).type.tensor_type.shape.dim]
-    if len(dims) != 4 or min(dims[1:]) < 1:
+    if len(dims) not in (4, 5) or min(dims[1:]) < 1:
         return None
+    if len(dims) == 5:
+        return tuple(dims[1:])
     # An image has few channels and many rows: otherwise the channels are last.
     last = dims[3] <= MOST_COLOURS < dims[1]
     return (dims[3], dims[1], dims[2]) if last else (dims[1], dims[2], dims[3])
@@ -211,14 +224,16 @@ def _set_input(copy: onnx.ModelProto, shape: Shape) -> bool:
     tensor = value.type.tensor_type
     dims = list(tensor.shape.dim) if tensor.HasField("shape") else []
     fixed = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims]
-    orders = {False: shape, True: (shape[1], shape[2], shape[0])}
+    rank, orders = len(shape) + 1, {False: shape, True: (*shape[1:], shape[0])}
     turns = takes_channels_last(copy)
     # If the readers suggest otherwise, the sizes in the file decide where the channels are.
-    said = {False: len(fixed) == 4 and fixed[1] is not None, True: len(fixed) == 4 and fixed[3] is not None}
+    said = {False: len(fixed) == rank and fixed[1] is not None, True: len(fixed) == rank and fixed[-1] is not None}
+    # Clips are read with their channels first alone.
+    known = (turns, not turns) if rank == 4 else (False,)
     fitting = [
         last
-        for last in (turns, not turns)
-        if (not dims or (len(dims) == 4 and _fits(fixed[1:], orders[last]))) and (last == turns or said[last])
+        for last in known
+        if (not dims or (len(dims) == rank and _fits(fixed[1:], orders[last]))) and (last == turns or said[last])
     ]
     if not fitting:
         found = "x".join("?" if own is None else str(own) for own in fixed[1:])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from sesurgery.diagnostics import SpecError
 from sesurgery.graph import GraphView, Op
 from sesurgery.planner import mistakes
-from sesurgery.planner.model import Plan, Rejection, Removal, Site
+from sesurgery.planner.model import FOR_VOLUMES, Plan, Rejection, Removal, Site
 from sesurgery.planner.resolve import Resolved, Surroundings, resolve
 from sesurgery.spec import NamesSurgery
 from sesurgery.spec.surgery import InsertRule
 
-__all__ = ["Plan", "Rejection", "Removal", "Site", "plan"]
+__all__ = ["FOR_VOLUMES", "Plan", "Rejection", "Removal", "Site", "plan"]
 
 
 def plan(spec: NamesSurgery, graph: GraphView) -> Plan:

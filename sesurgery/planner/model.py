@@ -39,6 +39,9 @@ Positive = Annotated[int, Field(gt=0)]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*/.*\[[0-9]{1,9}\]$")]
 
 
+FOR_VOLUMES = "choose the block 'se' or 'eca'"
+"""What to do about a block that is unfit for a map with time."""
+
 _CONFIG = ConfigDict(extra="forbid", strict=True)
 
 

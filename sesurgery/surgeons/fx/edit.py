@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 
 from sesurgery.diagnostics import Diagnostic, SesurgeryError
-from sesurgery.planner import Plan, Removal
+from sesurgery.planner import FOR_VOLUMES, Plan, Removal
 from sesurgery.surgeons.base import Weights
 from sesurgery.surgeons.fx import places
 from sesurgery.surgeons.fx.changed import change, hold
@@ -99,8 +99,7 @@ def _build(model: nn.Module, plan: Plan, weights: Weights | None) -> dict[str, n
             mistakes.append(Diagnostic("SE405", text, hint="give the rule another 'name'", site=site.key))
             continue
         if site.unfit:
-            hint = "choose the block 'se' or 'eca'"
-            mistakes.append(Diagnostic("SE305", f"{site.key}: {site.unfit}", hint=hint, site=site.key))
+            mistakes.append(Diagnostic("SE305", f"{site.key}: {site.unfit}", hint=FOR_VOLUMES, site=site.key))
             continue
         try:
             block = site.build()

@@ -30,7 +30,8 @@ from sesurgery.surgeons.exporting import quiet_exporter
 
 INPUT, OUTPUT = "x", "y"
 # Two images, and a map that is not square: what the exporter is shown must not become a constant.
-_EXAMPLE = (2, 10, 12)
+_BATCH, _SIZES = 2, (6, 10, 12)
+"""Time, height and width."""
 _CLOSE = 1e-4
 
 
@@ -51,9 +52,9 @@ class Blocks:
         """
         block.eval()
         with torch.no_grad():
-            sample = torch.randn(
-                1, site.channels, site.height, site.width, generator=torch.Generator().manual_seed(0)
-            ).to(next(block.parameters(), torch.empty(0)))
+            sample = torch.randn(1, *site.shape, generator=torch.Generator().manual_seed(0)).to(
+                next(block.parameters(), torch.empty(0))
+            )
             expected = block(sample)
         if expected.shape != sample.shape:
             text = f"{site.key}: the block changes the shape {tuple(sample.shape)} to {tuple(expected.shape)}"
@@ -82,10 +83,11 @@ class Blocks:
 
     def _of_another_width(self, site: Site, block: nn.Module, sample: Tensor) -> onnx.ModelProto | None:
         """The graph of another width, where it computes what the block does in this one; None where it has its own."""
-        key = (repr(site.block), site.channels)
-        if key in self._kinds or key[0] not in self._first:
+        options = _options(site)
+        key = (options, site.channels)
+        if key in self._kinds or options not in self._first:
             return None
-        first, names = self._first[key[0]]
+        first, names = self._first[options]
         other = copy.deepcopy(block)
         if _state(other).keys() != names:
             return None
@@ -102,19 +104,19 @@ class Blocks:
         return made
 
     def _exported(self, site: Site, block: nn.Module) -> onnx.ModelProto:
-        free = (repr(site.block), site.channels)
-        fixed = (*free, site.height, site.width)
+        free = (_options(site), site.channels)
+        fixed = (*free, *site.shape[1:])
         if fixed in self._kinds:
             return self._kinds[fixed]
         if free not in self._kinds:
             try:
-                batch, high, wide = _EXAMPLE
-                self._kinds[free] = _export(block, (batch, site.channels, high, wide), dynamic=True)
+                sizes = _SIZES[-len(site.shape[1:]) :]
+                self._kinds[free] = _export(block, (_BATCH, site.channels, *sizes), dynamic=True)
                 self._first.setdefault(free[0], (self._kinds[free], set(_state(block))))
             except Exception:
                 # Some blocks know the size of their map; then each size is a kind of its own.
                 try:
-                    self._kinds[fixed] = _export(block, (2, site.channels, site.height, site.width), dynamic=False)
+                    self._kinds[fixed] = _export(block, (_BATCH, *site.shape), dynamic=False)
                 except Exception as error:
                     text = f"{site.key}: torch cannot export the block: {first_line(error)}"
                     raise fail("SE305", text, "choose another block") from error
@@ -122,9 +124,15 @@ class Blocks:
         return self._kinds[free]
 
 
-def _export(block: nn.Module, shape: tuple[int, int, int, int], *, dynamic: bool) -> onnx.ModelProto:
+def _options(site: Site) -> str:
+    """What makes blocks of one kind: the block with its options, and whether its maps have time."""
+    return f"{site.block!r} {len(site.shape)}"
+
+
+def _export(block: nn.Module, shape: tuple[int, ...], *, dynamic: bool) -> onnx.ModelProto:
     batch = torch.export.Dim("batch")
-    sizes = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)} if dynamic else {}
+    axes = ("time", "height", "width")[-(len(shape) - 2) :]
+    sizes = {at: torch.export.Dim(axis, min=2) for at, axis in enumerate(axes, start=2)} if dynamic else {}
     with quiet_exporter(), torch.random.fork_rng(devices=[]):
         program = torch.onnx.export(
             block,

@@ -35,7 +35,7 @@ def kind(node: NodeProto, data: tuple[str, ...], axes: tuple[int, ...] | None, v
         return Op.OTHER
     name = node.op_type
     if name == "Conv":
-        return Op.CONV if len(data) == 1 and len(values.dims(node.input[1]) or ()) == 4 else Op.OTHER
+        return Op.CONV if len(data) == 1 and len(values.dims(node.input[1]) or ()) == values.map_rank else Op.OTHER
     if name in ("Gemm", "MatMul"):
         return Op.LINEAR if len(data) == 1 and data[0] == node.input[0] else Op.OTHER
     if name in ("Add", "Sum"):
@@ -48,27 +48,27 @@ def kind(node: NodeProto, data: tuple[str, ...], axes: tuple[int, ...] | None, v
         return Op.PASS
     if name in ("ReduceMean", "ReduceMax"):
         rank = len(values.dims(node.input[0]) or ())
-        inner = [1, 2] if node.input[0] in values.last else [2, 3]
-        spatial = rank == 4 and axes is not None and sorted(axis % 4 for axis in axes) == inner
+        inner = [1, 2] if node.input[0] in values.last else list(range(2, rank))
+        spatial = rank == values.map_rank and axes is not None and sorted(axis % rank for axis in axes) == inner
         return Op.GLOBAL_POOL if spatial else Op.OTHER
     return _KINDS.get(name, Op.OTHER)
 
 
 def convolution(node: NodeProto, values: Values) -> ConvFacts | None:
-    """The geometry of a 2-D convolution."""
+    """The geometry of a convolution over the axes of a map."""
     weight = values.dims(node.input[1])
-    if weight is None or len(weight) != 4 or None in weight[:2]:
+    if weight is None or len(weight) != values.map_rank or None in weight[:2]:
         return None
-    given = attributes(node)
+    given, axes = attributes(node), len(weight) - 2
     groups = int(given.get("group", 1))
-    kernel = _pair(given.get("kernel_shape", weight[2:]))
-    dilation = _pair(given.get("dilations", (1, 1)))
-    padding = _pair(given.get("pads", (0, 0)))
+    kernel = _sizes(given.get("kernel_shape", weight[2:]))
+    dilation = _sizes(given.get("dilations", (1,) * axes))
+    padding = _sizes(given.get("pads", (0,) * axes))[:axes]
     if given.get("auto_pad", b"NOTSET") in (b"SAME_UPPER", b"SAME_LOWER"):
-        padding = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
+        padding = tuple(step * (size - 1) // 2 for step, size in zip(dilation, kernel, strict=True))
     return ConvFacts(
         kernel=kernel,
-        stride=_pair(given.get("strides", (1, 1))),
+        stride=_sizes(given.get("strides", (1,) * axes)),
         padding=padding,
         dilation=dilation,
         groups=groups,
@@ -77,6 +77,5 @@ def convolution(node: NodeProto, values: Values) -> ConvFacts | None:
     )
 
 
-def _pair(given: Any) -> tuple[int, int]:
-    listed = [int(size) for size in given]
-    return listed[0], listed[1]
+def _sizes(given: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in given)

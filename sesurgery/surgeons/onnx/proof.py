@@ -35,7 +35,7 @@ def prove(changed: onnx.ModelProto, plan: Plan, shape: Shape) -> None:
             mistakes.append(Diagnostic("SE404", f"{site.key}: {why}", hint="choose another placement"))
             continue
         size = values.map(own[-1].output[0])
-        if size is not None and size != (site.channels, site.height, site.width):
+        if size is not None and size != site.shape:
             text = f"{site.key}: the block puts out {'x'.join(map(str, size))}"
             mistakes.append(Diagnostic("SE305", text, hint="a block maps [N, C, H, W] to the same shape"))
     if mistakes:

@@ -13,7 +13,7 @@ from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.graph import GraphView, Shape
 from sesurgery.onnxgraph import opset as onnx_opset
 from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, subgraphs
-from sesurgery.planner import Plan, Removal, Site
+from sesurgery.planner import FOR_VOLUMES, Plan, Removal, Site
 from sesurgery.surgeons.base import Leaf, Outline, Surgeon, Weights
 from sesurgery.surgeons.grafting import graft
 from sesurgery.surgeons.onnx.blocks import Blocks
@@ -39,6 +39,8 @@ class _Opened:
 
 class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
     """View and apply for ONNX models whose first input is an image of `shape` (channels, height, width).
+
+    With (channels, time, height, width) it is a clip, for networks of 3-d convolutions.
 
     `told` is called with the number of blocks that are ready to go in, and that of all.
     """
@@ -123,6 +125,9 @@ def _build(plan: Plan, weights: Weights | None) -> list[tuple[str, nn.Module]]:
     blocks: list[tuple[str, nn.Module]] = []
     mistakes: list[Diagnostic] = []
     for site in plan.sites:
+        if site.unfit:
+            mistakes.append(Diagnostic("SE305", f"{site.key}: {site.unfit}", hint=FOR_VOLUMES, site=site.key))
+            continue
         try:
             block = site.build()
         except Exception as error:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import sesurgery
-from sesurgery import pipeline
+from sesurgery import pipeline, planner
 from sesurgery.accounting import cost
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.graph import GraphView, Op
@@ -18,8 +18,11 @@ from sesurgery.lowering import PASSES, load
 from sesurgery.lowering.base import run
 from sesurgery.networks.export import convert, export
 from sesurgery.onnxgraph.sessions import session
+from sesurgery.onnxgraph.shapes import image_shape
+from sesurgery.spec import Spec
 from sesurgery.spec.export import Export
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
+from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
 SHAPE = (3, 4, 8, 8)
 CLIPS = torch.zeros(1, *SHAPE)
@@ -172,3 +175,57 @@ def test_lowering_leaves_a_block_over_time_as_it_computes(video):
         wanted = changed(clips).numpy()
     (found,) = session(done.model).run(None, {session(done.model).get_inputs()[0].name: clips.numpy()})
     assert np.abs(found - wanted).max() < 1e-4
+
+
+def on_file(block: str) -> Spec:
+    rule = {"insert": {"block": block}, "at": "residual", "expect": 2}
+    return pipeline.load_spec({**given(rule), "model": {"source": "onnx", "name": "video.onnx"}})
+
+
+@pytest.mark.parametrize("block", ["se", "eca"])
+def test_a_file_of_clips_has_the_sites_of_its_network_and_computes_what_the_changed_network_does(block, video):
+    spec, surgeon = on_file(block), OnnxSurgeon(SHAPE)
+    file = convert(video, SHAPE, Export())
+    view = surgeon.view(file)
+    conv = next(node for node in view if node.scope == "layer1.conv2" and node.op is Op.CONV)
+    assert (conv.shape, str(conv.conv)) == ((8, 4, 8, 8), "1x3x3 s1 p0x1x1 8->8")
+    plan, wanted = planner.plan(spec, view), sesurgery.plan(spec, video)
+    assert [(site.key, site.shape) for site in plan.sites] == [(site.key, site.shape) for site in wanted.sites]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        changed = sesurgery.apply(spec, video).eval()
+    own = {key: value.numpy() for key, value in changed.state_dict().items()}
+    opened = session(surgeon.apply(file, plan, own))
+    clips = torch.randn(3, *SHAPE)
+    with torch.no_grad():
+        expected = changed(clips).numpy()
+        before = video(clips).numpy()
+    (found,) = opened.run(None, {opened.get_inputs()[0].name: clips.numpy()})
+    assert np.abs(found - expected).max() < 1e-5 < np.abs(before - expected).max()
+
+
+def test_a_gate_over_time_is_removed_from_a_file():
+    network = Video(gate=True).eval()
+    spec, surgeon = pipeline.load_spec(given({"remove": "se", "expect": 1})), OnnxSurgeon(SHAPE)
+    file = convert(network, SHAPE, Export())
+    opened = session(surgeon.apply(file, planner.plan(spec, surgeon.view(file))))
+    clips = torch.randn(2, *SHAPE)
+    network.gate = nn.Identity()
+    with torch.no_grad():
+        expected = network(clips).numpy()
+    (found,) = opened.run(None, {opened.get_inputs()[0].name: clips.numpy()})
+    assert np.abs(found - expected).max() < 1e-5
+
+
+def test_a_file_of_clips_refuses_other_blocks_and_images(video):
+    file = convert(video, SHAPE, Export())
+    surgeon = OnnxSurgeon(SHAPE)
+    with pytest.raises(SesurgeryError) as caught:
+        surgeon.apply(file, planner.plan(on_file("cbam"), surgeon.view(file)))
+    assert (caught.value.diagnostics[0].code, caught.value.diagnostics[0].hint) == (
+        "SE305",
+        "choose the block 'se' or 'eca'",
+    )
+    with pytest.raises(SesurgeryError, match="does not take an input of 3x8x8: its input is 3x4x8x8"):
+        OnnxSurgeon((3, 8, 8)).view(file)
+    assert image_shape(file) == SHAPE
