@@ -3,7 +3,7 @@
     python benchmarks/zoo.py                 torchvision's convolutional classifiers and the sample of timm below
     python benchmarks/zoo.py --from huggingface   the image classes and backbones of transformers that convolve
     python benchmarks/zoo.py --from ultralytics   families and tasks of Ultralytics, where it is installed
-    python benchmarks/zoo.py --from pytorchcv     (smp, monai, pretrainedmodels, efficientnet_pytorch) zoo_libraries.py's
+    python benchmarks/zoo.py --from pytorchcv smp monai pretrainedmodels efficientnet_pytorch    other libraries
     python benchmarks/zoo.py timm:resnet18   some models
     python benchmarks/zoo.py --sites 600     the column `sites` for rows that have none, the quickest rows first
     python benchmarks/zoo.py --table         docs/support.md from the committed results
@@ -258,7 +258,7 @@ def _plan(model_id: str, row, pipeline):
     """The first placement that finds sites, at the first size that the model takes."""
     from sesurgery.diagnostics import SesurgeryError
 
-    source, _, name = model_id.partition(":")
+    name = model_id.partition(":")[2]
     last: SesurgeryError | None = None
     for size in _sizes(model_id):
         for placement in PLACEMENTS:
