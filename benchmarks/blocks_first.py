@@ -25,8 +25,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS)
     out = parser.parse_args().out
+    from provenance import provenance
+
     from sesurgery import pipeline
-    from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+    from sesurgery.artifacts import to_json, write_text
     from sesurgery.pipeline.compare import compare_seeds
     from sesurgery.pipeline.train import TrainRequest
     from sesurgery.reports.comparison import seeds_to_text
@@ -34,7 +36,7 @@ def main() -> int:
     plain = sorted(STUDY.glob("plain-*-seed*"))
     if not plain:
         parser.error(f"there are no plain runs in {STUDY}: run `sesurgery study specs/studies/worth.yaml` here first")
-    runs, rows = [], []
+    taken, runs, rows = provenance(), [], []
     for run in plain:
         spec = pipeline.load_spec(run / "spec.yaml")
         spec = spec.with_(
@@ -58,8 +60,7 @@ def main() -> int:
     found = compare_seeds(runs, plain)
     print(seeds_to_text(found))
     told = {
-        "device": cpu_name(),
-        "versions": versions(),
+        **taken,
         "epochs": EPOCHS,
         "rows": rows,
         "difference": asdict(found.difference),

@@ -156,9 +156,11 @@ def main() -> int:
         print(json.dumps(examine(given.one)))
         return 0
 
-    from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+    from provenance import provenance
 
-    failed = False
+    from sesurgery.artifacts import to_json, write_text
+
+    taken, failed = provenance(), False
     for name in given.names or NETWORKS:
         done = subprocess.run([sys.executable, __file__, "--one", name], stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
@@ -178,7 +180,7 @@ def main() -> int:
                 flush=True,
             )
         rows = [row for listed in found.values() for row in listed]
-        told = {"device": cpu_name(), "versions": versions(), "tolerance": TOLERANCE, "rows": rows}
+        told = {**taken, "tolerance": TOLERANCE, "rows": rows}
         write_text(RESULTS, to_json(told))
     return int(failed)
 

@@ -227,10 +227,13 @@ def cpu(networks: list[str]) -> None:
 
 def measure(networks: list[str]) -> None:
     """Compile the networks and write the results down, those there are of others kept."""
-    from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+    from provenance import provenance
+
+    from sesurgery.artifacts import to_json, write_text
     from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 
     warnings.filterwarnings("ignore")
+    taken = provenance()
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
     for plain in networks:
         rows = [row for row in rows if row["network"] != NETWORKS[plain]]
@@ -241,8 +244,8 @@ def measure(networks: list[str]) -> None:
     backend = TensorRTForRTX()
     order = list(NETWORKS.values())
     data = {
-        "device": cpu_name(),
-        "versions": {**versions(), "tensorrt_rtx": backend.probe().version},
+        **taken,
+        "versions": {**taken["versions"], "tensorrt_rtx": backend.probe().version},
         "targets": list(backend.capabilities),
         "passes": list(backend.passes),
         "rows": sorted(rows, key=lambda row: order.index(row["network"])),

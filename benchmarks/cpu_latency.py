@@ -220,9 +220,12 @@ def _ratio(name: str, at: int, times: dict[str, Any], engines: tuple[str, ...]) 
 
 def measure(networks: list[str], engines: tuple[str, ...], batch: int, processes: int, rounds: int) -> None:
     """Measure networks and write the results down, those there are of others kept."""
-    from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+    from provenance import provenance
+
+    from sesurgery.artifacts import to_json, write_text
     from sesurgery.backends import BACKENDS
 
+    taken = provenance()
     known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"rows": [], "passes": {}}
     rows = known["rows"]
     order = [ALL_NETWORKS[name] for name in NETWORKS]
@@ -232,9 +235,9 @@ def measure(networks: list[str], engines: tuple[str, ...], batch: int, processes
         for line in _lines(row):
             print(line, flush=True)
         data = {
-            "device": cpu_name(),
+            **taken,
             "threads": THREADS,
-            "versions": {**versions(), "openvino": BACKENDS.load("openvino")().probe().version},
+            "versions": {**taken["versions"], "openvino": BACKENDS.load("openvino")().probe().version},
             "passes": {
                 **known["passes"],
                 **{engine: list(BACKENDS.load(engine).passes) for engine in engines if engine != "eager"},

@@ -175,12 +175,13 @@ def race(runners, size: tuple[int, int], rounds: int) -> dict[str, list[float]]:
 def measure(folder: Path, rounds: int, check: bool) -> None:
     """Print the table, and write it down unless only outputs were compared."""
     import numpy as np
+    from provenance import provenance
     from scipy.stats import bootstrap
 
-    from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+    from sesurgery.artifacts import to_json, write_text
     from sesurgery.backends import BACKENDS
 
-    rows = []
+    taken, rows = provenance(), []
     for file in FILES:
         with tempfile.TemporaryDirectory() as scratch:
             runners = build(file, folder / f"{file.name}.onnx", Path(scratch))
@@ -207,7 +208,7 @@ def measure(folder: Path, rounds: int, check: bool) -> None:
             print(f"| {file.name} | {engine} | {' | '.join(cells)} |", flush=True)
         rows.append(row)
     if not check:
-        known = {"device": cpu_name(), "threads": THREADS, "versions": versions(), "rows": rows}
+        known = {**taken, "threads": THREADS, "rows": rows}
         known["passes"] = {engine: list(BACKENDS.load(engine).passes) for engine in ENGINES}
         write_text(RESULTS, to_json(known))
 

@@ -32,7 +32,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+from sesurgery.artifacts import to_json, write_text
 
 RESULTS = Path(__file__).resolve().parent / "results" / "onnx_scale.json"
 ROUNDS = 3
@@ -261,10 +261,12 @@ def memory() -> dict[str, float]:
 
 
 def main() -> None:
+    from provenance import provenance
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("growth", "widths", "memory"))
     only = parser.parse_args().only
-    data: dict[str, object] = {"device": cpu_name(), "versions": versions()}
+    data = provenance()
     if only in (None, "growth"):
         data["growth"] = rows = growth()
         for row in rows:

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from sesurgery import pipeline, planner
-from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+from sesurgery.artifacts import to_json, write_text
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 RESULTS = Path(__file__).resolve().parent / "results" / "planning.json"
@@ -100,9 +100,11 @@ def growth() -> list[dict[str, float]]:
 
 
 def main() -> None:
+    from provenance import provenance
+
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    fifty, rows = resnet50(), growth()
+    taken, fifty, rows = provenance(), resnet50(), growth()
     total = fifty["view and plan"] + fifty["apply"]
     print("ResNet-50: " + ", ".join(f"{name} {seconds:.3f} s" for name, seconds in fifty.items()))
     print(f"planning and applying take {total / fifty['build']:.2f} x the time of building the model")
@@ -110,7 +112,7 @@ def main() -> None:
         steps = ("view", "plan", "apply")
         ratios = ", ".join(f"{step} {row[step]:.3f} s ({row[step] / rows[0][step]:.1f}x)" for step in steps)
         print(f"{row['nodes']} nodes, {row['sites']} sites: {ratios}")
-    data = {"device": cpu_name(), "versions": versions(), "resnet50_seconds": fifty, "growth": rows}
+    data = {**taken, "resnet50_seconds": fifty, "growth": rows}
     write_text(RESULTS, to_json(json.loads(json.dumps(data))))
 
 

@@ -30,7 +30,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from torch import nn
 
 from sesurgery import pipeline
-from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+from sesurgery.artifacts import to_json, write_text
 from sesurgery.backends.base import BuildOptions
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.lowering.base import run as lower
@@ -434,12 +434,14 @@ def stale(seed: int) -> Trial:
 
 
 def main() -> None:
+    from provenance import provenance
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of each fault")
     parser.add_argument("--only", default="", help="faults whose name has this in it; the results are not kept")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    start, trials, honest = time.perf_counter(), list[Trial](), list[Trial]()
+    taken, start, trials, honest = provenance(), time.perf_counter(), list[Trial](), list[Trial]()
     for seed in range(chosen.seeds):
         of = victim(seed)
         for fault in (*FAULTS, STALE):
@@ -458,7 +460,7 @@ def main() -> None:
                 )
     print(summary(trials, honest))
     if not chosen.only:
-        write_text(RESULTS, to_json(results(trials, honest, time.perf_counter() - start)))
+        write_text(RESULTS, to_json(results(taken, trials, honest, time.perf_counter() - start)))
         print(f"results -> {RESULTS}")
 
 
@@ -483,12 +485,12 @@ def _located(trials: Sequence[Trial]) -> str:
     return f"{sum(placed)} of {len(placed)}" if placed else "-"
 
 
-def results(trials: Sequence[Trial], honest: Sequence[Trial], seconds: float) -> dict[str, object]:
+def results(
+    taken: dict[str, object], trials: Sequence[Trial], honest: Sequence[Trial], seconds: float
+) -> dict[str, object]:
     placed = [each.located for each in trials if each.located is not None]
     return {
-        "command": "python benchmarks/planted_faults.py",
-        "device": cpu_name(),
-        "versions": versions(),
+        **taken,
         "seconds": seconds,
         "trials": len(trials),
         "caught": sum(each.caught for each in trials),

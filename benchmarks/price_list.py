@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sesurgery import pipeline
-from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+from sesurgery.artifacts import to_json, write_text
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline.plan import NetworkPlan
 from sesurgery.reports import prices as rendered
@@ -116,6 +116,8 @@ def _ms(time: Mapping[str, float]) -> str:
 
 
 def main() -> None:
+    from provenance import provenance
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="one network")
     parser.add_argument("--backends", nargs="+", default=BACKENDS)
@@ -123,6 +125,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table of the results that are there")
     chosen = parser.parse_args()
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"rows": []}
+    taken = provenance()
     names = () if chosen.table else (chosen.only,) if chosen.only else tuple(NETWORKS)
     for name, backend in ((name, backend) for name in names for backend in chosen.backends):
         known = [each for each in kept["rows"] if (each["network"], each["backend"]) == (name, backend)]
@@ -131,7 +134,7 @@ def main() -> None:
         found = row(name, backend, chosen.seconds)
         kept["rows"] = [each for each in kept["rows"] if each not in known] + [found]
         print(f"{table([found]).splitlines()[-1]} {found.get('seconds', 0):.0f} s", flush=True)
-        write_text(RESULTS, to_json({**kept, "device": cpu_name(), "versions": versions()}))
+        write_text(RESULTS, to_json({**kept, **taken}))
     print(table(kept["rows"]))
 
 

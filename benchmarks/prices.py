@@ -31,7 +31,7 @@ from price_list import planned
 from scipy.stats import spearmanr
 
 from sesurgery import pipeline
-from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+from sesurgery.artifacts import to_json, write_text
 from sesurgery.pipeline.prices import PER_BLOCK, plan_subject
 from sesurgery.pipeline.pricing import Subject, prices
 from sesurgery.reports import prices as rendered
@@ -102,6 +102,8 @@ def told(what: str, found: Prices, seconds: float) -> str:
 
 
 def main() -> None:
+    from provenance import provenance
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet50", help="one of benchmarks/price_list.py, or tiny")
     parser.add_argument("--backend", default="onnxruntime")
@@ -110,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="to narrow the intervals of each list")
     parser.add_argument("--no-results", action="store_true", help="print, and leave the results' file alone")
     given = parser.parse_args()
-    began = time.perf_counter()
+    taken, began = provenance(), time.perf_counter()
     network = planned(given.network)
     subject = plan_subject(network, pipeline.engine({"backend": given.backend}), seconds=given.seconds)
     before = prices(subject)
@@ -135,7 +137,7 @@ def main() -> None:
         known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"rows": {}}
         name = f"{given.network} {given.backend}"
         known["rows"][name] = {**known["rows"].get(name, {}), **row}
-        write_text(RESULTS, to_json({**known, "device": cpu_name(), "versions": versions()}))
+        write_text(RESULTS, to_json({**known, **taken}))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+from sesurgery.artifacts import to_json, write_text
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Array, BatchRange, BuildOptions, Runner
 from sesurgery.spec.latency import Latency
@@ -170,6 +170,8 @@ def summary(name: str, found: list[dict]) -> dict[str, object]:
 
 
 def main() -> None:
+    from provenance import provenance
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--races", type=int, default=100)
     parser.add_argument("--backend", default="onnxruntime")
@@ -184,6 +186,7 @@ def main() -> None:
     if given.worker:
         print(json.dumps(races(Path(given.worker), given.backend, given.threads, given.races, plan)))
         return
+    taken = provenance()
     words = ["--backend", given.backend, "--threads", str(given.threads)]
     words += ["--rounds", str(given.rounds), "--placements", str(given.placements)]
     rows = {}
@@ -199,7 +202,7 @@ def main() -> None:
                     found += json.loads(done.stdout.splitlines()[-1])
             rows[name] = summary(name, found)
     if not given.no_results:
-        machine = {"device": cpu_name(), "threads": given.threads, "versions": versions()}
+        machine = {**taken, "threads": given.threads}
         known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
         known[given.backend] = {**known.get(given.backend, {}), **machine, "plan": plan.model_dump(), **rows}
         write_text(RESULTS, to_json(known))

@@ -122,12 +122,15 @@ def main() -> None:
     parser.add_argument("--share", type=float, help="of the samples (default: 0.01, or as in LESS)")
     parser.add_argument("--table", action="store_true", help="only print the results as a table")
     asked = parser.parse_args()
-    from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+    from provenance import provenance
+
+    from sesurgery.artifacts import to_json, write_text
 
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"studies": {}}
     if asked.table:
         print(table(results))
         return
+    taken = provenance()
     every = sorted(path.stem for path in SEEDS.glob("*.yaml"))
     for name in asked.names or [name for name in every if name not in results["studies"]]:
         share = asked.share or LESS.get(name, 0.01)
@@ -140,7 +143,7 @@ def main() -> None:
         # Another process may have added some.
         results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else results
         results["studies"][name] = {**found, "share": share}
-        results |= {"cpu": cpu_name(), "versions": versions()}
+        results |= taken
         write_text(RESULTS, to_json(results))
 
 

@@ -24,7 +24,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+from sesurgery.artifacts import to_json, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "startup.json"
@@ -131,6 +131,8 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
+    from provenance import provenance
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="Names of rows, separated by commas; nothing is written.")
@@ -153,10 +155,8 @@ def main() -> None:
                 before = best.get(name, found)
                 best[name] = Cost(min(found.seconds, before.seconds), min(found.megabytes, before.megabytes))
     results = {
-        "device": cpu_name(),
-        "versions": versions(),
+        **provenance(),
         "rounds": arguments.rounds,
-        "load": [round(value, 1) for value in os.getloadavg()],
         "commands": {
             name: {"seconds": round(c.seconds, 3), "megabytes": round(c.megabytes)} for name, c in best.items()
         },

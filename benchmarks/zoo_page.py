@@ -70,7 +70,7 @@ def _known(difference: float | None) -> str:
 def write_page(results: dict[str, Any], target: Path) -> None:
     networks = results["networks"]
     named = ", ".join(f"{name} {results['versions'][name]}" for name in ("torch", "timm", "torchvision", "onnxruntime"))
-    text = _HEAD.format(cpu=results["cpu"], versions=named)
+    text = _HEAD.format(cpu=results["device"], versions=named)
     text += "| network | reference | its parameters | here | difference | outputs | removed | options, reason |\n"
     text += "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |\n"
     for name, found in networks.items():

@@ -159,9 +159,10 @@ def apart(one: nn.Module, other: nn.Module, images: torch.Tensor) -> float:
 
 
 def main() -> None:
+    from provenance import provenance
     from zoo_page import row_of, write_page
 
-    from sesurgery.artifacts import cpu_name, to_json, versions, write_text
+    from sesurgery.artifacts import to_json, write_text
     from sesurgery.spec import zoo
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--count", action="store_true", help="leave outputs out")
     asked = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"networks": {}}
-    networks = results["networks"]
+    taken, networks = provenance(), results["networks"]
     warnings.filterwarnings("ignore")
     whole = not asked.count
     lacking = [name for name in zoo.names() if name not in networks or (whole and "onnx" not in networks[name])]
@@ -179,7 +180,7 @@ def main() -> None:
         gc.collect()
         for line in row_of(name, networks[name]):
             print(line, flush=True)
-        results |= {"cpu": cpu_name(), "versions": versions(), "networks": dict(sorted(networks.items()))}
+        results |= {**taken, "networks": dict(sorted(networks.items()))}
         write_text(RESULTS, to_json(results))
     if asked.page:
         write_page(results, ROOT.parent / "docs" / "zoo.md")

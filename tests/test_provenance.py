@@ -1,0 +1,75 @@
+"""Where the committed figures come from, and how a benchmark says so."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+WITH_A_COMMIT = (
+    "blocks_first",
+    "fashion_mnist",
+    "studies/placement",
+    "studies/ratio",
+    "studies/worth",
+    "zoo_specs",
+)
+
+
+@pytest.fixture(scope="module")
+def provenance() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("provenance", ROOT / "benchmarks" / "provenance.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", WITH_A_COMMIT)
+def test_results_name_machine_command_and_commit(name: str) -> None:
+    """`commit` is what was measured; older files name the commit that brought them, `recorded_in`."""
+    found = json.loads((RESULTS / f"{name}.json").read_text())
+    assert "cores" in found["device"]
+    assert found["command"].startswith(("python benchmarks/", "sesurgery "))
+    assert found.get("commit") or found.get("recorded_in")
+
+
+def test_a_command_is_what_was_typed(provenance: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = str(ROOT / "benchmarks" / "training.py")
+    monkeypatch.setattr(sys, "argv", [script, "--network", "timm:resnet18", "two words"])
+    assert provenance.command() == "python benchmarks/training.py --network timm:resnet18 'two words'"
+    assert {"command", "commit", "device", "load", "versions"} == set(provenance.provenance())
+
+
+def test_a_commit_says_whether_the_code_differs_from_it(
+    provenance: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    # Not the repository that the tests may lie in.
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.commit() is None
+
+    def git(*words: str) -> None:
+        own = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *own, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "sesurgery").mkdir()
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "sesurgery" / "code.py").write_text("1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = provenance.commit()
+    assert len(clean) == 12
+    (tmp_path / "benchmarks" / "results" / "new.json").write_text("{}\n")
+    assert provenance.commit() == clean
+    (tmp_path / "sesurgery" / "code.py").write_text("2\n")
+    assert provenance.commit() == f"{clean}-dirty"
