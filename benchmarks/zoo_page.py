@@ -28,6 +28,10 @@ largest output, of two images at full size. Where a cell is empty, no key map fi
 """
 
 _BETWEEN = """
+What stands here is of whole networks. `tests/test_zoo.py` plans and counts whole networks, too; the training step and
+the exported file that it tries are of a short form: of equal units in a row one is kept (DenseNet has two layers a
+block), and images have at most 64 x 64 pixels, 128 x 128 for Inception v3, v4 and Inception-ResNet-v2.
+
 Every difference of parameters has its reason in the table. `seresnet46` is in no library; its plain parameters are
 counted by hand in `tests/test_zoo.py`.
 
