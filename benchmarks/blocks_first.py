@@ -31,7 +31,7 @@ def main() -> int:
     from sesurgery.artifacts import to_json, write_text
     from sesurgery.pipeline.compare import compare_seeds
     from sesurgery.pipeline.train import TrainRequest
-    from sesurgery.reports.comparison import seeds_to_text
+    from sesurgery.reports.text.comparison import seeds_to_text
 
     plain = sorted(STUDY.glob("plain-*-seed*"))
     if not plain:

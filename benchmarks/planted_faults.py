@@ -411,7 +411,7 @@ def stale(seed: int) -> Trial:
     """A run gets other weights after its engine was built."""
     from sesurgery import pipeline
     from sesurgery.networks import checkpoint
-    from sesurgery.pipeline.engines import EnginesRequest
+    from sesurgery.pipeline.build_engine.build_engine import EnginesRequest
 
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         Path("net.yaml").write_text(SPEC.format(seed=seed))

@@ -23,7 +23,7 @@ from sesurgery import pipeline
 from sesurgery.artifacts import to_json, write_text
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline.plan import NetworkPlan
-from sesurgery.reports import prices as rendered
+from sesurgery.reports.text import prices as rendered
 from sesurgery.verification.cost import dear_first
 
 RESULTS = Path(__file__).resolve().parent / "results" / "price_list.json"

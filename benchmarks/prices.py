@@ -32,9 +32,9 @@ from scipy.stats import spearmanr
 
 from sesurgery import pipeline
 from sesurgery.artifacts import to_json, write_text
-from sesurgery.pipeline.prices import PER_BLOCK, plan_subject
-from sesurgery.pipeline.pricing import Subject, prices
-from sesurgery.reports import prices as rendered
+from sesurgery.pipeline.bench.prices import PER_BLOCK, plan_subject
+from sesurgery.pipeline.bench.pricing import Subject, prices
+from sesurgery.reports.text import prices as rendered
 from sesurgery.verification.cost import Prices
 
 RESULTS = Path(__file__).resolve().parent / "results" / "prices.json"

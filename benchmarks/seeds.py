@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sesurgery.pipeline.talk import Silent
+from sesurgery.talk import Silent
 
 if TYPE_CHECKING:
     from sesurgery.spec import Spec
@@ -84,7 +84,7 @@ class Failures(Silent):
 def run(name: str, share: float = 0.01) -> dict[str, Any]:
     """The study in a folder of its own; raises where a trial fails."""
     from sesurgery import pipeline
-    from sesurgery.reports.study import to_json
+    from sesurgery.reports.pages.study import to_json
 
     started, spent = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):

@@ -34,8 +34,9 @@ PUBLIC = {
     ),
     "Verbs": (
         *(f"sesurgery.pipeline.{name}" for name in ("plan.plan", "apply.apply", "train.train", "train.evaluate")),
-        *(f"sesurgery.pipeline.{name}" for name in ("export.export", "lower.lower", "engines.build_engines")),
-        *(f"sesurgery.pipeline.{name}" for name in ("verify.verify", "bench.bench", "run.run", "study.study")),
+        *(f"sesurgery.pipeline.{name}" for name in ("export.export", "lower.lower", "run.run")),
+        "sesurgery.pipeline.build_engine.build_engine.build_engines",
+        *(f"sesurgery.pipeline.{name}.{name}.{name}" for name in ("verify", "bench", "study")),
         *("sesurgery.serving.predict.predict", "sesurgery.serving.package.package"),
     ),
     "Contracts of plugins": (

@@ -10,8 +10,8 @@ import re
 import sys
 from pathlib import Path
 
-from sesurgery.reports import page, study
-from sesurgery.reports.study_plots import plots
+from sesurgery.reports.pages import page, study
+from sesurgery.reports.plots.study import plots
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "benchmarks" / "results" / "studies"

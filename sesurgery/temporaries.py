@@ -37,6 +37,11 @@ def folder(target: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+def folder_for(what: str) -> tempfile.TemporaryDirectory[str]:
+    """A folder for engines that nobody keeps, where the system has its temporary files."""
+    return tempfile.TemporaryDirectory(prefix=f"sesurgery-{what}-")
+
+
 def sweep(*folders: Path) -> tuple[Path, ...]:
     """Remove from these folders what processes that are gone have left there, and return it.
 

@@ -100,13 +100,14 @@ def command(
     ENGINE may be an ONNX file. Of a file that came from no run, name the plain network's with --against.
     """
     from sesurgery import pipeline
-    from sesurgery.reports import prices
+    from sesurgery.backends import runs_here
     from sesurgery.reports.github import races_to_github, to_github
-    from sesurgery.reports.latency import to_json, to_text
+    from sesurgery.reports.text import prices
+    from sesurgery.reports.text.latency import to_json, to_text
 
     claim_junit(SUITE, junit, limits, force=force)
     workspace = pipeline.Workspace()
-    chosen = engine or newest("engine", workspace.newest_engine())
+    chosen = engine or newest("engine", workspace.newest_engine(runs_here))
     with talking() as talk:
         chosen = pipeline.as_engine(chosen, workspace, talk=talk)
         # First, because it refuses engines that came from no run.

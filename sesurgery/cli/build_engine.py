@@ -12,7 +12,7 @@ from sesurgery.cli.console import newest, talking, trust
 from sesurgery.tables import aligned
 
 if TYPE_CHECKING:
-    from sesurgery.pipeline.building import Attempt
+    from sesurgery.pipeline.build_engine.building import Attempt
     from sesurgery.spec.engines import Engine
 
 

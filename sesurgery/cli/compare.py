@@ -66,7 +66,7 @@ def command(
     if not against and len(runs) != 2:
         raise click.UsageError(f"give two runs, not {len(runs)}, or the second recipe's by --against")
     from sesurgery import pipeline
-    from sesurgery.reports import comparison as report
+    from sesurgery.reports.text import comparison as report
     from sesurgery.reports.wording import fields
 
     if picture is not None:
@@ -85,7 +85,7 @@ def command(
         text = report.to_text(names[0][0], names[1][0], found)
     if picture is not None:
         from sesurgery.artifacts import writing
-        from sesurgery.reports.evaluation_plots import convergence
+        from sesurgery.reports.plots.evaluation import convergence
 
         curves = [(folder.as_posix(), pipeline.learning_curve(folder)) for folder in first + second]
         with writing(picture) as temporary:

@@ -21,7 +21,7 @@ def command(small: Path, large: Path, seeds: int) -> None:
     from sesurgery import pipeline
     from sesurgery.pipeline import DemoRequest
     from sesurgery.pipeline.demo import DemoStopped
-    from sesurgery.reports import verdict
+    from sesurgery.reports.text import verdict
 
     started = time.perf_counter()
     with talking() as talk:

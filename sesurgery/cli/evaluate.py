@@ -32,7 +32,7 @@ def command(runs: tuple[Path, ...], picture: Path | None, watch: bool, force: bo
     if picture is not None and picture.suffix not in SUFFIXES:
         raise click.UsageError(f"--picture writes {', '.join(SUFFIXES)}, not {picture.name!r}")
     from sesurgery import pipeline
-    from sesurgery.reports.scores import to_text
+    from sesurgery.reports.text.scores import to_text
     from sesurgery.reports.wording import fields
 
     if picture is not None:
@@ -48,7 +48,7 @@ def command(runs: tuple[Path, ...], picture: Path | None, watch: bool, force: bo
     found = {folder.as_posix(): pipeline.evaluate(folder) for folder in folders}
     if picture is not None:
         from sesurgery.artifacts import writing
-        from sesurgery.reports.evaluation_plots import confusion
+        from sesurgery.reports.plots.evaluation import confusion
 
         with writing(picture) as temporary:
             confusion(next(iter(found.values())), temporary, picture.suffix.removeprefix("."))

@@ -10,7 +10,7 @@ import click
 from sesurgery.cli.console import as_json, emit_json, force, newest, talking, trust
 
 if TYPE_CHECKING:
-    from sesurgery.pipeline.gates import GateResult
+    from sesurgery.pipeline.gates.gates import GateResult
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -98,7 +98,7 @@ def command(
     if prune is None and (fine_tune or flips is not None):
         raise click.UsageError("--flips and --fine-tune go with --prune SPEC")
     from sesurgery import pipeline
-    from sesurgery.reports.gates import to_json, to_text
+    from sesurgery.reports.text.gates import to_json, to_text
 
     if picture is not None:
         from sesurgery.workspace.targets import claim
@@ -135,7 +135,7 @@ def _draw(found: GateResult, picture: Path) -> None:
         click.echo("no picture: no block's gate could be measured", err=True)
         return
     from sesurgery.artifacts import writing
-    from sesurgery.reports.gates import draw
+    from sesurgery.reports.text.gates import draw
 
     with writing(picture) as temporary:
         draw(found, temporary, picture.suffix.removeprefix("."))
@@ -145,7 +145,7 @@ def _draw(found: GateResult, picture: Path) -> None:
 def _drift(run: Path, classes: int, samples: int, picture: Path | None, *, as_json: bool) -> list[dict[str, object]]:
     from sesurgery import pipeline
     from sesurgery.artifacts import writing
-    from sesurgery.reports import gates_by_epoch as report
+    from sesurgery.reports.text import gates_by_epoch as report
 
     moved = pipeline.gates_by_epoch(run, classes=classes, samples=samples)
     _say(report.to_text(moved), as_json)
@@ -158,7 +158,7 @@ def _drift(run: Path, classes: int, samples: int, picture: Path | None, *, as_js
 
 def _fold(found: GateResult, bound: float | None, as_json: bool) -> dict[str, object]:
     from sesurgery import pipeline
-    from sesurgery.reports import fold as report
+    from sesurgery.reports.text import fold as report
 
     with talking() as talk:
         folded = pipeline.fold(pipeline.FoldRequest(found.source, pipeline.Workspace(), bound, talk))
@@ -187,7 +187,7 @@ def _prune(
         click.echo(f"train it with: sesurgery apply {written} --weights {source} && sesurgery train", err=True)
         return told
     from sesurgery.cli.signals import Stopped
-    from sesurgery.reports import fine_tune as report
+    from sesurgery.reports.text import fine_tune as report
 
     with talking() as talk:
         tuned = pipeline.fine_tune(pipeline.FineTuneRequest(found.source, spec, workspace, talk))

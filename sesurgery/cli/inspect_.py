@@ -97,7 +97,7 @@ def command(
     from sesurgery import pipeline
 
     if account:
-        from sesurgery.reports import accounts
+        from sesurgery.reports.text import accounts
 
         counted = pipeline.account_of_model(model, shape, **choices)
         if as_json:
@@ -105,7 +105,7 @@ def command(
         else:
             click.echo(accounts.to_text(counted))
         return
-    from sesurgery.reports import inspection
+    from sesurgery.reports.text import inspection
 
     seen = pipeline.inspect(model, shape, at)
     if as_json:
@@ -116,7 +116,7 @@ def command(
 
 def _compiled(path: Path, every: bool, as_json: bool) -> None:
     from sesurgery.pipeline.compiled import inspect_compiled
-    from sesurgery.reports import compiled
+    from sesurgery.reports.text import compiled
 
     report = inspect_compiled(path)
     if as_json:

@@ -56,7 +56,7 @@ def command(
     # First: a mistake in it is told at once, before torch is imported.
     loaded = spec_of(spec)
     planned = pipeline.plan(loaded)
-    from sesurgery.reports import accounts
+    from sesurgery.reports.text import accounts
 
     priced = _priced(planned, backend, precision, batch, seconds) if backend else None
     if svg is not None:
@@ -76,7 +76,7 @@ def command(
     if counted:
         click.echo(f"\n{accounts.to_text(counted)}\n")
     if priced:
-        from sesurgery.reports import prices
+        from sesurgery.reports.text import prices
 
         click.echo(f"\n{prices.to_text(priced)}")
     _tell_rejections(planned, explain)
@@ -85,13 +85,13 @@ def command(
 
 def _labels(priced: Prices) -> dict[str, tuple[float, str]]:
     # A plan without prices imports nothing of engines.
-    from sesurgery.reports import prices
+    from sesurgery.reports.text import prices
 
     return prices.labels(priced)
 
 
 def _as_json(priced: Prices) -> dict[str, object]:
-    from sesurgery.reports import prices
+    from sesurgery.reports.text import prices
 
     return prices.to_json(priced)
 

@@ -12,7 +12,7 @@ from sesurgery.cli.console import Lines, as_json, emit_json, spec_of, talking
 from sesurgery.cli.signals import Stopped
 
 if TYPE_CHECKING:
-    from sesurgery.pipeline.estimate import StudyEstimate, TrialEstimate
+    from sesurgery.pipeline.study.estimate import StudyEstimate, TrialEstimate
 
 
 @click.command("study")
@@ -41,13 +41,13 @@ def command(
     if dry_run:
         _tell(pipeline.estimate(loaded), as_json=as_json)
         return
-    from sesurgery.reports.study import to_json, to_text
+    from sesurgery.reports.pages.study import to_json, to_text
 
     workspace = pipeline.Workspace()
     if table:
         studied = pipeline.study_results(loaded, workspace)
     elif ray is not None:
-        from sesurgery.pipeline.study_on_ray import ClusterRequest, study_on_ray
+        from sesurgery.pipeline.study.on_ray import ClusterRequest, study_on_ray
 
         # Ray tells its makers who uses it unless it is told not to.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -69,12 +69,13 @@ def command(
     file, output by output. ENGINE may be an ONNX file too. Exits with 4 if one falls short, and with 1 if one is stale.
     """
     from sesurgery import pipeline
-    from sesurgery.reports import drift as drifts
-    from sesurgery.reports import file_parity, parity
+    from sesurgery.backends import runs_here
+    from sesurgery.reports.text import drift as drifts
+    from sesurgery.reports.text import file_parity, parity
     from sesurgery.workspace.freshness import StaleEngine
 
     workspace = pipeline.Workspace()
-    chosen = engines or (newest("engine", workspace.newest_engine()),)
+    chosen = engines or (newest("engine", workspace.newest_engine(runs_here)),)
     with talking() as talk:
         built = [pipeline.as_engine(engine, workspace, talk=talk) for engine in chosen]
         by_file = [bool(against or samples or tolerance) or not pipeline.has_run(engine) for engine in built]

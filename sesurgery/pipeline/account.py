@@ -8,7 +8,7 @@ from sesurgery.counting import Convention
 from sesurgery.graph import Shape
 from sesurgery.pipeline.inspect import open_named
 from sesurgery.pipeline.plan import NetworkPlan, carry_out
-from sesurgery.reports.accounts import Accounts, SiteCost
+from sesurgery.reports.text.accounts import Accounts, SiteCost
 
 
 def account_of_model(

@@ -13,14 +13,15 @@ from torch import nn
 
 from sesurgery.artifacts import locked
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
-from sesurgery.networks import checkpoint, run_files
+from sesurgery.networks import checkpoint
+from sesurgery.workspace import run_files
 from sesurgery.networks.opening import open_file, source_file
 from sesurgery.networks.weights import Taken, take
-from sesurgery.pipeline import results
+from sesurgery.reports import results
 from sesurgery.pipeline.plan import NetworkPlan, carry_out, plan, plan_on
 from sesurgery.pipeline.specs import files_of
-from sesurgery.pipeline.talk import Silent, Talk
-from sesurgery.pipeline.workspace import Workspace
+from sesurgery.talk import Silent, Talk
+from sesurgery.workspace.folders import Workspace
 from sesurgery.planner import Plan
 from sesurgery.spec import Spec
 from sesurgery.workspace import (

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
-from sesurgery.networks.run_files import WEIGHTS
-from sesurgery.pipeline.data import data_of
-from sesurgery.pipeline.epochs import epochs_of
+from sesurgery.workspace.run_files import WEIGHTS
+from sesurgery.training.data import data_of
+from sesurgery.training.epochs import epochs_of
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.workspace import RunManifest, read_manifest
 

@@ -12,7 +12,7 @@ from sesurgery.backends.inputs import onnx_file as _source
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.pipeline.specs import engine_of
 from sesurgery.profiles import parse_profile
-from sesurgery.reports.compiled import CompiledReport, OperatorReport
+from sesurgery.reports.text.compiled import CompiledReport, OperatorReport
 from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.engines import Engine, Precision
 from sesurgery.workspace import EngineManifest, is_engine, require_intact

@@ -1,4 +1,4 @@
-"""A run's data, and the verb `data fetch`: a data set from where it is published to this machine."""
+"""The verb `data fetch`: a data set from where it is published to this machine."""
 
 from __future__ import annotations
 
@@ -7,24 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sesurgery.diagnostics import SesurgeryError, fail, first_line
-from sesurgery.serving import interface
-from sesurgery.serving.interface import Interface
-from sesurgery.spec import Spec
 from sesurgery.training.data import DATASETS
-from sesurgery.training.data.base import Data
 from sesurgery.training.data.reading.on_disk import OnDisk
-
-
-def data_of(spec: Spec) -> Data:
-    """The spec's data, shaped for its network."""
-    return spec.train.data.options.load(spec.input.shape)  # type: ignore[no-any-return]
-
-
-def write_interface(folder: Path, spec: Spec, data: Data | None = None) -> None:
-    """Write a run's interface (preprocessing and class names) beside it, for users who have only an engine."""
-    chosen = spec.train.data
-    classes = (data or data_of(spec)).classes
-    interface.write(folder, Interface(chosen.name, classes, chosen.options.preprocessing(spec.input.shape)))
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,17 @@ from sesurgery.artifacts import cpu_name
 from sesurgery.diagnostics import Diagnostic
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.apply import apply
-from sesurgery.pipeline.bench import bench
-from sesurgery.pipeline.bench_request import BenchRequest
-from sesurgery.pipeline.data import data_of
-from sesurgery.pipeline.engines import EnginesRequest, build_engines
+from sesurgery.pipeline.bench.bench import bench
+from sesurgery.pipeline.bench.request import BenchRequest
+from sesurgery.training.data import data_of
+from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engines
 from sesurgery.pipeline.report import write_report
 from sesurgery.pipeline.specs import backend_of, catalogs, load_spec
-from sesurgery.pipeline.talk import Talk
+from sesurgery.talk import Talk
 from sesurgery.pipeline.train import TrainRequest, train
-from sesurgery.pipeline.verify import verify
-from sesurgery.pipeline.workspace import Workspace
-from sesurgery.reports import verdict
+from sesurgery.pipeline.verify.verify import verify
+from sesurgery.workspace.folders import Workspace
+from sesurgery.reports.text import verdict
 from sesurgery.spec import Spec
 from sesurgery.training.data.base import Split
 from sesurgery.training.evaluation import BATCH, logits

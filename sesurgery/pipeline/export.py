@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sesurgery.artifacts import locked
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
-from sesurgery.networks.checkpoint import Run
-from sesurgery.networks.run_files import WEIGHTS
+from sesurgery.networks.plain import plain_network
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.pipeline.workspace import Workspace
 from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe, relative, require_intact
-
-if TYPE_CHECKING:
-    from torch import nn
+from sesurgery.workspace.folders import Workspace
+from sesurgery.workspace.run_files import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -65,19 +61,6 @@ def export(folder: Path, workspace: Workspace, *, plain: bool = False, again: bo
             ),
         )
     return ExportResult(target, report.worst, report.nodes)
-
-
-def plain_network(run: Run) -> nn.Module:
-    """The network without its blocks and with all other weights of the run: the baseline."""
-    import torch
-
-    from sesurgery.networks import sources
-
-    with torch.random.fork_rng(devices=[]):
-        network = sources.build(run.spec, weights=False, beside=run.beside)
-    state = run.network.state_dict()
-    network.load_state_dict({key: state[key] for key in network.state_dict()})
-    return network.eval()
 
 
 def _nodes_if_current(target: Path, folder: Path) -> int | None:

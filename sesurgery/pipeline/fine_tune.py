@@ -9,9 +9,9 @@ from sesurgery.networks.weights import Taken
 from sesurgery.pipeline.apply import apply
 from sesurgery.pipeline.compare import compare
 from sesurgery.pipeline.specs import load_spec
-from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.talk import Silent, Talk
 from sesurgery.pipeline.train import TrainRequest, train
-from sesurgery.pipeline.workspace import Workspace
+from sesurgery.workspace.folders import Workspace
 from sesurgery.verification.comparison import Comparison
 
 

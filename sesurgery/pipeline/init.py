@@ -21,7 +21,7 @@ from sesurgery.pipeline.specs import load_spec
 from sesurgery.placements import PLACEMENTS
 from sesurgery.planner import Plan
 from sesurgery.planner.resolve import GATED
-from sesurgery.reports.inspection import Inspection
+from sesurgery.reports.text.inspection import Inspection
 from sesurgery.spec import zoo
 from sesurgery.workspace.targets import claim
 

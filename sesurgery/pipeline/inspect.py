@@ -21,7 +21,7 @@ from sesurgery.pipeline.specs import catalogs, files_of, load_spec
 from sesurgery.placements import PLACEMENTS
 from sesurgery.placements.base import Placement
 from sesurgery.planner.resolve import Surroundings, resolve
-from sesurgery.reports.inspection import Gate, Inspection, Offer, kind_of
+from sesurgery.reports.text.inspection import Gate, Inspection, Offer, kind_of
 from sesurgery.spec import GivenModel, NamesModel
 from sesurgery.spec.model import Model
 from sesurgery.workspace.targets import claim, marked

@@ -18,7 +18,7 @@ from sesurgery.lowering.squeezes import squeezes
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.scopes import of_metadata
-from sesurgery.pipeline.calibration import samples
+from sesurgery.pipeline.build_engine.calibration import samples
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.engines import Calibration
 from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe

@@ -13,7 +13,7 @@ import yaml
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline.gates import GateResult
+from sesurgery.pipeline.gates.gates import GateResult
 from sesurgery.pipeline.plan import plan
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.planner import Site

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from sesurgery.artifacts import digest_file, to_json, write_text
 from sesurgery.networks.checkpoint import read_plan, read_spec
-from sesurgery.networks.run_files import PLAN, SPEC, WEIGHTS
-from sesurgery.pipeline import results
-from sesurgery.pipeline.begun import TRAIN
-from sesurgery.pipeline.epochs import epochs_of
+from sesurgery.workspace.run_files import PLAN, SPEC, WEIGHTS
+from sesurgery.reports import results
+from sesurgery.training.begun import TRAIN
+from sesurgery.training.epochs import epochs_of
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.pipeline.workspace import Workspace, is_baseline
+from sesurgery.workspace.folders import Workspace, is_baseline
 from sesurgery.planner import Plan
-from sesurgery.reports import runs, to_html, to_markdown
+from sesurgery.reports.pages import runs
+from sesurgery.reports import to_html, to_markdown
 from sesurgery.reports import to_json as report_to_json
 from sesurgery.reports.model import (
     EpochRow,

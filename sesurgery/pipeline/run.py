@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from sesurgery.diagnostics import Diagnostic
 from sesurgery.pipeline.apply import NewRun, apply
-from sesurgery.pipeline.bench import BenchResult, bench, can_run
-from sesurgery.pipeline.bench_request import BenchRequest
-from sesurgery.pipeline.building import BuildResult
-from sesurgery.pipeline.engines import EnginesRequest, build_engines, obstacle
+from sesurgery.pipeline.bench.bench import BenchResult, bench, can_run
+from sesurgery.pipeline.bench.request import BenchRequest
+from sesurgery.pipeline.build_engine.building import BuildResult
+from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engines, obstacle
 from sesurgery.pipeline.report import ReportFiles, write_report
 from sesurgery.pipeline.specs import backend_of
-from sesurgery.pipeline.talk import Silent, Talk
+from sesurgery.talk import Silent, Talk
 from sesurgery.pipeline.train import TrainRequest, TrainResult, train
-from sesurgery.pipeline.verify import VerifyResult, verify
-from sesurgery.pipeline.workspace import Workspace
+from sesurgery.pipeline.verify.verify import VerifyResult, verify
+from sesurgery.workspace.folders import Workspace
 from sesurgery.spec import Spec
 from sesurgery.workspace.measurements import write_reason
 

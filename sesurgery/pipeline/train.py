@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 from sesurgery.artifacts import alone
 from sesurgery.diagnostics import fail
-from sesurgery.networks import checkpoint, run_files
+from sesurgery.networks import checkpoint
+from sesurgery.workspace import run_files
 from sesurgery.networks.checkpoint import Run
-from sesurgery.pipeline import begun
-from sesurgery.pipeline.begun import TRAIN
-from sesurgery.pipeline.data import data_of, write_interface
+from sesurgery.training import begun
+from sesurgery.training.begun import TRAIN
+from sesurgery.training.data import data_of
+from sesurgery.serving import interface
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.pipeline.talk import Silent, Talk
-from sesurgery.pipeline.teacher import teacher_of
+from sesurgery.talk import Silent, Talk
+from sesurgery.training.teacher import teacher_of
 from sesurgery.spec.train import Train
 from sesurgery.training.history import Epoch, epochs_done
 from sesurgery.training.pace import Pace
@@ -81,7 +83,7 @@ def _train(request: TrainRequest) -> TrainResult:
     with first_alone() as first:
         applied = run.manifest.details.applied
         if first:
-            write_interface(request.folder, run.spec, data)
+            interface.write_for(request.folder, run.spec, data)
             applied = applied if request.resume else begun.start(run, restart=request.restart)
         elif not request.resume:
             begun.load(run)
@@ -99,7 +101,7 @@ def _train(request: TrainRequest) -> TrainResult:
             progress=progress.after_epoch,
             heartbeat=progress.after_batch,
             blocks=tuple(f"{inside}{site.module}" for site in run.plan.sites),
-            teacher=teacher_of(run),
+            teacher=teacher_of(run, catalogs()),
             spec_digest=run.manifest.spec_digest,
         )
     )

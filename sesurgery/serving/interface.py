@@ -9,6 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from sesurgery.artifacts import mistake, read_small, write_text
 from sesurgery.diagnostics import fail
+from sesurgery.spec import Spec
+from sesurgery.training.data import data_of
+from sesurgery.training.data.base import Data
 from sesurgery.training.preprocessing import Preprocessing
 from sesurgery.workspace import EngineManifest, run_folder
 
@@ -30,6 +33,13 @@ _ADAPTER: TypeAdapter[Interface] = TypeAdapter(Interface)
 def write(run: Path, interface: Interface) -> None:
     """Write it into a run's folder."""
     write_text(run / FILE, _ADAPTER.dump_json(interface, indent=2).decode() + "\n")
+
+
+def write_for(run: Path, spec: Spec, data: Data | None = None) -> None:
+    """Write that of a run's spec beside the run, for users who have only an engine; `data` is the spec's, if loaded."""
+    chosen = spec.train.data
+    classes = (data or data_of(spec)).classes
+    write(run, Interface(chosen.name, classes, chosen.options.preprocessing(spec.input.shape)))
 
 
 def read(run: Path) -> Interface:

@@ -25,6 +25,7 @@ from sesurgery.spec.plugins import ref_from_dict
 from sesurgery.verification import latency
 from sesurgery.verification.latency import LatencyReport
 from sesurgery.verification.placements import Placement, time_placements
+from sesurgery.workspace import EngineManifest
 
 JOB, FEEDS, PLACEMENTS, DIAGNOSTICS = "job.json", "feeds.npz", "placements.npz", "diagnostics.json"
 LAST_WORDS = 2000
@@ -48,6 +49,11 @@ class EngineFile:
 
     def load(self) -> Runner:
         return self.options.load(Path(self.engine), self.threads)
+
+
+def engine_file(name: str, path: Path, manifest: EngineManifest, threads: int) -> EngineFile:
+    """An engine as a participant of a race, under a name for the report."""
+    return EngineFile(name, path.as_posix(), manifest.details.engine.backend.model_dump(mode="json"), threads)
 
 
 def race(

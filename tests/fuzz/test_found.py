@@ -29,9 +29,9 @@ from sesurgery.networks.weights import load_weights
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.simplify import simplified
-from sesurgery.pipeline.noise import noise
-from sesurgery.pipeline.sample_files import arrays_of
-from sesurgery.reports import latency_plots
+from sesurgery.verification.noise import noise
+from sesurgery.workspace.sample_files import arrays_of
+from sesurgery.reports.plots import latency as latency_plots
 from sesurgery.serving import interface, predict
 from sesurgery.spec.parity import Tolerance
 from sesurgery.spec.source import SpecText

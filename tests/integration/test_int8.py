@@ -26,7 +26,8 @@ from sesurgery.cli import program
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
 from sesurgery.pipeline import EnginesRequest
-from sesurgery.pipeline.data import data_of
+from sesurgery.pipeline.build_engine.building import BuildResult
+from sesurgery.training.data import data_of
 from sesurgery.workspace import read_manifest
 
 pytestmark = pytest.mark.slow
@@ -60,7 +61,7 @@ def trained(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         yield folder
 
 
-def build(given: Path, **wanted: object) -> pipeline.building.BuildResult:
+def build(given: Path, **wanted: object) -> BuildResult:
     (built,) = pipeline.build_engines(EnginesRequest(given, pipeline.Workspace(), (pipeline.engine(wanted),)))
     return built
 

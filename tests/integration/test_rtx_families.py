@@ -26,7 +26,7 @@ from sesurgery.lowering.base import run
 from sesurgery.lowering.precision import int8 as quantize
 from sesurgery.lowering.precision.half import Precision as ToPrecision
 from sesurgery.networks.export import INPUT, export
-from sesurgery.pipeline.lowered import SPOILED
+from sesurgery.pipeline.build_engine.lowered import SPOILED
 from sesurgery.profiles import parse_profile
 from sesurgery.spec.engines import Precision
 from sesurgery.spec.export import Export

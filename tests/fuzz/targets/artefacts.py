@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 
 from sesurgery import pipeline
-from sesurgery.pipeline.workspace import Workspace
+from sesurgery.workspace.folders import Workspace
 from tests.fuzz.oracle import Outcome, called, cli, require_whole, state
 from tests.fuzz.values import flipped, mutated, nasty
 

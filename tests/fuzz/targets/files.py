@@ -88,7 +88,7 @@ class _brief_races:  # noqa: N801  (a context manager)
     """Races of few rounds: without a spec the command line cannot ask for fewer."""
 
     def __enter__(self) -> None:
-        self.module = importlib.import_module("sesurgery.pipeline.bench")
+        self.module = importlib.import_module("sesurgery.pipeline.bench.bench")
         self.race = race = self.module.race
         self.module.race = lambda files, feeds, plan, talk: race(files, feeds, plan.model_copy(update=BRIEF), talk)
 

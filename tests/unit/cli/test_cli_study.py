@@ -36,7 +36,7 @@ def failing(monkeypatch):
             task.cell, task.seed, "runs/none", 0.9 + 0.001 * task.seed - 0.1 * task.cell.plain, 100, 1000, 1.0
         )
 
-    monkeypatch.setattr(import_module("sesurgery.pipeline.study"), "run_trial", run)
+    monkeypatch.setattr(import_module("sesurgery.pipeline.study.study"), "run_trial", run)
     return found
 
 

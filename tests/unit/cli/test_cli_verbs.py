@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sesurgery.pipeline import prices
+from sesurgery.pipeline.bench import prices
 from sesurgery.spec.latency import Latency
 from sesurgery.verification import service
 

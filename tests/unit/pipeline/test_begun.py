@@ -11,7 +11,8 @@ from sesurgery import pipeline
 from sesurgery.artifacts import alone, digest_file
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline import Workspace, begun
+from sesurgery.pipeline import Workspace
+from sesurgery.training import begun
 from sesurgery.training.record import Recorder
 from sesurgery.workspace import read_manifest
 

@@ -9,7 +9,8 @@ import torch
 
 from sesurgery import pipeline
 from sesurgery.networks import block_costs, checkpoint, sources
-from sesurgery.pipeline import Workspace, report, results
+from sesurgery.pipeline import Workspace, report
+from sesurgery.reports import results
 
 RUN = Path("runs/tiny")
 FP32, FP16 = (Path(f"engines/tiny.onnxruntime.{precision}.onnx") for precision in ("fp32", "fp16"))

@@ -17,7 +17,7 @@ from sesurgery.backends.nvidia.timings import Timings
 from sesurgery.backends.onnxruntime_graph.session import Session
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import BenchRequest, EnginesRequest, Workspace
-from sesurgery.reports.latency import to_text
+from sesurgery.reports.text.latency import to_text
 from sesurgery.workspace import read_manifest
 
 FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")

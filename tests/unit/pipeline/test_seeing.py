@@ -15,7 +15,7 @@ import yaml
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline.inspect import structural
-from sesurgery.reports import inspection
+from sesurgery.reports.text import inspection
 
 TINY = "python:sesurgery.networks.cifar_resnet:resnet20"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sesurgery import pipeline
+from sesurgery.backends import runs_here
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import EnginesRequest, Workspace
 from sesurgery.workspace import manifest_path
@@ -64,18 +65,21 @@ def test_the_newest_run_is_the_one_written_last_whatever_its_name(empty):
 
 
 def test_the_newest_engine_is_one_with_blocks(here):
-    newest = Workspace().newest_engine()
+    newest = Workspace().newest_engine(runs_here)
     assert newest == Path("engines/tiny.onnxruntime.fp16.onnx")
     pipeline.build_engines(EnginesRequest(Path("runs/tiny"), Workspace(), plain=True))
     assert Path("engines/tiny.plain.onnxruntime.fp32.onnx").is_file()
-    assert Workspace().newest_engine() == newest
+    assert Workspace().newest_engine(runs_here) == newest
     age(newest, 3600)
-    assert Workspace().newest_engine() == Path("engines/tiny.onnxruntime.fp32.onnx")
+    assert Workspace().newest_engine(runs_here) == Path("engines/tiny.onnxruntime.fp32.onnx")
 
 
 @pytest.mark.parametrize(
     ("find", "command"),
-    [(Workspace.newest_run, "sesurgery apply"), (Workspace.newest_engine, "sesurgery build-engine")],
+    [
+        (Workspace.newest_run, "sesurgery apply"),
+        (lambda workspace: workspace.newest_engine(runs_here), "sesurgery build-engine"),
+    ],
 )
 def test_where_there_is_nothing_yet_the_next_command_is_named(find, command, empty):
     with pytest.raises(SesurgeryError, match="SE402") as caught:

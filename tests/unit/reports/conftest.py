@@ -20,7 +20,7 @@ from sesurgery.reports.model import (
     SiteRow,
     TrainingSection,
 )
-from sesurgery.reports.study import to_html as study_to_html
+from sesurgery.reports.pages.study import to_html as study_to_html
 from sesurgery.spec.parity import Tolerance
 from sesurgery.studies.answer import Outcome, Timing, answer
 from sesurgery.studies.cells import Cell

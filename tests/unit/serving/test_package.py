@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import text_format
 
 from sesurgery import pipeline, temporaries
+from sesurgery.backends import BACKENDS
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
@@ -177,7 +178,7 @@ def test_a_bf16_engine_asks_the_server_for_bf16(here: Path) -> None:
 
 
 def test_an_engine_that_triton_has_no_backend_for_is_named(here: Path) -> None:
-    if pipeline.specs.BACKENDS.load("tensorrt-rtx")().probe().builds is not None:
+    if BACKENDS.load("tensorrt-rtx")().probe().builds is not None:
         pytest.skip("TensorRT-RTX is not installed")
     with pytest.raises(SesurgeryError, match=r"SE603.*no backend for engines of 'tensorrt-rtx'") as caught:
         pipeline.package(build(backend="tensorrt-rtx"), REPOSITORY)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sesurgery.reports.comparison import seeds_to_text
+from sesurgery.reports.text.comparison import seeds_to_text
 from sesurgery.studies.over_seeds import over_seeds
 from sesurgery.verification.comparison import Comparison, compare
 

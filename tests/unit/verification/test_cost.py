@@ -2,7 +2,7 @@
 
 import pytest
 
-from sesurgery.reports import prices as rendered
+from sesurgery.reports.text import prices as rendered
 from sesurgery.verification.cost import BlockPrice, Prices, Seconds, dear_first
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sesurgery.reports.scores import to_text
+from sesurgery.reports.text.scores import to_text
 from sesurgery.verification.proportions import wilson
 from sesurgery.verification.scores import ClassScore, calibration_error, scores
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.reports import service as rendered
+from sesurgery.reports.text import service as rendered
 from sesurgery.verification.estimates import summarise
 from sesurgery.verification.fresh_process import EngineFile
 from sesurgery.verification.service import EngineService, Service, Streams, measure, measure_all

@@ -1,0 +1,200 @@
+"""Which blocks of a run may be folded into constants, and what that costs in answers and brings in time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sesurgery.backends.base import Backend, BuildsFromOnnx
+from sesurgery.lowering import in_order
+from sesurgery.lowering.base import name_of
+from sesurgery.lowering.passes.constant_gates import ConstantGates
+from sesurgery.networks import checkpoint
+from sesurgery.networks.export import INPUT
+from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.onnxgraph.scopes import scope_of
+from sesurgery.pipeline.build_engine.request import BuildRequest, labelled
+from sesurgery.pipeline.build_engine.building import BuildResult, build
+from sesurgery.pipeline.gates.constants import Constants, constants
+from sesurgery.verification.fresh_process import engine_file
+from sesurgery.pipeline.build_engine.lowered import passes_for
+from sesurgery.pipeline.specs import catalogs, engine
+from sesurgery.talk import Silent, Talk
+from sesurgery.temporaries import folder_for
+from sesurgery.workspace.folders import Workspace
+from sesurgery.spec import Spec
+from sesurgery.spec.choice import AUTO
+from sesurgery.spec.engines import Engine
+from sesurgery.spec.passes import NamedPass, pass_named
+from sesurgery.verification import batches
+from sesurgery.verification.folding import Answers, BlockFold, EngineFold, flipped, scored
+from sesurgery.verification.fresh_process import race
+from sesurgery.verification.parity import predict_whole
+from sesurgery.workspace import OnnxManifest, manifest_path, read_manifest
+
+PASS = name_of(ConstantGates())
+AS_IT_IS, FOLDED = "as it is", "folded"
+
+
+@dataclass(frozen=True)
+class FoldRequest:
+    """Fold a run's blocks in the first engine of its spec that can be built and run here, or in one of ONNX Runtime."""
+
+    folder: Path
+    workspace: Workspace
+    bound: float | None = None
+    """How far from a constant a gate may be; left out: as the run's spec says, or the pass's own bound."""
+    talk: Talk = field(default_factory=Silent)
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """Each block's fold, and that of an engine of `backend` and `precision`; None where no block may be folded.
+
+    `deciding` names the samples on which a gate is constant within `bound`. Predictions rest on `counted` samples of
+    the training data, `apart` from those unless there are no others. `lowering` is what a spec that folds says under
+    `export: lowering:`. `batch` is that of the race. `left` are blocks for which no constant per channel can stand.
+    """
+
+    folder: Path
+    bound: float
+    backend: str
+    precision: str
+    deciding: str
+    counted: int
+    apart: bool
+    blocks: tuple[BlockFold, ...]
+    engine: EngineFold | None
+    lowering: tuple[str, ...]
+    batch: int
+    left: tuple[str, ...]
+
+
+def fold(request: FoldRequest) -> FoldResult:
+    """Predict on training samples what folding does; then build the folded engine, score it and race it.
+
+    The pass `constant_gates` folds, by its own samples. Raises SE402 if the run has no block, and what
+    exporting, building and racing raise.
+    """
+    spec = checkpoint.read_spec(request.folder, catalogs())
+    wanted = _engine(spec)
+    found = constants(request.folder, request.workspace, wanted.calibration)
+    passes = [pass_named(text) for text in passes_for(wanted.backend.options, wanted, spec.export.lowering)]
+    own = ConstantGates().bound
+    said = next((each.options["bound"] for each in passes if each.name == PASS and "bound" in each.options), own)
+    bound = said if request.bound is None else request.bound
+    others = tuple(str(each) for each in passes if each.name != PASS)
+    lowering = in_order((str(NamedPass(PASS, {} if bound == own else {"bound": bound})), *others))
+    folded: tuple[str, ...] = ()
+    raced: EngineFold | None = None
+    if any(within <= bound for within in found.within.values()):
+        with folder_for("fold") as place:
+            pair = _Pair(request, found, wanted, Path(place))
+            engines = pair.built(FOLDED, lowering), pair.built(AS_IT_IS, others)
+            folded, elsewhere = pair.folded(engines[0])
+            raced = pair.measured(engines, folded, elsewhere) if folded else None
+    held_out = found.network.answers(found.held_out) if folded else None
+    blocks = tuple(
+        BlockFold(
+            key=key,
+            within=within,
+            folded=key in folded,
+            predicted=found.prediction([key]),
+            measured=None
+            if held_out is None or key not in folded
+            else flipped(held_out, found.network.answers(found.held_out, [key])),
+        )
+        for key, within in found.within.items()
+    )
+    return FoldResult(
+        folder=request.folder,
+        bound=bound,
+        backend=wanted.backend.name,
+        precision=wanted.precision,
+        deciding=found.deciding,
+        counted=len(found.training),
+        apart=found.apart,
+        blocks=blocks,
+        engine=raced,
+        lowering=lowering,
+        batch=spec.latency.batch,
+        left=found.left,
+    )
+
+
+def _engine(spec: Spec) -> Engine:
+    """The first engine of a spec that is built from an ONNX file and runs here, or one of ONNX Runtime."""
+    for wanted in spec.engines:
+        backend = None if wanted.backend.name == AUTO else wanted.backend.options
+        if isinstance(backend, Backend) and isinstance(backend, BuildsFromOnnx):
+            ability = backend.probe()
+            if ability.builds is None and ability.runs is None:
+                return wanted
+    return engine()
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The engine of a run with the pass and without, in a folder that goes again."""
+
+    request: FoldRequest
+    found: Constants
+    wanted: Engine
+    folder: Path
+
+    def built(self, name: str, lowering: tuple[str, ...]) -> BuildResult:
+        label = name.replace(" ", "-")
+        given = self.wanted.model_dump(mode="json", by_alias=True)
+        # A name of its own: what was measured of the run's engine of that name stays.
+        wanted = engine({**given, "name": labelled(self.wanted, label)})
+        place = Workspace(self.folder / label)
+        return build(BuildRequest(self.found.exported, wanted, place, self.request.talk, lowering))
+
+    def folded(self, built: BuildResult) -> tuple[tuple[str, ...], int]:
+        """The blocks whose gates the pass has folded, and how many other gates it has."""
+        made = [path for path in built.manifest.parent_files(built.path) if manifest_path(path).is_file()]
+        details = [read_manifest(path, OnnxManifest).details for path in made]
+        nodes = [reason.where for each in details for reason in each.lowered if reason.kind == PASS]
+        scopes = {node.name: scope_of(node) or "" for node in onnx_io.load(self.found.exported).graph.node}
+        modules = self.found.network.modules
+        owners = [
+            next((key for key, module in modules.items() if f"{scopes.get(node, '')}.".startswith(f"{module}.")), None)
+            for node in nodes
+        ]
+        keys = tuple(key for key in modules if key in owners)
+        return keys, sum(owner is None for owner in owners)
+
+    def measured(self, engines: tuple[BuildResult, BuildResult], keys: tuple[str, ...], others: int) -> EngineFold:
+        held_out, latency = self.found.data.held_out, self.found.run.spec.latency
+        after, before = (self._answers(built) for built in engines)
+        score = scored(before, after, held_out.labels[: len(before)].numpy())
+        threads = latency.threads or len(os.sched_getaffinity(0))
+        files = [
+            engine_file(name, built.path, built.manifest, threads)
+            for name, built in zip((FOLDED, AS_IT_IS), engines, strict=True)
+        ]
+        feeds = {INPUT: held_out.images[: latency.batch].numpy()}
+        report = race(files, feeds, latency, self.request.talk.progress)
+        assert report.tax is not None
+        return EngineFold(
+            blocks=keys,
+            others=others,
+            predicted=self.found.prediction(keys),
+            measured=score.flips,
+            top1=score.top1,
+            difference=score.difference,
+            mcnemar=score.mcnemar,
+            latency=report.tax,
+            doubt=report.doubt,
+        )
+
+    def _answers(self, built: BuildResult) -> Answers:
+        """The engine's answers to the held-out samples, but for a rest that makes no batch."""
+        images = self.found.data.held_out.images
+        with self.wanted.backend.options.load(built.path) as runner:
+            limits = batches.limits(built.manifest.details.engine, runner)
+            answers: Answers = np.argmax(predict_whole(runner, images, limits), axis=1)
+        return answers

@@ -1,0 +1,142 @@
+"""The verb `study`: every trial a run of its own, taken from the storage, and one table of all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from sesurgery.artifacts import to_json, write_text
+from sesurgery.diagnostics import SesurgeryError, described, fail, raised_at
+from sesurgery.pipeline.study.race import last_race, time_cells
+from sesurgery.talk import Silent, Talk
+from sesurgery.pipeline.study.trials import METRICS, Trials, run_trial
+from sesurgery.workspace.folders import Workspace
+from sesurgery.spec import Spec
+from sesurgery.spec.study import Study
+from sesurgery.studies.answer import Answer, Outcome, answer
+from sesurgery.studies.opening import opened
+from sesurgery.studies.storage import DIED, KEPT, REPEATED, SEED, Storage, Task, with_parameters
+
+STUDIES = "studies"
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The state of a study after this process's share of trials; `signal` is the one that stopped it."""
+
+    folder: Path
+    answer: Answer
+    done: int
+    signal: int | None = None
+
+
+def asked_of(spec: Spec) -> Study:
+    """The spec's study; raises SE102 if it has none."""
+    if spec.study is None:
+        raise fail("SE102", "missing key 'study'", 'add `study: {axes: {"surgery[0].insert.reduction": [8, 16]}}`')
+    return spec.study
+
+
+def study(
+    spec: Spec, workspace: Workspace, origin: str, talk: Talk | None = None, *, retry: bool = False
+) -> StudyResult:
+    """Run the trials that nobody has taken, until none is left, and write the answer into studies/NAME/.
+
+    A trial that fails is recorded with its reason. `retry` lets those that failed wait once more. After ^C or SIGTERM,
+    the next process that takes the interrupted trial resumes it.
+    """
+    talk = talk or Silent()
+    asked = asked_of(spec)
+    folder = workspace.root / STUDIES / spec.name
+    storage = opened(spec.name, asked, folder)
+    trials = Trials(spec, Workspace(folder), origin, talk)
+    if retry and (count := storage.retry()):
+        talk.say(f"{count} failed trial{'s' * (count > 1)} will be tried again")
+    done = 0
+    while True:
+        with storage.take() as task:
+            if task is None:
+                break
+            talk.say(f"trial {task.trial.number}: {task.cell}, seed {task.seed}")
+            try:
+                outcome = run_trial(trials, task)
+            except optuna.TrialPruned:
+                storage.study.tell(task.trial, state=TrialState.PRUNED)
+                continue
+            except SesurgeryError as error:
+                _fail(storage, task, error.diagnostics[0].message, talk)
+                continue
+            except Exception as error:
+                # A trial may run anybody's network: whatever that raises is of this trial alone.
+                _fail(storage, task, f"{described(error)} ({raised_at(error)})", talk)
+                continue
+            except BaseException:
+                storage.again(task)
+                raise
+            if isinstance(outcome, int):
+                storage.again(task)
+                return StudyResult(folder, _write(spec, storage), done, outcome)
+            storage.keep(task, outcome)
+            done += 1
+    # Whoever runs a trial still will find none left in turn.
+    if asked.latency and not storage.runs_here():
+        time_cells(trials, storage)
+    return StudyResult(folder, _write(spec, storage), done)
+
+
+def study_results(spec: Spec, workspace: Workspace) -> StudyResult:
+    """The answer from the finished trials, without running any."""
+    asked = asked_of(spec)
+    folder = workspace.root / STUDIES / spec.name
+    return StudyResult(folder, _write(spec, opened(spec.name, asked, folder)), 0)
+
+
+def _fail(storage: Storage, task: Task, why: str, talk: Talk) -> None:
+    talk.say(f"trial {task.trial.number} failed: {why}")
+    task.trial.set_user_attr("reason", why)
+    storage.study.tell(task.trial, state=TrialState.FAIL)
+
+
+def _write(spec: Spec, storage: Storage) -> Answer:
+    from sesurgery.reports.pages import study as report
+
+    asked = asked_of(spec)
+    axes = json.loads(asked.model_dump_json())["axes"]
+    outcomes = [_outcome(storage, trial) for trial in with_parameters(storage) if _counts(trial)]
+    race = last_race(storage.folder) if asked.latency else None
+    timings = {key: each.timing for key, each in race.engines.items()} if race else {}
+    made = replace(answer(spec.name, axes, asked.seeds, outcomes, timings), doubt=race.doubt if race else None)
+    write_text(storage.folder / "study.json", to_json(report.to_json(made)))
+    write_text(storage.folder / "study.md", report.to_markdown(made))
+    write_text(storage.folder / "study.html", report.to_html(made))
+    return made
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    if trial.user_attrs.get("reason") == REPEATED:
+        return False
+    return trial.state in (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
+
+
+def _outcome(storage: Storage, trial: FrozenTrial) -> Outcome:
+    cell, seed, kept = storage.cell_of(trial), int(trial.params[SEED]), trial.user_attrs
+    if trial.state != TrialState.COMPLETE:
+        why = "ended early" if trial.state == TrialState.PRUNED else str(kept.get("reason", DIED))
+        return Outcome(cell, seed, failed=why)
+    facts = {key: kept[key] for key in KEPT}
+    return Outcome(cell, seed, top1=trial.value, curve=_curve(storage.folder / str(kept["run"])), **facts)
+
+
+def _curve(run: Path) -> tuple[float, ...]:
+    """Held-out top-1 by epoch, where the run lies on this machine."""
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        table = (run / METRICS).read_text(encoding="utf-8")
+        return tuple(float(row["held_out_top1"]) for row in csv.DictReader(io.StringIO(table)))
+    return ()

@@ -1,0 +1,99 @@
+"""`gates --fold`: what folding was predicted to do on training samples, and what the folded engine did."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from fixtures.engines import source_of
+
+from sesurgery import pipeline
+from sesurgery.cli import program
+from sesurgery.networks import checkpoint
+from sesurgery.pipeline import EnginesRequest, FoldRequest, Workspace
+from sesurgery.pipeline.gates.constants import constants
+from sesurgery.reports.text import fold as report
+from sesurgery.workspace import OnnxManifest, read_manifest
+
+RUN = Path("runs/tiny")
+NEARLY = 0.003
+"""How far from constant a planted gate is on the samples of `gates`; a gate is folded within 0.01."""
+
+
+def plant(*blocks: int) -> list[str]:
+    """Make the gates of these blocks of the trained run nearly constant, and not quite; returns their keys."""
+    found = pipeline.gates(RUN)
+    run = checkpoint.read(RUN, pipeline.catalogs())
+    for block in blocks:
+        projection = run.network.get_submodule(run.plan.sites[block].module).fc2
+        with torch.no_grad():
+            projection.weight.mul_(NEARLY / found.blocks[block].constant_within)
+    checkpoint.save(RUN, run.network, run.spec, run.plan, run.manifest.command, run.manifest.details)
+    return [run.plan.sites[block].key for block in blocks]
+
+
+def test_folding_changes_no_more_answers_than_it_predicted(here: Path) -> None:
+    planted = plant(0, 2)
+    before = sorted(Path("engines").iterdir())
+    ended = CliRunner().invoke(program, ["gates", str(RUN), "--fold", "--bound", "0.009", "--json"])
+    assert ended.exit_code == 0, ended.output
+    told = json.loads(ended.stdout)["fold"]
+    blocks = {block["key"]: block for block in told["blocks"]}
+    assert [key for key, block in blocks.items() if block["folded"]] == planted
+    assert all((0 < block["within"] <= told["bound"]) == block["folded"] for block in blocks.values())
+    assert told["deciding"] == "256 samples of the training data of runs/tiny"
+    assert (told["counted"], told["apart"]) == (1000, True)
+    engine = told["engine"]
+    assert (engine["blocks"], engine["others"]) == (planted, 0)
+    assert engine["measured"]["samples"] == engine["predicted"]["held_out"] == 180
+    # The promise: no more flips than predicted, and top-1 changes by no more than what flips.
+    assert engine["measured"]["hits"] <= engine["predicted"]["most"]
+    assert engine["as_predicted"]
+    was, now = engine["top1"]
+    assert round(abs(was - now) * 180) <= engine["measured"]["hits"]
+    assert engine["latency"]["low"] <= engine["latency"]["value"] <= engine["latency"]["high"]
+    assert all(blocks[key]["measured"]["hits"] <= blocks[key]["predicted"]["most"] for key in planted)
+    lowering = told["change"]["export"]["lowering"]
+    assert lowering[0] == "constant_gates(bound=0.009)"
+    # Engines of the comparison are nobody's.
+    assert sorted(Path("engines").iterdir()) == before
+    # The spec that it prints, from these weights: the same blocks are folded.
+    text = pipeline.load_spec("tiny.yaml").with_({"export.lowering": lowering, "name": "folded"}).text()
+    Path("folded.yaml").write_text(text)
+    made = pipeline.apply(pipeline.load_spec("folded.yaml"), Workspace(), "folded.yaml", RUN).folder
+    (built,) = pipeline.build_engines(EnginesRequest(made, Workspace()))
+    assert built.manifest.details.lowering == tuple(lowering)
+    details = read_manifest(source_of(built), OnnxManifest).details
+    assert len([reason for reason in details.lowered if reason.kind == "constant_gates"]) == len(planted)
+
+
+def test_a_block_that_is_not_constant_is_not_folded_and_nothing_is_built(here: Path, monkeypatch) -> None:
+    module = importlib.import_module("sesurgery.pipeline.gates.fold")
+    monkeypatch.setattr(module, "build", lambda request: pytest.fail("an engine was built"))
+    found = pipeline.fold(FoldRequest(RUN, Workspace()))
+    assert found.engine is None
+    assert not any(block.folded or block.measured for block in found.blocks)
+    assert all(block.within > found.bound for block in found.blocks)
+    text = report.to_text(found)
+    assert "no block may be folded" in text
+    assert "lowering" not in text
+    assert report.to_json(found)["change"] is None
+
+
+def test_a_prediction_is_not_always_that_nothing_happens(here: Path) -> None:
+    """The same blocks, by constants that are far off: flips are seen, and the prediction says so."""
+    found = constants(RUN, Workspace(), pipeline.engine().calibration)
+    keys = list(found.network.modules)
+    far = replace(found.network, constants={key: value * 40 for key, value in found.network.constants.items()})
+    assert replace(found, network=far).prediction(keys).flips.hits > found.prediction([]).flips.hits == 0
+
+
+def test_a_file_is_folded_by_another_verb(here: Path) -> None:
+    ended = CliRunner().invoke(program, ["gates", "export/tiny.onnx", "--inputs", "x.npz", "--fold"])
+    assert ended.exit_code == 2
+    assert "sesurgery lower NET.onnx --passes constant_gates" in ended.stderr

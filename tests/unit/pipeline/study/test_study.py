@@ -1,0 +1,433 @@
+"""The verb `study`: who runs which trial, what is left when a process ends, and what the table says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from fixtures.studies import ALONE, spec_with
+
+from sesurgery import pipeline
+from sesurgery.diagnostics import SesurgeryError, fail
+from sesurgery.pipeline import Workspace
+from sesurgery.reports.pages.study import from_json, to_json, to_text
+from sesurgery.studies.answer import Outcome, answer
+from sesurgery.studies.cells import Cell
+from sesurgery.studies.opening import opened
+
+RESULTS = Path(__file__).parents[4] / "benchmarks" / "results" / "studies"
+
+
+def score(cell, seed):
+    """What a training would come to: better with blocks, the more the smaller the ratio."""
+    return 0.5 + 0.02 * seed + 0.001 * ((seed * 7 + len(str(cell))) % 3) + (0 if cell.plain else 0.1)
+
+
+def outcome(task):
+    return Outcome(task.cell, task.seed, "runs/none", score(task.cell, task.seed), 100, 1000, 1.0)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Trials without training: the list of those that were run, as `(cell, seed)`."""
+    done = []
+
+    def run(trials, task):
+        done.append((str(task.cell), task.seed))
+        return outcome(task)
+
+    monkeypatch.setattr(import_module("sesurgery.pipeline.study.study"), "run_trial", run)
+    return done
+
+
+def interrupting(monkeypatch, at, raised):
+    module = import_module("sesurgery.pipeline.study.study")
+    inner, count = module.run_trial, [0]
+
+    def run(*arguments):
+        count[0] += 1
+        if count[0] == at:
+            raise raised
+        return inner(*arguments)
+
+    monkeypatch.setattr(module, "run_trial", run)
+
+
+def test_every_cell_is_run_with_every_seed_and_not_again(tmp_path, ran):
+    spec = spec_with()
+    first = pipeline.study(spec, Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == len(set(ran)) == 9
+    again = pipeline.study(spec, Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == 9
+    assert again.answer == first.answer
+
+
+def test_more_seeds_go_on_with_the_same_study(tmp_path, ran):
+    pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    pipeline.study(spec_with(seeds=[0, 1, 2, 3]), Workspace(tmp_path), "tiny.yaml")
+    assert {seed for _, seed in ran[9:]} == {3}
+    assert len(ran) == 12
+
+
+def test_other_axes_are_another_study(tmp_path, ran):
+    pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    with pytest.raises(SesurgeryError, match="over other axes"):
+        pipeline.study(spec_with(axes={"train.epochs": [1]}), Workspace(tmp_path), "tiny.yaml")
+
+
+def test_an_interrupted_trial_is_run_by_the_next_process(tmp_path, ran, monkeypatch):
+    interrupting(monkeypatch, 4, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == 3
+    done = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == len(set(ran)) == 9
+    assert [(row.trials, row.failures) for row in done.answer.rows] == [(3, ())] * 3
+
+
+def test_a_failed_trial_is_recorded_with_its_reason_and_can_be_tried_again(tmp_path, ran, monkeypatch):
+    interrupting(monkeypatch, 2, fail("SE501", "the data is gone"))
+    done = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert [row.failures for row in done.answer.rows] == [("seed 1: the data is gone",), (), ()]
+    assert "3 (1 failed)" in to_text(done.answer)
+    pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == 8
+    healed = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml", retry=True)
+    assert len(ran) == 9
+    assert [row.failures for row in healed.answer.rows] == [()] * 3
+
+
+@pytest.mark.parametrize("raised", [TypeError("no size"), AttributeError("no size"), KeyError("size")], ids=repr)
+def test_whatever_a_network_raises_is_of_its_trial_alone(tmp_path, ran, monkeypatch, raised):
+    interrupting(monkeypatch, 2, raised)
+    done = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == 8
+    ((why,), *others) = [row.failures for row in done.answer.rows]
+    assert re.fullmatch(rf"seed 1: {type(raised).__name__}: .*size'? \(test_study.py:\d+\)", why)
+    assert others == [(), ()]
+    assert pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml").done == 0
+
+
+def test_an_exit_within_a_trial_ends_the_study_and_lets_the_trial_wait(tmp_path, ran, monkeypatch):
+    interrupting(monkeypatch, 2, SystemExit(1))
+    with pytest.raises(SystemExit):
+        pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    assert len(ran) == len(set(ran)) == 9
+
+
+def _work(folder, storage):
+    """A process that takes trials until none is left, and writes what it took."""
+    spec = spec_with(storage=storage)
+    mine = []
+    store = opened(spec.name, spec.study, Path(folder) / "studies" / spec.name)
+    while True:
+        with store.take() as task:
+            if task is None:
+                break
+            mine.append([str(task.cell), task.seed])
+            store.keep(task, outcome(task))
+    (Path(folder) / f"{multiprocessing.current_process().pid}.json").write_text(json.dumps(mine))
+
+
+def _die(folder, storage):
+    """A process that is killed while it runs a trial."""
+    import os
+    import signal
+
+    spec = spec_with(storage=storage)
+    store = opened(spec.name, spec.study, Path(folder) / "studies" / spec.name)
+    with store.take():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_two_processes_share_the_trials_and_one_that_was_killed_loses_none(tmp_path, ran, kind):
+    storage = f"sqlite:///{tmp_path}/study.db" if kind == "sqlite" else None
+    context = multiprocessing.get_context("fork")
+    died = context.Process(target=_die, args=(str(tmp_path), storage))
+    died.start()
+    died.join()
+    workers = [context.Process(target=_work, args=(str(tmp_path), storage)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    taken = [tuple(each) for path in tmp_path.glob("*.json") for each in json.loads(path.read_text())]
+    assert len(taken) == len(set(taken)) == 9
+    alone = pipeline.study(spec_with(), Workspace(tmp_path / "alone"), "tiny.yaml")
+    together = pipeline.study_results(spec_with(storage=storage), Workspace(tmp_path))
+    assert together.answer == alone.answer
+
+
+def _work_elsewhere(folder, storage, begin):
+    """The same with a folder of its own, as on another machine: they share the storage and no lock."""
+    Path(folder).mkdir()
+    begin.wait()
+    _work(folder, storage)
+
+
+def test_machines_that_share_a_database_and_no_folder_repeat_no_trial(tmp_path, ran):
+    storage, context = f"sqlite:///{tmp_path}/study.db", multiprocessing.get_context("fork")
+    begin = context.Barrier(3)
+    machines = [
+        context.Process(target=_work_elsewhere, args=(str(tmp_path / f"machine{n}"), storage, begin)) for n in range(3)
+    ]
+    for machine in machines:
+        machine.start()
+    for machine in machines:
+        machine.join(120)
+    taken = [tuple(each) for path in tmp_path.glob("machine*/*.json") for each in json.loads(path.read_text())]
+    assert len(taken) == len(set(taken)) == 9
+    alone = pipeline.study(spec_with(), Workspace(tmp_path / "alone"), "tiny.yaml")
+    together = pipeline.study_results(spec_with(storage=storage), Workspace(tmp_path / "another"))
+    assert {row.cell.key: row for row in together.answer.rows} == {row.cell.key: row for row in alone.answer.rows}
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_sqlite_storage_train_the_table_of_one(tmp_path, studied):
+    given = {**ALONE, "study": {**ALONE["study"], "storage": "sqlite:///study.db"}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(given))
+    command = [sys.executable, "-m", "sesurgery", "study", "tiny.yaml"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, cwd=tmp_path, env=env, **pipes) for _ in range(2)]
+    told = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert sum(text.count("trial ") for text in told) == 4
+    spec = pipeline.load_spec(studied / "tiny.yaml")
+    with contextlib.chdir(tmp_path):
+        together = pipeline.study_results(pipeline.load_spec("tiny.yaml"), Workspace())
+    assert together.answer == pipeline.study_results(spec, Workspace(studied)).answer
+
+
+def test_optuna_itself_reads_the_trials_with_their_parameters_and_scores(tmp_path, ran):
+    storage = f"sqlite:///{tmp_path}/study.db"
+    pipeline.study(spec_with(storage=storage), Workspace(tmp_path), "tiny.yaml")
+    # As optuna-dashboard does.
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials()
+    found = {
+        (each.params["network"], each.params.get("surgery[0].insert.reduction"), each.params["seed"]) for each in trials
+    }
+    assert found == {
+        (network, ratio, seed)
+        for network, ratio in (("plain", None), ("blocks", 2), ("blocks", 4))
+        for seed in range(3)
+    }
+    cells = {None: Cell({}, plain=True), **{ratio: Cell({"surgery[0].insert.reduction": ratio}) for ratio in (2, 4)}}
+    for each in trials:
+        assert each.value == score(cells[each.params.get("surgery[0].insert.reduction")], each.params["seed"])
+        assert each.user_attrs["params"] == 100
+
+
+def test_a_database_in_which_another_machine_makes_the_tables_is_opened_once_they_are_there(tmp_path, ran, monkeypatch):
+    real, refused = optuna.create_study, [RuntimeError("relation 'trials' already exists")]
+
+    def create(**given):
+        if refused:
+            raise refused.pop()
+        return real(**given)
+
+    monkeypatch.setattr(optuna, "create_study", create)
+    assert pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml").done == 9
+
+
+def test_postgresql_without_its_driver_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(
+        SesurgeryError, match=r"(?s)SE801.*needs a driver for postgresql: .*psycopg.*sesurgery\[postgresql\]"
+    ):
+        pipeline.study_results(spec_with(storage="postgresql://nobody@127.0.0.1/study"), Workspace(tmp_path))
+
+
+def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, ran, monkeypatch):
+    module = import_module("sesurgery.pipeline.study.study")
+    made, real, good = module.run_trial, import_module("sesurgery.pipeline.study.trials").run_trial, []
+
+    def run(trials, task):
+        """Five good trainings that nobody ran, and then a real one of so few steps that it cannot keep up."""
+        if task.cell.plain or len(good) < 5:
+            if not task.cell.plain:
+                good.append(task)
+                for epoch in range(1, 4):
+                    task.trial.report(0.999, epoch)
+            return made(trials, task)
+        return real(trials, task)
+
+    monkeypatch.setattr(module, "run_trial", run)
+    spec = spec_with(
+        axes={"train.optimizer.lr": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]},
+        search="random",
+        cells=6,
+        seeds=[0],
+        prune=True,
+    ).with_({"train.data": {"dataset": "digits", "held_out": 0.9}, "train.epochs": 3})
+    done = pipeline.study(spec, Workspace(tmp_path), "tiny.yaml")
+    (pruned,) = [row for row in done.answer.rows if row.failures]
+    assert pruned.failures == ("seed 0: ended early",)
+    (table,) = (done.folder / "runs").glob("*/train/metrics.csv")
+    assert [line.partition(",")[0] for line in table.read_text().splitlines()[1:]] == ["1", "2"]
+    storage = opened(spec.name, spec.study, done.folder)
+    assert [trial.state.name for trial in storage.trials()].count("PRUNED") == 1
+
+
+def test_a_line_of_the_journal_that_was_cut_off_costs_nothing_else(tmp_path, ran):
+    workspace = Workspace(tmp_path)
+    done = pipeline.study(spec_with(), workspace, "tiny.yaml").done
+    journal = tmp_path / "studies" / spec_with().name / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    # As kill -9 or a full disk leave it: the last line, a trial's end, is there by half.
+    journal.write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
+    again = pipeline.study(spec_with(), workspace, "tiny.yaml")
+    assert (done > 1, again.done) == (True, 1)
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+    assert pipeline.study_results(spec_with(), workspace).answer.rows == again.answer.rows
+
+
+def test_the_journals_lock_ends_with_the_process_that_held_it(tmp_path):
+    from sesurgery.studies.journal import Journal
+
+    def die():
+        held = Journal(tmp_path / "journal.log")
+        held.lock.acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=die)
+    process.start()
+    process.join()
+    started = time.monotonic()
+    Journal(tmp_path / "journal.log").append_logs([{"a": 1}])
+    # Optuna's own waits 30 seconds.
+    assert time.monotonic() - started < 15
+    assert (tmp_path / "journal.log").read_text() == '{"a":1}\n'
+
+
+@pytest.mark.parametrize("search", ["random", "bayesian"])
+def test_a_search_gives_every_cell_all_seeds_and_a_plain_network(tmp_path, ran, search):
+    axes = {"surgery[0].insert.reduction": [2, 4], "train.optimizer.lr": {"low": 0.01, "high": 0.1, "log": True}}
+    done = pipeline.study(spec_with(axes=axes, search=search, cells=3, seeds=[0, 1]), Workspace(tmp_path), "tiny.yaml")
+    rows = done.answer.rows
+    assert len(ran) == len(set(ran))
+    assert sum(not row.cell.plain for row in rows) == 3
+    assert all(row.trials == 2 for row in rows)
+    assert all(row.against_plain is not None for row in rows if not row.cell.plain)
+
+
+def test_a_search_ends_where_the_axes_hold_no_further_cell(tmp_path, ran):
+    done = pipeline.study(spec_with(search="random", cells=9), Workspace(tmp_path), "tiny.yaml")
+    assert len(done.answer.rows) == 3
+
+
+def test_the_answer_is_written_as_text_markdown_json_and_a_page(tmp_path, ran):
+    done = pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml")
+    found = json.loads((done.folder / "study.json").read_text())
+    assert found["axes"] == {"surgery[0].insert.reduction": [2, 4]}
+    for cell in found["cells"]:
+        assert {"where", "trials", "failed", "top1", "against_plain", "params", "macs", "latency"} <= cell.keys()
+    ours = found["cells"][1]["against_plain"]
+    assert ours["significant"]
+    assert ours["low"] < ours["difference"] < ours["high"]
+    assert found["advice"].startswith("Take reduction=")
+    page = (done.folder / "study.html").read_text()
+    assert found["advice"].split(":")[0] in page
+    assert page.count("<svg") == 2
+    assert "| reduction=2" in (done.folder / "study.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_what_a_study_wrote_is_read_again(path):
+    found = json.loads(path.read_text())
+    # Those from before engines raced have neither.
+    found.setdefault("doubt", None)
+    for cell in found["cells"]:
+        cell.setdefault("tax", None)
+    assert to_json(from_json(found)) == found
+
+
+def outcomes(gain, cost):
+    plain = Cell({}, plain=True)
+    cells = [(plain, 0.0, 100), *((Cell({"surgery[0].at": at}), gain[at], cost[at]) for at in gain)]
+    noise = ((0.001, -0.001, 0.0), (0.0, 0.001, -0.001), (-0.001, 0.0, 0.001))
+    return [
+        Outcome(cell, seed, "r", 0.8 + more + noise[place % 3][seed], 1, macs)
+        for place, (cell, more, macs) in enumerate(cells)
+        for seed in range(3)
+    ]
+
+
+def test_of_cells_that_are_as_good_the_cheapest_is_taken():
+    made = answer("x", {}, (0, 1, 2), outcomes({"pre": 0.05, "post": 0.0502}, {"pre": 110, "post": 130}))
+    assert made.taken == 1
+    assert "not told apart from the best, at=post" in made.advice
+
+
+def test_the_order_in_which_seeds_were_trained_changes_no_digit():
+    made = outcomes({"pre": 0.05, "post": 0.0502}, {"pre": 110, "post": 130})
+    other = [made[3 * cell + seed] for cell in range(3) for seed in (2, 0, 1)]
+    assert answer("x", {}, (0, 1, 2), other).rows == answer("x", {}, (0, 1, 2), made).rows
+
+
+def test_without_a_gain_the_plain_network_is_taken():
+    made = answer("x", {}, (0, 1, 2), outcomes({"pre": 0.0001, "post": -0.05}, {"pre": 110, "post": 130}))
+    assert made.rows[made.taken].cell.plain
+    assert made.advice.startswith("Take the plain network: no cell was told apart from it for the better")
+    assert made.pareto[0] == 0
+
+
+def test_a_dry_run_lists_the_trials_with_their_time_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = pipeline.estimate(spec_with())
+    assert (len(found.trials), found.count) == (9, 9)
+    assert all(trial.seconds > 0 for trial in found.trials)
+    assert (found.cells, found.plain) == (2, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_counts_a_training_that_cells_share_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = pipeline.estimate(spec_with(axes={"engines[0].precision": ["fp32", "int8"]}, seeds=[0]))
+    assert [(str(each.cell), each.shared) for each in found.trials] == [
+        ("plain, precision=fp32", False),
+        ("precision=fp32", False),
+        ("plain, precision=int8", True),
+        ("precision=int8", True),
+    ]
+    assert found.seconds == pytest.approx(sum(each.seconds for each in found.trials[:2]))
+
+
+def test_a_dry_run_of_a_search_counts_its_cells_and_takes_the_plain_networks_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lr = {"low": 0.01, "high": 0.1}
+    found = pipeline.estimate(spec_with(axes={"train.optimizer.lr": lr}, search="bayesian", cells=5))
+    assert (found.trials, found.cells, found.plain, found.count) == ((), 5, 5, 30)
+    assert found.seconds == 30 * found.each > 0
+    found = pipeline.estimate(spec_with(search="random", cells=5))
+    assert (found.cells, found.plain, found.count) == (2, 1, 9)
+
+
+@pytest.mark.slow
+def test_trials_are_runs_with_manifests(studied):
+    done = pipeline.study_results(pipeline.load_spec(studied / "tiny.yaml"), Workspace(studied))
+    runs = sorted((done.folder / "runs").glob("*/weights.safetensors.manifest.json"))
+    assert len(runs) == 4
+    assert all(json.loads(path.read_text())["details"]["top1"] is not None for path in runs)
+    assert [row.params for row in done.answer.rows] == sorted(row.params for row in done.answer.rows)
+
+
+def test_one_seed_tells_nothing(tmp_path, ran):
+    assert (
+        "One seed tells nothing" in pipeline.study(spec_with(seeds=[0]), Workspace(tmp_path), "tiny.yaml").answer.advice
+    )
