@@ -49,7 +49,8 @@ from sesurgery.training.evaluation import logits
 from sesurgery.verification import diagnosis, engine_drift
 from sesurgery.verification.chain import Links, diagnose
 from sesurgery.verification.diagnosis import Diagnosis
-from sesurgery.verification.parity import compare, predict
+from sesurgery.verification.parity import compare
+from sesurgery.verification.predicting import predict
 from sesurgery.workspace.freshness import StaleEngine
 
 RESULTS = Path(__file__).resolve().parent / "results" / "planted_faults.json"

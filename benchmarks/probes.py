@@ -34,7 +34,7 @@ from sesurgery.onnxgraph import numerics
 from sesurgery.onnxgraph.half_meaning import in_single
 from sesurgery.spec.export import Export
 from sesurgery.training.evaluation import logits
-from sesurgery.verification.parity import predict
+from sesurgery.verification.predicting import predict
 from sesurgery.verification.probes import compare_probe, probes
 
 NETWORKS = ("seresnet18", "mobilenetv3_small_100", "efficientnet_b0", "densenet121", "resnet50")

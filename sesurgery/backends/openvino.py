@@ -21,22 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sesurgery import temporaries
 from sesurgery.artifacts import cpu_name
-from sesurgery.backends.base import (
-    Array,
-    Backend,
-    BuildOptions,
-    BuildReport,
-    Capability,
-    Progress,
-    Runner,
-    TensorInfo,
-)
-from sesurgery.backends.inputs import feeds as _feeds
+from sesurgery.backends.base import Array, Backend, BuildOptions, BuildReport, Capability, Progress, Runner
+from sesurgery.backends.openvino_engine.runner import Requests
+from sesurgery.backends.openvino_engine.shapes import set_ranges
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.spec.bounds import Threads
 from sesurgery.spec.engines import Precision
@@ -97,7 +86,7 @@ class OpenVINO(Backend):
             made = folder / out.name
             try:
                 model = core().read_model(onnx)
-                _bound(model, options)
+                set_ranges(model, options)
                 model.set_rt_info(hint, PRECISION)
                 # By default it would write the weights in half precision.
                 _openvino().save_model(model, made, compress_to_fp16=False)
@@ -148,50 +137,10 @@ class OpenVINO(Backend):
         if NEEDED.get(hint, "FP32") not in capabilities():
             raise fail("SE603", f"{engine} computes in {hint}, which this processor does not have", "build fp32")
         try:
-            return _Requests(compile_network(model, hint, threads or self.threads))
+            return Requests(compile_network(model, hint, threads or self.threads))
         except RuntimeError as error:
             text = f"OpenVINO cannot load {engine}: {_words(error)}"
             raise fail("SE603", text, "build the engine again here") from error
-
-
-class _Requests(Runner):
-    """One compiled network with one request; not for use from several threads at once."""
-
-    def __init__(self, compiled: Any) -> None:
-        self._request = compiled.create_infer_request()
-        self.inputs = tuple(_info(port) for port in compiled.inputs)
-        self.outputs = tuple(_info(port) for port in compiled.outputs)
-        self._bounds = {
-            info.name: _bounds(port.get_partial_shape())
-            for info, port in zip(self.inputs, compiled.inputs, strict=True)
-        }
-
-    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        request = self._open()
-        results = request.infer(_feeds.check(self.inputs, feeds, self._bounds), share_inputs=True)
-        return {info.name: results[index] for index, info in enumerate(self.outputs)}
-
-    def time(self, feeds: Mapping[str, Array], repeats: int) -> NDArray[np.float64]:
-        request = self._open()
-        tensor = _openvino().Tensor
-        # Bound once: later runs read these arrays and write where the first run wrote.
-        for name, array in _feeds.check(self.inputs, feeds, self._bounds).items():
-            request.set_tensor(name, tensor(array, shared_memory=True))
-        request.infer(share_outputs=True)
-        samples = np.empty(repeats, np.float64)
-        for index in range(repeats):
-            start = time.perf_counter_ns()
-            request.infer(share_outputs=True)
-            samples[index] = (time.perf_counter_ns() - start) * 1e-9
-        return samples
-
-    def close(self) -> None:
-        self._request = None
-
-    def _open(self) -> Any:
-        if self._request is None:
-            raise fail("SE603", "the engine was closed", "use a runner inside its `with` block")
-        return self._request
 
 
 def _openvino() -> Any:
@@ -228,35 +177,6 @@ def _hint(precision: Precision) -> tuple[str, tuple[str, ...]]:
     return "f32", ()
 
 
-def _bound(model: Any, options: BuildOptions) -> None:
-    """Put the ranges of the profiles, or else of the batch, in the place of dimensions that are open."""
-    openvino = _openvino()
-    names = {name: port for port in model.inputs for name in port.get_names()}
-    unknown = sorted({name for profile in options.profiles for name in profile} - set(names))
-    if unknown:
-        raise fail("SE604", f"a profile names input {unknown[0]!r}, the file has {', '.join(sorted(names))}")
-    shapes = {}
-    for port in model.inputs:
-        shape = port.get_partial_shape()
-        ranges = [profile[name] for profile in options.profiles for name in port.get_names() if name in profile]
-        dimensions = list(shape)
-        if ranges and len(ranges[0].minimum) != len(dimensions):
-            text = f"a profile gives {port.get_any_name()!r} {len(ranges[0].minimum)} dimensions, the file {shape}"
-            raise fail("SE604", text)
-        for axis, dimension in enumerate(dimensions):
-            if not dimension.is_dynamic:
-                continue
-            if ranges:
-                low, high = min(r.minimum[axis] for r in ranges), max(r.maximum[axis] for r in ranges)
-            elif axis == 0:
-                low, high = options.batch.minimum, options.batch.maximum
-            else:
-                continue
-            dimensions[axis] = openvino.Dimension(low, high)
-        shapes[port] = openvino.PartialShape(dimensions)
-    model.reshape(shapes)
-
-
 def compile_network(model: Any, hint: str, threads: int | None, **more: object) -> Any:
     """The network compiled for the CPU, with the precision that `hint` names."""
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", **more}
@@ -284,29 +204,6 @@ def _prove(precision: Precision, hint: str, convolutions: Mapping[str, int], whe
         found = ", ".join(f"{count} {name}" for name, count in sorted(convolutions.items())) or "none at all"
         text = f"OpenVINO compiled {where} to no network that computes in {wanted} (convolutions: {found})"
         raise fail("SE605", text, "build another precision, or report this network")
-
-
-def _info(port: Any) -> TensorInfo:
-    dimensions = list(port.get_partial_shape())
-    names = ("batch" if axis == 0 else f"dim{axis}" for axis in range(len(dimensions)))
-    shape = tuple(
-        name if dimension.is_dynamic else dimension.get_length()
-        for name, dimension in zip(names, dimensions, strict=True)
-    )
-    try:
-        dtype = np.dtype(port.get_element_type().to_dtype()).name
-    except (TypeError, RuntimeError):
-        dtype = port.get_element_type().get_type_name()
-    return TensorInfo(port.get_any_name(), shape, dtype)
-
-
-def _bounds(shape: Any) -> tuple[list[int], list[int]]:
-    """Smallest and largest shape; no upper bound is a very large one."""
-    low, high = [], []
-    for dimension in shape:
-        low.append(dimension.get_min_length())
-        high.append(dimension.get_max_length() if dimension.get_max_length() >= 0 else np.iinfo(np.int64).max)
-    return low, high
 
 
 def _words(error: Exception) -> str:

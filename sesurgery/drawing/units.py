@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from sesurgery.graph import GraphView, Node, Op, Shape, is_one_pixel
 from sesurgery.graph.gates import ChannelGate, channel_gates
-from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
+from sesurgery.graph.idioms import conv_units
+from sesurgery.graph.residual import ResidualAdd, residual_adds
 from sesurgery.placements.base import Match
 from sesurgery.placements.concat import Concat
 

@@ -34,7 +34,7 @@ from sesurgery.workspace import (
     relative,
     require_intact,
 )
-from sesurgery.workspace.manifests import Parent
+from sesurgery.workspace.details import Parent
 from sesurgery.workspace.targets import claim
 
 

@@ -13,7 +13,8 @@ from sesurgery.drawing.picture import MARK, to_svg
 from sesurgery.drawing.priced import priced_svg
 from sesurgery.graph import GraphView, Shape
 from sesurgery.graph.gates import channel_gates
-from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
+from sesurgery.graph.idioms import conv_units
+from sesurgery.graph.residual import ResidualAdd, residual_adds
 from sesurgery.networks.opened import OpenNetwork
 from sesurgery.networks.opening import open_structure
 from sesurgery.pipeline.plan import NetworkPlan

@@ -23,7 +23,7 @@ from sesurgery.serving import ingredients
 from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.engines import Engine
 from sesurgery.workspace import EngineManifest, Provenance, describe, manifest_path, measurements, relative, run_folder
-from sesurgery.workspace.manifests import Refitted
+from sesurgery.workspace.details import Refitted
 from sesurgery.workspace.origin import Origin
 from sesurgery.workspace.targets import claim
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sesurgery.graph import GraphView, Node, Use
-from sesurgery.graph.idioms import NotResidual, ResidualAdd, residual_adds
+from sesurgery.graph.residual import NotResidual, ResidualAdd, residual_adds
 from sesurgery.reasons import Reason
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sesurgery.graph import GraphView
-from sesurgery.graph.idioms import ResidualAdd, conv_units
+from sesurgery.graph.idioms import conv_units
+from sesurgery.graph.residual import ResidualAdd
 from sesurgery.placements.base import Example, Match, Miss, Placement, on_units
 from sesurgery.placements.examples import units
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sesurgery.graph import GraphView
-from sesurgery.graph.idioms import ResidualAdd
+from sesurgery.graph.residual import ResidualAdd
 from sesurgery.placements.base import Example, Match, Miss, Placement, on_units
 from sesurgery.placements.examples import units
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sesurgery.backends.base import Runner
-from sesurgery.workspace.manifests import AskedEngine
+from sesurgery.workspace.details import AskedEngine
 
 ODD = 3
 """A size that kernels are not specialised for."""

@@ -5,32 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import ConfigDict
 
-from sesurgery.backends.base import Array, Runner
+from sesurgery.backends.base import Array
 from sesurgery.diagnostics import fail
 from sesurgery.spec.parity import Tolerance
 from sesurgery.verification.answers import Answers, compare_answers, divergences
-from sesurgery.verification.batches import Limits
 from sesurgery.verification.diagnosis import Diagnosis
 from sesurgery.verification.drift import Drift, Repair
 from sesurgery.verification.flips import FlippedSample
+from sesurgery.verification.predicting import classes_of
 from sesurgery.verification.probes import ProbeParity
 from sesurgery.workspace.measurements import Kind, Of
 
 Floats = NDArray[np.float64]
-
-
-class Images(Protocol):
-    """Images [N, C, H, W] of which a slice can be had as an array."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, which: slice, /) -> ArrayLike: ...
 
 
 @dataclass(frozen=True)
@@ -155,7 +147,7 @@ def compare(reference: Array, candidate: Array, labels: Array, tolerance: Tolera
     trained, engine = reference.astype(np.float64), candidate.astype(np.float64)
     finite = np.asarray(np.isfinite(engine).all(axis=1))
     errors, means, cosines = _differences(trained, engine, finite)
-    answers, expected = _classes(engine), trained.argmax(axis=1)
+    answers, expected = classes_of(engine), trained.argmax(axis=1)
     right, right_before, agreed = answers == labels, expected == labels, answers == expected
     told = compare_answers(trained, engine, labels, expected, answers)
     apart = divergences(trained, engine, finite)
@@ -199,57 +191,6 @@ def _criteria(tolerance: Tolerance, found: Mapping[str, float]) -> tuple[Criteri
         Criterion(name, ">=" if name in ("min_cosine", "min_agreement") else "<=", allowed, found[name])
         for name, allowed in _asked(tolerance)
     )
-
-
-def predict(runner: Runner, images: Images, batch: int) -> Array:
-    """Logits [N, classes] of an engine with one input and one output over images [N, C, H, W], `batch` at a time.
-
-    Only one batch is read at a time: `images` may be an array, or anything whose slices become one. The last batch is
-    not padded, because padding could hide an engine that is wrong at some batch sizes. Raises SE606 if the engine has
-    more than one input or output, or returns another number of rows than it was given.
-    """
-    if len(runner.inputs) != 1 or len(runner.outputs) != 1:
-        counts = f"{len(runner.inputs)} inputs and {len(runner.outputs)} outputs"
-        raise fail("SE606", f"the engine has {counts}; a classifier with one of each is expected")
-    if batch < 1 or not len(images):
-        raise fail("SE606", f"nothing to run: {len(images)} images in batches of {batch}")
-    fed, read = runner.inputs[0].name, runner.outputs[0].name
-    # An engine's inputs may have its own precision.
-    dtype = np.dtype(runner.inputs[0].dtype)
-    parts = []
-    for start in range(0, len(images), batch):
-        piece = np.ascontiguousarray(images[start : start + batch], dtype)
-        logits = runner.infer({fed: piece})[read]
-        if logits.ndim != 2 or len(logits) != len(piece):
-            shape = "x".join(map(str, logits.shape))
-            raise fail("SE606", f"output {read!r} has shape {shape} for {len(piece)} samples; [N, classes] is expected")
-        # A runner may return the same buffer on every call.
-        parts.append(logits.astype(np.float32, copy=True))
-    return np.concatenate(parts)
-
-
-def predict_whole(runner: Runner, images: Images, limits: Limits) -> Array:
-    """Logits at an engine's optimal batch over all images but for a rest at the end that is under its smallest batch.
-
-    Raises as `predict` does, and SE606 too where the images make no batch at all.
-    """
-    rest = len(images) % limits.optimal
-    count = len(images) if not rest or rest >= limits.smallest else len(images) - rest
-    # A slice is read as a whole, the images themselves a batch at a time.
-    kept = images if count == len(images) else np.asarray(images[:count])
-    return predict(runner, kept, limits.optimal)
-
-
-def top1(logits: Array, labels: Array) -> float:
-    """The share of samples whose `labels` [N] an engine's logits [N, classes] give; NaN and infinity count as wrong."""
-    return float((_classes(logits) == labels).mean())
-
-
-def _classes(logits: Array) -> NDArray[np.int64]:
-    """The answer to each sample, -1 where the logits are not finite."""
-    # argmax treats NaN as the largest value, which could agree by chance.
-    found: NDArray[np.int64] = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
-    return found
 
 
 def _asked(tolerance: Tolerance) -> Iterator[tuple[str, float]]:

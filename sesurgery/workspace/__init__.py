@@ -13,16 +13,13 @@ from sesurgery.workspace.manifest_files import (
     run_folder,
     write_manifest,
 )
+from sesurgery.workspace.details import EngineDetails, OnnxDetails, PackageDetails, RunDetails
 from sesurgery.workspace.manifests import (
     BaseManifest,
-    EngineDetails,
     EngineManifest,
     Manifest,
-    OnnxDetails,
     OnnxManifest,
-    PackageDetails,
     PackageManifest,
-    RunDetails,
     RunManifest,
     relative,
 )

@@ -15,15 +15,14 @@ from sesurgery import trust
 from sesurgery.artifacts import cpu_name, digest_file, mistake, move_into_place, read_small, versions, write_text
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.paths import inside
+from sesurgery.workspace.details import Details, Parent
 from sesurgery.workspace.manifests import (
     ADAPTER,
     VERSION,
     BaseManifest,
-    Details,
     EngineManifest,
     Manifest,
     OnnxManifest,
-    Parent,
     relative,
 )
 

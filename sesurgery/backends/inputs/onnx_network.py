@@ -17,7 +17,7 @@ from onnx import TensorProto, numpy_helper
 from sesurgery.artifacts import digest_file
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.workspace import EngineManifest, manifest_path, read_manifest
-from sesurgery.workspace.manifests import NetworkDigests
+from sesurgery.workspace.details import NetworkDigests
 
 WEIGHTS = {
     number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, final
 
@@ -74,6 +75,18 @@ class Device(ABC):
     @final
     def forget_event(self, event: int) -> None:
         self._forget_event(self._events.pop(event))
+
+    @final
+    @contextlib.contextmanager
+    def events(self, count: int) -> Iterator[list[int]]:
+        """So many events, forgotten at the end of the block."""
+        made: list[int] = []
+        try:
+            made.extend(self.event() for _ in range(count))
+            yield made
+        finally:
+            for event in made:
+                self.forget_event(event)
 
     @final
     def record(self, event: int, stream: int) -> None:

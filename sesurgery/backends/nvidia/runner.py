@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,9 +18,11 @@ from sesurgery.backends.inputs import feeds as _feeds
 from sesurgery.backends.inputs.feeds import OnDevice
 from sesurgery.backends.nvidia.device import Device
 from sesurgery.backends.nvidia.foreign import on_device
-from sesurgery.backends.nvidia.loaded import Bounds, Loaded, Shape
+from sesurgery.backends.nvidia.loaded import Loaded, Shape
+from sesurgery.backends.nvidia.nearest import nearest
+from sesurgery.backends.nvidia.room import Room
 from sesurgery.backends.nvidia.timings import Timings
-from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
+from sesurgery.diagnostics import SesurgeryError, fail
 
 EVENTS = 64
 """Runs that are put on the stream before their events are read: enough to keep a GPU busy, few enough to hold."""
@@ -69,9 +71,7 @@ class NvidiaRunner(Runner):
         context = loaded.not_none(loaded.engine.create_execution_context(), "make room for the engine")
         self.inputs, self.outputs = loaded.inputs, loaded.outputs
         self._stream = loaded.device.stream()
-        self._room: dict[str, tuple[int, int]] = {}
-        self._pinned: dict[str, Array] = {}
-        self._host: dict[str, Array] = {}
+        self._room = Room(loaded.device, self._stream)
         self._profile = 0
         self._last: Key | None = None
         self._captured: tuple[Key, int] | None = None
@@ -106,17 +106,17 @@ class NvidiaRunner(Runner):
             self._upload(device, sources)
             self._run(loaded)
             for name in shapes:
-                device.download(self._host[name], self._room[name][0], self._stream)
+                self._room.download(name)
             device.synchronize(self._stream)
             types = {info.name: info.dtype for info in self.outputs}
             # Copies: the next run writes to the same place.
-            return {name: _as(self._host[name], shape, types[name]).copy() for name, shape in shapes.items()}
+            return {name: self._room.array(name, shape, types[name]).copy() for name, shape in shapes.items()}
 
     def time(self, feeds: Mapping[str, Any], repeats: int) -> NDArray[np.float64]:
         """GPU time between events around each run; the feeds are on the device before the first."""
         loaded, device = self._opened()
         samples = np.empty(repeats, np.float64)
-        with device.active(), self._settled(device), _events(device, 2 * min(EVENTS, repeats)) as events:
+        with device.active(), self._settled(device), device.events(2 * min(EVENTS, repeats)) as events:
             self._warm_up(loaded, feeds)
             for first in range(0, repeats, EVENTS):
                 count = min(EVENTS, repeats - first)
@@ -134,7 +134,7 @@ class NvidiaRunner(Runner):
         loaded, device = self._opened()
         parts = np.empty((3, repeats), np.float64)
         enqueue = np.empty(repeats, np.float64)
-        with device.active(), self._settled(device), _events(device, 4) as events:
+        with device.active(), self._settled(device), device.events(4) as events:
             shapes, sources = self._warm_up(loaded, feeds)
             begin = time.perf_counter()
             for index in range(repeats):
@@ -146,7 +146,7 @@ class NvidiaRunner(Runner):
                 enqueue[index] = time.perf_counter() - started
                 device.record(events[2], self._stream)
                 for name in shapes:
-                    device.download(self._host[name], self._room[name][0], self._stream)
+                    self._room.download(name)
                 device.record(events[3], self._stream)
                 device.synchronize(self._stream)
                 for part in range(3):
@@ -173,15 +173,10 @@ class NvidiaRunner(Runner):
             if self._captured is not None:
                 device.forget_graph(self._captured[1])
             self._context = None
-            for address, _ in self._room.values():
-                device.free(address)
-            for array in self._pinned.values():
-                device.unpin(array)
+            self._room.give_back()
             device.forget_stream(self._stream)
         self._context = None
-        self._room.clear()
-        self._pinned.clear()
-        self._host.clear()
+        self._room.forget()
         loaded.leave()
 
     def __del__(self) -> None:
@@ -233,12 +228,12 @@ class NvidiaRunner(Runner):
             size = math.prod(shapes[info.name]) * np.dtype(info.dtype).itemsize
             used.append((info.name, shapes[info.name], size))
         for name, _, size in used:
-            address = self._reserve(loaded.device, name, size)
+            address = self._room.reserve(name, size)
             loaded.require(self._context.set_tensor_address(name, address), f"take an address for {name!r}")
-        self._key: Key = (self._profile, tuple((name, shape, self._room[name][0]) for name, shape, _ in used))
+        self._key: Key = (self._profile, tuple((name, shape, self._room.address(name)) for name, shape, _ in used))
         for name, feed in sources.items():
             if isinstance(feed, np.ndarray):
-                _as(self._host[name], feed.shape, feed.dtype)[...] = feed
+                self._room.array(name, feed.shape, feed.dtype)[...] = feed
         return shapes, sources
 
     def _upload(self, device: Device, sources: Mapping[str, Array | OnDevice]) -> None:
@@ -247,45 +242,17 @@ class NvidiaRunner(Runner):
                 # Copied, not used where it lies: a captured graph holds addresses, and TensorRT wants aligned ones.
                 if feed.stream is not None:
                     device.wait_for(feed.stream)
-                device.copy(self._room[name][0], feed.address, feed.nbytes, self._stream)
+                device.copy(self._room.address(name), feed.address, feed.nbytes, self._stream)
             else:
-                device.upload(self._room[name][0], self._host[name], self._stream)
-
-    def _reserve(self, device: Device, name: str, size: int) -> int:
-        """Room for a tensor on the GPU and on the host; what is large enough stays where it is."""
-        address, capacity = self._room.get(name, (0, -1))
-        if size > capacity:
-            if capacity >= 0:
-                device.synchronize(self._stream)
-                # Forgotten before it is freed: nothing may be freed twice when the next step fails.
-                del self._room[name]
-                device.free(address)
-            address = device.allocate(size)
-            self._room[name] = (address, size)
-        room = self._pinned.get(name)
-        if room is None or room.nbytes < size:
-            if room is not None:
-                device.synchronize(self._stream)
-                device.unpin(self._pinned.pop(name))
-            room = self._pinned[name] = device.pin(size)
-        self._host[name] = room[:size]
-        return address
+                self._room.upload(name)
 
     def _choose_profile(self, loaded: Loaded, shapes: Mapping[str, Shape]) -> None:
-        """Of the profiles that take these shapes, the one tuned for the nearest; raises SE606 if none does."""
-        fitting = [
-            number
-            for number, bounds in enumerate(loaded.bounds)
-            if all(_within(shape, bounds[name]) for name, shape in shapes.items())
-        ]
-        if not fitting:
-            raise SesurgeryError([_outside(shapes, loaded.bounds)])
-        nearest = min(fitting, key=lambda number: _distance(shapes, loaded.bounds[number]))
-        if nearest != self._profile:
-            done = self._context.set_optimization_profile_async(nearest, self._stream)
-            loaded.require(done, f"take profile {nearest + 1}")
+        number = nearest(shapes, loaded.bounds)
+        if number != self._profile:
+            done = self._context.set_optimization_profile_async(number, self._stream)
+            loaded.require(done, f"take profile {number + 1}")
             loaded.device.synchronize(self._stream)
-            self._profile = nearest
+            self._profile = number
 
     def _run(self, loaded: Loaded) -> None:
         """One run of what was staged: plain at first, captured at the second time, launched from then on."""
@@ -326,42 +293,3 @@ class NvidiaRunner(Runner):
         if self._loaded is None:
             raise fail("SE603", "the engine was closed", "use a runner inside its `with` block")
         return self._loaded, self._loaded.device
-
-
-@contextlib.contextmanager
-def _events(device: Device, count: int) -> Iterator[list[int]]:
-    made: list[int] = []
-    try:
-        made.extend(device.event() for _ in range(count))
-        yield made
-    finally:
-        for event in made:
-            device.forget_event(event)
-
-
-def _as(room: Array, shape: Shape, dtype: Any) -> Array:
-    """Bytes as an array."""
-    array: Array = room.view(dtype).reshape(shape)
-    return array
-
-
-def _outside(shapes: Mapping[str, Shape], profiles: Sequence[Mapping[str, Bounds]]) -> Diagnostic:
-    given = ", ".join(f"input {name!r} of shape {list(shape)}" for name, shape in shapes.items())
-    known = "; ".join(
-        f"profile {number + 1}: "
-        + ", ".join(f"{name!r} from {list(low)} to {list(high)}" for name, (low, _, high) in bounds.items())
-        for number, bounds in enumerate(profiles)
-    )
-    return Diagnostic("SE606", f"no profile of the engine takes {given}", hint=known)
-
-
-def _within(shape: Shape, bounds: Bounds) -> bool:
-    return all(low <= size <= high for low, size, high in zip(bounds[0], shape, bounds[2], strict=True))
-
-
-def _distance(shapes: Mapping[str, Shape], bounds: Mapping[str, Bounds]) -> float:
-    return sum(
-        abs(math.log(size / best))
-        for name, shape in shapes.items()
-        for size, best in zip(shape, bounds[name][1], strict=True)
-    )

@@ -36,7 +36,7 @@ from sesurgery.workspace import (
     run_folder,
     write_manifest,
 )
-from sesurgery.workspace.manifests import Choice, TriedBackend
+from sesurgery.workspace.details import Choice, TriedBackend
 
 
 @dataclass(frozen=True)

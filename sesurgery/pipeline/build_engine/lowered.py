@@ -32,7 +32,7 @@ from sesurgery.talk import Talk
 from sesurgery.spec.choice import AUTO
 from sesurgery.spec.engines import Calibration, Engine
 from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe, relative
-from sesurgery.workspace.manifests import Int8Weights
+from sesurgery.workspace.details import Int8Weights
 from sesurgery.workspace.origin import Origin
 from sesurgery.workspace.targets import claim
 

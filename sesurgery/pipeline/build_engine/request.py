@@ -18,7 +18,7 @@ from sesurgery.serving.ingredients import PASSES, ingredients
 from sesurgery.spec.engines import BatchSizes, Calibration, Engine
 from sesurgery.spec.passes import pass_named
 from sesurgery.workspace import manifest_path, read_manifest
-from sesurgery.workspace.manifests import AskedEngine
+from sesurgery.workspace.details import AskedEngine
 
 AS_EXPORTED = "as-exported"
 """The name of the engine without any lowering."""

@@ -32,7 +32,7 @@ from sesurgery.spec.passes import NamedPass, pass_named
 from sesurgery.verification import batches
 from sesurgery.verification.folding import Answers, BlockFold, EngineFold, flipped, scored
 from sesurgery.verification.fresh_process import race
-from sesurgery.verification.parity import predict_whole
+from sesurgery.verification.predicting import predict_whole
 from sesurgery.workspace import OnnxManifest, manifest_path, read_manifest
 
 PASS = name_of(ConstantGates())

@@ -149,7 +149,7 @@ def _top1_of_engine(trials: Trials, folder: Path, spec: Spec, number: int) -> fl
     from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engines
     from sesurgery.pipeline.specs import backend_of
     from sesurgery.verification import batches
-    from sesurgery.verification.parity import predict_whole, top1
+    from sesurgery.verification.predicting import predict_whole, top1
 
     wanted = EnginesRequest(folder, trials.workspace, (spec.engines[number],), talk=trials.talk)
     (built,) = build_engines(wanted)

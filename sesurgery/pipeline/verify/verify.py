@@ -26,7 +26,8 @@ from sesurgery.training.evaluation import logits, split_logits
 from sesurgery.verification import batches, diagnosis
 from sesurgery.verification.drift import Repair
 from sesurgery.verification.flips import FlippedSample, flipped_samples
-from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare, predict
+from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare
+from sesurgery.verification.predicting import predict
 from sesurgery.verification.probes import ProbeParity, compare_probe, probes
 from sesurgery.workspace import EngineManifest, freshness, read_manifest, require_intact, run_folder
 from sesurgery.workspace.measurements import Of, forget_reason

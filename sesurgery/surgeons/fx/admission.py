@@ -9,7 +9,8 @@ from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.graph import Shape
-from sesurgery.graph.idioms import ResidualAdd, conv_units, residual_adds
+from sesurgery.graph.idioms import conv_units
+from sesurgery.graph.residual import ResidualAdd, residual_adds
 from sesurgery.surgeons.fx.causes import is_known
 from sesurgery.surgeons.fx.inputs import image_inputs
 from sesurgery.surgeons.fx.view import draw

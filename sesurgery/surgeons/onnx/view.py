@@ -26,8 +26,9 @@ from onnx import NodeProto
 from sesurgery.graph import GraphView, NodeFacts, Op, Shape
 from sesurgery.onnxgraph import scopes as onnx_scopes
 from sesurgery.onnxgraph.inference import SMALL
-from sesurgery.onnxgraph.nodes import ONNX_DOMAINS, attributes, captured
+from sesurgery.onnxgraph.nodes import attributes, captured
 from sesurgery.onnxgraph.shapes import Values, image_input, infer, takes_channels_last
+from sesurgery.surgeons.onnx.flow import computed_from, reached, unread
 from sesurgery.surgeons.onnx.idioms import Merged, merged
 from sesurgery.surgeons.onnx.ops import convolution, kind
 
@@ -88,7 +89,8 @@ class _Sketch:
             name: index for index, node in enumerate(self.nodes) for name in node.output if name
         }
         self.outputs = tuple(value.name for value in model.graph.output)
-        self.reached, flowing = self._reached(), self._flowing()
+        self.reached = reached(self.nodes, self.inputs, self.outputs)
+        flowing = computed_from(self.nodes, self.inputs)
         self.live = flowing & self.reached
         self.quantised, self.source = self._quantised()
         self.readers: dict[str, list[int]] = defaultdict(list)
@@ -97,7 +99,7 @@ class _Sketch:
                 continue
             for name in dict.fromkeys(map(self.true, (*node.input, *captured(node)))):
                 self.readers[name].append(index)
-        self.unread = self._unread(flowing)
+        self.unread = unread(self.nodes, flowing, self.outputs)
         outputs = frozenset(map(self.true, self.outputs))
         self.merged = merged(self, outputs)
         self.hidden = {index for one in self.merged.values() for index in one.nodes[:-1]}
@@ -220,41 +222,6 @@ class _Sketch:
             return tuple(int(axis) for axis in given["axes"])
         constant = self.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
         return None if constant is None else tuple(int(axis) for axis in np.ravel(constant))
-
-    def _flowing(self) -> frozenset[str]:
-        """Every value that is computed from what an input holds; its shape alone is not what it holds."""
-        live = set(self.inputs)
-        for node in self.nodes:
-            if node.op_type in ("Shape", "Size") and node.domain in ONNX_DOMAINS:
-                continue
-            # A Reshape's or a Resize's target may come from a shape: that path is not data.
-            if any(name in live for name in (*node.input, *captured(node))):
-                live.update(name for name in node.output if name)
-        return frozenset(live)
-
-    def _reached(self) -> frozenset[str]:
-        """Every value that an output of the file is computed from, and the inputs."""
-        reached, pending = set(self.inputs), list(self.outputs)
-        seen = set[int]()
-        while pending:
-            name = pending.pop()
-            reached.add(name)
-            index = self.producer.get(name)
-            if index is not None and index not in seen:
-                seen.add(index)
-                pending += [*self.nodes[index].input, *captured(self.nodes[index])]
-        # An output beside one that is read belongs to a node that works.
-        for index in seen:
-            reached.update(self.nodes[index].output)
-        return frozenset(reached)
-
-    def _unread(self, flowing: frozenset[str]) -> tuple[int, ...]:
-        read = {name for node in self.nodes for name in (*node.input, *captured(node))} | set(self.outputs)
-        return tuple(
-            index
-            for index, node in enumerate(self.nodes)
-            if any(name in flowing for name in node.output) and read.isdisjoint(node.output)
-        )
 
     def _quantised(self) -> tuple[dict[str, int], dict[str, str]]:
         """Each dequantised value's quantising node, and the value that went in, for pairs that nothing else sees."""

@@ -1,7 +1,8 @@
 import pytest
 
 from sesurgery.graph import GraphView
-from sesurgery.graph.idioms import NotResidual, ResidualAdd, conv_units, residual_adds, stages
+from sesurgery.graph.idioms import conv_units, stages
+from sesurgery.graph.residual import NotResidual, ResidualAdd, residual_adds
 
 
 def only_add(text):

@@ -8,7 +8,7 @@ from fixtures.surgery import rules
 from sesurgery import planner
 from sesurgery.diagnostics import SpecError
 from sesurgery.graph import GraphView
-from sesurgery.graph.idioms import NotResidual, ResidualAdd, residual_adds
+from sesurgery.graph.residual import NotResidual, ResidualAdd, residual_adds
 
 NETWORK = """
 x = input() : 3x8x8

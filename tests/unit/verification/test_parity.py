@@ -10,7 +10,8 @@ from sesurgery.backends.base import Array, Runner, TensorInfo
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.parity import Tolerance
 from sesurgery.verification.batches import Limits
-from sesurgery.verification.parity import compare, predict, predict_whole
+from sesurgery.verification.parity import compare
+from sesurgery.verification.predicting import predict, predict_whole
 
 REFERENCE = np.array([[4.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 2.0, 2.5], [6.0, 0.0, 8.0]])
 LABELS = np.array([0, 1, 2, 0])

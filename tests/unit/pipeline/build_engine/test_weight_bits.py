@@ -20,7 +20,7 @@ from sesurgery.verification import weight_bits
 from sesurgery.pipeline.build_engine.request import command
 from sesurgery.verification.integer_kernels import IntegerReport, LayerGap
 from sesurgery.workspace import read_manifest
-from sesurgery.workspace.manifests import Int8Weights
+from sesurgery.workspace.details import Int8Weights
 
 NET = """
 <ir_version: 10, opset_import: ["": 20]>
