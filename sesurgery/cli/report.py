@@ -43,9 +43,9 @@ def command(
     comparison of several into runs/, as a page, as Markdown and as JSON.
     """
     from sesurgery import pipeline
-    from sesurgery.reports.pages import runs as side_by_side
     from sesurgery.reports import to_json, to_text
     from sesurgery.reports.github import to_github
+    from sesurgery.reports.pages import runs as side_by_side
 
     claim_junit(SUITE, junit, limits, force=force)
     workspace = pipeline.Workspace()

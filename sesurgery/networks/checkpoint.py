@@ -17,12 +17,12 @@ from sesurgery.artifacts import digest_text, locked, write_text
 from sesurgery.blocks import BLOCKS
 from sesurgery.diagnostics import fail
 from sesurgery.networks import run_code
-from sesurgery.workspace.run_files import PLAN as PLAN
-from sesurgery.workspace.run_files import SPEC as SPEC
-from sesurgery.workspace.run_files import WEIGHTS as WEIGHTS
 from sesurgery.planner import Plan
 from sesurgery.spec import Catalogs, Spec, load
 from sesurgery.workspace import Provenance, RunDetails, RunManifest, describe, place, read_manifest, require_intact
+from sesurgery.workspace.run_files import PLAN as PLAN
+from sesurgery.workspace.run_files import SPEC as SPEC
+from sesurgery.workspace.run_files import WEIGHTS as WEIGHTS
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,39 +13,39 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.account import account_of_model, account_of_plan
     from sesurgery.pipeline.apply import FileRequest, apply, apply_onnx
     from sesurgery.pipeline.bench.bench import bench
+    from sesurgery.pipeline.bench.prices import price_engine, price_plan
     from sesurgery.pipeline.bench.request import BenchRequest
+    from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engine, build_engines
+    from sesurgery.pipeline.build_engine.engine_files import as_engine, has_run
     from sesurgery.pipeline.build_engine.request import BuildRequest
     from sesurgery.pipeline.compare import compare, compare_seeds, learning_curve
-    from sesurgery.pipeline.gates.constants import needless
     from sesurgery.pipeline.data import fetch
     from sesurgery.pipeline.demo import DemoRequest, demo
-    from sesurgery.pipeline.build_engine.engine_files import as_engine, has_run
-    from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engine, build_engines
-    from sesurgery.pipeline.study.estimate import estimate
     from sesurgery.pipeline.export import export
     from sesurgery.pipeline.fine_tune import FineTuneRequest, fine_tune
+    from sesurgery.pipeline.gates.by_epoch import gates_by_epoch
+    from sesurgery.pipeline.gates.constants import needless
     from sesurgery.pipeline.gates.fold import FoldRequest, fold
     from sesurgery.pipeline.gates.gates import gates
-    from sesurgery.pipeline.gates.by_epoch import gates_by_epoch
     from sesurgery.pipeline.gates.of_file import gates_of_file
     from sesurgery.pipeline.init import init
     from sesurgery.pipeline.inspect import draw, inspect
     from sesurgery.pipeline.lower import LowerRequest, lower
     from sesurgery.pipeline.plan import plan
-    from sesurgery.pipeline.bench.prices import price_engine, price_plan
     from sesurgery.pipeline.prune import prune
     from sesurgery.pipeline.refit import RefitRequest, refit
     from sesurgery.pipeline.report import report_pages, write_comparison, write_report
     from sesurgery.pipeline.run import run
     from sesurgery.pipeline.specs import catalogs, engine, load_spec
+    from sesurgery.pipeline.study.estimate import estimate
     from sesurgery.pipeline.study.study import study, study_results
     from sesurgery.pipeline.train import TrainRequest, evaluate, train
-    from sesurgery.pipeline.verify.verify import stale_section, verify
     from sesurgery.pipeline.verify.of_file import FileVerifyRequest, verify_file
+    from sesurgery.pipeline.verify.verify import stale_section, verify
     from sesurgery.pipeline.watch import watch
-    from sesurgery.workspace.folders import Workspace
     from sesurgery.serving.package import package
     from sesurgery.serving.predict import predict
+    from sesurgery.workspace.folders import Workspace
 
 __all__ = [
     "BenchRequest",

@@ -14,16 +14,14 @@ from torch import nn
 from sesurgery.artifacts import locked
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.networks import checkpoint
-from sesurgery.workspace import run_files
 from sesurgery.networks.opening import open_file, source_file
 from sesurgery.networks.weights import Taken, take
-from sesurgery.reports import results
 from sesurgery.pipeline.plan import NetworkPlan, carry_out, plan, plan_on
 from sesurgery.pipeline.specs import files_of
-from sesurgery.talk import Silent, Talk
-from sesurgery.workspace.folders import Workspace
 from sesurgery.planner import Plan
+from sesurgery.reports import results
 from sesurgery.spec import Spec
+from sesurgery.talk import Silent, Talk
 from sesurgery.workspace import (
     OnnxDetails,
     OnnxManifest,
@@ -33,8 +31,10 @@ from sesurgery.workspace import (
     describe,
     relative,
     require_intact,
+    run_files,
 )
 from sesurgery.workspace.details import Parent
+from sesurgery.workspace.folders import Workspace
 from sesurgery.workspace.targets import claim
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
-from sesurgery.workspace.run_files import WEIGHTS
+from sesurgery.pipeline.specs import catalogs
 from sesurgery.training.data import data_of
 from sesurgery.training.epochs import epochs_of
-from sesurgery.pipeline.specs import catalogs
 from sesurgery.workspace import RunManifest, read_manifest
+from sesurgery.workspace.run_files import WEIGHTS
 
 if TYPE_CHECKING:
     import numpy as np

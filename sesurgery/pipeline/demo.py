@@ -21,20 +21,20 @@ from sesurgery.networks import checkpoint
 from sesurgery.pipeline.apply import apply
 from sesurgery.pipeline.bench.bench import bench
 from sesurgery.pipeline.bench.request import BenchRequest
-from sesurgery.training.data import data_of
 from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engines
 from sesurgery.pipeline.report import write_report
 from sesurgery.pipeline.specs import backend_of, catalogs, load_spec
-from sesurgery.talk import Talk
 from sesurgery.pipeline.train import TrainRequest, train
 from sesurgery.pipeline.verify.verify import verify
-from sesurgery.workspace.folders import Workspace
 from sesurgery.reports.text import verdict
 from sesurgery.spec import Spec
+from sesurgery.talk import Talk
+from sesurgery.training.data import data_of
 from sesurgery.training.data.base import Split
 from sesurgery.training.evaluation import BATCH, logits
 from sesurgery.training.loop import FitRequest, FitResult, fit
 from sesurgery.verification.paired import gain
+from sesurgery.workspace.folders import Workspace
 
 Right = NDArray[np.bool_]
 

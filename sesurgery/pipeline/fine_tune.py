@@ -9,10 +9,10 @@ from sesurgery.networks.weights import Taken
 from sesurgery.pipeline.apply import apply
 from sesurgery.pipeline.compare import compare
 from sesurgery.pipeline.specs import load_spec
-from sesurgery.talk import Silent, Talk
 from sesurgery.pipeline.train import TrainRequest, train
-from sesurgery.workspace.folders import Workspace
+from sesurgery.talk import Silent, Talk
 from sesurgery.verification.comparison import Comparison
+from sesurgery.workspace.folders import Workspace
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from sesurgery.backends.inputs import onnx_network as weights
 from sesurgery.catalog import Ref
 from sesurgery.diagnostics import fail
 from sesurgery.onnxgraph import io as onnx_io
-from sesurgery.pipeline.build_engine.request import BuildRequest, asked, command, ingredients_of
 from sesurgery.pipeline.build_engine.lowered import lowered
+from sesurgery.pipeline.build_engine.request import BuildRequest, asked, command, ingredients_of
 from sesurgery.pipeline.specs import engine_of
-from sesurgery.talk import Silent, Talk
-from sesurgery.workspace.folders import Workspace
 from sesurgery.serving import ingredients
 from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.engines import Engine
+from sesurgery.talk import Silent, Talk
 from sesurgery.workspace import EngineManifest, Provenance, describe, manifest_path, measurements, relative, run_folder
 from sesurgery.workspace.details import Refitted
+from sesurgery.workspace.folders import Workspace
 from sesurgery.workspace.origin import Origin
 from sesurgery.workspace.targets import claim
 

@@ -9,15 +9,9 @@ from pathlib import Path
 
 from sesurgery.artifacts import digest_file, to_json, write_text
 from sesurgery.networks.checkpoint import read_plan, read_spec
-from sesurgery.workspace.run_files import PLAN, SPEC, WEIGHTS
-from sesurgery.reports import results
-from sesurgery.training.begun import TRAIN
-from sesurgery.training.epochs import epochs_of
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.workspace.folders import Workspace, is_baseline
 from sesurgery.planner import Plan
-from sesurgery.reports.pages import runs
-from sesurgery.reports import to_html, to_markdown
+from sesurgery.reports import results, to_html, to_markdown
 from sesurgery.reports import to_json as report_to_json
 from sesurgery.reports.model import (
     EpochRow,
@@ -28,10 +22,15 @@ from sesurgery.reports.model import (
     RunReport,
     TrainingSection,
 )
+from sesurgery.reports.pages import runs
 from sesurgery.spec import Spec
+from sesurgery.training.begun import TRAIN
+from sesurgery.training.epochs import epochs_of
 from sesurgery.verification.cost import PRICES, Prices
 from sesurgery.workspace import RunManifest, require_intact
+from sesurgery.workspace.folders import Workspace, is_baseline
 from sesurgery.workspace.measurements import Of, OfPlan
+from sesurgery.workspace.run_files import PLAN, SPEC, WEIGHTS
 
 
 @dataclass(frozen=True)

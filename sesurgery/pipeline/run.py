@@ -8,15 +8,15 @@ from sesurgery.diagnostics import Diagnostic
 from sesurgery.pipeline.apply import NewRun, apply
 from sesurgery.pipeline.bench.bench import BenchResult, bench, can_run
 from sesurgery.pipeline.bench.request import BenchRequest
-from sesurgery.pipeline.build_engine.building import BuildResult
 from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engines, obstacle
+from sesurgery.pipeline.build_engine.building import BuildResult
 from sesurgery.pipeline.report import ReportFiles, write_report
 from sesurgery.pipeline.specs import backend_of
-from sesurgery.talk import Silent, Talk
 from sesurgery.pipeline.train import TrainRequest, TrainResult, train
 from sesurgery.pipeline.verify.verify import VerifyResult, verify
-from sesurgery.workspace.folders import Workspace
 from sesurgery.spec import Spec
+from sesurgery.talk import Silent, Talk
+from sesurgery.workspace.folders import Workspace
 from sesurgery.workspace.measurements import write_reason
 
 

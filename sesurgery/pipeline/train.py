@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING
 from sesurgery.artifacts import alone
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
-from sesurgery.workspace import run_files
 from sesurgery.networks.checkpoint import Run
+from sesurgery.pipeline.specs import catalogs
+from sesurgery.serving import interface
+from sesurgery.spec.train import Train
+from sesurgery.talk import Silent, Talk
 from sesurgery.training import begun
 from sesurgery.training.begun import TRAIN
 from sesurgery.training.data import data_of
-from sesurgery.serving import interface
-from sesurgery.pipeline.specs import catalogs
-from sesurgery.talk import Silent, Talk
-from sesurgery.training.teacher import teacher_of
-from sesurgery.spec.train import Train
 from sesurgery.training.history import Epoch, epochs_done
 from sesurgery.training.pace import Pace
 from sesurgery.training.recipes.stopping import finished
-from sesurgery.workspace import relative
+from sesurgery.training.teacher import teacher_of
+from sesurgery.workspace import relative, run_files
 
 if TYPE_CHECKING:
     from sesurgery.training.loop import FitResult

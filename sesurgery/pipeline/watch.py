@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sesurgery.networks import checkpoint
+from sesurgery.pipeline.specs import catalogs
 from sesurgery.training.begun import TRAIN
 from sesurgery.training.data import data_of
-from sesurgery.pipeline.specs import catalogs
 from sesurgery.training.history import CHECKPOINT, position_of
 from sesurgery.training.recipes.stopping import finished
 

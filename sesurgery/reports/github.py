@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sesurgery.reports.text import latency
-from sesurgery.reports.pages import run
 from sesurgery.reports.junit import Check
 from sesurgery.reports.model import LatencySection, RunReport
+from sesurgery.reports.pages import run
 from sesurgery.reports.pages.summary import Verdict, summarise
+from sesurgery.reports.text import latency
 from sesurgery.reports.wording import markdown, markdown_table
 
 ALERTS: dict[Verdict, str] = {"passed": "NOTE", "failed": "CAUTION", "open": "WARNING"}

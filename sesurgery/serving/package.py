@@ -1,8 +1,8 @@
 """The verb `package`: an engine as a model of Triton Inference Server.
 
-    DIR/NAME/config.pbtxt   inputs, outputs, and dynamic batching
-    DIR/NAME/labels.txt     class names, where its run's data set has them
-    DIR/NAME/1/model.*      the engine; the next one packaged under that name is version 2
+DIR/NAME/config.pbtxt   inputs, outputs, and dynamic batching
+DIR/NAME/labels.txt     class names, where its run's data set has them
+DIR/NAME/1/model.*      the engine; the next one packaged under that name is version 2
 """
 
 from __future__ import annotations

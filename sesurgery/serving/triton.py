@@ -1,7 +1,7 @@
 """The configuration of a model on Triton Inference Server: `config.pbtxt`.
 
-It is protobuf's text form of Triton's ModelConfig, written by hand: it is short, and the server's schema is a dependency
-for the tests alone.
+It is protobuf's text form of Triton's ModelConfig, written by hand: it is short, and the server's schema is a
+dependency for the tests alone.
 """
 
 from __future__ import annotations

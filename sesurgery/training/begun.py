@@ -10,10 +10,10 @@ from sesurgery import temporaries
 from sesurgery.artifacts import digest_file, move_into_place
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.networks.checkpoint import Run
-from sesurgery.workspace.run_files import WEIGHTS
 from sesurgery.training.history import CHECKPOINT
 from sesurgery.training.recipes.stopping import finished
 from sesurgery.workspace import require_intact
+from sesurgery.workspace.run_files import WEIGHTS
 
 TRAIN = "train"
 APPLIED = "applied.safetensors"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
 from sesurgery.networks.checkpoint import Run
-from sesurgery.training.begun import APPLIED
 from sesurgery.spec import Catalogs
+from sesurgery.training.begun import APPLIED
 
 if TYPE_CHECKING:
     from torch import nn

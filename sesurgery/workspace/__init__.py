@@ -1,5 +1,6 @@
 """Everything about the files we write: folders, typed manifests, measurements, and whether a file is up to date."""
 
+from sesurgery.workspace.details import EngineDetails, OnnxDetails, PackageDetails, RunDetails
 from sesurgery.workspace.manifest_files import (
     Provenance,
     belonging,
@@ -13,7 +14,6 @@ from sesurgery.workspace.manifest_files import (
     run_folder,
     write_manifest,
 )
-from sesurgery.workspace.details import EngineDetails, OnnxDetails, PackageDetails, RunDetails
 from sesurgery.workspace.manifests import (
     BaseManifest,
     EngineManifest,

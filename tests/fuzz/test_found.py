@@ -29,8 +29,6 @@ from sesurgery.networks.weights import load_weights
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.simplify import simplified
-from sesurgery.verification.noise import noise
-from sesurgery.workspace.sample_files import arrays_of
 from sesurgery.reports.plots import latency as latency_plots
 from sesurgery.serving import interface, predict
 from sesurgery.spec.parity import Tolerance
@@ -39,9 +37,11 @@ from sesurgery.training import checkpoint
 from sesurgery.training.preprocessing import Preprocessing
 from sesurgery.verification.estimates import Stats
 from sesurgery.verification.latency import EngineTiming, LatencyReport
+from sesurgery.verification.noise import noise
 from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare
 from sesurgery.workspace import manifest_path, read_manifest
 from sesurgery.workspace.measurements import Of
+from sesurgery.workspace.sample_files import arrays_of
 from tests.fuzz.oracle import cli
 
 HEAD = "version: 1\nmodel: {source: timm, name: resnet18}\ninput: {shape: [3, 64, 64]}\n"

@@ -11,8 +11,8 @@ from torch import nn
 import sesurgery
 from sesurgery import pipeline
 from sesurgery.networks.export import export
-from sesurgery.training.data import data_of
 from sesurgery.spec.export import Export
+from sesurgery.training.data import data_of
 from sesurgery.training.evaluation import split_logits
 from sesurgery.verification.scores import scores
 

@@ -1,4 +1,4 @@
-"""Which optimisation profile of an engine takes shapes that were given: of those that fit, the one tuned for the nearest."""
+"""Which optimisation profile of an engine takes given shapes: of those that fit, the one tuned for the nearest."""
 
 from __future__ import annotations
 

@@ -24,8 +24,7 @@ class Requests(Runner):
         self.inputs = tuple(tensor_info(port) for port in compiled.inputs)
         self.outputs = tuple(tensor_info(port) for port in compiled.outputs)
         self._bounds = {
-            info.name: bounds(port.get_partial_shape())
-            for info, port in zip(self.inputs, compiled.inputs, strict=True)
+            info.name: bounds(port.get_partial_shape()) for info, port in zip(self.inputs, compiled.inputs, strict=True)
         }
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

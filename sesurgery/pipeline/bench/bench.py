@@ -12,18 +12,18 @@ from pathlib import Path
 
 from sesurgery.backends.base import Array, Backend, TimesParts
 from sesurgery.networks import checkpoint
-from sesurgery.reports import results
 from sesurgery.pipeline.bench.request import BenchRequest
-from sesurgery.training.data import data_of
-from sesurgery.pipeline.build_engine.engine_files import as_engine
-from sesurgery.verification.noise import noise
 from sesurgery.pipeline.bench.rivals import Rivals, rivals_of
+from sesurgery.pipeline.build_engine.engine_files import as_engine
 from sesurgery.pipeline.specs import catalogs
+from sesurgery.reports import results
 from sesurgery.reports.model import LatencySection
 from sesurgery.reports.wording import plural
 from sesurgery.spec.latency import Latency
+from sesurgery.training.data import data_of
 from sesurgery.verification import service
 from sesurgery.verification.fresh_process import EngineFile, race
+from sesurgery.verification.noise import noise
 from sesurgery.verification.placements import named
 from sesurgery.verification.service import EngineService
 from sesurgery.workspace.measurements import Of

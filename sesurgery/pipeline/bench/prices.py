@@ -14,19 +14,18 @@ import numpy as np
 
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
-from sesurgery.workspace import run_files
-from sesurgery.training.data import data_of
+from sesurgery.pipeline.bench.pricing import Subject, prices
 from sesurgery.pipeline.inspect import draw
 from sesurgery.pipeline.plan import NetworkPlan, carry_out, plan
-from sesurgery.pipeline.bench.pricing import Subject, prices
 from sesurgery.pipeline.specs import catalogs, engine_of
-from sesurgery.talk import Silent, Talk
 from sesurgery.pipeline.verify.verify import run_of
 from sesurgery.reports.text.prices import labels
 from sesurgery.spec.engines import Engine
 from sesurgery.spec.latency import Latency
+from sesurgery.talk import Silent, Talk
+from sesurgery.training.data import data_of
 from sesurgery.verification.cost import PRICES, EnginePrices, Prices
-from sesurgery.workspace import require_intact
+from sesurgery.workspace import require_intact, run_files
 from sesurgery.workspace.measurements import Of
 
 QUICK = Latency(rounds=12, repeats=5, placements=4, half_width=0.0005, more_seconds=30, warmup_seconds=0.2)

@@ -14,12 +14,12 @@ from sesurgery.accounting import Cost
 from sesurgery.backends.base import Array, Backend, BuildsFromOnnx
 from sesurgery.diagnostics import fail
 from sesurgery.networks.block_costs import site_costs
-from sesurgery.talk import Silent, Talk
-from sesurgery.temporaries import folder_for
 from sesurgery.pipeline.bench.variants import PROFILED, Variant, Variants, attributed
 from sesurgery.planner import Plan, Site
 from sesurgery.spec.engines import Engine
 from sesurgery.spec.latency import Latency
+from sesurgery.talk import Silent, Talk
+from sesurgery.temporaries import folder_for
 from sesurgery.verification import weighing
 from sesurgery.verification.cost import BlockPrice, Prices
 from sesurgery.verification.weighing import Pair

@@ -10,14 +10,12 @@ from pathlib import Path
 
 from sesurgery.artifacts import digest_file
 from sesurgery.diagnostics import SesurgeryError, fail
-from sesurgery.workspace import run_files
 from sesurgery.pipeline.bench.request import BenchRequest
-from sesurgery.verification.fresh_process import engine_file
-from sesurgery.pipeline.build_engine.engine_files import as_engine
 from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engines
+from sesurgery.pipeline.build_engine.engine_files import as_engine
 from sesurgery.pipeline.specs import backend_of, engine_of
 from sesurgery.serving.loadable import require_loadable
-from sesurgery.verification.fresh_process import EngineFile
+from sesurgery.verification.fresh_process import EngineFile, engine_file
 from sesurgery.workspace import (
     EngineManifest,
     OnnxManifest,
@@ -25,6 +23,7 @@ from sesurgery.workspace import (
     manifest_path,
     read_manifest,
     require_intact,
+    run_files,
     run_folder,
 )
 

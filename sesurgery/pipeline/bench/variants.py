@@ -13,14 +13,13 @@ from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.scopes import scope_of
 from sesurgery.onnxgraph.traffic import traffic
 from sesurgery.onnxgraph.without import without
-from sesurgery.pipeline.build_engine.request import BuildRequest
 from sesurgery.pipeline.build_engine.building import build
-from sesurgery.verification.fresh_process import engine_file
-from sesurgery.workspace.folders import Workspace
+from sesurgery.pipeline.build_engine.request import BuildRequest
 from sesurgery.spec.engines import Engine
-from sesurgery.verification.fresh_process import EngineFile
+from sesurgery.verification.fresh_process import EngineFile, engine_file
 from sesurgery.verification.placements import named
 from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe, relative
+from sesurgery.workspace.folders import Workspace
 
 COUNTED, PROFILED = 1, 20
 """Runs with the engine's profiler on: enough to count its layers, and to know their times."""

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline.build_engine.request import AS_EXPORTED, BuildRequest, labelled
 from sesurgery.pipeline.build_engine.building import BuildResult, build
+from sesurgery.pipeline.build_engine.request import AS_EXPORTED, BuildRequest, labelled
 from sesurgery.pipeline.export import export
 from sesurgery.pipeline.specs import catalogs, engine
-from sesurgery.talk import Silent, Talk
-from sesurgery.workspace.folders import Workspace
 from sesurgery.serving import interface
 from sesurgery.spec import Spec
 from sesurgery.spec.choice import AUTO
 from sesurgery.spec.engines import Engine
+from sesurgery.talk import Silent, Talk
+from sesurgery.workspace.folders import Workspace
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from sesurgery.artifacts import locked
 from sesurgery.backends.base import BuildReport, BuildsFromNetwork, BuildsFromOnnx
-from sesurgery.pipeline.build_engine.request import BuildRequest
 from sesurgery.pipeline.build_engine.lowered import lowered, require_possible
+from sesurgery.pipeline.build_engine.request import BuildRequest
 from sesurgery.workspace import (
     EngineDetails,
     EngineManifest,

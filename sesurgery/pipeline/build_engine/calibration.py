@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
-from sesurgery.training.data import data_of
-from sesurgery.workspace.sample_files import arrays_of
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.engines import Calibration
+from sesurgery.training.data import data_of
 from sesurgery.workspace.origin import Origin
+from sesurgery.workspace.sample_files import arrays_of
 
 Array = NDArray[np.generic]
 SEED = 1709

@@ -13,19 +13,18 @@ from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Backend
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail, suggest
 from sesurgery.networks import checkpoint
-from sesurgery.verification import noise
-from sesurgery.pipeline.build_engine.request import BuildRequest
 from sesurgery.pipeline.build_engine.building import Attempt, BuildResult, build, existing
-from sesurgery.verification.fresh_process import engine_file
-from sesurgery.training.data import data_of
+from sesurgery.pipeline.build_engine.request import BuildRequest
 from sesurgery.pipeline.specs import backend_of, catalogs
 from sesurgery.pipeline.verify.verify import verify
 from sesurgery.spec.choice import AUTO, Auto
 from sesurgery.spec.latency import Latency
 from sesurgery.spec.parity import Parity, Tolerance
+from sesurgery.training.data import data_of
+from sesurgery.verification import noise
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.file_parity import compare_outputs, infer_all
-from sesurgery.verification.fresh_process import race
+from sesurgery.verification.fresh_process import engine_file, race
 from sesurgery.workspace import (
     EngineManifest,
     belonging,

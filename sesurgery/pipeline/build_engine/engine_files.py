@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from sesurgery.diagnostics import fail
-from sesurgery.talk import Silent, Talk
-from sesurgery.workspace.folders import Workspace
 from sesurgery.spec.engines import Engine
+from sesurgery.talk import Silent, Talk
 from sesurgery.workspace import EngineManifest, is_engine, read_manifest, run_folder
+from sesurgery.workspace.folders import Workspace
 
 
 def as_engine(path: Path, workspace: Workspace, like: Engine | None = None, talk: Talk | None = None) -> Path:

@@ -8,8 +8,8 @@ from sesurgery.backends.base import BuildReport, BuildsFromNetwork
 from sesurgery.diagnostics import fail
 from sesurgery.lowering.precision.kept import summary
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline.build_engine.request import BuildRequest
 from sesurgery.networks.plain import plain_network
+from sesurgery.pipeline.build_engine.request import BuildRequest
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.workspace.origin import Origin
 

@@ -26,11 +26,11 @@ from sesurgery.lowering.preparing import prepared
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.batch import for_one_sample
 from sesurgery.pipeline.build_engine import calibration
-from sesurgery.verification import weight_bits
 from sesurgery.pipeline.build_engine.request import AS_EXPORTED, BuildRequest
-from sesurgery.talk import Talk
 from sesurgery.spec.choice import AUTO
 from sesurgery.spec.engines import Calibration, Engine
+from sesurgery.talk import Talk
+from sesurgery.verification import weight_bits
 from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe, relative
 from sesurgery.workspace.details import Int8Weights
 from sesurgery.workspace.origin import Origin

@@ -11,14 +11,14 @@ from pathlib import Path
 from sesurgery.artifacts import digest_file
 from sesurgery.backends.base import Backend, BatchRange, BuildOptions
 from sesurgery.pipeline.specs import engine
-from sesurgery.talk import Silent, Talk
-from sesurgery.workspace.folders import Workspace
 from sesurgery.profiles import parse_profile
 from sesurgery.serving.ingredients import PASSES, ingredients
 from sesurgery.spec.engines import BatchSizes, Calibration, Engine
 from sesurgery.spec.passes import pass_named
+from sesurgery.talk import Silent, Talk
 from sesurgery.workspace import manifest_path, read_manifest
 from sesurgery.workspace.details import AskedEngine
+from sesurgery.workspace.folders import Workspace
 
 AS_EXPORTED = "as-exported"
 """The name of the engine without any lowering."""

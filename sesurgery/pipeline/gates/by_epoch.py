@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
-from sesurgery.workspace.run_files import WEIGHTS
+from sesurgery.pipeline.gates.gates import CLASSES, SAMPLES, gates_of
+from sesurgery.pipeline.specs import catalogs
 from sesurgery.training.begun import APPLIED, TRAIN
 from sesurgery.training.data import data_of
 from sesurgery.training.epochs import epochs_of
-from sesurgery.pipeline.gates.gates import CLASSES, SAMPLES, gates_of
-from sesurgery.pipeline.specs import catalogs
 from sesurgery.training.history import best_of, kept_epochs
+from sesurgery.workspace.run_files import WEIGHTS
 
 if TYPE_CHECKING:
     from sesurgery.networks.checkpoint import Run

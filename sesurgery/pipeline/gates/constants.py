@@ -15,15 +15,15 @@ from sesurgery.networks import checkpoint
 from sesurgery.networks.checkpoint import Run
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline.build_engine import calibration
-from sesurgery.training.data import data_of
 from sesurgery.pipeline.export import export
 from sesurgery.pipeline.gates.gates import block_modules, gate_values
 from sesurgery.pipeline.specs import catalogs
-from sesurgery.workspace.folders import Workspace
 from sesurgery.spec.engines import Calibration
+from sesurgery.training.data import data_of
 from sesurgery.training.data.base import Data
 from sesurgery.verification.constant_blocks import ConstantBlocks, Samples, middle
 from sesurgery.verification.folding import Answers, Prediction, predicted
+from sesurgery.workspace.folders import Workspace
 from sesurgery.workspace.origin import Origin
 
 SAMPLES = 1000

@@ -16,24 +16,23 @@ from sesurgery.networks import checkpoint
 from sesurgery.networks.export import INPUT
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.scopes import scope_of
-from sesurgery.pipeline.build_engine.request import BuildRequest, labelled
 from sesurgery.pipeline.build_engine.building import BuildResult, build
-from sesurgery.pipeline.gates.constants import Constants, constants
-from sesurgery.verification.fresh_process import engine_file
 from sesurgery.pipeline.build_engine.lowered import passes_for
+from sesurgery.pipeline.build_engine.request import BuildRequest, labelled
+from sesurgery.pipeline.gates.constants import Constants, constants
 from sesurgery.pipeline.specs import catalogs, engine
-from sesurgery.talk import Silent, Talk
-from sesurgery.temporaries import folder_for
-from sesurgery.workspace.folders import Workspace
 from sesurgery.spec import Spec
 from sesurgery.spec.choice import AUTO
 from sesurgery.spec.engines import Engine
 from sesurgery.spec.passes import NamedPass, pass_named
+from sesurgery.talk import Silent, Talk
+from sesurgery.temporaries import folder_for
 from sesurgery.verification import batches
 from sesurgery.verification.folding import Answers, BlockFold, EngineFold, flipped, scored
-from sesurgery.verification.fresh_process import race
+from sesurgery.verification.fresh_process import engine_file, race
 from sesurgery.verification.predicting import predict_whole
 from sesurgery.workspace import OnnxManifest, manifest_path, read_manifest
+from sesurgery.workspace.folders import Workspace
 
 PASS = name_of(ConstantGates())
 AS_IT_IS, FOLDED = "as it is", "folded"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
-from sesurgery.training.data import data_of
 from sesurgery.pipeline.specs import catalogs
+from sesurgery.training.data import data_of
 
 if TYPE_CHECKING:
     import numpy as np

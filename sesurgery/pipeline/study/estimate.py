@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.training.data import data_of
 from sesurgery.pipeline.plan import carry_out, plan
 from sesurgery.pipeline.study.study import asked_of
 from sesurgery.spec import Spec
 from sesurgery.spec.study import Range, Study, Values
 from sesurgery.studies.cells import Cell, grid, plain_of, trial_spec
+from sesurgery.training.data import data_of
 
 STEPS = 3
 FORWARD = 1 / 3

@@ -15,13 +15,12 @@ from optuna.trial import TrialState
 
 from sesurgery.artifacts import digest_text
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.workspace import run_files
 from sesurgery.pipeline.study.trials import Trials
 from sesurgery.spec import Spec
 from sesurgery.studies.answer import Share, Timing
 from sesurgery.studies.cells import Cell, plain_of, trial_spec
 from sesurgery.studies.storage import LIVE, SEED, Storage, with_parameters
-from sesurgery.workspace import EngineManifest, read_manifest
+from sesurgery.workspace import EngineManifest, read_manifest, run_files
 from sesurgery.workspace.measurements import Kind
 
 SUBJECT = "study"
@@ -140,9 +139,9 @@ def _entries(trials: Trials, storage: Storage) -> list[_Entry]:
 
 def _race(entries: Sequence[_Entry], trials: Trials) -> StudyRace:
     from sesurgery.networks.export import INPUT
-    from sesurgery.verification.fresh_process import engine_file
     from sesurgery.training.data import data_of
     from sesurgery.verification.field import race_field
+    from sesurgery.verification.fresh_process import engine_file
 
     spec, talk = entries[0].spec, trials.talk
     threads = spec.latency.threads or len(os.sched_getaffinity(0))

@@ -15,14 +15,14 @@ from optuna.trial import FrozenTrial, TrialState
 from sesurgery.artifacts import to_json, write_text
 from sesurgery.diagnostics import SesurgeryError, described, fail, raised_at
 from sesurgery.pipeline.study.race import last_race, time_cells
-from sesurgery.talk import Silent, Talk
 from sesurgery.pipeline.study.trials import METRICS, Trials, run_trial
-from sesurgery.workspace.folders import Workspace
 from sesurgery.spec import Spec
 from sesurgery.spec.study import Study
 from sesurgery.studies.answer import Answer, Outcome, answer
 from sesurgery.studies.opening import opened
 from sesurgery.studies.storage import DIED, KEPT, REPEATED, SEED, Storage, Task, with_parameters
+from sesurgery.talk import Silent, Talk
+from sesurgery.workspace.folders import Workspace
 
 STUDIES = "studies"
 

@@ -14,16 +14,15 @@ import optuna
 
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.workspace import run_files
-from sesurgery.training.begun import APPLIED, TRAIN
-from sesurgery.talk import Talk
-from sesurgery.workspace.folders import Workspace
 from sesurgery.spec import Spec
 from sesurgery.studies.answer import Outcome
 from sesurgery.studies.cells import trial_spec
 from sesurgery.studies.storage import LIVE, Task
+from sesurgery.talk import Talk
+from sesurgery.training.begun import APPLIED, TRAIN
 from sesurgery.training.history import CHECKPOINT, Epoch
-from sesurgery.workspace import RunManifest, read_manifest, relative
+from sesurgery.workspace import RunManifest, read_manifest, relative, run_files
+from sesurgery.workspace.folders import Workspace
 
 METRICS = Path(TRAIN) / "metrics.csv"
 
@@ -117,8 +116,8 @@ def _pruning(task: Task) -> Callable[[Epoch], None]:
 def _with_weights_of(trials: Trials, trained: Path, spec: Spec) -> Path:
     """The run of a spec that differs from a trained run's only in how it is deployed: with its weights and epochs."""
     from sesurgery.networks import checkpoint
-    from sesurgery.reports import results
     from sesurgery.pipeline.specs import catalogs
+    from sesurgery.reports import results
     from sesurgery.workspace.measurements import OfPlan
 
     folder = trials.workspace.runs / spec.name
@@ -145,9 +144,9 @@ def _top1_of_engine(trials: Trials, folder: Path, spec: Spec, number: int) -> fl
 
     A rest that makes no batch of a fixed size is left out.
     """
-    from sesurgery.training.data import data_of
     from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engines
     from sesurgery.pipeline.specs import backend_of
+    from sesurgery.training.data import data_of
     from sesurgery.verification import batches
     from sesurgery.verification.predicting import predict_whole, top1
 

@@ -8,17 +8,16 @@ from pathlib import Path
 from sesurgery.backends import BACKENDS
 from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import Diagnostic, fail
-from sesurgery.verification import noise
 from sesurgery.pipeline.build_engine.engine_files import as_engine
-from sesurgery.workspace.sample_files import arrays_of
 from sesurgery.pipeline.specs import backend_of
-from sesurgery.talk import Silent, Talk
-from sesurgery.workspace.folders import Workspace
 from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.parity import Parity, Tolerance
-from sesurgery.verification import batches
+from sesurgery.talk import Silent, Talk
+from sesurgery.verification import batches, noise
 from sesurgery.verification.file_parity import FileParity, OutputParity, compare_outputs, infer_all
 from sesurgery.workspace import EngineManifest
+from sesurgery.workspace.folders import Workspace
+from sesurgery.workspace.sample_files import arrays_of
 
 OPTION = "--samples FILE.npz"
 

@@ -10,16 +10,16 @@ from typing import Any
 from sesurgery.backends.base import Runner
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks.checkpoint import Run
-from sesurgery.pipeline.build_engine.request import BuildRequest
 from sesurgery.pipeline.build_engine.building import build
 from sesurgery.pipeline.build_engine.lowered import passes_for
+from sesurgery.pipeline.build_engine.request import BuildRequest
 from sesurgery.pipeline.specs import backend_of, engine, engine_of
 from sesurgery.talk import Talk
 from sesurgery.temporaries import folder_for
-from sesurgery.workspace.folders import Workspace
 from sesurgery.verification.diagnosis import Diagnosis
 from sesurgery.verification.drift import Repair
 from sesurgery.workspace import EngineManifest
+from sesurgery.workspace.folders import Workspace
 
 METHODS = ("percentile", "entropy", "minmax")
 MORE_SAMPLES = 4

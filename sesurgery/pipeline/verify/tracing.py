@@ -11,9 +11,9 @@ import onnx
 
 from sesurgery.backends.base import BatchRange, BuildOptions, BuildsFromNetwork, BuildsFromOnnx, Runner
 from sesurgery.networks.checkpoint import Run
+from sesurgery.networks.plain import plain_network
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics
-from sesurgery.networks.plain import plain_network
 from sesurgery.pipeline.specs import backend_of, engine_of
 from sesurgery.profiles import parse_profile
 from sesurgery.verification.chain import Links, computed

@@ -12,15 +12,14 @@ import numpy as np
 from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import Diagnostic, fail
 from sesurgery.networks import checkpoint
-from sesurgery.workspace import run_files
 from sesurgery.networks.checkpoint import Run
-from sesurgery.reports import results
-from sesurgery.training.data import data_of
 from sesurgery.pipeline.specs import backend_of, catalogs
-from sesurgery.talk import Silent, Talk
+from sesurgery.reports import results
 from sesurgery.reports.model import EngineSection
 from sesurgery.serving.loadable import require_loadable
 from sesurgery.spec.parity import Tolerance
+from sesurgery.talk import Silent, Talk
+from sesurgery.training.data import data_of
 from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import logits, split_logits
 from sesurgery.verification import batches, diagnosis
@@ -29,7 +28,7 @@ from sesurgery.verification.flips import FlippedSample, flipped_samples
 from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare
 from sesurgery.verification.predicting import predict
 from sesurgery.verification.probes import ProbeParity, compare_probe, probes
-from sesurgery.workspace import EngineManifest, freshness, read_manifest, require_intact, run_folder
+from sesurgery.workspace import EngineManifest, freshness, read_manifest, require_intact, run_files, run_folder
 from sesurgery.workspace.measurements import Of, forget_reason
 
 

@@ -9,19 +9,27 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from sesurgery.reports.plots import (
-    drift as drift_plot,
-    latency as latency_plots,
-    parity as parity_plot,
-    prices as prices_plot,
-    training as training_plot,
-)
-from sesurgery.reports.text import latency, parity, prices, service
 from sesurgery.reports import wording
-from sesurgery.reports.plots.canvas import Plot
 from sesurgery.reports.model import EngineSection, LatencySection, RunReport
 from sesurgery.reports.pages.summary import summarise
 from sesurgery.reports.pages.tables import EPOCHS, convolution_counts, epochs_table, kept_fp32, network_totals
+from sesurgery.reports.plots import (
+    drift as drift_plot,
+)
+from sesurgery.reports.plots import (
+    latency as latency_plots,
+)
+from sesurgery.reports.plots import (
+    parity as parity_plot,
+)
+from sesurgery.reports.plots import (
+    prices as prices_plot,
+)
+from sesurgery.reports.plots import (
+    training as training_plot,
+)
+from sesurgery.reports.plots.canvas import Plot
+from sesurgery.reports.text import latency, parity, prices, service
 from sesurgery.verification.cost import Prices
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sesurgery.reports.text import latency, parity, prices
 from sesurgery.reports.model import EngineSection, NetworkSection, RunReport, TrainingSection
 from sesurgery.reports.pages.summary import summarise
 from sesurgery.reports.pages.tables import EPOCHS, convolution_counts, epochs_table, kept_fp32, network_totals
+from sesurgery.reports.text import latency, parity, prices
 from sesurgery.reports.wording import (
     fields,
     markdown,

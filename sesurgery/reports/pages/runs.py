@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sesurgery.reports.pages import run
-from sesurgery.reports.text.latency import tax_text
 from sesurgery.reports.model import LatencySection, RunReport
+from sesurgery.reports.pages import run
 from sesurgery.reports.pages.top1_interval import interval
+from sesurgery.reports.text.latency import tax_text
 from sesurgery.reports.wording import change, count, growth, markdown, markdown_table, milliseconds, percent, plural
 from sesurgery.tables import aligned
 from sesurgery.verification.estimates import Tax
@@ -50,8 +50,8 @@ def to_json(reports: Sequence[RunReport]) -> dict[str, object]:
 
 def to_html(reports: Sequence[RunReport], links: Mapping[str, str] | None = None) -> str:
     """One self-contained page; `links` leads from a run's title to its own page."""
-    from sesurgery.reports.plots import runs as runs_plots
     from sesurgery.reports.pages.page import environment
+    from sesurgery.reports.plots import runs as runs_plots
 
     return (
         environment()

@@ -33,8 +33,8 @@ def to_markdown(answer: Answer) -> str:
 
 def to_html(answer: Answer) -> str:
     """One page that loads nothing, with the plots."""
-    from sesurgery.reports.plots import study as study_plots
     from sesurgery.reports.pages.page import environment
+    from sesurgery.reports.plots import study as study_plots
 
     return (
         environment()

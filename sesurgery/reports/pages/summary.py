@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sesurgery.reports.text.latency import tax_text
 from sesurgery.reports.model import LatencySection, NetworkSection, RunReport
+from sesurgery.reports.text.latency import tax_text
 from sesurgery.reports.wording import change, count, growth, percent, plural
 
 Verdict = Literal["passed", "failed", "open"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sesurgery.reports.model import LatencySection
 from sesurgery.reports.plots.canvas import (
     ACCENT,
     BASELINE,
@@ -19,7 +20,6 @@ from sesurgery.reports.plots.canvas import (
     draw,
     whole_numbers,
 )
-from sesurgery.reports.model import LatencySection
 from sesurgery.reports.wording import change, milliseconds, percent, plural
 from sesurgery.verification.doubt import DRIFTING
 from sesurgery.verification.latency import EngineTiming, LatencyReport

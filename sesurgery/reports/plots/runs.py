@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sesurgery.reports.plots.canvas import ACCENT, BASELINE, CANDIDATE, FULL, INK, MUTED, Plot, draw, whole_numbers
 from sesurgery.reports.model import LatencySection, RunReport
 from sesurgery.reports.pages.top1_interval import interval
+from sesurgery.reports.plots.canvas import ACCENT, BASELINE, CANDIDATE, FULL, INK, MUTED, Plot, draw, whole_numbers
 from sesurgery.reports.wording import change, milliseconds, percent
 from sesurgery.verification.latency import EngineTiming
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sesurgery.reports.plots.canvas import ACCENT, BASELINE, FULL, MUTED, Plot, draw, whole_numbers
 from sesurgery.reports.model import TrainingSection
+from sesurgery.reports.plots.canvas import ACCENT, BASELINE, FULL, MUTED, Plot, draw, whole_numbers
 from sesurgery.reports.wording import percent
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sesurgery.reports.text import service
 from sesurgery.reports.model import LatencySection
+from sesurgery.reports.text import service
 from sesurgery.reports.wording import (
     change,
     fields,

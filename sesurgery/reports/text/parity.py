@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sesurgery.reports.text import drift
 from sesurgery.reports.model import EngineSection
+from sesurgery.reports.text import drift
 from sesurgery.reports.wording import fields, markdown, markdown_table, percent, small
 from sesurgery.tables import aligned
 from sesurgery.verification.answers import Answers

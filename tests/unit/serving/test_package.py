@@ -15,7 +15,7 @@ from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import EnginesRequest
-from sesurgery.serving import triton
+from sesurgery.serving import triton as served
 from sesurgery.workspace import manifest_path, read_manifest, require_intact
 
 triton = pytest.importorskip("tritonclient.grpc.model_config_pb2")
@@ -190,9 +190,9 @@ def test_a_tensorrt_plan_is_configured_for_a_gpu(here: Path) -> None:
     """Not built here: the configuration is made from the manifest and the ONNX file alone."""
     manifest = read_manifest(ONNX)
     details = manifest.details.model_copy(update={"backend": "tensorrt"})
-    inputs, outputs = triton.tensors_of(Path("export/tiny.onnx"))
+    inputs, outputs = served.tensors_of(Path("export/tiny.onnx"))
     changed = manifest.model_copy(update={"details": details})
-    text = triton.configuration("tiny", triton.KINDS["tensorrt"], inputs, outputs, changed, labels=True)
+    text = served.configuration("tiny", served.KINDS["tensorrt"], inputs, outputs, changed, labels=True)
     found = text_format.Parse(text, triton.ModelConfig())
     assert (found.backend, found.max_batch_size) == ("tensorrt", 16)
     assert [group.kind for group in found.instance_group] == [triton.ModelInstanceGroup.KIND_GPU]

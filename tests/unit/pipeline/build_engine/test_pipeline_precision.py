@@ -15,10 +15,10 @@ from sesurgery.lowering.precision import autocast as _autocast
 from sesurgery.pipeline import EnginesRequest, Workspace
 from sesurgery.pipeline.build_engine import calibration
 from sesurgery.pipeline.build_engine.building import BuildResult
-from sesurgery.pipeline.build_engine.request import command
-from sesurgery.training.data import data_of
 from sesurgery.pipeline.build_engine.lowered import passes_for
+from sesurgery.pipeline.build_engine.request import command
 from sesurgery.spec.engines import Calibration
+from sesurgery.training.data import data_of
 from sesurgery.workspace import OnnxDetails, OnnxManifest, read_manifest
 from sesurgery.workspace.origin import Origin
 

@@ -16,8 +16,8 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import EnginesRequest, Workspace
 from sesurgery.pipeline.build_engine import lowered
 from sesurgery.pipeline.build_engine.building import BuildResult
-from sesurgery.verification import weight_bits
 from sesurgery.pipeline.build_engine.request import command
+from sesurgery.verification import weight_bits
 from sesurgery.verification.integer_kernels import IntegerReport, LayerGap
 from sesurgery.workspace import read_manifest
 from sesurgery.workspace.details import Int8Weights

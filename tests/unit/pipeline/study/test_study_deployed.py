@@ -15,9 +15,9 @@ from fixtures.talk import Heard
 from sesurgery import pipeline
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.pipeline import Workspace
-from sesurgery.training.data import data_of
 from sesurgery.reports.pages.study import to_json, to_text
 from sesurgery.reports.plots.study import plots
+from sesurgery.training.data import data_of
 
 STUDY = Path("studies") / "tiny"
 GIVEN = {

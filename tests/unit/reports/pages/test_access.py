@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from test_page import parse
 
-from sesurgery.reports.pages import page, runs
 from sesurgery.reports import to_html
 from sesurgery.reports.model import RunReport
+from sesurgery.reports.pages import page, runs
 
 CSS = (Path(page.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
 SCHEMES = dict(zip(("light", "dark", "print"), re.findall(r":root \{(.*?)\}", CSS, re.DOTALL), strict=True))

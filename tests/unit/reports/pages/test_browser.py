@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sesurgery.reports.pages import runs
 from sesurgery.reports import to_html
 from sesurgery.reports.model import RunReport
+from sesurgery.reports.pages import runs
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [

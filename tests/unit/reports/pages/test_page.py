@@ -10,9 +10,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from sesurgery.reports.plots import latency as latency_plots
 from sesurgery.reports import to_html
 from sesurgery.reports.model import BatchParity, EngineSection, RunReport
+from sesurgery.reports.plots import latency as latency_plots
 from sesurgery.spec.parity import Tolerance
 from sesurgery.verification.cost import BlockPrice, Prices, Seconds
 from sesurgery.verification.drift import Drift, Repair, TapError

@@ -8,8 +8,8 @@ import json
 import pytest
 from test_page import parse
 
-from sesurgery.reports.pages import runs
 from sesurgery.reports.model import RunReport
+from sesurgery.reports.pages import runs
 
 
 @pytest.fixture

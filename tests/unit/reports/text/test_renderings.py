@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from sesurgery.reports.text import latency, parity
 from sesurgery.reports import to_html, to_json, to_markdown, to_text
 from sesurgery.reports.model import BatchParity, EngineSection, LatencySection, RunReport
 from sesurgery.reports.pages.summary import summarise
+from sesurgery.reports.text import latency, parity
 from sesurgery.spec.parity import Tolerance
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.estimates import summarise as statistics
