@@ -41,8 +41,8 @@ class InOrder(_Batches):
         return -(-len(self.split) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        positions = torch.split(torch.arange(len(self.split)), self.batch_size)
-        yield from self._loader.read([(0, batch.tolist()) for batch in positions])
+        count, size = len(self.split), self.batch_size
+        yield from self._loader.read((0, list(range(at, min(at + size, count)))) for at in range(0, count, size))
 
 
 class Shuffled(_Batches):
@@ -86,8 +86,9 @@ class Shuffled(_Batches):
         # Neighbours in a batch, the copies of an image go to different processes (arXiv 1901.09335).
         copies = torch.arange(self.repeats) * count
         order = (order[: -(-count // self.repeats), None] + copies).flatten()[:count]
-        mine = [batch[self.share :: self.shares].tolist() for batch in torch.split(order, self.batch_size)[: len(self)]]
-        yield from self._loader.read([(seed, batch) for batch in mine[self.begin :]])
+        starts = range(self.begin * self.batch_size, len(self) * self.batch_size, self.batch_size)
+        mine = (order[at : at + self.batch_size][self.share :: self.shares].tolist() for at in starts)
+        yield from self._loader.read((seed, batch) for batch in mine)
 
 
 Order = tuple[int, list[int]]
@@ -117,21 +118,29 @@ class _Reader:
         return torch.cat(images), torch.cat(labels)
 
 
+class _Orders:
+    """Those of the epoch at hand. A loader asks for them anew at the begin of every epoch, and a batch at a time."""
+
+    now: Iterator[Order] = iter(())
+
+    def __iter__(self) -> Iterator[Order]:
+        return self.now
+
+
 class _Loader:
     """Batches from a reader, by processes that stay from epoch to epoch; they start with the first batch."""
 
     def __init__(self, reader: _Reader, workers: int) -> None:
         self.reader = reader
-        self._orders: list[Order] = []
+        self._orders = _Orders()
         self._loader: DataLoader[Batch] | None = None
         self.workers = workers
 
-    def read(self, orders: list[Order]) -> Iterator[Batch]:
+    def read(self, orders: Iterator[Order]) -> Iterator[Batch]:
         if not self.workers:
             yield from map(self.reader.__getitem__, orders)
             return
-        # The loader reads this list anew at the begin of every epoch.
-        self._orders[:] = orders
+        self._orders.now = orders
         if self._loader is None:
             self._loader = DataLoader(
                 self.reader,  # type: ignore[arg-type]

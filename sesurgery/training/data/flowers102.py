@@ -32,8 +32,8 @@ class Flowers102(Photographs):
         splits = (("train", "val") if self.held_out == "test" else ("train",)) if train else (self.held_out,)
         parts = [datasets.Flowers102(self.folder, split) for split in splits]
         # torchvision keeps them in no public attribute; opening every image to learn its label would take minutes.
-        return Files(
-            [(str(path), label) for part in parts for path, label in zip(part._image_files, part._labels, strict=True)]
+        return Files.of(
+            (str(path), label) for part in parts for path, label in zip(part._image_files, part._labels, strict=True)
         )
 
     def classes(self, source: Any) -> Sequence[str]:

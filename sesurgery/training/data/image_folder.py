@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class ImageFolder(Photographs):
     """Images of your own: ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, or with `share: 0.2` ROOT/CLASS/*.jpg.
 
-    The two folders are as ImageNet lies. With `share` that share of every class is held out, chosen by `seed`.
+    The two folders are as ImageNet lies; its `val` may be flat, as its archive unpacks, with a table beside it. With
+    `share` that share of every class is held out, chosen by `seed`.
     """
 
     train: str = "train"
@@ -30,20 +31,23 @@ class ImageFolder(Photographs):
     own_files: ClassVar[str] = f"{Photographs.own_files}, and `share:` if it is not divided"
 
     def open(self, *, train: bool) -> LabelledImages:
-        from torchvision import datasets
+        from torchvision.datasets.folder import find_classes
 
+        from sesurgery.training.data.reading import imagenet
         from sesurgery.training.data.reading.choosing import shared
-        from sesurgery.training.data.reading.images import Files
+        from sesurgery.training.data.reading.folders import by_class, is_flat
 
-        if self.share is None:
-            given = datasets.ImageFolder(self.folder / (self.train if train else self.held_out))
-            known = sorted(path.name for path in (self.folder / self.train).iterdir() if path.is_dir())
-            if unknown := sorted(set(given.classes) ^ set(known)):
-                raise ValueError(f"{self.train}/ and {self.held_out}/ differ in classes: {', '.join(unknown[:5])}")
-            return Files(given.samples, tuple(given.classes))
-        given = datasets.ImageFolder(self.folder)
-        chosen = shared(given.targets, self.share, self.seed)[0 if train else 1]
-        return Files([given.samples[index] for index in chosen], tuple(given.classes))
+        if self.share is not None:
+            every = by_class(self.folder)
+            return every.part(shared(every.targets, self.share, self.seed)[0 if train else 1])
+        folder = self.folder / (self.train if train else self.held_out)
+        known, _ = find_classes(self.folder / self.train)
+        if not train and is_flat(folder):
+            return imagenet.flat(self.folder, folder, tuple(known))
+        given = by_class(folder)
+        if unknown := sorted(set(given.classes) ^ set(known)):
+            raise ValueError(f"{self.train}/ and {self.held_out}/ differ in classes: {', '.join(unknown[:5])}")
+        return given
 
 
 EXAMPLES = (ImageFolder(), ImageFolder(share=0.2))

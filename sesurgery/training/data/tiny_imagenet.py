@@ -29,21 +29,22 @@ class TinyImagenet(SmallImages):
     )
 
     def open(self, *, train: bool) -> LabelledImages:
-        from torchvision import datasets
+        from torchvision.datasets.folder import find_classes
 
+        from sesurgery.training.data.reading.folders import by_class
         from sesurgery.training.data.reading.images import Files
 
         folder = self.folder / "tiny-imagenet-200"
-        wnids, _ = datasets.folder.find_classes(folder / "train")
+        wnids, _ = find_classes(folder / "train")
         words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines() if "\t" in line)
         names = tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
         if train:
-            # Below each class lies a folder images/, and ImageFolder looks into it.
-            return Files(datasets.ImageFolder(folder / "train").samples, names)
+            # Below each class lies a folder images/, which is looked into.
+            return by_class(folder / "train", names)
         # The held-out images lie in one folder, and a table says what each is: file, class and a box.
         rows = [line.split("\t")[:2] for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()]
         index = {wnid: number for number, wnid in enumerate(wnids)}
-        return Files([(str(folder / "val" / "images" / file), index[wnid]) for file, wnid in rows], names)
+        return Files.of(((str(folder / "val" / "images" / file), index[wnid]) for file, wnid in rows), names)
 
     def download(self) -> None:
         from torchvision.datasets.utils import download_and_extract_archive

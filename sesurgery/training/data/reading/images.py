@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.training.data.base import Augment
+from sesurgery.training.data.reading.paths import Paths
 from sesurgery.training.preprocessing import UNREADABLE, Preprocessing
 
 
@@ -60,8 +62,8 @@ class Stored:
         try:
             image: Image.Image = self.source[index][0]
         except UNREADABLE as error:
-            samples = getattr(self.source, "samples", None)
-            name = samples[index][0] if samples else f"sample {index}"
+            place = getattr(self.source, "place", None)
+            name = place(index) if place else f"sample {index}"
             raise fail(
                 "SE503", f"{name} is not an image that can be read: {first_line(error)}", "fetch it again"
             ) from error
@@ -86,19 +88,34 @@ class Arrays:
 class Files:
     """A source of image files: their paths and class indices, and the names of the classes where the reader knows."""
 
-    samples: Sequence[tuple[str, int]]
+    paths: Paths
+    targets: NDArray[np.int64]
     classes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, samples: Iterable[tuple[str, int]], classes: tuple[str, ...] = ()) -> Files:
+        """From paths and class indices, which are not kept as they come: see `Paths`."""
+        targets = array("q")
+
+        def named() -> Iterator[str]:
+            for path, target in samples:
+                targets.append(target)
+                yield path
+
+        return cls(Paths(named()), np.array(targets, np.int64), classes)
+
+    def part(self, positions: NDArray[np.int64]) -> Files:
+        """Those at some positions."""
+        return Files.of(((self.paths[index], int(self.targets[index])) for index in positions), self.classes)
+
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        path, target = self.samples[index]
-        with Image.open(path) as image:
+        with Image.open(self.place(index)) as image:
             image.load()
-            return image, target
+            return image, int(self.targets[index])
 
-    @property
-    def targets(self) -> list[int]:
-        """The class indices, without opening a file."""
-        return [target for _, target in self.samples]
+    def place(self, index: int) -> str:
+        """The path of an image, which is what to call it in an error."""
+        return self.paths[index]

@@ -32,8 +32,10 @@ class Shards:
 
     def __init__(self, paths: list[Path], label: str) -> None:
         self._paths = paths
-        found = [entry for number, path in enumerate(paths) for entry in _entries(path, number, label)]
-        table = np.array(found, np.int64).reshape(-1, 4)
+        found = (
+            value for number, path in enumerate(paths) for entry in _entries(path, number, label) for value in entry
+        )
+        table = np.fromiter(found, np.int64).reshape(-1, 4)
         self._shard, self._offset, self._size, self.targets = table.T.copy()
 
     def __len__(self) -> int:
@@ -47,22 +49,9 @@ class Shards:
             image.load()
             return image, int(self.targets[index])
 
-    @property
-    def samples(self) -> _Places:
-        """What to call a sample in an error."""
-        return _Places(self)
-
     def place(self, index: int) -> str:
-        """The shard of a sample and where its image begins."""
+        """The shard of a sample and where its image begins, which is what to call it in an error."""
         return f"{self._paths[self._shard[index]].as_posix()}, the image at byte {self._offset[index]},"
-
-
-class _Places:
-    def __init__(self, shards: Shards) -> None:
-        self._shards = shards
-
-    def __getitem__(self, index: int) -> tuple[str, int]:
-        return self._shards.place(index), int(self._shards.targets[index])
 
 
 def files(given: str, folder: Path) -> list[Path]:
