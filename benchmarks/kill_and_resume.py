@@ -1,7 +1,9 @@
 """kill -9 at random moments of a training, and what a resume makes of it: `python benchmarks/kill_and_resume.py`.
 
 A training is killed, resumed and killed again, until it comes to its end. Its weights are then compared, bit for
-bit, with those of a training that nobody killed. Moments are drawn uniformly over the time that a whole run takes.
+bit, with those of a training that nobody killed. Moments are drawn uniformly over the time that a whole run takes, and
+written with what they met to benchmarks/results/kill_and_resume.json unless --no-results is given. Saved is after every
+step, so that the state gone on from is nearly always one within an epoch.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from sesurgery.artifacts import to_json, write_text
+
+RESULTS = Path(__file__).resolve().parent / "results" / "kill_and_resume.json"
 PARTS = {
     "epochs": 3,
     "batch_size": 32,
@@ -67,10 +72,13 @@ def run(context: multiprocessing.context.BaseContext, folder: Path, minutes: flo
 
 
 def main() -> None:
+    from provenance import provenance
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    parser.add_argument("--no-results", action="store_true", help="print, and leave the results' file alone")
+    given, taken = parser.parse_args(), provenance()
     # A server that has imported everything and has no thread: a child costs no import.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sesurgery.pipeline", "sesurgery.training.loop", "sesurgery.training.data.digits"])
@@ -82,31 +90,42 @@ def main() -> None:
             run(context, whole, 10.0 if attempt == "whole" else 1e-9).join()
             seconds = time.perf_counter() - started
         expected = (whole / "digest").read_text()
-        kills, ends, same, within = 0, 0, 0, 0
-        while kills < given.kills:
+        kills: list[dict[str, object]] = []
+        ends, same = 0, 0
+        while len(kills) < given.kills:
             folder = Path(name) / f"killed{ends}"
             while not (folder / "digest").exists():
                 child = run(context, folder, 1e-9)
-                child.join(draw.uniform(0, seconds) if kills < given.kills else None)
+                moment = draw.uniform(0, seconds) if len(kills) < given.kills else None
+                child.join(moment)
                 if child.is_alive():
                     child.kill()
                     child.join()
-                    kills += 1
-                    within += _within_an_epoch(folder)
+                    kills.append({"run": ends, "after_seconds": round(moment or 0, 3), **_state(folder)})
                 elif child.exitcode:
                     raise SystemExit(f"a resume ended with {child.exitcode}: see above")
             ends += 1
             same += (folder / "digest").read_text() == expected
-        print(f"{kills} kills, {within} of them with a checkpoint within an epoch; {same} of {ends} runs end the same")
+        within = sum(bool(kill["batches"]) for kill in kills)
+        print(f"{len(kills)} kills, {within} of them with a checkpoint within an epoch", end="; ")
+        print(f"{same} of {ends} runs end the same")
+        if not given.no_results:
+            whole_run = {"whole_run_seconds": round(seconds, 3), "recipe": PARTS}
+            counts = {"kills": len(kills), "within_an_epoch": within, "runs": ends, "runs_that_end_the_same": same}
+            write_text(RESULTS, to_json({**taken, **counts, **whole_run, "moments": kills}))
         raise SystemExit(0 if same == ends else 1)
 
 
-def _within_an_epoch(folder: Path) -> bool:
+def _state(folder: Path) -> dict[str, int | None]:
+    """What the kill left to go on from: epochs that are done, and batches of the next; None without a checkpoint."""
     from sesurgery.training import checkpoint
     from sesurgery.training.history import CHECKPOINT
 
     path = folder / CHECKPOINT
-    return path.is_file() and checkpoint.read(path).partial is not None
+    if not path.is_file():
+        return {"epochs": None, "batches": None}
+    saved = checkpoint.read(path)
+    return {"epochs": len(saved.history), "batches": saved.partial.batches if saved.partial else 0}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
+from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 
@@ -49,12 +50,21 @@ class Trainer(DetectionTrainer):
     """Ultralytics' trainer, whose network gets blocks after its weights were loaded."""
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
-        return with_blocks(super().get_model(cfg, weights, verbose))
+        plain = super().get_model(cfg, weights, verbose)
+        theirs, ours = weights.state_dict(), plain.state_dict()
+        kept = sum(key in theirs and torch.equal(value, theirs[key]) for key, value in ours.items())
+        print(f"{kept} of {len(ours)} tensors are the checkpoint's; the head's classes are others")
+        if kept < 0.9 * len(ours):
+            sys.exit("the checkpoint was not loaded")
+        return with_blocks(plain)
 
 
 def main(folder: Path) -> None:
     torch.manual_seed(0)
-    plain = DetectionModel("yolov8n.yaml", nc=1, verbose=False)
+    # The checkpoint that you have: a plain network's, of COCO's 80 classes, as yolov8n.pt.
+    YOLO("yolov8n.yaml").save(folder / "plain.pt")
+
+    plain = YOLO(folder / "plain.pt").model.float()
     model, sample = with_blocks(plain), torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         before, after = plain.eval()(sample)[0], model.eval()(sample)[0]
@@ -63,7 +73,7 @@ def main(folder: Path) -> None:
     if difference > 1e-3:
         sys.exit("the blocks do not start as the identity")
     given = {
-        "model": "yolov8n.yaml",
+        "model": str(folder / "plain.pt"),
         "data": str(data_set(folder / "boxes")),
         "epochs": 1,
         "imgsz": 64,

@@ -11,11 +11,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from sesurgery.blocks.se import SE
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.spec.train import Train
-from sesurgery.training.batches import Shuffled
+from sesurgery.training.batches import Batch, Shuffled
 from sesurgery.training.data.base import Data
 from sesurgery.training.loop import FitRequest, fit
+from sesurgery.training.module import Classifier
 from sesurgery.training.speed import with_workers
 
 Net = Callable[..., nn.Module]
@@ -70,17 +72,31 @@ def test_channels_last_gives_the_same_losses(data: Data, make_net: Net, make_rec
 
 @pytest.mark.slow
 def test_a_compiled_network_gives_the_same_loss_curve_on_twenty_steps(
-    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path
+    data: Data, make_net: Net, make_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def still() -> nn.Module:
-        # Compiled code draws other random numbers.
-        return nn.Sequential(*(module for module in make_net() if not isinstance(module, nn.Dropout)))
+    def with_se() -> nn.Module:
+        # Compiled code draws other random numbers, so there is no dropout.
+        conv, *rest = (module for module in make_net() if not isinstance(module, nn.Dropout))
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            return nn.Sequential(conv, SE(reduction=2, min_width=2, init="identity").build(4), *rest)
 
+    steps: list[float] = []
+    step = Classifier.training_step
+
+    def noted(module: Classifier, batch: Batch, index: int) -> torch.Tensor:
+        loss = step(module, batch, index)
+        steps.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(Classifier, "training_step", noted)
     given = {"epochs": 4, "batch_size": 19, "optimizer": {"lr": 0.01}}
-    found = losses(data, still(), make_recipe(compile=True, **given), tmp_path / "compiled")
-    plain = losses(data, still(), make_recipe(**given), tmp_path / "plain")
-    assert len(found) == 4
-    assert found == pytest.approx(plain, rel=1e-4)
+    by_epoch = losses(data, with_se(), make_recipe(compile=True, **given), tmp_path / "compiled")
+    compiled = steps.copy()
+    steps.clear()
+    assert by_epoch == pytest.approx(losses(data, with_se(), make_recipe(**given), tmp_path / "plain"), rel=1e-4)
+    assert len(set(steps)) == 20
+    assert compiled == pytest.approx(steps, rel=1e-4)
 
 
 def test_a_compiled_network_is_what_a_step_calls(
