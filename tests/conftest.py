@@ -21,6 +21,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 
 pytest_plugins = [
+    "fixtures.garbage",
     "fixtures.exporter",
     "fixtures.files",
     "fixtures.processor_time",

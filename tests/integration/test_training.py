@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -183,32 +181,18 @@ def test_two_processes_with_half_a_batch_have_the_gradients_of_one(tmp_path: Pat
             torch.testing.assert_close(other, gradient, rtol=1e-4, atol=1e-6)
 
 
-SHARED = """
-import os
-import sys
-from pathlib import Path
-from test_training import Digits, SHAPE, FitRequest, fit, network, recipe
-
-result = fit(FitRequest(network(), Digits().load(SHAPE), recipe(), Path(sys.argv[1])))
-# One write, so that two processes on one pipe do not mix their words.
-os.write(1, f"returned {result.interrupted} {len(result.epochs)}{os.linesep}".encode())
-"""
+def shares(folder: Path, given: dict[str, str]) -> None:
+    os.environ.update(given)
+    result = fit(FitRequest(network(), Digits().load(SHAPE), recipe(), folder))
+    print(f"returned {result.interrupted} {len(result.epochs)}")
 
 
 def test_two_processes_share_one_run(whole: tuple[FitResult, CifarResNet], tmp_path: Path) -> None:
-    script = tmp_path / "child.py"
-    script.write_text(SHARED, encoding="utf-8")
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    child = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), tmp_path],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        timeout=HANGS,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    assert child.stdout.splitlines() == [f"returned False {EPOCHS}"] * 2
+    """`test_many_processes.py` has torchrun itself start them."""
+    port = free_port()
+    for process in [Own(shares, tmp_path, as_torchrun(rank, port)) for rank in range(2)]:
+        assert process.end() == 0, process.err
+        assert process.out.splitlines() == [f"returned False {EPOCHS}"]
     result, model = train(tmp_path, resume=True)
     assert [epoch.lr for epoch in result.epochs] == [epoch.lr for epoch in whole[0].epochs]
     held_out = Digits().load(SHAPE).held_out

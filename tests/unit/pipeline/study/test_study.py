@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from importlib import import_module
@@ -17,6 +16,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from fixtures import processes
 from fixtures.studies import ALONE, spec_with
 
 from sesurgery import pipeline
@@ -200,13 +200,9 @@ def test_machines_that_share_a_database_and_no_folder_repeat_no_trial(tmp_path, 
 def test_two_processes_on_one_sqlite_storage_train_the_table_of_one(tmp_path, studied):
     given = {**ALONE, "study": {**ALONE["study"], "storage": "sqlite:///study.db"}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(given))
-    command = [sys.executable, "-m", "sesurgery", "study", "tiny.yaml"]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(command, cwd=tmp_path, env=env, **pipes) for _ in range(2)]
-    told = [process.communicate(timeout=300)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    assert sum(text.count("trial ") for text in told) == 4
+    both = [processes.sesurgery(tmp_path, "study", "tiny.yaml") for _ in range(2)]
+    assert [process.end() for process in both] == [0, 0], [process.err for process in both]
+    assert sum(process.err.count("trial ") for process in both) == 4
     spec = pipeline.load_spec(studied / "tiny.yaml")
     with contextlib.chdir(tmp_path):
         together = pipeline.study_results(pipeline.load_spec("tiny.yaml"), Workspace())
