@@ -1,7 +1,7 @@
 """What surgery on large ONNX files costs: time against nodes, memory against weights.
 
     python benchmarks/onnx_scale.py                 all parts (about 5 GB of disk under the temporary folder)
-    python benchmarks/onnx_scale.py --only growth
+    python benchmarks/onnx_scale.py --only growth     one part; the results of the others stay
 
 Growth: residual networks of about 2,500, 5,000 and 10,000 nodes with 250, 500 and 1,000 sites, interleaved, the best of
 three rounds; each step's CPU time of one thread and its ratio to the smallest. Linear growth gives 1x, 2x, 4x.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import multiprocessing
 import os
 import queue
@@ -266,7 +267,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("growth", "widths", "memory"))
     only = parser.parse_args().only
-    data = provenance()
+    # Of one part measured anew, its own origin is kept beside it.
+    data = provenance() if only is None else {**json.loads(RESULTS.read_text()), f"{only}_from": provenance()}
     if only in (None, "growth"):
         data["growth"] = rows = growth()
         for row in rows:
@@ -284,8 +286,7 @@ def main() -> None:
             f"{found['peak_over_size']:.2f} x the file, {found['seconds']:.0f} s; imports alone "
             f"{found['imports_alone_bytes'] / 2**30:.2f} GiB; outputs differ by {found['difference']:.2g}"
         )
-    if only is None:
-        write_text(RESULTS, to_json(data))
+    write_text(RESULTS, to_json(data))
 
 
 if __name__ == "__main__":

@@ -393,10 +393,26 @@ def _alone(model_id: str, seconds: int, look=examine) -> dict[str, object]:
     return row
 
 
+def _warm() -> None:
+    """Import what every child needs, and let the exporter read its registry, once and before any thread is started."""
+    import onnxruntime  # noqa: F401
+    import torch
+
+    from sesurgery import pipeline
+    from sesurgery.networks import checkpoint, export  # noqa: F401
+    from sesurgery.spec.export import Export
+    from sesurgery.surgeons.onnx import surgeon  # noqa: F401
+
+    torch.set_num_threads(1)
+    pipeline.catalogs()
+    export.convert(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)).eval(), (3, 8, 8), Export())
+
+
 def measure(models: list[str], again: bool, seconds: int, jobs: int) -> None:
     """Examine the models that have no result yet, some at a time."""
     known = set() if again else {row["model"] for row in _results()}
     todo = [model for model in models if model not in known]
+    _warm()
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         rows = [pool.submit(_alone, model, seconds) for model in todo]
         for count, done in enumerate(concurrent.futures.as_completed(rows), start=1):

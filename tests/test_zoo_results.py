@@ -58,6 +58,13 @@ def test_the_zoos_page_is_that_of_the_results(tmp_path):
     assert (tmp_path / "zoo.md").read_text() == (ROOT / "docs" / "zoo.md").read_text()
 
 
+def test_the_page_of_supported_networks_is_that_of_the_results(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    columns = ("plan", "apply", "equal", "train", "modes", "replay", "export")
+    benchmark("zoo_table").write_table(RESULTS / "zoo.json", tmp_path / "support.md", columns)
+    assert (tmp_path / "support.md").read_text() == (ROOT / "docs" / "support.md").read_text()
+
+
 EXPERIMENTS = sorted((ROOT / "specs" / "studies" / "seeds").glob("*.yaml"))
 
 

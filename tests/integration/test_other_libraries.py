@@ -6,6 +6,7 @@ Something of the same spelling stands beside each in `tests/unit/surgeons/test_a
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from sesurgery.networks.onnx_network import OnnxNetwork
 from sesurgery.networks.torch_network import TorchNetwork
 from sesurgery.spec.export import Export
 from tests.fixtures.surgery import planned, rules
+from tests.fixtures.thinned import without_values
 
 SHAPE = (3, 64, 64)
 
@@ -113,6 +115,17 @@ def test_a_segmenters_encoder_with_many_blocks_has_sites_all_over() -> None:
     assert {scope.split(".")[0] for scope in scopes} == {"encoder", "decoder"}
     # All but the class head's.
     assert len(scopes) == sum(isinstance(part, nn.Conv2d) for part in network.modules()) - 1
+
+
+@pytest.mark.parametrize("name", ["airnet50_1x64d_r2", "scnet50"])
+def test_every_unit_with_attention_that_goes_down_and_up_is_a_unit(name: str) -> None:
+    library = pytest.importorskip("pytorchcv.model_provider", reason="pytorchcv is not installed")
+    with without_values():
+        network = library.get_model(name, pretrained=False).eval()
+        plan = planned(network, (3, 224, 224), {"insert": "se", "at": "residual"})
+    units = [scope for scope, _ in network.named_modules() if re.fullmatch(r"features\.stage\d\.unit\d", scope)]
+    assert [site.scope for site in plan.sites] == units
+    assert len(units) == 16
 
 
 @pytest.mark.slow
