@@ -1,6 +1,7 @@
 """Pictures of committed studies for `studies.md`, from their `study.json`: `python docs/study_pictures.py [JSON...]`.
 
-Each is the page's own plot of accuracy by cell, as an SVG in the page's colours, light or dark as the reader has it.
+Each is one of the page's own plots, as an SVG in the page's colours, light or dark as the reader has it: accuracy by
+cell, and accuracy against the latency of the engines where they were timed.
 """
 
 from __future__ import annotations
@@ -11,16 +12,24 @@ import sys
 from pathlib import Path
 
 from sesurgery.reports.pages import page, study
+from sesurgery.reports.plots.canvas import Plot
 from sesurgery.reports.plots.study import plots
+from sesurgery.studies.answer import timed
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "benchmarks" / "results" / "studies"
 NAMES = ("ink", "muted", "grid", "candidate", "baseline", "accent", "bad", "paper")
 
 
-def picture(found: dict[str, object]) -> str:
-    """A study's accuracy by cell as a picture of its own."""
-    plot = plots(study.from_json(found))[0]
+def pictures(found: dict[str, object]) -> dict[str, str]:
+    """A study's plots, each an SVG of its own, by what follows `study_NAME` in the file's name."""
+    answer = study.from_json(found)
+    cells, front, *_ = plots(answer)
+    wanted = {"": cells, "_latency": front} if timed(answer.rows) else {"": cells}
+    return {suffix: _alone(plot, str(found["name"])) for suffix, plot in wanted.items()}
+
+
+def _alone(plot: Plot, name: str) -> str:
     style = f"{_colours()} text {{ fill: var(--ink); font-family: sans-serif; }} svg {{ background: var(--paper); }}"
     opened = re.match(r'<svg viewBox="([^"]*)" aria-hidden="true">', plot.svg)
     if opened is None:
@@ -28,7 +37,7 @@ def picture(found: dict[str, object]) -> str:
     width, height = opened[1].split()[2:]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{opened[1]}"'
     head += f' width="{width}" height="{height}" role="img">'
-    return f"{head}<title>{found['name']}: {plot.title}</title><style>{style}</style>{plot.svg[opened.end() :]}\n"
+    return f"{head}<title>{name}: {plot.title}</title><style>{style}</style>{plot.svg[opened.end() :]}\n"
 
 
 def _colours() -> str:
@@ -43,6 +52,7 @@ def _colours() -> str:
 
 if __name__ == "__main__":
     for path in map(Path, sys.argv[1:] or sorted(str(file) for file in RESULTS.glob("*.json"))):
-        target = DOCS / "pictures" / f"study_{path.stem}.svg"
-        target.write_text(picture(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
-        print(target)
+        for suffix, drawn in pictures(json.loads(path.read_text(encoding="utf-8"))).items():
+            target = DOCS / "pictures" / f"study_{path.stem}{suffix}.svg"
+            target.write_text(drawn, encoding="utf-8")
+            print(target)

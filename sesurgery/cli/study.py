@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="List the trials with estimated times, without running any.")
 @click.option("--table", is_flag=True, help="Only show the results so far.")
-@click.option("--retry", is_flag=True, help="Run failed trials again.")
+@click.option("--retry", is_flag=True, help="Run failed trials again, and a doubtful race.")
 @click.option("--ray", metavar="ADDRESS", help="Run the trials on a Ray cluster; `local` starts one on this machine.")
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Workers on the cluster (default: all that it has room for)."

@@ -13,7 +13,7 @@ DRIFTING = 0.05
 ENOUGH_FOR_P99 = 100
 FEW_PROCESSES = 4
 """With fewer processes, Student's interval is always wide."""
-MORE_PROCESSES = "--processes 5"
+MORE_PROCESSES = "5 processes (`latency: processes:`, or --processes of bench)"
 
 
 class Timed(Protocol):
@@ -43,7 +43,7 @@ def doubt(timings: Sequence[Timed], processes: int) -> str | None:
         causes.append(f"its pace changed (the second half ran {_percent(abs(drift))} {_pace(drift)})")
         knobs.append("wait until it is steady")
     if causes and processes < FEW_PROCESSES:
-        knobs.append(f"repeat it with {MORE_PROCESSES}")
+        knobs.append(f"repeat it in {MORE_PROCESSES}")
     if 1 < processes < FEW_PROCESSES:
         causes.append(f"{processes} processes make a wide interval")
         knobs.append(f"take {MORE_PROCESSES}")

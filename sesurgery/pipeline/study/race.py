@@ -73,8 +73,11 @@ class _Entry:
         return digest_text(f"{self.manifest.sha256} {self.conditions}")
 
 
-def time_cells(trials: Trials, storage: Storage) -> None:
-    """Build the engine of each cell's first trained seed, and race them all, unless these have raced before."""
+def time_cells(trials: Trials, storage: Storage, *, again: bool = False) -> None:
+    """Build the engine of each cell's first trained seed, and race them all, unless these have raced before.
+
+    With `again`, a race that was doubtful is repeated.
+    """
     lock = storage.folder / LIVE / "race.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     # Of processes that end together the others wait, and find the race done.
@@ -82,7 +85,8 @@ def time_cells(trials: Trials, storage: Storage) -> None:
         entries = _entries(trials, storage)
         of = OfCells({entry.cell.key: entry.digest for entry in entries})
         last = last_race(storage.folder)
-        if not entries or (last is not None and last.of == of):
+        raced = last is not None and last.of == of and not (again and last.doubt)
+        if not entries or raced:
             return
         made = StudyRace(of, {})
         try:

@@ -49,8 +49,8 @@ def study(
 ) -> StudyResult:
     """Run the trials that nobody has taken, until none is left, and write the answer into studies/NAME/.
 
-    A trial that fails is recorded with its reason. `retry` lets those that failed wait once more. After ^C or SIGTERM,
-    the next process that takes the interrupted trial resumes it.
+    A trial that fails is recorded with its reason. `retry` lets those that failed wait once more,
+    and repeats a doubtful race. After ^C or SIGTERM, the next process that takes the interrupted trial resumes it.
     """
     talk = talk or Silent()
     asked = asked_of(spec)
@@ -87,7 +87,7 @@ def study(
             done += 1
     # Whoever runs a trial still will find none left in turn.
     if asked.latency and not storage.runs_here():
-        time_cells(trials, storage)
+        time_cells(trials, storage, again=retry)
     return StudyResult(folder, _write(spec, storage), done)
 
 

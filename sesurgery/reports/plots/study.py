@@ -66,6 +66,16 @@ def _front(answer: Answer) -> Plot:
             (scale * cost[index], 100 * row.top1.mean) for index in answer.pareto if (row := answer.rows[index]).top1
         ]
         axes.plot(*zip(*front, strict=True), color=MUTED, linestyle="--")
+        middle = sum(axes.get_xlim()) / 2
+        for index, (x, y) in zip((each for each in answer.pareto if answer.rows[each].top1), front, strict=True):
+            side = "left" if x < middle else "right"
+            axes.annotate(
+                str(answer.rows[index].cell),
+                (x, y),
+                (10 if side == "left" else -10, -12),
+                textcoords="offset points",
+                ha=side,
+            )
         axes.set(xlabel="latency (ms)" if by_latency else "MACs (millions)", ylabel="held-out top-1 (%)")
 
     reading = (

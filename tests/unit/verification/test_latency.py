@@ -280,7 +280,8 @@ def test_a_busy_machine_is_one_line_with_what_would_help() -> None:
     report, _ = run(noisy(1.5, 0.01, 1), noisy(1.0, 0.12, 2), rounds=60, placements=12)
     assert report.doubt is not None
     assert report.doubt.startswith("doubtful: the machine was busy (variation 1")
-    assert report.doubt.endswith("; close other programs or repeat it with --processes 5")
+    knobs = "; close other programs or repeat it in 5 processes (`latency: processes:`, or --processes of bench)"
+    assert report.doubt.endswith(knobs)
     assert "\n" not in report.doubt
 
 

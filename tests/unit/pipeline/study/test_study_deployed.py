@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fixtures.talk import Heard
 from sesurgery import pipeline
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.pipeline import Workspace
+from sesurgery.pipeline.study.race import OfCells, StudyRace, time_cells
 from sesurgery.reports.pages.study import to_json, to_text
 from sesurgery.reports.plots.study import plots
 from sesurgery.training.data import data_of
@@ -128,6 +130,18 @@ def test_the_engines_of_all_cells_race_once_and_again_when_one_has_changed(here,
     assert raced == [4, 4]
     assert "racing the engines of 4 cells" in heard.said
     assert [row.latency for row in again] != [row.latency for row in rows]
+
+
+@pytest.mark.parametrize("doubt", [None, "doubtful: the machine was busy"])
+def test_a_race_that_was_doubtful_is_repeated_on_request_alone(doubt, tmp_path, monkeypatch):
+    module, raced = import_module("sesurgery.pipeline.study.race"), []
+    entry = SimpleNamespace(cell=SimpleNamespace(key="plain"), digest="of the engine", conditions="batch 1")
+    found = StudyRace(OfCells({"plain": "of the engine"}), {}, doubt)
+    monkeypatch.setattr(module, "_entries", lambda *_: [entry])
+    monkeypatch.setattr(module, "_race", lambda *_: raced.append(len(raced)) or found)
+    for again in (False, False, True):
+        time_cells(SimpleNamespace(), SimpleNamespace(folder=tmp_path), again=again)
+    assert len(raced) == (1 if doubt is None else 2)
 
 
 @pytest.mark.slow
