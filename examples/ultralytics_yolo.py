@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.tasks import DetectionModel
 
 import sesurgery
 
@@ -88,7 +87,8 @@ def main(folder: Path) -> None:
     trained = trainer.model.float().cpu().eval()
     torch.save(trained.state_dict(), folder / "with_se.pt")
 
-    again = with_blocks(DetectionModel("yolov8n.yaml", nc=1, verbose=False)).eval()
+    # Built as the trainer built it: the widths of the head follow the checkpoint's classes.
+    again = trainer.get_model(plain.yaml, plain, verbose=False).float().eval()
     again.load_state_dict(torch.load(folder / "with_se.pt", weights_only=True))
     with torch.no_grad():
         same = torch.equal(again(sample)[0], trained(sample)[0])
