@@ -19,6 +19,7 @@ WITH_A_COMMIT = (
     "studies/placement",
     "studies/ratio",
     "studies/worth",
+    "training_memory",
     "zoo_specs",
 )
 
@@ -40,6 +41,18 @@ def test_results_name_machine_command_and_commit(name: str) -> None:
     assert "cores" in found["device"]
     assert found["command"].startswith(("python benchmarks/", "sesurgery "))
     assert found.get("commit") or found.get("recorded_in")
+
+
+def test_the_memory_of_training_is_that_of_the_page() -> None:
+    found = json.loads((RESULTS / "training_memory.json").read_text())
+    few, many = found["rows"]
+    assert (few["images"], many["images"]) == (2_000, 200_000)
+    assert many["megabytes"] - few["megabytes"] == pytest.approx(found["more_megabytes"], abs=0.1)
+    assert found["more_megabytes"] < 32
+    shown = (
+        f"200,000 images took {many['megabytes']:,.0f} MB at\nits most, on 2,000 of the same {few['megabytes']:,.0f}"
+    )
+    assert shown in (ROOT / "docs" / "spec.md").read_text()
 
 
 def test_a_command_is_what_was_typed(provenance: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

