@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -38,7 +39,21 @@ def test_every_cell_was_tried_three_times_and_nothing_was_lost(faults: ModuleTyp
     assert {place: cell["wrong"] for place, cell in cells.items() if cell["wrong"]} == {}
     assert min(cell["tried"] for cell in cells.values()) >= 3
     # A signal at each point of the command, and after its end.
-    assert all(cells[verb, way]["tried"] > row["points"] for verb, row in ROWS.items() for way in faults.KILLS)
+    struck = {verb: len(faults.strikes(row["points"], faults.VERBS[verb].most)) for verb, row in ROWS.items()}
+    assert [place for place, cell in cells.items() if place[1] in faults.KILLS and cell["tried"] < struck[place[0]]] == []
+
+
+def test_only_what_is_made_of_other_rows_is_struck_at_some_points_alone(faults: ModuleType) -> None:
+    assert [name for name, verb in faults.VERBS.items() if verb.most] == ["run", "demo"]
+    assert faults.strikes(40, 8) == [0, 6, 11, 17, 23, 29, 34, 40]
+    assert faults.strikes(4, 8) == faults.strikes(4, None) == [0, 1, 2, 3, 4]
+    assert faults.strikes(1, None) == [0, 1, 0]
+
+
+def test_every_cell_names_the_commit_that_it_was_tried_at(faults: ModuleType) -> None:
+    named = {row["cells"][way]["commit"] for row in ROWS.values() for way in row["cells"]}
+    # A tree that was changed has another mark behind its commit.
+    assert [commit for commit in named if not re.fullmatch("[0-9a-f]{12}", commit)] == []
 
 
 def test_every_verb_has_a_row_or_the_page_says_why_not(faults: ModuleType) -> None:
