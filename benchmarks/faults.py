@@ -5,10 +5,10 @@
     python benchmarks/faults.py --table       # the table of docs/faults.md, from the results
 
 Every verb that writes files is run in a process of its own: ended by kill -9, SIGTERM or SIGINT before each rename that
-it makes, once it has opened a file to write to in place, and after its end (`run` and `demo`, which are made of the other
-verbs, at eight of these points, spread evenly); on a disk that is full (with several
-amounts left) or read-only; beside a second process that does the same; and with a clock that jumped: the workspace's
-files are of next year, of last year and of 1970. After each: what was there before is there and whole, what the command
+it makes, once it has opened a file to write to in place, and after its end (`run` and `demo`, which are made of the
+other verbs, at eight of these points, spread evenly); on a disk that is full (with several amounts left) or read-only;
+beside a second process that does the same; and with a clock that jumped: the workspace's files are of next year, of
+last year and of 1970. After each: what was there before is there and whole, what the command
 does not write has the same bytes, the same command given again succeeds, and no temporary file is left. Every cell is
 tried at least three times and kept at once. Disks need root, for a tmpfs of their own.
 

@@ -40,7 +40,9 @@ def test_every_cell_was_tried_three_times_and_nothing_was_lost(faults: ModuleTyp
     assert min(cell["tried"] for cell in cells.values()) >= 3
     # A signal at each point of the command, and after its end.
     struck = {verb: len(faults.strikes(row["points"], faults.VERBS[verb].most)) for verb, row in ROWS.items()}
-    assert [place for place, cell in cells.items() if place[1] in faults.KILLS and cell["tried"] < struck[place[0]]] == []
+    assert [
+        place for place, cell in cells.items() if place[1] in faults.KILLS and cell["tried"] < struck[place[0]]
+    ] == []
 
 
 def test_only_what_is_made_of_other_rows_is_struck_at_some_points_alone(faults: ModuleType) -> None:

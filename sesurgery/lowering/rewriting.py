@@ -37,9 +37,14 @@ def obstacle(model: onnx.ModelProto) -> str | None:
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         return "its weights are still outside the file: load the external data first"
     try:
-        inferred(model, check_types=True)
+        graph = inferred(model, check_types=True)
     except onnx.shape_inference.InferenceError as error:
         return f"its types do not work out: {error}"
+    # Inference gives a window that is larger than its map a size below zero, and goes on with it.
+    for value in (*graph.value_info, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                return f"its sizes do not work out: a dimension of {value.name!r} would be {dim.dim_value}"
     return None
 
 

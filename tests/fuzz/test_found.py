@@ -339,6 +339,21 @@ def test_a_pass_that_brings_a_wrong_size_to_light_is_not_to_blame():
     onnx.checker.check_model(lowered.model, full_check=True)
 
 
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_window_that_is_wider_than_its_map_is_named(verify, tmp_path):
+    """Inference gives what it makes a size below zero; nothing computes that."""
+    graph = (
+        (GATED % (1, 1))
+        .replace("f = Reshape", "k = Conv<kernel_shape=[1, 127]>(z, v) f = Reshape")
+        .replace("<float[8,4,1,1] w", "<float[8,8,1,127] v, float[8,4,1,1] w")
+    )
+    source = written(tmp_path, parsed(graph.replace("Reshape(z, flat)", "Reshape(k, flat)"), opset=17))
+    request = pipeline.LowerRequest(source, tmp_path / "out.onnx", "onnxruntime", verify=verify)
+    with pytest.raises(SesurgeryError, match=r"SE602.*(cannot run|'k' would be -125)"):
+        pipeline.lower(request)
+    assert not (tmp_path / "out.onnx").exists()
+
+
 def test_a_convolution_in_no_groups_is_left_alone():
     graph = GATED.replace("keepdims=%s>(u)", "keepdims=1>(x)").replace("float[3,8] a", "float[3,4] a")
     lowered = run(parsed(graph.replace("{-1, 8}", "{-1, 4}") % 0, opset=17), [GateEpilogue()])
