@@ -575,7 +575,7 @@ def imported() -> None:
             with contextlib.suppress(ImportError, OSError):
                 importlib.import_module(module.name)
     # Prices go on being measured until they are exact or a minute and a half is over; here they need not be exact.
-    prices = importlib.import_module("sesurgery.pipeline.prices")
+    prices = importlib.import_module("sesurgery.pipeline.bench.prices")
     prices.PER_BLOCK = prices.PER_BLOCK.model_copy(update={"more_seconds": 0, "half_width": None})
     # A second of every export, and always the same.
     registry = _registration.ONNXRegistry

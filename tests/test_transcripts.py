@@ -24,6 +24,7 @@ NAMES = {path.stem for path in (ROOT / "sesurgery").rglob("*.py")}
 OTHERS = {
     "correlation": "a kernel of TensorRT-RTX",
     "avgpool": "a module of the network",
+    "Trouser, Pullover, Dress": "classes of Fashion-MNIST",
     "reducton": "the mistake that is found",
 }
 """Words on pages that are not the program's, and whose they are."""
