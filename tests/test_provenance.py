@@ -16,9 +16,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 WITH_A_COMMIT = (
     "blocks_first",
     "fashion_mnist",
-    "studies/placement",
-    "studies/ratio",
-    "studies/worth",
+    *(f"studies/{path.stem}" for path in sorted((RESULTS / "studies").glob("*.json"))),
     "training_memory",
     "zoo_specs",
 )

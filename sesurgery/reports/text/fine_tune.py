@@ -34,6 +34,8 @@ def to_text(result: FineTuneResult) -> str:
             f"difference: {100 * gap.value:+.2f} points ({percent(gap.confidence)} interval {100 * gap.low:+.2f} to "
             f"{100 * gap.high:+.2f}; {found.samples} held-out samples; McNemar's p = {test.p:.2g})",
             f"verdict: {new} {TOLD[found.verdict]} {old}: {ADVICE[found.verdict]}",
+            f"note: it was trained for {plural(result.epochs, 'epoch')} more than {old}; what those would have brought "
+            "with the blocks is not known",
         ]
     )
 
