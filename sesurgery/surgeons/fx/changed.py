@@ -17,6 +17,7 @@ import linecache
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
+from types import CodeType
 from typing import Any
 
 import torch
@@ -92,29 +93,58 @@ class Changed(Dressed):
         super().__setattr__(name, value)
 
 
+@contextlib.contextmanager
+def _apart(module: Any) -> Iterator[None]:
+    """The module without the blocks that it holds for the forward of another."""
+    whole, blocks = module.__dict__["_modules"], module.__dict__["blocks"]
+    module.__dict__["_modules"] = {name: part for name, part in whole.items() if name not in blocks}
+    try:
+        yield
+    finally:
+        module.__dict__["_modules"] = whole
+
+
 class Holding(Dressed):
     """A container with an inserted block: length, index and iteration see only its own parts."""
 
-    @contextlib.contextmanager
-    def _apart(self) -> Iterator[None]:
-        whole, blocks = self.__dict__["_modules"], self.__dict__["blocks"]
-        self.__dict__["_modules"] = {name: part for name, part in whole.items() if name not in blocks}
-        try:
-            yield
-        finally:
-            self.__dict__["_modules"] = whole
-
     def __len__(self) -> int:
-        with self._apart():
+        with _apart(self):
             return int(super().__len__())  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[Any]:
-        with self._apart():
+        with _apart(self):
             return iter([*super().__iter__()])  # type: ignore[misc]
 
     def __getitem__(self, index: Any) -> Any:
-        with self._apart():
+        with _apart(self):
             return super().__getitem__(index)  # type: ignore[misc]
+
+
+class Walking(Dressed):
+    """A module with an inserted block, whose own forward walks through its parts: it sees only those."""
+
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_WALKS = frozenset({"_modules", "children", "named_children", "modules", "named_modules"})
+
+
+def _walks(kind: type) -> bool:
+    """Whether an author's forward, or a method that it calls, looks at all parts, as `for part in self.children()`."""
+    own = [base for base in kind.__mro__ if not base.__module__.startswith("torch.nn.modules.")]
+    methods = {name: value for base in reversed(own) for name, value in vars(base).items() if inspect.isfunction(value)}
+    seen, pending = set[str](), ["forward"]
+    while pending:
+        name = pending.pop()
+        if name in methods and name not in seen:
+            seen.add(name)
+            pending += _names(methods[name].__code__)
+    return any(_names(methods[name].__code__) & _WALKS for name in seen)
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names that a function reads, those of functions within it too."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_names}.union(*map(_names, inner))
 
 
 class _Undressed(nn.Module):
@@ -143,8 +173,12 @@ def change(module: nn.Module, graphs: Iterable[fx.Graph], read: Mapping[str, Any
 
 
 def hold(module: nn.Module, block: str) -> None:
-    """Exclude the block of that name from the container's length, index and iteration."""
-    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+    """Exclude the block of that name from the container's length, index and iteration, and from what a forward walks.
+
+    A graph that calls the block finds it by its name.
+    """
+    original: type = getattr(type(module), "original") if isinstance(module, Dressed) else type(module)  # noqa: B009
+    if isinstance(module, _CONTAINERS) or _walks(original):
         module.__dict__["blocks"] = (*module.__dict__.get("blocks", ()), block)
         _dress(module)
 
@@ -160,11 +194,24 @@ def _dress(module: nn.Module) -> None:
     }
     bases: tuple[type, ...] = (original,)
     if "blocks" in module.__dict__:
-        bases = (Holding, *bases)
+        bases = (Holding, *bases) if issubclass(original, _CONTAINERS) else bases
+        if _walks(original) and callable(run := getattr(original, "forward", None)):
+            bases, own["forward"] = (Walking, *bases), _past_blocks(run)
     if graphs := module.__dict__.get("graphs"):
         bases = (Changed, *bases)
         own["forward"] = _forward(graphs, original)
     module.__class__ = type(original.__name__, bases, own)
+
+
+def _past_blocks(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The author's forward, which does not see the blocks that the module holds."""
+
+    @functools.wraps(run)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with _apart(self):
+            return run(self, *args, **kwargs)
+
+    return forward
 
 
 def _forward(graphs: tuple[fx.Graph, ...], original: type) -> Callable[..., Any]:

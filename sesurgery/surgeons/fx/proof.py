@@ -7,14 +7,18 @@ in which hand-made surgery fails silently. One forward and one backward pass tel
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sesurgery.diagnostics import Diagnostic, SesurgeryError
+from sesurgery.surgeons.fx.changed import Changed
 from sesurgery.surgeons.fx.copying import buffers_kept
 from sesurgery.surgeons.fx.inputs import Given, mapped, tensors
 
@@ -36,6 +40,8 @@ class _Observed:
     """What the forward hook of one block recorded."""
 
     calls: int = 0
+    planned: int = 0
+    """The calls of the graphs that have the block, each with as many of it."""
     output: Tensor | None = None
     problem: str | None = None
     gradient: Tensor | None = None
@@ -112,6 +118,7 @@ def _run(network: nn.Module, blocks: Mapping[str, str], sample: _Sample) -> dict
     """What the hooks saw in one forward pass, and the gradients at each block's output and of its parameters."""
     seen = {key: _Observed() for key in blocks}
     hooks = [network.get_submodule(path).register_forward_hook(_watch(seen[key])) for key, path in blocks.items()]
+    hooks += _count_planned(network, blocks, seen)
     try:
         with torch.enable_grad():
             outputs = [*tensors(network(*sample.args, **sample.kwargs))]
@@ -127,6 +134,30 @@ def _run(network: nn.Module, blocks: Mapping[str, str], sample: _Sample) -> dict
         for hook in hooks:
             hook.remove()
     return seen
+
+
+def _count_planned(
+    network: nn.Module, blocks: Mapping[str, str], seen: Mapping[str, _Observed]
+) -> list[RemovableHandle]:
+    """Hooks that count how often each block is to run."""
+    keys = {id(network.get_submodule(path)): key for key, path in blocks.items()}
+    hooks = []
+    for module in network.modules():
+        if not isinstance(module, Changed):
+            continue
+        own: Counter[str] = Counter()
+        for graph in module.graphs:
+            targets = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+            found = (keys.get(id(module.get_submodule(target))) for target in targets)
+            own |= Counter(key for key in found if key is not None)
+        if own:
+            hooks.append(module.register_forward_pre_hook(partial(_add, seen, own)))
+    return hooks
+
+
+def _add(seen: Mapping[str, _Observed], own: Counter[str], *_: object) -> None:
+    for key, count in own.items():
+        seen[key].planned += count
 
 
 def _can_learn(output: Tensor) -> bool:
@@ -158,6 +189,10 @@ def _judge(item: _Observed, block: nn.Module, generator: torch.Generator) -> tup
         return "SE305", item.problem
     if item.calls == 0:
         return "SE404", "the block is never executed"
+    # A graph that is called by its forward alone is not counted.
+    if item.calls > item.planned > 0:
+        text = f"the block runs {item.calls} times and was put in to run {item.planned}"
+        return "SE404", f"{text}: a forward walks through the parts of the module that holds it"
     if item.output is None or item.gradient is None or not item.gradient.any():
         return "SE404", "the block's output does not reach the network's output"
     if not torch.isfinite(item.output).all() or not torch.isfinite(item.gradient).all():

@@ -7,6 +7,8 @@ import timm
 import torch
 from torch import nn
 
+from sesurgery.diagnostics import SesurgeryError
+
 SHAPE = (3, 32, 32)
 
 
@@ -89,3 +91,95 @@ def test_a_container_that_holds_a_block_walks_through_its_own_parts(operate):
         with torch.no_grad():
             assert torch.equal(network(image), model(image))
             assert len(network.layer2) == 2
+
+
+class Walks(nn.Module):
+    """As pytorchcv's Concurrent: its forward runs all parts that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.walk(x)
+
+    def walk(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self.children():
+            x = part(x)
+        return x
+
+
+class Concurrent(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part(x) for part in self._modules.values()], 1)
+
+
+class Around(nn.Module):
+    """Walks through the parts of another."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self.body._modules.values():
+            x = part(x)
+        return x
+
+
+class Net(nn.Module):
+    def __init__(self, body: nn.Module, channels: int = 3) -> None:
+        super().__init__()
+        self.body, self.fc = body, nn.Conv2d(channels, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.body(x).relu())
+
+
+CONCURRENT = (nn.Conv2d(3, 3, 1), nn.Conv2d(3, 5, 3, padding=1))
+
+
+@pytest.mark.parametrize(
+    ("body", "channels", "at"),
+    [
+        (Walks(), 3, {"placement": "module", "names": "body"}),
+        (Concurrent(*CONCURRENT), 8, {"placement": "module", "names": "body"}),
+        (Concurrent(*CONCURRENT), 8, "concat"),
+    ],
+    ids=["children", "modules", "concat"],
+)
+def test_a_forward_that_walks_through_its_parts_does_not_run_the_block_among_them(body, channels, at, operate):
+    changed = operate(Net(body, channels).eval(), SHAPE, insert={"block": "se", "width": 2}, at=at)
+    assert type(changed.body).__name__ == type(body).__name__
+    image = torch.randn(2, *SHAPE)
+    for network in (changed, copy.deepcopy(changed)):
+        with torch.no_grad():
+            wanted = network.fc(network.body.se(body(image)).relu())
+            assert torch.equal(network(image), wanted)
+            assert torch.equal(network.train()(image), wanted)
+        network.body.requires_grad_(False)
+        assert not any(value.requires_grad for value in network.body.se.parameters())
+        network.eval()
+
+
+class Sets(Walks):
+    """Looks at its parts elsewhere than in its forward."""
+
+    def walk(self, x: torch.Tensor) -> torch.Tensor:
+        return self.other(self.one(x))
+
+    def initialise(self) -> None:
+        for part in self.children():
+            nn.init.zeros_(part.bias)
+
+
+def test_a_module_that_walks_through_its_parts_elsewhere_stays_of_its_class(operate):
+    at = {"placement": "module", "names": "body"}
+    changed = operate(Net(Sets()).eval(), SHAPE, insert={"block": "se", "width": 2}, at=at)
+    assert type(changed.body) is Sets
+
+
+def test_a_block_that_somebody_else_walks_through_is_refused(operate):
+    network = Net(Around(Walks())).eval()
+    with pytest.raises(SesurgeryError, match="the block runs 2 times and was put in to run 1: a forward walks"):
+        operate(network, SHAPE, insert={"block": "se", "width": 2}, at={"placement": "module", "names": "body.body"})
