@@ -12,12 +12,13 @@ $(BIN)/pip install --disable-pip-version-check --no-input --progress-bar off -q 
 	{ cat $(VENV)/install.log; echo "nothing was installed: pip's words stand above, and in $(VENV)/install.log"; exit 1; } >&2
 endef
 
-.PHONY: demo test fuzz gpu docs check format clean help
+.PHONY: demo test slowest fuzz gpu docs check format clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install, then train on real data with SE and without, build, verify and time engines, and give a verdict"
 	@echo "make test    install, then run the tests"
+	@echo "make slowest the same, and then the 20 tests and the 20 files that took most processor time"
 	@echo "make fuzz    input that nobody meant, of every kind, for MINUTES=30; every bad case with its seed"
 	@echo "make gpu     on a machine with an NVIDIA GPU: build pycuda there, run the GPU tests and the GPU benchmark"
 	@echo "make docs    the docs as a site, site/html/index.html: strict, links checked"
@@ -36,6 +37,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+slowest: $(READY)
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal --processor-time 20
 
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz.fuzz --minutes $(MINUTES)

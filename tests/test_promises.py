@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from sesurgery import pipeline
+from sesurgery.cli import program
 
 ROOT = Path(__file__).parent.parent
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
@@ -151,8 +152,12 @@ ALLOWED = {
     f"package {ENGINE} --triton models": ONNX,
     "gates export/tiny.onnx --inputs samples.npz": TORCH | ONNX | {"onnx_graphsurgeon"},
     f"verify {ENGINE} --against export/tiny.onnx": {"onnxruntime"},
+    "study small.yaml": TORCH | TRAINER | DATA,
+    "run small.yaml": TORCH | TRAINER | DATA | EXPORTER,
 }
 """By command, in the order from a spec to a served engine: each needs what those before it have made."""
+HELD_ELSEWHERE = ("check", "schema", "list", "doctor", "demo")
+"""By the two tests above; `demo` takes a while, and has a process of its own in tests/integration/test_demo.py."""
 REFUSED = {
     f"refit {ENGINE} -o other.onnx": ONNX,
     "data fetch digits": set(),
@@ -169,10 +174,15 @@ engines: [{backend: onnxruntime, precision: fp32}]
 parity: {batches: [1]}
 latency: {repeats: 10, rounds: 10, placements: 4, half_width: null}
 """
+SMALL = f"""{TINY.replace("tiny", "small").replace("data: digits", "data: {dataset: digits, held_out: 0.9}")}
+study: {{seeds: [0]}}
+"""
 
 
 FORKS = """
-import os, sys
+import gc, os, sys
+# Each copy is short: it ends before it has made much garbage.
+gc.disable()
 import {first}
 from sesurgery.cli import program
 from sesurgery.diagnostics import SesurgeryError
@@ -222,13 +232,19 @@ class Forks:
         self.process.wait()
 
 
+def test_every_verb_is_held_to_a_list_of_what_it_may_import():
+    assert {command.split()[0] for command in (*ALLOWED, *REFUSED, *HELD_ELSEWHERE)} == set(program.commands)
+
+
 @pytest.mark.slow
 def test_every_verb_imports_what_it_runs_and_no_more(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "small.yaml").write_text(SMALL)
     Image.new("L", (8, 8), 128).save(tmp_path / "digit.png")
     np.savez(tmp_path / "samples.npz", input=np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32))
     more = {}
-    with closing(Forks("torchvision", tmp_path)) as with_torch, closing(Forks("click", tmp_path)) as without:
+    torch, click = Forks("torchvision, torch._dynamo", tmp_path), Forks("click", tmp_path)
+    with closing(torch) as with_torch, closing(click) as without:
         for command, allowed in {**ALLOWED, **{f"!{command}": allowed for command, allowed in REFUSED.items()}}.items():
             # Torch and torchvision take seconds to import: a verb that may have them finds them there.
             if found := (with_torch if "torch" in allowed else without).heavy_of(command) - allowed:

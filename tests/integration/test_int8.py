@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from click.testing import CliRunner
+from fixtures.engines import source_of
 from fixtures.sharing import Once
 
 from sesurgery import pipeline
@@ -23,6 +28,7 @@ from sesurgery.backends.inductor_package.build import lacks
 from sesurgery.backends.openvino import OpenVINO
 from sesurgery.backends.tensorrt_rtx import TensorRTForRTX
 from sesurgery.cli import program
+from sesurgery.networks import checkpoint
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
 from sesurgery.pipeline import EnginesRequest
@@ -73,6 +79,51 @@ def test_int8_loses_at_most_one_point_of_top1(backend: str) -> None:
     for entry in pipeline.verify(built.path).section.parity:
         assert entry.report.reference_top1 > 0.9
         assert entry.report.candidate_top1 >= entry.report.reference_top1 - 0.01
+
+
+# Neither torch nor the pipeline: an emulator takes minutes to import them.
+ANSWERS = """
+import sys
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+images = np.load("images.npy")
+logits = [session.run(None, {"input": each})[0] for each in np.split(images, 8)]
+np.save("answers.npy", np.concatenate(logits).argmax(1))
+"""
+IMAGES = 240
+
+
+@pytest.mark.parametrize(
+    "emulator",
+    [
+        (),
+        pytest.param(
+            ("qemu-x86_64", "-cpu", "Haswell"),
+            marks=pytest.mark.skipif(
+                shutil.which("qemu-x86_64") is None, reason="qemu-x86_64 is not installed (Debian: qemu-user)"
+            ),
+        ),
+    ],
+    ids=["here", "Haswell"],
+)
+def test_an_int8_file_agrees_with_the_model_on_98_percent_of_the_digits(emulator: tuple[str, ...]) -> None:
+    """The file that engines are built of: an engine of ONNX Runtime is laid out for the processor that built it."""
+    source = source_of(build(RUN, precision="int8"))
+    held_out = data_of(pipeline.load_spec("digits.yaml")).held_out
+    np.save("images.npy", held_out.images[:IMAGES].numpy())
+    with torch.inference_mode():
+        expected = checkpoint.read(RUN, pipeline.catalogs()).network.eval()(held_out.images[:IMAGES]).argmax(1)
+    done = subprocess.run(
+        [*emulator, sys.executable, "-c", ANSWERS, str(source)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    agreement = float((np.load("answers.npy") == expected.numpy()).mean())
+    print(f"agreement {agreement:.2%}")
+    assert agreement >= 0.98
 
 
 def test_onnxruntime_has_an_integer_kernel_for_every_int8_convolution() -> None:
