@@ -16,6 +16,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 WITH_A_COMMIT = (
     "blocks_first",
     "fashion_mnist",
+    "kill_and_resume",
     *(f"studies/{path.stem}" for path in sorted((RESULTS / "studies").glob("*.json"))),
     "training_memory",
     "zoo_specs",
@@ -39,6 +40,17 @@ def test_results_name_machine_command_and_commit(name: str) -> None:
     assert "cores" in found["device"]
     assert found["command"].startswith(("python benchmarks/", "sesurgery "))
     assert found.get("commit") or found.get("recorded_in")
+
+
+def test_every_killed_training_ended_as_if_it_had_not_been_and_the_page_says_how_many() -> None:
+    found = json.loads((RESULTS / "kill_and_resume.json").read_text())
+    assert len(found["moments"]) == found["kills"] >= 20
+    within = sum(bool(moment["batches"]) for moment in found["moments"])
+    assert found["within_an_epoch"] == within > 0
+    assert found["runs_that_end_the_same"] == found["runs"] > 0
+    page, runs = (ROOT / "docs" / "faults.md").read_text(), found["runs"]
+    assert f"{found['kills']} kills, {within} of them with a checkpoint within an epoch; {runs} of {runs} runs" in page
+    assert f"{len({moment['run'] for moment in found['moments']})} of the runs were killed" in page
 
 
 def test_the_memory_of_training_is_that_of_the_page() -> None:
