@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from sesurgery.onnxgraph import numerics
 from sesurgery.onnxgraph.half_meaning import in_single
+from sesurgery.onnxgraph.observe import watching
 from sesurgery.verification.clipping import clipping, first_saturated
 from sesurgery.verification.diagnosis import Diagnosis, Kind
 from sesurgery.verification.drift import TOLERANCES, Compute, Drift, TapError, growth
 from sesurgery.verification.files import difference_of, site_of
-from sesurgery.verification.taps import Tap, found_in, tapped, taps_of
+from sesurgery.verification.taps import Tap, found_in, taps_of
 
 LARGEST_FP16 = 65504.0
 SAMPLES = 8
@@ -107,7 +108,7 @@ def of_file(links: Links, model: onnx.ModelProto, precision: str, images: Sequen
 
 def computed(model: onnx.ModelProto, taps: Sequence[Tap]) -> Compute:
     """The values of a file at these places, computed by ONNX Runtime without rewriting."""
-    run = numerics.runner(in_single(tapped(model, taps)))
+    run = numerics.runner(in_single(watching(model, [tap.value for tap in taps])))
     weights = {tensor.name for tensor in model.graph.initializer}
     (name,) = (value.name for value in model.graph.input if value.name not in weights)
     return lambda images: run({name: images})

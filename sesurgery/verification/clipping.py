@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, helper
+from onnx import NodeProto
 
 from sesurgery.onnxgraph import numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.observe import observe
 from sesurgery.onnxgraph.scopes import scope_of
 
 LOST = 0.05
@@ -33,15 +34,8 @@ def clipping(model: onnx.ModelProto, feeds: Iterable[numerics.Feeds]) -> tuple[C
     """Every quantizer of a map in the order of the graph, over all feeds, computed in float."""
     flow = Dataflow(model)
     quantizers = [node for node in flow.nodes if _ranged(node, flow) is not None]
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    read = list(dict.fromkeys(node.input[0] for node in quantizers))
-    copy.graph.output.extend(helper.make_tensor_value_info(name, flow.dtype(name), None) for name in read)
     totals = np.zeros((len(quantizers), 4))
-    for fed in feeds if read else ():
-        # The network's input is one of them, and a graph cannot output its input.
-        values = {**{name: np.asarray(fed[name]) for name in fed}, **_outputs(copy, fed)}
+    for values in observe(model, [node.input[0] for node in quantizers], feeds, flow) if quantizers else ():
         for place, node in enumerate(quantizers):
             totals[place] += _counted(values[node.input[0]], *(_ranged(node, flow) or (0.0, 0.0)))
     return tuple(
@@ -53,15 +47,6 @@ def clipping(model: onnx.ModelProto, feeds: Iterable[numerics.Feeds]) -> tuple[C
 def first_saturated(found: Iterable[Clipped]) -> Clipped | None:
     """The first quantizer that loses too much; later ones read its result."""
     return next((each for each in found if each.lost > LOST), None)
-
-
-def _outputs(model: onnx.ModelProto, fed: numerics.Feeds) -> dict[str, NDArray[np.generic]]:
-    kept = onnx.ModelProto()
-    kept.CopyFrom(model)
-    own = [value for value in model.graph.output if value.name not in fed]
-    del kept.graph.output[:]
-    kept.graph.output.extend(own)
-    return numerics.outputs(kept, fed) if own else {}
 
 
 def _counted(values: NDArray[np.generic], low: float, high: float) -> tuple[int, int, float, float]:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from sesurgery.backends.base import BuildOptions, BuildsFromOnnx, Runner
 from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.onnxgraph.observe import watching
 from sesurgery.verification.chain import Links, computed
 from sesurgery.verification.drift import TOLERANCES, Compute, Drift, TapError, growth
-from sesurgery.verification.taps import Tap, found_in, tapped
+from sesurgery.verification.taps import Tap, found_in
 
 Images = Sequence[NDArray[np.float32]]
 BuildTapped = Callable[[Sequence[Tap], Path], Runner]
@@ -40,7 +41,7 @@ def of_backend(links: Links, backend: BuildsFromOnnx, options: BuildOptions) -> 
 
     def build(taps: Sequence[Tap], folder: Path) -> Runner:
         file = folder / "tapped.onnx"
-        onnx_io.save(tapped(links.source, taps), file)
+        onnx_io.save(watching(links.source, [tap.value for tap in taps]), file)
         engine = folder / f"tapped.engine{backend.suffix}"
         backend.build(file, engine, options)
         return backend.load(engine)

@@ -29,8 +29,8 @@ from onnx import NodeProto, helper
 
 from sesurgery.backends.base import Array, BuildOptions
 from sesurgery.backends.inputs.onnx_file import OnnxFile
-from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.observe import observe
 
 if TYPE_CHECKING:
     from sesurgery.backends.base import BuildsFromOnnx
@@ -173,12 +173,9 @@ def _in_float(
     model: onnx.ModelProto, flow: Dataflow, layers: Sequence[_Layer], samples: Sequence[Feeds]
 ) -> dict[str, NDArray[np.generic]]:
     """The inputs and outputs of the layers on each sample, computed in float because rewriting is off."""
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(model)
-    del tapped.graph.output[:]
-    for name in dict.fromkeys(name for layer in layers for name in (layer.reads, layer.makes)):
-        tapped.graph.output.append(helper.make_tensor_value_info(name, flow.dtype(name), None))
-    return _numerics.outputs_of_all(tapped, samples)
+    names = [name for layer in layers for name in (layer.reads, layer.makes)]
+    seen = list(observe(model, names, samples, flow))
+    return {name: np.stack([values[name] for values in seen]) for name in names}
 
 
 def _cut_out(

@@ -16,6 +16,7 @@ from torch import nn
 
 from sesurgery.backends.base import Array, Runner
 from sesurgery.verification.drift import Values
+from sesurgery.verification.observe import watched
 from sesurgery.verification.taps import Tap
 
 SAME = 1e-3
@@ -58,24 +59,15 @@ def _same(wanted: NDArray[np.generic], given: NDArray[np.generic]) -> bool:
 
 def _outputs(network: nn.Module, modules: set[str], images: torch.Tensor) -> dict[str, NDArray[np.generic]]:
     """What the last call of each of these modules returns, if that is one tensor."""
-    found: dict[str, NDArray[np.generic]] = {}
 
-    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
-        def keep(_: nn.Module, given: object, made: object) -> None:
-            if isinstance(made, torch.Tensor):
-                # A copy, because the next operation may change the map in place.
-                found[name] = made.detach().clone().numpy()
+    def copied(_: object, made: object) -> NDArray[np.generic] | None:
+        # A copy, because the next operation may change the map in place.
+        return made.detach().clone().numpy() if isinstance(made, torch.Tensor) else None
 
-        return network.get_submodule(name).register_forward_hook(keep)
-
-    handles = [watch(name) for name in modules]
-    try:
-        with torch.inference_mode():
-            network.eval()(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    with torch.inference_mode(), watched(network, {name: name for name in modules}, copied) as found:
+        network.eval()(images)
+    tensors = {name: [made for made in calls if made is not None] for name, calls in found.items()}
+    return {name: calls[-1] for name, calls in tensors.items() if calls}
 
 
 class TappedNetwork(nn.Module):

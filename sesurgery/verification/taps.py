@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
-from onnx import NodeProto, helper
+from onnx import NodeProto
 
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
@@ -66,19 +66,6 @@ def found_in(model: onnx.ModelProto, taps: Sequence[Tap]) -> tuple[Tap, ...]:
     # A pass can merge two places into one value.
     unique = {tap.value: tap for tap in found}
     return *unique.values(), replace(taps[-1], value=model.graph.output[0].name)
-
-
-def tapped(model: onnx.ModelProto, taps: Sequence[Tap]) -> onnx.ModelProto:
-    """A copy with the values at these places as additional outputs."""
-    flow = Dataflow(model)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    known = {value.name for value in copy.graph.output}
-    for tap in taps:
-        if tap.value not in known:
-            shape = flow.shape(tap.value)
-            copy.graph.output.append(helper.make_tensor_value_info(tap.value, flow.dtype(tap.value), shape))
-    return copy
 
 
 def _last_of(nodes: Sequence[NodeProto], module: str) -> NodeProto | None:

@@ -33,7 +33,7 @@ from sesurgery.lowering.squeezes import Convolution, comes_from_gate, convolutio
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
-from sesurgery.onnxgraph.inference import inferred
+from sesurgery.onnxgraph.observe import observe
 
 # Arrays, which a JSON schema cannot describe.
 Samples = Sequence[Mapping[str, Any]]
@@ -71,7 +71,7 @@ class ConstantGates(Pass):
         gates: dict[str, list[tuple[NodeProto, str]]] = {}
         for node, name, gate in scalings(rewrite.flow):
             gates.setdefault(gate, []).append((node, name))
-        known = _ranges(rewrite.model, list(gates), self.samples)
+        known = _ranges(rewrite.model, list(gates), self.samples, rewrite.flow)
         edits = []
         kept: list[float] = []
         for gate, scaled in gates.items():
@@ -93,18 +93,13 @@ class ConstantGates(Pass):
         return Lowered(after, tuple(edits), notes=notes)
 
 
-def _ranges(model: onnx.ModelProto, gates: list[str], samples: Samples) -> dict[str, tuple[Array, Array]]:
+def _ranges(
+    model: onnx.ModelProto, gates: list[str], samples: Samples, flow: Dataflow
+) -> dict[str, tuple[Array, Array]]:
     """The smallest and largest value of every channel of each gate, in the gate's shape, such as (C, 1, 1)."""
-    if not gates:
-        return {}
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    del watched.graph.output[:]
-    kinds = {value.name: value for value in inferred(model, strict=False).value_info}
-    watched.graph.output.extend(kinds[gate] for gate in gates)
     found: dict[str, tuple[Array, Array]] = {}
-    for feeds in samples:
-        for gate, values in _numerics.outputs(watched, feeds).items():
+    for seen in observe(model, gates, samples, flow) if gates else ():
+        for gate, values in seen.items():
             low, high = (np.asarray(end(values.astype(np.float64), axis=0)) for end in (np.min, np.max))
             if gate in found:
                 low, high = np.minimum(low, found[gate][0]), np.maximum(high, found[gate][1])

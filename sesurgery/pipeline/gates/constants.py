@@ -16,13 +16,14 @@ from sesurgery.networks.checkpoint import Run
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.pipeline.build_engine import calibration
 from sesurgery.pipeline.export import export
-from sesurgery.pipeline.gates.gates import block_modules, gate_values
+from sesurgery.pipeline.gates.gates import block_modules
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.engines import Calibration
 from sesurgery.training.data import data_of
 from sesurgery.training.data.base import Data
 from sesurgery.verification.constant_blocks import ConstantBlocks, Samples, middle
 from sesurgery.verification.folding import Answers, Prediction, predicted
+from sesurgery.verification.gate_values import gate_values
 from sesurgery.workspace.folders import Workspace
 from sesurgery.workspace.origin import Origin
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,7 @@ from sesurgery.pipeline.specs import catalogs
 from sesurgery.training.data import data_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
-    from torch import nn
 
     from sesurgery.networks.checkpoint import Run
     from sesurgery.training.data.base import Data, Images, Split
@@ -25,8 +21,6 @@ if TYPE_CHECKING:
 
 CLASSES, SAMPLES = 4, 50
 """As in the SE paper's figure 6."""
-SPATIAL = 1e-3
-"""Largest relative error with which a block's output may differ from its input scaled per channel."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,7 @@ def gates_of(run: Run, data: Data, classes: int, samples: int) -> GateResult:
     """The same of a run's network with the weights that it has now."""
     import numpy as np
 
+    from sesurgery.verification.gate_values import gate_values
     from sesurgery.verification.gates import measure
 
     modules = block_modules(run)
@@ -79,25 +74,6 @@ def block_modules(run: Run) -> dict[str, str]:
     return {site.key: f"{inside}{site.module}" for site in run.plan.sites}
 
 
-def gate_values(
-    network: nn.Module, modules: Mapping[str, str], batches: Iterable[torch.Tensor]
-) -> dict[str, NDArray[np.float64] | None]:
-    """The gates [N, C] of each block, NaN where a channel was zero all over; None of what is no gate of a channel."""
-    import numpy as np
-
-    from sesurgery.training.evaluation import logits
-
-    found: dict[str, list[torch.Tensor | None]] = {key: [] for key in modules}
-    with _watched({key: network.get_submodule(module) for key, module in modules.items()}, found):
-        logits(network, batches)
-    seen: dict[str, NDArray[np.float64] | None] = {}
-    for key, parts in found.items():
-        known = [part.double().numpy() for part in parts if part is not None]
-        values = np.concatenate(known) if len(known) == len(parts) else None
-        seen[key] = None if values is None or np.isnan(values).all() else values
-    return seen
-
-
 def _parts(images: Images, which: Sequence[int]) -> Iterator[torch.Tensor]:
     from sesurgery.training.evaluation import BATCH
 
@@ -121,30 +97,3 @@ def _chosen(split: Split, classes: int, samples: int) -> list[int]:
             wanted[label] -= 1
             chosen.append(position)
     return chosen
-
-
-@contextmanager
-def _watched(modules: dict[str, nn.Module], found: dict[str, list[torch.Tensor | None]]) -> Iterator[None]:
-    """Within the block, add to `found` what each block multiplies its input by: [n, C], or None if it is not a gate."""
-    hooks = [
-        module.register_forward_hook(lambda _, given, made, key=key: found[key].append(observed(given[0], made)))
-        for key, module in modules.items()
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def observed(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
-    """The number [n, C] that each channel was multiplied by; None if it differs over the map.
-
-    It is the least-squares solution of y = s x over the map, and NaN of a channel that is zero all over: whatever the
-    gate is, it does not show there.
-    """
-    x, y = x.detach().float().flatten(2).cpu(), y.detach().float().flatten(2).cpu()
-    power = (x * x).sum(2)
-    gate = (x * y).sum(2) / power.clamp_min(1e-30)
-    apart = (y - x * gate.unsqueeze(2)).abs().max()
-    return gate.where(power > 0, float("nan")) if apart <= SPATIAL * y.abs().max() else None

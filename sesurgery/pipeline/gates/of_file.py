@@ -16,13 +16,13 @@ from sesurgery.graph import Shape
 from sesurgery.graph.gates import ChannelGate, channel_gates
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.dataflow import Dataflow
-from sesurgery.onnxgraph.numerics import runner
+from sesurgery.onnxgraph.observe import observe
 from sesurgery.onnxgraph.shapes import image_input, image_shape, takes_channels_last
 from sesurgery.pipeline.build_engine.calibration import samples_in, samples_of_file
-from sesurgery.pipeline.gates.gates import GateResult, observed
+from sesurgery.pipeline.gates.gates import GateResult
 from sesurgery.pipeline.inspect import open_named
+from sesurgery.verification.gate_values import gate_of
 from sesurgery.verification.gates import UNLABELLED, measure
-from sesurgery.verification.taps import Tap, tapped
 
 LABELS = "labels"
 
@@ -41,10 +41,9 @@ def gates_of_file(file: Path, given: Path) -> GateResult:
     flow = Dataflow(model)
     there = set(flow.inputs) | set(flow.producer)
     seen = [gate for gate in found if {gate.mul.name, gate.value.name} <= there]
-    run = runner(tapped(model, [Tap(name, name, "") for gate in seen for name in (gate.value.name, gate.mul.name)]))
+    read = [name for gate in seen for name in (gate.value.name, gate.mul.name)]
     parts: list[list[NDArray[np.float64] | None]] = [[] for _ in seen]
-    for feed in feeds:
-        made = run(feed)
+    for made in observe(model, read, feeds, flow):
         for gate, part in zip(seen, parts, strict=True):
             part.append(_observed(gate, made[gate.value.name], made[gate.mul.name]))
     classes = labels if labels is not None else np.zeros(samples_in(feeds), np.int64)
@@ -86,5 +85,5 @@ def _observed(gate: ChannelGate, x: NDArray[np.generic], y: NDArray[np.generic])
     if channels != x.shape[1]:
         x, y = np.moveaxis(x, 3, 1), np.moveaxis(y, 3, 1)
     tensors = [torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (x, y)]
-    made = observed(*tensors)
+    made = gate_of(*tensors)
     return None if made is None else made.double().numpy()

@@ -12,11 +12,12 @@ from sesurgery.lowering.base import run as lower
 from sesurgery.lowering.precision.half import Precision
 from sesurgery.lowering.precision.int8 import Quantize, ranges_of
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.observe import watching
 from sesurgery.onnxgraph.scopes import scope_of
 from sesurgery.verification import chain, engine_drift
 from sesurgery.verification.chain import Links
 from sesurgery.verification.drift import Drift, TapError, growth
-from sesurgery.verification.taps import LOGITS, Tap, found_in, tapped, taps_of
+from sesurgery.verification.taps import LOGITS, Tap, found_in, taps_of
 
 IMAGES = [np.random.default_rng(index).normal(size=(1, 3, 32, 32)).astype(np.float32) for index in range(3)]
 
@@ -50,7 +51,7 @@ def test_taps_are_the_blocks_and_the_ends_of_stages_in_order(exported, modules):
 def test_a_tapped_copy_has_these_outputs_and_the_file_stays_as_it_was(exported, modules):
     before = exported.SerializeToString()
     taps = taps_of(exported, modules)
-    copy = tapped(exported, taps)
+    copy = watching(exported, [tap.value for tap in taps])
     assert {value.name for value in copy.graph.output} == {tap.value for tap in taps}
     assert exported.SerializeToString() == before
 

@@ -11,8 +11,9 @@ import torch
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline.gates.gates import GateResult, highest, observed
+from sesurgery.pipeline.gates.gates import GateResult, highest
 from sesurgery.reports.text.gates import draw, to_json, to_text
+from sesurgery.verification.gate_values import gate_of
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_the_gates_are_those_that_the_block_computes(here, found):
     with torch.no_grad():
         made = block(x)
         expected = torch.sigmoid(block.fc2(block.act(block.fc1(x.mean((2, 3), keepdim=True)))))
-    torch.testing.assert_close(observed(x, made), expected.flatten(1) * block.gain)
+    torch.testing.assert_close(gate_of(x, made), expected.flatten(1) * block.gain)
     assert [each.key for each in found.blocks] == [site.key for site in run.plan.sites]
     assert found.left == ()
     assert found.classes == ("0", "1", "2")
@@ -36,8 +37,8 @@ def test_the_gates_are_those_that_the_block_computes(here, found):
 
 def test_what_differs_over_the_map_is_no_gate_of_a_channel():
     x = torch.rand(2, 3, 4, 4) + 0.1
-    assert observed(x, x * torch.rand(2, 1, 4, 4)) is None
-    assert observed(x * 0, x * 0).isnan().all()
+    assert gate_of(x, x * torch.rand(2, 1, 4, 4)) is None
+    assert gate_of(x * 0, x * 0).isnan().all()
 
 
 def test_text_json_and_picture_hold_every_block(found, tmp_path):
