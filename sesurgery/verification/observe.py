@@ -1,6 +1,6 @@
 """Inner values of a torch network on samples: what its modules get and give, seen by hooks that are gone afterwards.
 
-For ONNX files see `onnxgraph.observe`. What is seen for a proof is the surgeon's own: it needs gradients, or every call.
+For ONNX files see `onnxgraph.observe`. What the surgeon proves it sees itself: that needs gradients.
 """
 
 from __future__ import annotations
