@@ -43,8 +43,8 @@ def test_a_copy_gets_each_value_once_beside_its_own_outputs_or_in_their_place(mo
 
 
 def test_extremes_are_by_sample_and_value_and_infinite_where_there_is_no_number(model: onnx.ModelProto) -> None:
-    broken = {"x": np.array([[np.nan, 1]], np.float32)}
-    assert extremes(model, ["x", "less"], [*SAMPLES, broken]).tolist() == [[2, 2], [4, 8], [np.inf, np.inf]]
+    broken = {"x": np.array([[np.nan, np.nan]], np.float32)}
+    assert extremes(model, ["x", "twice"], [*SAMPLES, broken]).tolist() == [[2, 4], [4, 8], [np.inf, np.inf]]
 
 
 def test_a_sample_that_does_not_fit_is_an_error_with_a_code(model: onnx.ModelProto) -> None:
