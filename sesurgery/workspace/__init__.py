@@ -1,6 +1,6 @@
 """Everything about the files we write: folders, typed manifests, measurements, and whether a file is up to date."""
 
-from sesurgery.workspace.details import EngineDetails, OnnxDetails, PackageDetails, RunDetails
+from sesurgery.workspace.details import EngineDetails, OnnxDetails, PackageDetails, RunDetails, StudyDetails
 from sesurgery.workspace.manifest_files import (
     Provenance,
     belonging,
@@ -21,6 +21,7 @@ from sesurgery.workspace.manifests import (
     OnnxManifest,
     PackageManifest,
     RunManifest,
+    StudyManifest,
     relative,
 )
 
@@ -36,6 +37,8 @@ __all__ = [
     "Provenance",
     "RunDetails",
     "RunManifest",
+    "StudyDetails",
+    "StudyManifest",
     "belonging",
     "describe",
     "is_engine",

@@ -185,6 +185,16 @@ class EngineDetails(Details):
     choice: Choice | None = None
 
 
+class StudyDetails(Details):
+    """Details of a study's answer: the paths of its axes, its seeds, and the trials that the answer rests on."""
+
+    axes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    cells: int
+    trials: int
+    failed: int
+
+
 class PackageDetails(Details):
     """Details of an engine packaged for a server."""
 

@@ -27,7 +27,13 @@ from sesurgery.workspace.manifests import (
 )
 
 M = TypeVar("M", bound=BaseManifest)
-NAMES = {"run": "a run's weights", "onnx": "an ONNX file", "engine": "an engine", "package": "a packaged engine"}
+NAMES = {
+    "run": "a run's weights",
+    "onnx": "an ONNX file",
+    "engine": "an engine",
+    "package": "a packaged engine",
+    "study": "a study's answer",
+}
 """The kinds, as errors name them."""
 
 

@@ -15,7 +15,16 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Tag, TypeAdapter
 
 from sesurgery import trust
 from sesurgery.artifacts import digest_text
-from sesurgery.workspace.details import Details, EngineDetails, OnnxDetails, PackageDetails, Parent, Place, RunDetails
+from sesurgery.workspace.details import (
+    Details,
+    EngineDetails,
+    OnnxDetails,
+    PackageDetails,
+    Parent,
+    Place,
+    RunDetails,
+    StudyDetails,
+)
 
 if TYPE_CHECKING:
     from sesurgery.spec import Spec
@@ -121,6 +130,13 @@ class PackageManifest(BaseManifest):
     details: PackageDetails
 
 
+class StudyManifest(BaseManifest):
+    """The manifest of a study, which is that of its answer."""
+
+    kind: Literal["study"] = "study"
+    details: StudyDetails
+
+
 class ReportManifest(BaseManifest):
     """The manifest of a report."""
 
@@ -140,6 +156,7 @@ Manifest = Annotated[
     | Annotated[OnnxManifest, Tag("onnx")]
     | Annotated[EngineManifest, Tag("engine")]
     | Annotated[PackageManifest, Tag("package")]
+    | Annotated[StudyManifest, Tag("study")]
     | Annotated[ReportManifest, Tag("report")],
     Discriminator(_kind),
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sesurgery.artifacts import to_json, write_text
+from sesurgery.artifacts import locked, to_json, write_text
 from sesurgery.diagnostics import SesurgeryError, described, fail, raised_at
 from sesurgery.pipeline.study.race import last_race, time_cells
 from sesurgery.pipeline.study.trials import METRICS, Trials, run_trial
@@ -22,6 +22,7 @@ from sesurgery.studies.answer import Answer, Outcome, answer
 from sesurgery.studies.opening import opened
 from sesurgery.studies.storage import DIED, KEPT, REPEATED, SEED, Storage, Task, with_parameters
 from sesurgery.talk import Silent, Talk
+from sesurgery.workspace import Provenance, StudyDetails, StudyManifest, describe
 from sesurgery.workspace.folders import Workspace
 
 STUDIES = "studies"
@@ -113,9 +114,32 @@ def _write(spec: Spec, storage: Storage) -> Answer:
     race = last_race(storage.folder) if asked.latency else None
     timings = {key: each.timing for key, each in race.engines.items()} if race else {}
     made = replace(answer(spec.name, axes, asked.seeds, outcomes, timings), doubt=race.doubt if race else None)
-    write_text(storage.folder / "study.json", to_json(report.to_json(made)))
-    write_text(storage.folder / "study.md", report.to_markdown(made))
-    write_text(storage.folder / "study.html", report.to_html(made))
+    told, text, page = (storage.folder / f"study.{suffix}" for suffix in ("json", "md", "html"))
+    source = spec.span()
+    file = None if source is None else Path(source.file)
+    # Of processes that end together each writes files that belong together.
+    with locked(storage.folder):
+        write_text(told, to_json(report.to_json(made)))
+        write_text(text, report.to_markdown(made))
+        write_text(page, report.to_html(made))
+        describe(
+            told,
+            Provenance(
+                StudyManifest,
+                spec.name,
+                f"sesurgery study {'SPEC' if file is None else file.as_posix()}",
+                parents=() if file is None or not file.is_file() else (file,),
+                beside=(text, page),
+                spec_digest=spec.digest,
+                details=StudyDetails(
+                    axes=tuple(axes),
+                    seeds=tuple(asked.seeds),
+                    cells=len(made.rows),
+                    trials=sum(row.trials for row in made.rows),
+                    failed=sum(len(row.failures) for row in made.rows),
+                ),
+            ),
+        )
     return made
 
 

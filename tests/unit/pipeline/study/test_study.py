@@ -26,6 +26,7 @@ from sesurgery.reports.pages.study import from_json, to_json, to_text
 from sesurgery.studies.answer import Outcome, answer
 from sesurgery.studies.cells import Cell
 from sesurgery.studies.opening import opened
+from sesurgery.workspace import StudyManifest, require_intact
 
 RESULTS = Path(__file__).parents[4] / "benchmarks" / "results" / "studies"
 PROVENANCE = {"command", "commit", "raced_at", "device"}
@@ -343,6 +344,13 @@ def test_the_answer_is_written_as_text_markdown_json_and_a_page(tmp_path, ran):
     assert found["advice"].split(":")[0] in page
     assert page.count("<svg") == 2
     assert "| reduction=2" in (done.folder / "study.md").read_text()
+    manifest = require_intact(done.folder / "study.json", StudyManifest)
+    assert manifest.details.axes == ("surgery[0].insert.reduction",)
+    assert (manifest.details.cells, manifest.details.failed) == (len(found["cells"]), 0)
+    assert manifest.details.trials == sum(cell["trials"] for cell in found["cells"])
+    (done.folder / "study.md").write_text("something else")
+    with pytest.raises(SesurgeryError, match="SE401"):
+        require_intact(done.folder / "study.json", StudyManifest)
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
