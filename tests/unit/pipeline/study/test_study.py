@@ -22,7 +22,7 @@ from fixtures.studies import ALONE, spec_with
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.pipeline import Workspace
-from sesurgery.reports.pages.study import from_json, to_json, to_text
+from sesurgery.reports.pages.study import from_json, to_json, to_markdown, to_text
 from sesurgery.studies.answer import Outcome, answer
 from sesurgery.studies.cells import Cell
 from sesurgery.studies.opening import opened
@@ -359,6 +359,18 @@ def test_what_a_study_wrote_is_read_again(path):
     written = {key: value for key, value in found.items() if key not in PROVENANCE}
     assert to_json(from_json(found)) == written
     assert [cell["tax"] is None for cell in found["cells"]] == [cell["plain"] for cell in found["cells"]]
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_docs_have_the_table_and_the_pictures_of_a_committed_study(path):
+    made = from_json(json.loads(path.read_text()))
+    rows = [line for line in to_markdown(made).splitlines() if line.startswith("|")]
+    docs = RESULTS.parents[2] / "docs"
+    assert len(rows) == len(made.rows) + 2
+    assert "\n".join(rows) in (docs / "studies.md").read_text()
+    cells, front = ((docs / "pictures" / f"study_{path.stem}{kind}.svg").read_text() for kind in ("", "_latency"))
+    assert all(f">{row.cell}<" in cells for row in made.rows)
+    assert all(f">{made.rows[index].cell}<" in front for index in made.pareto)
 
 
 def outcomes(gain, cost):
