@@ -1,28 +1,29 @@
 """benchmarks/gpu/latency.py on a tiny network on the CPU: all of its rows, and its file."""
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
+from fixtures.processes import Own
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu" / "latency.py"
+
+
+def benchmark(arguments: list[str]) -> None:
+    """In a process of its own: the script, as a shell starts it."""
+    sys.argv = [str(SCRIPT), *arguments]
+    sys.path.insert(0, str(SCRIPT.parent))
+    runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
 @pytest.mark.slow
 def test_the_benchmark_runs_on_a_machine_without_a_gpu(tmp_path: Path) -> None:
     ways, networks = ["eager", "onnxruntime"], ["plain", "ours", "hoisted"]
     arguments = ["--smoke", "--ways", *ways, "--networks", *networks, "--output", str(tmp_path / "found.json")]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    process = Own(benchmark, arguments)
+    assert process.end() == 0, process.err
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["left_out"] == []
     rows = {(row["way"], row["network"]): row for row in found["rows"]}
