@@ -187,6 +187,7 @@ def _steps(model_id, row, pipeline, torch) -> None:
     from sesurgery.networks import checkpoint
     from sesurgery.networks.export import export
     from sesurgery.networks.sources import surgeon_for
+    from sesurgery.surgeons.fx.inputs import tensors
     from sesurgery.workspace import RunDetails
 
     changed = surgeon_for(spec).apply(original, planned.plan).eval()
@@ -211,7 +212,7 @@ def _steps(model_id, row, pipeline, torch) -> None:
         row["replay"] = _difference(changed, again, image, torch) == 0
         report = export(changed, spec.input.shape, Path(name) / "net.onnx", spec.export)
         with torch.no_grad():
-            row["export_difference"] = report.worst / max(float(changed(image).abs().max()), 1e-12)
+            row["export_difference"] = report.worst / _largest(tensors(changed(image)))
         row["export"] = row["export_difference"] <= EXPORT_TOLERANCE
         row["sites_agree"] = sites_agree(unused, planned.plan, spec)
         if not row["export"]:
@@ -325,10 +326,16 @@ def _kwargs(model_id: str) -> dict[str, object]:
 
 
 def _difference(one, other, image, torch) -> float:
+    from sesurgery.surgeons.fx.inputs import tensors
+
     with torch.no_grad():
-        expected, found = one(image), other(image)
-    scale = max(float(expected.abs().max()), 1e-12)
-    return float((expected - found).abs().max()) / scale
+        expected, found = [*tensors(one(image))], [*tensors(other(image))]
+    apart = max(float((mine - theirs).abs().max()) for mine, theirs in zip(expected, found, strict=True))
+    return apart / _largest(expected)
+
+
+def _largest(outputs) -> float:
+    return max(1e-12, *(float(item.abs().max()) for item in outputs))
 
 
 def _train(changed, plan, image, torch) -> bool:
