@@ -35,14 +35,14 @@ Of Ultralytics one network was finished; `tests/unit/networks/test_ultralytics.p
 equality, keys and a training step.
 
 Of five libraries that are no dependency, `benchmarks/zoo_libraries.py` chose {chosen} networks before any was examined,
-the smallest first; {left} have not been reached and are not listed: {missing}. They were
-measured on the code of 2c5c159; dicenet_wd5 and peleenet fell for a cause that was mended since. An untrained CondenseNet
-reads the first of its channels alone (its index is zero until weights are loaded): a block behind it may be cut off, and
-is refused.
+the smallest first; {left} have not been reached and are not listed: {missing}.
+They were measured on the code of 2c5c159, some that had fallen once more on that of cdc1f6c. An untrained CondenseNet
+reads the first of its channels alone (its index is zero until weights are loaded): a block behind it may be cut off,
+and is refused.
 
 *same sites* counts the networks whose own ONNX file, written before surgery, offers the same sites as the network
-(keys, channels, resolutions), of those for which it was compared. MONAI's DynUNet has each module under two names, and
-the exporter takes the other one: the sites are the same, under other keys.
+(keys, channels, resolutions), of those for which it was compared. MONAI's DynUNet has each module under two names,
+and the exporter takes the other one: the sites are the same, under other keys.
 
 """
 
