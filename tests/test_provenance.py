@@ -18,6 +18,7 @@ WITH_A_COMMIT = (
     "fashion_mnist",
     "kill_and_resume",
     *(f"studies/{path.stem}" for path in sorted((RESULTS / "studies").glob("*.json"))),
+    "training",
     "training_memory",
     "zoo_specs",
 )
@@ -51,6 +52,15 @@ def test_every_killed_training_ended_as_if_it_had_not_been_and_the_page_says_how
     page, runs = (ROOT / "docs" / "faults.md").read_text(), found["runs"]
     assert f"{found['kills']} kills, {within} of them with a checkpoint within an epoch; {runs} of {runs} runs" in page
     assert f"{len({moment['run'] for moment in found['moments']})} of the runs were killed" in page
+
+
+def test_the_cost_of_a_step_is_that_of_the_page() -> None:
+    page = (ROOT / "docs" / "guide.md").read_text()
+    for name in ("ours", "timm"):
+        found = json.loads((RESULTS / "training.json").read_text())["over_bare"][name]["processor_time"]
+        value, low, high = (f"{found[key]:.3f}" for key in ("value", "low", "high"))
+        assert value in page
+        assert f"{low} to {high}" in page
 
 
 def test_the_memory_of_training_is_that_of_the_page() -> None:
