@@ -110,6 +110,26 @@ def test_the_report_says_how_far_each_batch_was_off(network, tmp_path):
     assert report.nodes == len(onnx.load(tmp_path / "net.onnx").graph.node)
 
 
+class Several(nn.Module):
+    """Puts out a list, as networks that are supervised at several depths do; its second may be another every time."""
+
+    def __init__(self, drifts: bool) -> None:
+        super().__init__()
+        self.calls = 0
+        self.drifts = drifts
+        self.one, self.other = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        self.calls += self.drifts
+        return [self.one(x), self.other(x) + self.calls]
+
+
+def test_all_outputs_of_a_network_are_compared(tmp_path):
+    assert export(Several(drifts=False), SHAPE, tmp_path / "net.onnx", Export()).worst < 1e-5
+    with pytest.raises(SesurgeryError, match="differs from the model by"):
+        export(Several(drifts=True), SHAPE, tmp_path / "other.onnx", Export())
+
+
 class Drifts(nn.Module):
     """Adds how often it was called: what is exported is not what is asked later."""
 
