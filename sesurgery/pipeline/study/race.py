@@ -82,7 +82,7 @@ def time_cells(trials: Trials, storage: Storage, *, again: bool = False) -> None
     lock.parent.mkdir(parents=True, exist_ok=True)
     # Of processes that end together the others wait, and find the race done.
     with filelock.FileLock(lock):
-        entries = _entries(trials, storage)
+        entries = engines_of_cells(trials, storage)
         of = OfCells({entry.cell.key: entry.digest for entry in entries})
         last = last_race(storage.folder)
         raced = last is not None and last.of == of and not (again and last.doubt)
@@ -91,7 +91,7 @@ def time_cells(trials: Trials, storage: Storage, *, again: bool = False) -> None
         made = StudyRace(of, {})
         try:
             for conditions in dict.fromkeys(entry.conditions for entry in entries):
-                found = _race([entry for entry in entries if entry.conditions == conditions], trials)
+                found = race_of([entry for entry in entries if entry.conditions == conditions], trials)
                 made = replace(made, engines={**made.engines, **found.engines}, doubt=made.doubt or found.doubt)
         except SesurgeryError as error:
             # The scores stand without it.
@@ -119,7 +119,8 @@ def _is_there(folder: Path, raced: RacedEngine) -> bool:
         return False
 
 
-def _entries(trials: Trials, storage: Storage) -> list[_Entry]:
+def engines_of_cells(trials: Trials, storage: Storage) -> list[_Entry]:
+    """The engine of each cell's first trained seed; the talk is told of those that cannot be timed."""
     from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engines
 
     entries: dict[str, _Entry] = {}
@@ -141,7 +142,8 @@ def _entries(trials: Trials, storage: Storage) -> list[_Entry]:
     return list(entries.values())
 
 
-def _race(entries: Sequence[_Entry], trials: Trials) -> StudyRace:
+def race_of(entries: Sequence[_Entry], trials: Trials) -> StudyRace:
+    """The race of engines that are timed in one way."""
     from sesurgery.networks.export import INPUT
     from sesurgery.training.data import data_of
     from sesurgery.verification.field import race_field

@@ -137,8 +137,8 @@ def test_a_race_that_was_doubtful_is_repeated_on_request_alone(doubt, tmp_path, 
     module, raced = import_module("sesurgery.pipeline.study.race"), []
     entry = SimpleNamespace(cell=SimpleNamespace(key="plain"), digest="of the engine", conditions="batch 1")
     found = StudyRace(OfCells({"plain": "of the engine"}), {}, doubt)
-    monkeypatch.setattr(module, "_entries", lambda *_: [entry])
-    monkeypatch.setattr(module, "_race", lambda *_: raced.append(len(raced)) or found)
+    monkeypatch.setattr(module, "engines_of_cells", lambda *_: [entry])
+    monkeypatch.setattr(module, "race_of", lambda *_: raced.append(len(raced)) or found)
     for again in (False, False, True):
         time_cells(SimpleNamespace(), SimpleNamespace(folder=tmp_path), again=again)
     assert len(raced) == (1 if doubt is None else 2)
