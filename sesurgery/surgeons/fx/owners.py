@@ -53,11 +53,19 @@ class Calls:
         self.frame = frame
         self.by_key = {call.key: call for call in frame.traced.calls}
         self.times = Counter(call.path for call in frame.traced.calls)
+        self._chains = {node: _chain(node) for node in frame.traced.graph.nodes}
+        self._below: dict[Chain, list[fx.Node]] = {}
+        for node, chain in self._chains.items():
+            for depth in range(len(chain) + 1):
+                self._below.setdefault(chain[:depth], []).append(node)
 
     def chain(self, node: fx.Node) -> Chain:
         """The keys of the calls in whose forward the node was made, outermost first."""
-        keys = tuple(node.meta.get("nn_module_stack") or ())
-        return keys[:-1] if node.op == "call_module" else keys
+        return self._chains[node]
+
+    def below(self, base: Chain) -> list[fx.Node]:
+        """The nodes made in the last call of a chain, or in a call within it, in their order in the graph."""
+        return self._below.get(base, [])
 
     def path(self, chain: Chain) -> str:
         return chain[-1].partition("@")[0] if chain else ""
@@ -83,6 +91,11 @@ class Calls:
         module = self.frame.traced.root.get_submodule(call.path)
         names = [name for name, given in _bound(module, call) if given is value]
         return names[0] if len(names) == 1 else None
+
+
+def _chain(node: fx.Node) -> Chain:
+    keys = tuple(node.meta.get("nn_module_stack") or ())
+    return keys[:-1] if node.op == "call_module" else keys
 
 
 def _bound(module: nn.Module, call: Call) -> Iterator[tuple[str, object]]:
@@ -112,12 +125,19 @@ def find(
 
 
 def _overlap(owners: list[Owner]) -> tuple[Owner, Owner] | None:
-    for outer in owners:
-        for inner in owners:
-            rest = inner.base[len(outer.base) :]
-            if inner is not outer and outer.within(inner.base) and all(key in outer.open for key in rest):
-                return outer, inner
-    return None
+    """The first owner that sees an operation of another one, and the first such other."""
+    by_base: dict[Chain, list[int]] = {}
+    for number, owner in enumerate(owners):
+        by_base.setdefault(owner.base, []).append(number)
+    pairs = (
+        (outer, inner)
+        for inner, owner in enumerate(owners)
+        for depth in range(len(owner.base) + 1)
+        for outer in by_base.get(owner.base[:depth], ())
+        if outer != inner and all(key in owners[outer].open for key in owner.base[depth:])
+    )
+    first = min(pairs, default=None)
+    return None if first is None else (owners[first[0]], owners[first[1]])
 
 
 def _smallest(calls: Calls, item: Item, avoided: frozenset[str]) -> Chain:

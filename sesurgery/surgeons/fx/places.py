@@ -23,11 +23,7 @@ def known(calls: Calls, owner: Owner, traced: Trace) -> dict[str, fx.Node]:
     """For the name in the view of every node that the owner's items stand on, the node of the owner's own graph."""
     path = calls.path(owner.base)
     seen = set(owner.base) | owner.open
-    flat = [
-        node
-        for node in calls.frame.traced.graph.nodes
-        if owner.within(chain := calls.chain(node)) and seen.issuperset(chain) and node.op not in _BESIDE
-    ]
+    flat = [node for node in calls.below(owner.base) if seen.issuperset(calls.chain(node)) and node.op not in _BESIDE]
     own = [node for node in traced.graph.nodes if node.op not in _BESIDE]
     there = dict(_places(own, "", None))
     found = {calls.frame.name(node): there[place] for place, node in _places(flat, path, calls) if place in there}

@@ -179,29 +179,34 @@ def patched(tracer: Tracer, model: nn.Module) -> Iterator[None]:
     def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return tracer.create_proxy("call_function", function, args, kwargs)
 
-    watched = _root_watched(tracer) if tracer.faithful else contextlib.nullcontext()
+    watched = _watched(tracer, model) if tracer.faithful else contextlib.nullcontext()
     seeing = builtins_that_see_symbols(model.modules())
     with seeing, draws.recorded(record), _training_as_attribute(tracer), watched:
         yield
 
 
 @contextlib.contextmanager
-def _root_watched(tracer: Tracer) -> Iterator[None]:
+def _watched(tracer: Tracer, root: nn.Module) -> Iterator[None]:
     """Within it the root's own plain attributes are noted as its forward reads them: the graph holds their values."""
+    kind: Any = type(root)
+    own, inherited = vars(kind).get("__getattribute__"), kind.__getattribute__
 
     def read(module: nn.Module, name: str) -> Any:
-        value = object.__getattribute__(module, name)
-        at_root = not tracer.stack and module is getattr(tracer, "root", None)
-        plain = at_root and type(value) in (bool, int, float, str) and name != "training"
+        value = inherited(module, name)
+        plain = module is root and not tracer.stack and type(value) in (bool, int, float, str) and name != "training"
         if plain and name in object.__getattribute__(module, "__dict__"):
             tracer.read_values[name] = value
         return value
 
-    nn.Module.__getattribute__ = read  # type: ignore[assignment, method-assign]
+    # In the root's class alone: Python's caches of all classes below the changed one are lost each time.
+    kind.__getattribute__ = read
     try:
         yield
     finally:
-        del nn.Module.__getattribute__
+        if own is None:
+            del kind.__getattribute__
+        else:
+            kind.__getattribute__ = own
 
 
 @contextlib.contextmanager
