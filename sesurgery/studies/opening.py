@@ -9,11 +9,10 @@ from typing import Any
 
 import optuna
 
-from sesurgery.artifacts import locked
 from sesurgery.diagnostics import described, fail, first_line
 from sesurgery.spec.study import Study
 from sesurgery.studies.cells import grid
-from sesurgery.studies.storage import SEED, Storage, with_parameters
+from sesurgery.studies.storage import SEED, Storage, held, with_parameters
 
 ATTEMPTS = 3
 """How often a database is opened in which somebody else is making the tables."""
@@ -26,7 +25,7 @@ def opened(name: str, asked: Study, folder: Path) -> Storage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with held(folder, asked):
         storage = Storage(_made(name, asked, folder), asked, folder)
         _require_same(storage)
         if asked.search == "grid":

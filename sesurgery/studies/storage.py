@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,27 @@ KEPT = ("run", "params", "macs", "seconds")
 NETWORK, SEED = "network", "seed"
 FIXED = "fixed_params"
 """Where Optuna keeps what a trial of its queue was given."""
+
+
+@contextmanager
+def held(folder: Path, asked: Study) -> Iterator[None]:
+    """Hold the queue of a study, whose `folder` is its own on this machine: no other process takes a trial from it.
+
+    Optuna takes a trial by SELECT ... FOR UPDATE, which SQLite ignores: two processes that looked at once, each from a
+    folder of its own, would both have the next trial. So they wait for one another beside the file.
+    """
+    file = _sqlite_file(asked.storage)
+    with locked(folder), nullcontext() if file is None else filelock.FileLock(f"{file}.lock"):
+        yield
+
+
+def _sqlite_file(address: str | None) -> str | None:
+    if address is None or not address.startswith("sqlite"):
+        return None
+    from sqlalchemy.engine import make_url
+
+    file = make_url(address).database
+    return None if file in (None, "", ":memory:") else file
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,7 @@ class Storage:
     @contextmanager
     def take(self) -> Iterator[Task | None]:
         """The next trial, held while the block runs; None if there is nothing left to begin."""
-        with locked(self.folder):
+        with held(self.folder, self.asked):
             self._revive()
             task = self._next()
             lock = None if task is None else self._lock(task.trial.number)
@@ -96,7 +117,7 @@ class Storage:
 
     def retry(self) -> int:
         """Let every trial that failed wait once more, unless it has ended well since; how many these are."""
-        with locked(self.folder):
+        with held(self.folder, self.asked):
             taken = (each for each in with_parameters(self) if each.user_attrs.get("reason") != REPEATED)
             found = {(self.cell_of(each).key, each.params[SEED]): each for each in taken}
             gone = [each for each in found.values() if each.state == TrialState.FAIL]
