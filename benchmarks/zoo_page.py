@@ -22,7 +22,7 @@ Networks have fresh values, and norms the statistics of two random images.
 Where a reference has other options than the spec, it is compared with the spec under the options beside it,
 and *here* are its parameters then. *outputs* is the largest difference from the reference, whose weights were read
 through a key map; *removed* that of the reference without its gates from our plain network. Both are relative to the
-largest output, of two images at full size. Where a cell is empty, no key map fits, or it was not measured:
+largest output, of two images at full size. Where a cell is empty, no key map fits:
 `tests/unit/networks/test_keymaps.py` holds both for every layout on networks of one unit a stage.
 
 """
