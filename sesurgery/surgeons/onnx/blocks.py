@@ -5,8 +5,9 @@ only then is the graph optimised, so that what is folded (a norm into a convolut
 Where nothing is folded the optimised graph serves all sites of its kind. Each filled graph is compared with its module
 before it is used.
 
-Most blocks have one graph for all widths, which their values decide: before a width is exported, the graph of the first
-one is tried with values that hide nothing, as an identity start would.
+Most blocks have one graph for all widths, which their values decide: before a width is exported, the graphs of others
+are tried with values that hide nothing, as an identity start would. Where a graph has its number of channels (in a
+shape, as ECA, or as groups, as gather-excite), the other number is put there.
 """
 
 from __future__ import annotations
@@ -33,6 +34,17 @@ INPUT, OUTPUT = "x", "y"
 _BATCH, _SIZES = 2, (6, 10, 12)
 """Time, height and width."""
 _CLOSE = 1e-4
+_COUNTS = ("value_int", "value_ints", "group")
+"""Attributes that may hold a number of channels: of a Constant, and the groups of a depthwise convolution."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A graph that is exported, its number of channels, and the names of the values that fill it."""
+
+    graph: onnx.ModelProto
+    channels: int
+    names: set[str]
 
 
 @dataclass
@@ -42,8 +54,8 @@ class Blocks:
     _kinds: dict[tuple[object, ...], onnx.ModelProto] = field(default_factory=dict)
     # Optimised graphs by the identity of the exported one; None where optimising folds values.
     _optimised: dict[int, onnx.ModelProto | None] = field(default_factory=dict)
-    # The first graph of each set of options, whatever its width, and the names of the values that fill it.
-    _first: dict[str, tuple[onnx.ModelProto, set[str]]] = field(default_factory=dict)
+    _known: dict[str, list[_Known]] = field(default_factory=dict)
+    """The exported graphs of each set of options."""
 
     def site(self, site: Site, block: nn.Module) -> onnx.ModelProto:
         """A graph x -> y that computes what `block`, in evaluation, computes at this site.
@@ -83,25 +95,27 @@ class Blocks:
 
     def _of_another_width(self, site: Site, block: nn.Module, sample: Tensor) -> onnx.ModelProto | None:
         """The graph of another width, where it computes what the block does in this one; None where it has its own."""
-        options = _options(site)
-        key = (options, site.channels)
-        if key in self._kinds or options not in self._first:
+        key = (_options(site), site.channels)
+        known_graphs = self._known.get(key[0], [])
+        if key in self._kinds or not known_graphs:
             return None
-        first, names = self._first[options]
         other = copy.deepcopy(block)
-        if _state(other).keys() != names:
-            return None
-        made = _of_width(first, site.channels)
-        try:
-            with torch.no_grad():
-                _give_ordinary_values(other)
-                difference = _difference(_fill(made, _state(other)), sample, other(sample))
-        except Exception:  # a number of channels is part of the graph
-            return None
-        if not difference <= _CLOSE:
-            return None
-        self._kinds[key] = made
-        return made
+        with torch.no_grad():
+            _give_ordinary_values(other)
+        state = _state(other)
+        for known in known_graphs:
+            if state.keys() != known.names:
+                continue
+            made = _of_width(known, site.channels)
+            try:
+                with torch.no_grad():
+                    difference = _difference(_fill(made, state), sample, other(sample))
+            except Exception:  # more of the graph than its values and shapes hangs on the width
+                continue
+            if difference <= _CLOSE:
+                self._kinds[key] = made
+                return made
+        return None
 
     def _exported(self, site: Site, block: nn.Module) -> onnx.ModelProto:
         free = (_options(site), site.channels)
@@ -112,7 +126,8 @@ class Blocks:
             try:
                 sizes = _SIZES[-len(site.shape[1:]) :]
                 self._kinds[free] = _export(block, (_BATCH, site.channels, *sizes), dynamic=True)
-                self._first.setdefault(free[0], (self._kinds[free], set(_state(block))))
+                known = _Known(self._kinds[free], site.channels, set(_state(block)))
+                self._known.setdefault(free[0], []).append(known)
             except Exception:
                 # Some blocks know the size of their map; then each size is a kind of its own.
                 try:
@@ -194,13 +209,23 @@ def _give_ordinary_values(block: nn.Module) -> None:
             tensor.uniform_(0.5, 1.5, generator=generator)
 
 
-def _of_width(kind: onnx.ModelProto, channels: int) -> onnx.ModelProto:
-    """A copy of a graph for maps with another number of channels, which its values decide."""
+def _of_width(known: _Known, channels: int) -> onnx.ModelProto:
+    """A copy of a graph for maps with another number of channels, wherever the graph has that number."""
     model = onnx.ModelProto()
-    model.CopyFrom(kind)
+    model.CopyFrom(known.graph)
     del model.graph.value_info[:]
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[1].dim_value = channels
+    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
+    for attribute in attributes:
+        if attribute.name in _COUNTS:
+            attribute.i = channels if attribute.i == known.channels else attribute.i
+            attribute.ints[:] = [channels if number == known.channels else number for number in attribute.ints]
+    for tensor in (*model.graph.initializer, *(attribute.t for attribute in attributes if attribute.HasField("t"))):
+        if tensor.data_type == onnx.TensorProto.INT64 and len(tensor.dims) == 1:
+            numbers = onnx.numpy_helper.to_array(tensor)
+            changed = np.where(numbers == known.channels, channels, numbers)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
     return model
 
 

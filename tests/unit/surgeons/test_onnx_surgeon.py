@@ -325,7 +325,9 @@ class Narrow(nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("build", "exports"), [(BLOCKS.examples("se")[0].build, 1), (Narrow, 2)], ids=["se", "its own"]
+    ("build", "exports"),
+    [*((BLOCKS.examples(name)[0].build, 1) for name in ("se", "eca", "gather_excite")), (Narrow, 2)],
+    ids=["se", "eca", "gather_excite", "its own"],
 )
 def test_one_graph_serves_all_widths_unless_a_width_is_part_of_it(
     build: Any, exports: int, monkeypatch: pytest.MonkeyPatch
