@@ -183,7 +183,7 @@ def test_one_file_listens_and_on_the_loopback_address_alone():
     assert re.findall(r"HTTPServer\((\w+),? ?", server.read_text().replace("((", "(")) == ["LOOPBACK"]
     assert 'LOOPBACK = "127.0.0.1"' in server.read_text()
     # Ray itself tries for over a minute where nobody listens.
-    asking = SOURCES / "pipeline" / "study_on_ray.py"
+    asking = SOURCES / "pipeline" / "study" / "on_ray.py"
     assert re.findall(r"socket\.(\w+)", asking.read_text()) == ["create_connection"]
     serving = {"socket", "http.server", "socketserver", "asyncio", "wsgiref", "xmlrpc", "uvicorn", "flask", "fastapi"}
     for path in SOURCES.rglob("*.py"):
