@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 
 import torch
 from torch import distributed
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from sesurgery.diagnostics import fail
@@ -54,9 +55,9 @@ def first_alone() -> Iterator[bool]:
     if processes() == 1:
         yield True
         return
-    store, rank, _ = next(rendezvous("env://"))
+    rank = int(os.environ["RANK"])
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = PrefixStore(f"sesurgery/{again}", store)
+    store = _store(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], rank, again)
     # Every process counts its blocks in the store: the same number is the same block.
     done = f"done {store.add(f'blocks of {rank}', 1)}"
     if rank:
@@ -64,6 +65,17 @@ def first_alone() -> Iterator[bool]:
     yield rank == 0
     if not rank:
         store.set(done, "yes")
+
+
+@functools.cache
+def _store(address: str, port: str, rank: int, again: str) -> Store:
+    """What the processes know of one another, kept until this one ends.
+
+    Where no agent of torchrun holds it, it is the first process's own, and that waits until all others have come: with
+    a new one for each block, another process may be connected to the one before, and both wait for ever.
+    """
+    store, _, _ = next(rendezvous("env://"))
+    return PrefixStore(f"sesurgery/{again}", store)
 
 
 def _initialized() -> bool:

@@ -69,6 +69,9 @@ def in_turn(folder: Path, rank: int, port: int) -> None:
                 # The other one would be there long before.
                 time.sleep(0.3)
             order.write(f"{block} {rank} {first}\n")
+    # The first process holds what the others wait for: without an agent of torchrun it must not end before them.
+    while rank == 0 and len(Path("order").read_text(encoding="utf-8").splitlines()) < 4:
+        time.sleep(0.01)
 
 
 def on_two_ranks(target: object, *arguments: object) -> list[Own]:
