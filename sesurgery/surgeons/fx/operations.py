@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -17,7 +18,7 @@ from sesurgery.surgeons.fx.comparing import Difference, Twin, compare
 from sesurgery.surgeons.fx.copying import twin
 from sesurgery.surgeons.fx.inputs import Given, Inputs
 from sesurgery.surgeons.fx.owners import Calls, Owner, find
-from sesurgery.surgeons.fx.symbols import builtins_that_see_symbols
+from sesurgery.surgeons.fx.patches import Patches, patched
 from sesurgery.surgeons.fx.traced import Trace, Way
 from sesurgery.surgeons.fx.tracing import trace_call
 from sesurgery.surgeons.fx.view import Frame
@@ -68,10 +69,13 @@ def faithful(part: nn.Module, frames: Sequence[Frame], plan: Plan, given: Given)
     while True:
         found: list[Operation] = []
         differences: list[Difference] = []
-        with builtins_that_see_symbols(part.modules()):
-            for made in (made for frame in frames for made in _operations(part, frame, plan, avoided)):
-                found += [made] if isinstance(made, Operation) else []
-                differences += [made] if isinstance(made, Difference) else []
+        owned = [each for frame in frames for each in _owned(part, frame, plan, avoided)]
+        traces = patched(part.modules(), partial(_traced, owned))
+        for each, traced in zip(owned, traces, strict=True):
+            if isinstance(traced, Difference):
+                differences.append(traced)
+            else:
+                found.append(each.operation(traced))
         differences = differences or _differences(part, found, given)
         if not differences:
             return found
@@ -81,8 +85,8 @@ def faithful(part: nn.Module, frames: Sequence[Frame], plan: Plan, given: Given)
         avoided |= parts
 
 
-def _operations(part: nn.Module, frame: Frame, plan: Plan, avoided: frozenset[str]) -> Iterator[Operation | Difference]:
-    """What is to be done in one frame, or what cannot be traced."""
+def _owned(part: nn.Module, frame: Frame, plan: Plan, avoided: frozenset[str]) -> Iterator[_Owned]:
+    """The owners of one frame."""
     names = {frame.name(node) for node in frame.traced.graph.nodes}
     sites = [site for site in plan.sites if site.value in names]
     removals = [gone for gone in plan.removals if gone.output in names]
@@ -91,13 +95,41 @@ def _operations(part: nn.Module, frame: Frame, plan: Plan, avoided: frozenset[st
     calls = Calls(frame)
     for owner in find(frame, sites, removals, avoided):
         path = frame.absolute(calls.path(owner.base))
-        module = part.get_submodule(path)
+        yield _Owned(calls, owner, path, part.get_submodule(path))
+
+
+def _traced(owned: Iterable[_Owned], patches: Patches) -> list[Trace | Difference]:
+    return [each.traced(patches) for each in owned]
+
+
+@dataclass(frozen=True)
+class _Owned:
+    """An owner with the module that it is."""
+
+    calls: Calls
+    owner: Owner
+    path: str
+    module: nn.Module
+
+    def traced(self, patches: Patches) -> Trace | Difference:
+        """The owner's forward as a graph of its own, its open parts seen through and all others called."""
+        frame, base = self.calls.frame, self.owner.base
+        inner = self.calls.path(base)
+        prefix = f"{inner}." if inner else ""
+        opened = frozenset(key.partition("@")[0].removeprefix(prefix) for key in self.owner.open)
+        inputs, way = frame.inputs, Way(open=opened, guarded=True)
+        if base:
+            call = self.calls.by_key[base[-1]]
+            given = Given(call.args, call.kwargs)
+            inputs, way = Inputs(given, given), replace(way, around=frame.traced.sizes)
         try:
-            traced = _traced(calls, owner, module)
+            return trace_call(self.module, inputs, way, patches)
         except SesurgeryError as error:
-            yield Difference(path, error.diagnostics[0])
-            continue
-        nodes = places.known(calls, owner, traced)
+            return Difference(self.path, error.diagnostics[0])
+
+    def operation(self, traced: Trace) -> Operation:
+        """What is to be done in the owner's graph, or in its graphs."""
+        nodes = places.known(self.calls, self.owner, traced)
         graphs = [ModeGraph(traced.graph, nodes)]
         if traced.training_graph is not None:
             graphs.append(
@@ -105,20 +137,7 @@ def _operations(part: nn.Module, frame: Frame, plan: Plan, avoided: frozenset[st
             )
         # A tensor that a forward makes moves with its network once it is the graph's, and is not a key.
         made = {name: value for name in traced.constants if isinstance(value := vars(traced.root)[name], Tensor)}
-        yield Operation(owner, frame, path, module, tuple(graphs), traced.read, made)
-
-
-def _traced(calls: Calls, owner: Owner, module: nn.Module) -> Trace:
-    """The owner's forward as a graph of its own, its open parts seen through and all others called."""
-    frame, path = calls.frame, calls.path(owner.base)
-    prefix = f"{path}." if path else ""
-    opened = frozenset(key.partition("@")[0].removeprefix(prefix) for key in owner.open)
-    if owner.base:
-        call = calls.by_key[owner.base[-1]]
-        given = Given(call.args, call.kwargs)
-        way = Way(open=opened, guarded=True, around=frame.traced.sizes)
-        return trace_call(module, Inputs(given, given), way)
-    return trace_call(module, frame.inputs, Way(open=opened, guarded=True))
+        return Operation(self.owner, self.calls.frame, self.path, self.module, tuple(graphs), traced.read, made)
 
 
 def _differences(part: nn.Module, operations: Iterable[Operation], given: Given) -> list[Difference]:

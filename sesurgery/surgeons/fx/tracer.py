@@ -1,25 +1,25 @@
-"""The tracer: which modules it goes into, what it makes of sizes and modes, and the patches torch.fx needs for that."""
+"""The tracer: which modules it goes into, and what it makes of sizes and modes."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any
 
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
-from sesurgery.surgeons.fx import draws
 from sesurgery.surgeons.fx.arguments import call_for
 from sesurgery.surgeons.fx.changed import Changed, replayed
 from sesurgery.surgeons.fx.inputs import Inputs
 from sesurgery.surgeons.fx.ops import is_frozen_norm
 from sesurgery.surgeons.fx.regions import Regions
 from sesurgery.surgeons.fx.sizes import Sizes
-from sesurgery.surgeons.fx.symbols import Symbol, builtins_that_see_symbols
+from sesurgery.surgeons.fx.symbols import Symbol
 from sesurgery.surgeons.fx.traced import Call, Way
 
 # Whatever derives from these is one operation to planning, however its forward is written.
@@ -38,6 +38,10 @@ _ACTIVATION_MODULES = ("timm.layers.activations", "timm.layers.activations_me")
 def is_primitive(module: nn.Module) -> bool:
     """Whether it is one operation to planning, however its forward is written."""
     return isinstance(module, _PRIMITIVES) or is_frozen_norm(type(module))
+
+
+class _Ready(BaseException):
+    """Stops torch.fx between two of its steps."""
 
 
 class Tracer(fx.Tracer):
@@ -87,14 +91,24 @@ class Tracer(fx.Tracer):
         answer = self.sizes.answer(obj.node)
         return super().to_bool(obj) if answer is None else answer
 
-    def create_args_for_root(
-        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
-    ) -> tuple[Any, list[Any]]:
-        """The root's arguments as symbols, but those that decide."""
+    def set_up(self, root: nn.Module) -> None:
+        """Let torch.fx make ready for tracing the module, and stop before it patches anything."""
+        with contextlib.suppress(_Ready):
+            self.trace(root)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """Never returns: it is the first thing that torch.fx asks when it is ready."""
+        raise _Ready
+
+    def record_root(self) -> None:
+        """Run the root's forward, its arguments as symbols but for those that decide, and record what it gives."""
         root: Any = self.root
         self.regions = Regions(self)
         forward = _replaying(self, root) if isinstance(root, Changed) else root.forward
-        return call_for(self, forward, self.inputs, self.sizes, guarded=self.way.guarded), []
+        run = call_for(self, forward, self.inputs, self.sizes, guarded=self.way.guarded)
+        kind = inspect.get_annotations(run).get("return")
+        self.create_node("output", "output", (self.create_arg(run()),), {}, type_expr=kind)
+        self.submodule_paths = None
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if self.way.open is not None:
@@ -170,71 +184,6 @@ def _replaying(tracer: Tracer, module: Any) -> Callable[..., Any]:
 
 def _refuse(*_: Any, **__: Any) -> Any:
     raise fx.proxy.TraceError("it runs another graph in training than in evaluation")
-
-
-@contextlib.contextmanager
-def patched(tracer: Tracer, model: nn.Module) -> Iterator[None]:
-    """Patches for torch.fx while it traces."""
-
-    def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return tracer.create_proxy("call_function", function, args, kwargs)
-
-    watched = _watched(tracer, model) if tracer.faithful else contextlib.nullcontext()
-    seeing = builtins_that_see_symbols(model.modules())
-    with seeing, draws.recorded(record), _training_as_attribute(tracer), watched:
-        yield
-
-
-@contextlib.contextmanager
-def _watched(tracer: Tracer, root: nn.Module) -> Iterator[None]:
-    """Within it the root's own plain attributes are noted as its forward reads them: the graph holds their values."""
-    kind: Any = type(root)
-    own, inherited = vars(kind).get("__getattribute__"), kind.__getattribute__
-
-    def read(module: nn.Module, name: str) -> Any:
-        value = inherited(module, name)
-        plain = module is root and not tracer.stack and type(value) in (bool, int, float, str) and name != "training"
-        if plain and name in object.__getattribute__(module, "__dict__"):
-            tracer.read_values[name] = value
-        return value
-
-    # In the root's class alone: Python's caches of all classes below the changed one are lost each time.
-    kind.__getattribute__ = read
-    try:
-        yield
-    finally:
-        if own is None:
-            del kind.__getattribute__
-        else:
-            kind.__getattribute__ = own
-
-
-@contextlib.contextmanager
-def _training_as_attribute(tracer: Tracer) -> Iterator[None]:
-    """While tracing, `self.training` of the module being traced is a proxy that reads the attribute when it runs."""
-
-    def read(module: nn.Module) -> Any:
-        current, path = (tracer.stack[-1][1], tracer.stack[-1][0]) if tracer.stack else (None, "")
-        at_root = current is None and module is getattr(tracer, "root", None)
-        if module is not current and not at_root:
-            return module.__dict__["training"]
-        tracer.read_modes.add(path)
-        if path in tracer.modes:
-            return tracer.modes[path]
-        return tracer.create_proxy("get_attr", f"{path}.training" if path else "training", (), {})
-
-    def write(module: nn.Module, value: bool) -> None:
-        module.__dict__["training"] = value
-
-    before = nn.Module.__dict__.get("training")
-    nn.Module.training = property(read, write)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if before is None:
-            del nn.Module.training
-        else:
-            nn.Module.training = before
 
 
 def _line() -> tuple[str, int] | None:

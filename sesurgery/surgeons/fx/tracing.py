@@ -24,9 +24,10 @@ from sesurgery.surgeons.base import Leaf
 from sesurgery.surgeons.fx.causes import what_to_do
 from sesurgery.surgeons.fx.copying import twin
 from sesurgery.surgeons.fx.inputs import Inputs, image_inputs
+from sesurgery.surgeons.fx.patches import Patches, patched
 from sesurgery.surgeons.fx.sizes import Sizes
 from sesurgery.surgeons.fx.traced import Trace, Way
-from sesurgery.surgeons.fx.tracer import Tracer, patched
+from sesurgery.surgeons.fx.tracer import Tracer
 from sesurgery.surgeons.fx.writes import reroute_reads
 
 NOT_THE_SAME = "traced, it is another function"
@@ -45,9 +46,12 @@ def trace(model: nn.Module, shape: Shape) -> Trace:
     return replace(traced, root=model)
 
 
-def trace_call(model: nn.Module, inputs: Inputs, way: Way) -> Trace:
-    """Trace one call of a module, which stays untouched; raises SE403 if its own forward cannot be traced."""
-    attempt = _Attempt(model, inputs, way, dict.fromkeys(way.called, NOT_THE_SAME))
+def trace_call(model: nn.Module, inputs: Inputs, way: Way, patches: Patches | None = None) -> Trace:
+    """Trace one call of a module, which stays untouched; raises SE403 if its own forward cannot be traced.
+
+    `patches` are on already, where several modules are traced.
+    """
+    attempt = _Attempt(model, inputs, way, patches, dict.fromkeys(way.called, NOT_THE_SAME))
     evaluating = attempt.until_it_works(training=False)
     if not attempt.branching or (way.branches_as_in_eval and not way.guarded):
         return evaluating
@@ -73,6 +77,7 @@ class _Attempt:
     model: nn.Module
     inputs: Inputs
     way: Way
+    patches: Patches | None
     leaves: dict[str, str] = field(default_factory=dict)
     branching: set[str] = field(default_factory=set)
 
@@ -86,8 +91,7 @@ class _Attempt:
             modes = dict.fromkeys(self.branching, training)
             tracer = Tracer(self.inputs, self.way, self.leaves, modes, sizes)
             try:
-                with patched(tracer, model):
-                    graph = tracer.trace(model)
+                graph = self._graph(model, tracer)
             except Exception as error:
                 self._learn(tracer, error)
                 continue
@@ -101,6 +105,11 @@ class _Attempt:
             return Trace(
                 model, graph, leaves, None, tuple(tracer.calls), sizes, branching, tracer.read_values, constants
             )
+
+    def _graph(self, model: nn.Module, tracer: Tracer) -> fx.Graph:
+        if self.patches is not None:
+            return self.patches.graph_of(model, tracer)
+        return patched(model.modules(), lambda patches: patches.graph_of(model, tracer))
 
     def _learn(self, tracer: Tracer, error: Exception) -> None:
         """Record the obstacle, or give up."""
