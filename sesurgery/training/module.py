@@ -17,6 +17,7 @@ from sesurgery.training.batches import Batch, InOrder, Shuffled, derived_seed
 from sesurgery.training.data.base import Data
 from sesurgery.training.fused import fuse
 from sesurgery.training.history import Partial
+from sesurgery.training.machine import seed_draws
 from sesurgery.training.recipes.augment import Augmentation, make_mixing
 from sesurgery.training.recipes.freezing import frozen_of
 from sesurgery.training.recipes.layers import layer_rates
@@ -134,7 +135,7 @@ class Classifier(pl.LightningModule):  # type: ignore[misc]
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         # What is drawn depends on seed, epoch and batch alone, so it is the same after a resume.
-        torch.manual_seed(derived_seed(self.recipe.seed, self.current_epoch, index, self.global_rank))
+        seed_draws(derived_seed(self.recipe.seed, self.current_epoch, index, self.global_rank), self.device)
         images, labels = batch if self.mixing is None else self.mixing(*batch)
         self.rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         outputs = self.running[0](images)

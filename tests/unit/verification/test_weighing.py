@@ -20,13 +20,15 @@ class Network:
 
     now = 0.0
 
-    def __init__(self, blocks: frozenset[int], random: np.random.Generator, noise: float) -> None:
-        self.blocks, self.random, self.noise = blocks, random, noise
+    def __init__(self, blocks: frozenset[int], random: np.random.Generator, noise: float, disturbed: float) -> None:
+        self.blocks, self.random, self.noise, self.disturbed = blocks, random, noise, disturbed
         self.name = str(sorted(blocks))
 
     def load(self) -> Runner:
         together = 0.2 if {0, 1} <= self.blocks else 0.0
         seconds = 10 + COSTS[sorted(self.blocks)].sum() + together
+        if self.random.random() < self.disturbed:
+            seconds *= 1.2
         return Placed(seconds * self.random.normal(1, self.noise))
 
 
@@ -47,9 +49,9 @@ class Placed(Runner):
         pass
 
 
-def weighed(pairs, noise=0.0, seed=0, plan=PLAN):
+def weighed(pairs, noise=0.0, seed=0, plan=PLAN, disturbed=0.0):
     random = np.random.default_rng(seed)
-    engines = [tuple(Network(side, random, noise) for side in pair) for pair in pairs]
+    engines = [tuple(Network(side, random, noise, disturbed) for side in pair) for pair in pairs]
     shares = weights(pairs, len(COSTS))
     clock = lambda: Network.now  # noqa: E731
     found, placements = weigh(engines, FEEDS, plan, shares, generator=random, clock=clock)
@@ -87,16 +89,45 @@ def test_pairs_of_halves_tell_prices_with_less_error_than_blocks_left_out_alone(
     assert halves.reach(row[0]) < 0.6 * alone.reach(other[0])
 
 
-def test_the_interval_covers_what_is_true():
+@pytest.mark.parametrize("disturbed", [0.0, 0.03])
+def test_the_interval_covers_what_is_true(disturbed):
     covered = total = 0
     for seed in range(40):
-        found, _, shares = weighed(balanced(len(COSTS)), noise=0.01, seed=seed)
+        found, _, shares = weighed(balanced(len(COSTS)), noise=0.01, seed=seed, disturbed=disturbed)
         for row, true in zip(shares, COSTS + np.array([0.1, 0.1, 0, 0, 0]), strict=True):
             price = found.combined(row)
             covered += price.low <= true <= price.high
             total += 1
     # 95 % of 200, less four standard deviations.
     assert covered / total > 0.88
+
+
+def test_a_machine_that_is_slower_for_a_while_widens_the_interval_by_half_at_most():
+    plan = PLAN.model_copy(update={"placements": 10})
+    calm, busy = (weighed(balanced(5), 0.01, plan=plan, disturbed=share)[0] for share in (0.0, 0.05))
+    assert busy.error < 1.5 * calm.error
+    # The mean of the same placements has over twice the error.
+    ones = [weighed(balanced(5), 0.01, seed, plan, disturbed=0.05)[0].error for seed in range(10)]
+    assert max(ones) < 2 * calm.error
+
+
+def test_a_run_that_is_interrupted_changes_no_price():
+    class Interrupted(Placed):
+        def time(self, feeds, repeats):
+            found = super().time(feeds, repeats)
+            found[1:2] *= 5
+            return found
+
+    class Busy(Network):
+        def load(self):
+            return Interrupted(super().load().seconds)
+
+    random = np.random.default_rng(0)
+    engines = [(Busy(one, random, 0.0, 0.0), Network(other, random, 0.0, 0.0)) for one, other in balanced(len(COSTS))]
+    shares = weights(balanced(len(COSTS)), len(COSTS))
+    found, _ = weigh(engines, FEEDS, PLAN, shares, generator=random, clock=lambda: Network.now)
+    prices = [found.combined(row).value for row in shares]
+    assert prices == pytest.approx(COSTS + np.array([0.1, 0.1, 0, 0, 0]), abs=1e-2)
 
 
 def test_placements_are_added_until_prices_are_narrow_or_the_time_is_over():
