@@ -18,6 +18,7 @@ from PIL import Image
 from sesurgery import pipeline
 from sesurgery.artifacts import digest_file
 from sesurgery.backends.base import TensorInfo
+from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.onnxruntime_graph.session import Session
 from sesurgery.diagnostics import SesurgeryError, SpecError
 from sesurgery.lowering.base import Edit, Lowered, Pass, run
@@ -580,6 +581,15 @@ def test_an_input_that_no_memory_holds_gets_no_noise(tmp_path):
     onnx.save(parsed("(float[N, 4611686018427387904] x) => (float[N, K] y) { y = Relu(x) }"), tmp_path / "net.onnx")
     with Session(tmp_path / "net.onnx", 1) as runner, pytest.raises(SesurgeryError, match=r"SE606.*more than memory"):
         noise(runner, (), 2)
+
+
+def test_an_engine_that_declares_no_samples_at_its_output_cannot_be_timed(tmp_path):
+    """ONNX Runtime answers, and refuses to answer again into the buffer of its first answer."""
+    network = parsed("(float[batch,4,7,7] x) => (float[0,4,7,7] y) { y = Relu(x) }")
+    onnx.save(network, tmp_path / "net.onnx")
+    feeds = {"x": np.ones((1, 4, 7, 7), np.float32)}
+    with OnnxRuntime().load(tmp_path / "net.onnx") as runner, pytest.raises(SesurgeryError, match=r"SE603.*net\.onnx"):
+        runner.time(feeds, 1)
 
 
 @pytest.mark.parametrize("number", [5e-324, 1e308, 1e-5, 1e22])

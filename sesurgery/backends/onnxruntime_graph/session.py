@@ -52,6 +52,7 @@ class Session(Runner):
     def time(self, feeds: Mapping[str, Array], repeats: int) -> NDArray[np.float64]:
         session = self._open()
         checked = _feeds.check(self.inputs, feeds)
+        samples = np.empty(repeats, np.float64)
         with self._running():
             binding = session.io_binding()
             for name, array in checked.items():
@@ -62,11 +63,10 @@ class Session(Runner):
             session.run_with_iobinding(binding)
             for info, value in zip(self.outputs, binding.get_outputs(), strict=True):
                 binding.bind_ortvalue_output(info.name, value)
-        samples = np.empty(repeats, np.float64)
-        for index in range(repeats):
-            start = time.perf_counter_ns()
-            session.run_with_iobinding(binding)
-            samples[index] = (time.perf_counter_ns() - start) * 1e-9
+            for index in range(repeats):
+                start = time.perf_counter_ns()
+                session.run_with_iobinding(binding)
+                samples[index] = (time.perf_counter_ns() - start) * 1e-9
         return samples
 
     def close(self) -> None:
