@@ -11,7 +11,8 @@ import contextlib
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,12 @@ def _compare(network: nn.Module, twins: Sequence[Twin], given: Given, training: 
     for module in network.modules():
         module.__dict__["training"] = training
     for size in dict.fromkeys((_SMALL, 0)):
-        sample = Given(*(mapped(part, _sample(size)) for part in (given.args, dict(given.kwargs or {}))))
         last = size == 0
         try:
-            with buffers_kept(network), _randomness_kept():
-                found = _run(network, twins, sample, training)
+            with _randomness_kept():
+                found = _run(network, twins, _sample(given, size), training, careful=False)
+                if found is None:
+                    found = _run(network, twins, _sample(given, size), training, careful=True)
         except Exception as error:
             if not last:
                 continue
@@ -78,45 +80,91 @@ def _compare(network: nn.Module, twins: Sequence[Twin], given: Given, training: 
             ) from error
         if not found:
             return []
-    return found
+    return found or []
 
 
-def _run(network: nn.Module, twins: Sequence[Twin], sample: Given, training: bool) -> list[Difference]:
-    mistakes: list[Difference] = []
+def _run(
+    network: nn.Module, twins: Sequence[Twin], sample: Given, training: bool, *, careful: bool
+) -> list[Difference] | None:
+    """The differences in one run, or None where only a careful one can tell.
+
+    What a module draws and what it writes into its buffers is put back for its twin. Most modules draw nothing, and
+    their buffers are as they were when the run began: a run that is not careful takes that for granted, and is None
+    where it was wrong, or where it found a difference.
+    """
     hooks = []
-    for twin in twins:
-        watch = _Watch(twin, training, mistakes)
-        hooks.append(twin.module.register_forward_pre_hook(watch.before, with_kwargs=True))
-        hooks.append(twin.module.register_forward_hook(watch.after, with_kwargs=True, prepend=True))
-    try:
-        torch.manual_seed(0)
-        with torch.set_grad_enabled(training), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            network(*sample.args, **(sample.kwargs or {}))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return mistakes
+    with buffers_kept(network) as kept:
+        run = _Run(training, careful, {id(tensor): (tensor, value) for tensor, value in kept})
+        for twin in twins:
+            watch = _Watch(twin, run)
+            hooks.append(twin.module.register_forward_pre_hook(watch.before, with_kwargs=True))
+            hooks.append(twin.module.register_forward_hook(watch.after, with_kwargs=True, prepend=True))
+        try:
+            torch.manual_seed(0)
+            state = _random_state()
+            with torch.set_grad_enabled(training), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                network(*sample.args, **(sample.kwargs or {}))
+        finally:
+            for hook in hooks:
+                hook.remove()
+    if not careful and (run.unsure or run.mistakes or not _is_same_state(state, _random_state())):
+        return None
+    return run.mistakes
+
+
+@dataclass
+class _Run:
+    """What the watches of one run share."""
+
+    training: bool
+    careful: bool
+    buffers: dict[int, tuple[Tensor, Tensor]]
+    """Every buffer with its value when the run began."""
+    mistakes: list[Difference] = field(default_factory=list)
+    unsure: bool = False
+    busy: bool = False
+    """Whether a twin runs: what it calls is watched where the module calls it."""
 
 
 class _Watch:
     """Runs a twin beside its module."""
 
-    def __init__(self, twin: Twin, training: bool, mistakes: list[Difference]) -> None:
+    def __init__(self, twin: Twin, run: _Run) -> None:
         self.twin = twin
-        self.training = training
-        self.mistakes = mistakes
+        self.run = run
+        found = [run.buffers.get(id(tensor)) for tensor in twin.module.buffers()]
+        self.buffers = [item for item in found if item is not None]
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.run.busy:
+            return
         self.given = Given(mapped(args, _copy), mapped(kwargs, _copy))
-        self.buffers = [(tensor, tensor.clone()) for tensor in module.buffers()]
-        self.state = _random_state()
+        if self.run.careful:
+            self.values = [(tensor, tensor.clone()) for tensor in module.buffers()]
+            self.state = _random_state()
+        else:
+            self.run.unsure |= not all(starmap(_is_same, self.buffers))
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-        state, buffers = _random_state(), [(tensor, tensor.clone()) for tensor in module.buffers()]
+        if self.run.busy:
+            return
+        if not self.run.careful:
+            _restore(self.buffers)
+            self._compare(module, output)
+            return
+        state, values = _random_state(), [(tensor, tensor.clone()) for tensor in module.buffers()]
         _set_random_state(self.state)
-        _restore(self.buffers)
-        run = self.twin.runs[self.training if len(self.twin.runs) > 1 else 0]
+        _restore(self.values)
+        try:
+            self._compare(module, output)
+        finally:
+            _set_random_state(state)
+            _restore(values)
+
+    def _compare(self, module: nn.Module, output: object) -> None:
+        run = self.twin.runs[self.run.training if len(self.twin.runs) > 1 else 0]
+        self.run.busy = True
         try:
             with torch.set_grad_enabled(torch.is_grad_enabled()):
                 other = run(module, *self.given.args, **(self.given.kwargs or {}))
@@ -124,13 +172,12 @@ class _Watch:
         except Exception as error:
             problem = f"it fails: {first_line(error)}"
         finally:
-            _set_random_state(state)
-            _restore(buffers)
+            self.run.busy = False
         if problem:
-            self.mistakes.append(Difference(self.twin.path, self._diagnostic(module, problem)))
+            self.run.mistakes.append(Difference(self.twin.path, self._diagnostic(module, problem)))
 
     def _diagnostic(self, module: nn.Module, problem: str) -> Diagnostic:
-        name, mode = type(module).__name__, "training" if self.training else "evaluation"
+        name, mode = type(module).__name__, "training" if self.run.training else "evaluation"
         text = f"{name}.forward ({self.twin.path or 'the network itself'}) is another function when traced: "
         hint = "exclude it with 'except', or rewrite its forward so that control flow does not depend on tensor values"
         return Diagnostic("SE403", f"{text}in {mode} {problem}", hint=hint)
@@ -163,7 +210,11 @@ def _copy(tensor: Tensor) -> Tensor:
     return copied.requires_grad_().clone() if tensor.requires_grad else copied
 
 
-def _sample(size: int) -> Callable[[Tensor], Tensor]:
+def _sample(given: Given, size: int) -> Given:
+    return Given(*(mapped(part, _random(size)) for part in (given.args, dict(given.kwargs or {}))))
+
+
+def _random(size: int) -> Callable[[Tensor], Tensor]:
     generator = torch.Generator().manual_seed(0)
 
     def draw(tensor: Tensor) -> Tensor:
@@ -175,6 +226,13 @@ def _sample(size: int) -> Callable[[Tensor], Tensor]:
         return torch.randn(shape, generator=generator).to(tensor)
 
     return draw
+
+
+def _is_same(one: Tensor, two: Tensor) -> bool:
+    try:
+        return torch.equal(one, two)
+    except (RuntimeError, NotImplementedError):  # not every kind of tensor can be compared
+        return False
 
 
 def _restore(values: list[tuple[Tensor, Tensor]]) -> None:
@@ -191,6 +249,10 @@ def _set_random_state(state: tuple[Any, ...]) -> None:
     torch.set_rng_state(state[0])
     random.setstate(state[1])
     np.random.set_state(state[2])
+
+
+def _is_same_state(one: tuple[Any, ...], two: tuple[Any, ...]) -> bool:
+    return torch.equal(one[0], two[0]) and one[1] == two[1] and all(map(np.array_equal, one[2], two[2]))
 
 
 @contextlib.contextmanager

@@ -73,15 +73,15 @@ def _is_whole(tensor: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """After the block, the network has the same buffers with the same values as before."""
+def buffers_kept(network: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """After the block, the network has the same buffers with the same values as before; yields them with these."""
     kept = [
         (module._buffers, name, tensor, tensor.clone())
         for module in network.modules()
         for name, tensor in module._buffers.items()
         if tensor is not None
     ]
-    yield
+    yield [(tensor, value) for _, _, tensor, value in kept]
     with torch.no_grad():
         for table, name, tensor, value in kept:
             table[name] = tensor.copy_(value)

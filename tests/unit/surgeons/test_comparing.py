@@ -1,0 +1,88 @@
+"""A graph is compared with the forward that it replaces: on the same random numbers and the same buffers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import sesurgery
+from sesurgery.diagnostics import SesurgeryError
+
+EXAMPLE = torch.zeros(1, 8, 16, 16)
+Own = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+
+
+class Unit(nn.Module):
+    """A residual sum whose forward begins in a way of its own."""
+
+    def __init__(self, own: Own) -> None:
+        super().__init__()
+        self.own = own
+        self.conv, self.norm = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.own(self, x)
+        return x + self.norm(self.conv(x))
+
+
+def plain(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def drops(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return F.dropout(x, training=module.training)
+
+
+def shakes(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x * random.uniform(0.5, 1.0)
+
+
+def shakes_by_numpy(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x * np.random.uniform(0.5, 1.0)
+
+
+def counts(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    module.count.add_(1)
+    return x * module.count
+
+
+def counts_unseen(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    module.count.data.add_(1)
+    return x * module.count
+
+
+def lies(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x * 2 if repr(x).startswith("tensor") else x
+
+
+def lies_and_drops(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return drops(module, lies(module, x))
+
+
+@pytest.mark.parametrize("own", [drops, shakes, shakes_by_numpy])
+def test_a_forward_that_draws_is_compared_on_the_same_draws(own: Own):
+    model = nn.Sequential(Unit(own), Unit(plain), Unit(own))
+    changed = sesurgery.insert(model, example_input=EXAMPLE, init="identity", expect=3)
+    image = torch.randn(2, *EXAMPLE.shape[1:])
+    for seed in (0, 1):
+        given = []
+        for network in (model, changed):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
+            given.append(network.train()(image))
+        assert torch.equal(*given)
+
+
+@pytest.mark.parametrize("own", [counts, counts_unseen, lies, lies_and_drops])
+def test_what_a_graph_leaves_out_is_seen_whatever_else_the_forward_does(own: Own):
+    with pytest.raises(SesurgeryError, match=r"Unit\.forward \(1\) is another function when traced") as caught:
+        sesurgery.insert(nn.Sequential(Unit(plain), Unit(own), Unit(plain)), example_input=EXAMPLE, expect=3)
+    assert [said.code for said in caught.value.diagnostics] == ["SE403"]
