@@ -230,14 +230,20 @@ def _forward(graphs: tuple[fx.Graph, ...], original: type) -> Callable[..., Any]
 def compiled(graph: fx.Graph, name: str) -> Callable[..., Any]:
     """The graph as a function, whose lines tracebacks can show."""
     code = graph.python_code("self")
-    file = f"<forward of {name} with blocks {next(_count)}>"
-    linecache.cache[file] = (len(code.src), None, code.src.splitlines(keepends=True), file)
     space = dict(code.globals)
-    exec(compile(code.src, file, "exec"), space)
+    exec(_bytecode(code.src, name), space)
     run: Callable[..., Any] = space["forward"]
     if any(node.target is torch._C._set_grad_enabled for node in graph.nodes):
         return _mode_kept(run)
     return run
+
+
+@functools.lru_cache(maxsize=64)
+def _bytecode(source: str, name: str) -> CodeType:
+    """The source compiled; the units of a stage mostly have one source."""
+    file = f"<forward of {name} with blocks {next(_count)}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    return compile(source, file, "exec")
 
 
 def _mode_kept(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,54 +13,79 @@ from torch import Tensor, fx, nn
 
 from sesurgery.surgeons.fx.changed import Dressed
 
-_EMPTY = (OrderedDict, dict, set, list)
-_ATOMS = (type(None), bool, int, float, str, type, torch.dtype, torch.device, fx.Graph)
+_EMPTY = frozenset((OrderedDict, dict, set, list))
+_ATOMS = frozenset((type(None), bool, int, float, str, type, torch.dtype, torch.device, fx.Graph))
 """Types that copies may share, as they are never written to."""
+_TABLES = ("_modules", "_parameters", "_buffers")
 
 
 def duplicate(network: nn.Module) -> nn.Module:
     """An independent copy of the network."""
-    return copy.deepcopy(network, _known(network))
+    modules = [*network.modules()]
+    if any(isinstance(module, Dressed) for module in modules) or not _are_plain(modules):
+        return copy.deepcopy(network, _known(network))
+    memo: dict[int, Any] = {}
+    for part in network.parameters():
+        copy.deepcopy(part, memo)
+    return _copied(network, modules, memo)
 
 
 def twin(network: nn.Module) -> nn.Module:
     """The same network as other objects, the parameters shared: a forward may write to its module and its buffers."""
     memo: dict[int, Any] = {id(part): part for part in network.parameters()}
-    modules, buffers = [*network.modules()], [*network.buffers()]
-    if not all(map(_is_plain, modules)):
+    modules = [*network.modules()]
+    if not _are_plain(modules):
         return copy.deepcopy(network, memo | _known(network))
+    return _copied(network, modules, memo)
+
+
+def _copied(network: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) -> nn.Module:
+    """The network copied object by object: deepcopy asks every module, dict and number how it wants to be copied.
+
+    `memo` has the copies of its parameters.
+    """
+    buffers = [*network.buffers()]
     # The order matters: only plain tensors have a memory address.
     if all(map(_is_whole, buffers)) and len({tensor.data_ptr() for tensor in buffers}) == len(buffers):
         memo |= {id(tensor): tensor.detach().clone() for tensor in buffers}
-    # Object by object: deepcopy asks every module, dict and number how it wants to be copied.
     memo |= {id(module): object.__new__(type(module)) for module in modules}
     for module in modules:
         state = memo[id(module)].__dict__
         for name, value in vars(module).items():
-            state[name] = _twin_of(name, value, memo)
+            kind = type(value)
+            if kind in _ATOMS:
+                state[name] = value
+            elif kind in _EMPTY and not value:
+                key = id(value)
+                if key not in memo:
+                    memo[key] = kind()
+                state[name] = memo[key]
+            else:
+                state[name] = _part_of(name, value, memo)
     return cast("nn.Module", memo[id(network)])
 
 
-def _twin_of(name: str, value: Any, memo: dict[int, Any]) -> Any:
+def _part_of(name: str, value: Any, memo: dict[int, Any]) -> Any:
     kind = type(value)
-    if kind in _ATOMS or (kind is tuple and all(type(item) in _ATOMS for item in value)):
+    if kind is tuple and all(type(item) in _ATOMS for item in value):
         return value
-    if kind in _EMPTY and not value and id(value) not in memo:
-        memo[id(value)] = kind()
     if id(value) in memo:
         return memo[id(value)]
-    if name in ("_modules", "_parameters", "_buffers") and kind in (dict, OrderedDict):
+    if name in _TABLES and kind in (dict, OrderedDict):
         return kind(
             (key, memo[id(part)] if id(part) in memo else copy.deepcopy(part, memo)) for key, part in value.items()
         )
     return copy.deepcopy(value, memo)
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Whether a module is copied by its dictionary alone."""
-    kind = type(module)
-    if isinstance(module, Dressed):
-        kind = module.original
+def _are_plain(modules: list[nn.Module]) -> bool:
+    return all(map(_is_plain, {type(module) for module in modules}))
+
+
+def _is_plain(kind: type[nn.Module]) -> bool:
+    """Whether a module of this class is copied by its dictionary alone."""
+    if issubclass(kind, Dressed):
+        kind = kind.original
     ways = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__new__")
     own = any(getattr(kind, way, None) is not getattr(nn.Module, way, None) for way in ways)
     return not own and kind.__setstate__.__module__.startswith("torch.nn.modules.")
@@ -69,7 +94,7 @@ def _is_plain(module: nn.Module) -> bool:
 def _is_whole(tensor: Tensor) -> bool:
     """Whether nothing else can lie in the tensor's memory."""
     plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.requires_grad
-    return plain and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return plain and not vars(tensor) and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
 @contextlib.contextmanager

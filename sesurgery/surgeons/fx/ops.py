@@ -91,8 +91,10 @@ def is_elementwise(module: nn.Module) -> bool:
 
 def is_frozen_norm(kind: type[nn.Module]) -> bool:
     """Whether it is torchvision's norm of fixed statistics, by its name: importing torchvision takes seconds."""
-    frozen = ("torchvision.ops.misc", "FrozenBatchNorm2d")
-    return any((base.__module__, base.__name__) == frozen for base in kind.__mro__)
+    names = [base.__name__ for base in kind.__mro__]
+    if "FrozenBatchNorm2d" not in names:
+        return False
+    return kind.__mro__[names.index("FrozenBatchNorm2d")].__module__ == "torchvision.ops.misc"
 
 
 def _module(module: nn.Module) -> Op:

@@ -29,7 +29,10 @@ def patched(modules: Iterable[nn.Module], work: Callable[[Patches], T]) -> T:
 
     with builtins_that_see_symbols(modules), draws.recorded(patches.record), _training_as_attribute(patches):
         patches.run = run
-        patches.trace(run)
+        try:
+            patches.trace(run)
+        finally:
+            patches.unwatch()
     return results[0]
 
 
@@ -43,18 +46,47 @@ class Patches(fx.Tracer):
         self.now: Tracer | None = None
         self._root: nn.Module | None = None
         self._parameters: dict[str, fx.Proxy] = {}
+        self._watched: dict[Any, Any] = {}
 
     def graph_of(self, model: nn.Module, tracer: Tracer) -> fx.Graph:
         """The graph of a module's forward, recorded by the tracer."""
         tracer.set_up(model)
+        if tracer.faithful:
+            self._watch(type(model))
         self.now, self._root, self._parameters = tracer, model, {}
         try:
-            with _watched(tracer, model) if tracer.faithful else contextlib.nullcontext():
-                # By the patched call, in which torch.fx looks at the names that the forward's file knows.
-                nn.Module.__call__(model)
+            # By the patched call, in which torch.fx looks at the names that the forward's file knows.
+            nn.Module.__call__(model)
         finally:
             self.now = self._root = None
         return tracer.graph
+
+    def _watch(self, kind: Any) -> None:
+        """Have a root's own plain attributes noted as its forward reads them: its graph holds their values."""
+        if kind in self._watched:
+            return
+        self._watched[kind], inherited = vars(kind).get("__getattribute__"), kind.__getattribute__
+
+        def read(module: nn.Module, name: str) -> Any:
+            value, tracer = inherited(module, name), self.now
+            if tracer is None or tracer.stack or module is not tracer.root or not tracer.faithful:
+                return value
+            plain = type(value) in (bool, int, float, str) and name != "training"
+            if plain and name in object.__getattribute__(module, "__dict__"):
+                tracer.read_values[name] = value
+            return value
+
+        # In the root's class alone: Python's caches of all classes below the changed one are lost each time.
+        kind.__getattribute__ = read
+
+    def unwatch(self) -> None:
+        """Let reading be as it was in every class."""
+        for kind, own in self._watched.items():
+            if own is None:
+                del kind.__getattribute__
+            else:
+                kind.__getattribute__ = own
+        self._watched.clear()
 
     def record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that is an operation of the module being traced."""
@@ -79,30 +111,6 @@ class Patches(fx.Tracer):
             self._root = None
             return self.now.record_root()
         return self.now.call_module(m, forward, args, kwargs)
-
-
-@contextlib.contextmanager
-def _watched(tracer: Tracer, root: nn.Module) -> Iterator[None]:
-    """Within it the root's own plain attributes are noted as its forward reads them: the graph holds their values."""
-    kind: Any = type(root)
-    own, inherited = vars(kind).get("__getattribute__"), kind.__getattribute__
-
-    def read(module: nn.Module, name: str) -> Any:
-        value = inherited(module, name)
-        plain = module is root and not tracer.stack and type(value) in (bool, int, float, str) and name != "training"
-        if plain and name in object.__getattribute__(module, "__dict__"):
-            tracer.read_values[name] = value
-        return value
-
-    # In the root's class alone: Python's caches of all classes below the changed one are lost each time.
-    kind.__getattribute__ = read
-    try:
-        yield
-    finally:
-        if own is None:
-            del kind.__getattribute__
-        else:
-            kind.__getattribute__ = own
 
 
 @contextlib.contextmanager

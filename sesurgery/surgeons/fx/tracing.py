@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from sesurgery.diagnostics import SesurgeryError, fail, first_line
 from sesurgery.graph import Shape
@@ -132,21 +133,32 @@ class _Attempt:
 
 def _forget_symbols(traced: nn.Module, original: nn.Module) -> None:
     """Give the parts of a traced object back what its forward wrote over with symbols: no symbol can be copied."""
-    known = dict(original.named_modules())
-    for path, module in traced.named_modules():
+    found = [
+        (path, module, name)
+        for path, module in traced.named_modules()
+        for name, value in vars(module).items()
+        if type(value) not in _ATOMS and _holds_a_symbol(value)
+    ]
+    known = dict(original.named_modules()) if found else {}
+    for path, module, name in found:
         before = vars(known[path]) if path in known else {}
-        for name in [name for name, value in vars(module).items() if _holds_a_symbol(value)]:
-            del module.__dict__[name]
-            if name in before:
-                module.__dict__[name] = copy.deepcopy(before[name])
+        del module.__dict__[name]
+        if name in before:
+            module.__dict__[name] = copy.deepcopy(before[name])
 
 
-def _holds_a_symbol(value: object) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_a_symbol, value.values()))
-    if isinstance(value, tuple | list):
-        return any(map(_holds_a_symbol, value))
-    return issubclass(type(value), fx.Proxy)
+_ATOMS = frozenset((type(None), bool, int, float, str, set, Tensor, nn.Parameter))
+
+
+def _holds_a_symbol(value: Any) -> bool:
+    kind = type(value)
+    if issubclass(kind, _HOLDERS):
+        items = value.values() if issubclass(kind, dict) else value
+        return bool(items) and any(type(item) not in _ATOMS and _holds_a_symbol(item) for item in items)
+    return issubclass(kind, fx.Proxy)
+
+
+_HOLDERS = (dict, tuple, list)
 
 
 def _restore_scopes(before: fx.Graph, after: fx.Graph) -> None:
