@@ -71,7 +71,11 @@ def residual_adds(graph: GraphView) -> list[ResidualAdd | NotResidual]:
     identity or a shorter projection. Two paths of the same depth are reported as `NotResidual`. A sum of more terms is
     a chain of sums, each classified on its own.
     """
-    return [_judge(node) for node in graph if node.op is Op.ADD]
+    return [*graph.once(_judged)]
+
+
+def _judged(graph: GraphView) -> tuple[ResidualAdd | NotResidual, ...]:
+    return tuple(_judge(node) for node in graph if node.op is Op.ADD)
 
 
 def _judge(add: Node) -> ResidualAdd | NotResidual:

@@ -14,8 +14,11 @@ import enum
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Op(enum.Enum):
@@ -155,6 +158,7 @@ class GraphView:
                     raise ValueError(f"{fact.name!r} reads {name!r}, which is not an earlier node")
                 uses[name].append(Use(fact.name, slot))
             uses[fact.name] = []
+        self._derived: dict[object, Any] = {}
         self._nodes: dict[str, Node] = {}
         for index, fact in enumerate(listed):
             inputs = tuple(self._nodes[name] for name in fact.inputs)
@@ -184,6 +188,13 @@ class GraphView:
 
     def __str__(self) -> str:
         return "\n".join(str(node) for node in self)
+
+    def once(self, derive: Callable[[GraphView], T]) -> T:
+        """What a function makes of this graph, worked out the first time that it is asked for."""
+        if derive not in self._derived:
+            self._derived[derive] = derive(self)
+        found: T = self._derived[derive]
+        return found
 
     @functools.cached_property
     def digest(self) -> str:

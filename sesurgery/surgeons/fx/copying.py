@@ -25,15 +25,15 @@ def duplicate(network: nn.Module) -> nn.Module:
     if any(isinstance(module, Dressed) for module in modules) or not _are_plain(modules):
         return copy.deepcopy(network, _known(network))
     memo: dict[int, Any] = {}
-    for part in network.parameters():
+    for part in _tensors(modules, "_parameters"):
         copy.deepcopy(part, memo)
     return _copied(network, modules, memo)
 
 
 def twin(network: nn.Module) -> nn.Module:
     """The same network as other objects, the parameters shared: a forward may write to its module and its buffers."""
-    memo: dict[int, Any] = {id(part): part for part in network.parameters()}
     modules = [*network.modules()]
+    memo: dict[int, Any] = {id(part): part for part in _tensors(modules, "_parameters")}
     if not _are_plain(modules):
         return copy.deepcopy(network, memo | _known(network))
     return _copied(network, modules, memo)
@@ -44,7 +44,7 @@ def _copied(network: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) 
 
     `memo` has the copies of its parameters.
     """
-    buffers = [*network.buffers()]
+    buffers = [*{id(tensor): tensor for tensor in _tensors(modules, "_buffers")}.values()]
     # The order matters: only plain tensors have a memory address.
     if all(map(_is_whole, buffers)) and len({tensor.data_ptr() for tensor in buffers}) == len(buffers):
         memo |= {id(tensor): tensor.detach().clone() for tensor in buffers}
@@ -63,6 +63,10 @@ def _copied(network: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) 
             else:
                 state[name] = _part_of(name, value, memo)
     return cast("nn.Module", memo[id(network)])
+
+
+def _tensors(modules: list[nn.Module], table: str) -> list[Tensor]:
+    return [tensor for module in modules for tensor in vars(module)[table].values() if tensor is not None]
 
 
 def _part_of(name: str, value: Any, memo: dict[int, Any]) -> Any:

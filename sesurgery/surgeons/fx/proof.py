@@ -254,8 +254,9 @@ def _without_zeros(network: nn.Module, generator: torch.Generator) -> Iterator[N
 
 def _is_zero(tensor: Tensor) -> bool:
     # The first value decides almost all cases.
-    first = tensor[(0,) * tensor.dim()] if tensor.numel() else tensor
-    return not first.any() and not tensor.any()
+    if tensor.numel() and tensor[(0,) * tensor.dim()].item() != 0:
+        return False
+    return not tensor.any()
 
 
 def _watch(item: _Observed) -> Any:

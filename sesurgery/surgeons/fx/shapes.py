@@ -22,6 +22,8 @@ from sesurgery.surgeons.fx.copying import duplicate
 from sesurgery.surgeons.fx.inputs import Given, image_inputs, mapped, tensors
 from sesurgery.surgeons.fx.traced import Trace
 
+Kinds = Mapping[fx.Node, tuple[Op, ConvFacts | None]]
+
 
 def map_shapes(traced: Trace, shape: Shape) -> dict[str, Shape]:
     """The shape of every map, without its batch, in eval mode; the network stays untouched.
@@ -33,15 +35,16 @@ def map_shapes(traced: Trace, shape: Shape) -> dict[str, Shape]:
     return shapes_in_call(traced, image_inputs(traced.root, shape).two, len(shape) + 1)
 
 
-def shapes_in_call(traced: Trace, given: Given, dims: int = 4) -> dict[str, Shape]:
-    """The same for any call; raises SE304 if it cannot be made."""
+def shapes_in_call(traced: Trace, given: Given, dims: int = 4, kinds: Kinds | None = None) -> dict[str, Shape]:
+    """The same for any call, of nodes of these kinds where they are known; raises SE304 if it cannot be made."""
+    kinds = {node: fx_ops.kind(node, traced.root) for node in traced.graph.nodes} if kinds is None else kinds
     try:
         try:
             with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-                return _run(_Shapes(traced.root, traced.graph, fake, dims), given)
+                return _run(_Shapes(traced.root, traced.graph, kinds, fake, dims), given)
         except NEEDS_VALUES:
             # A leaf that looks at its data has nothing to look at in a fake tensor.
-            return _run(_Shapes(duplicate(traced.root), traced.graph, None, dims), given)
+            return _run(_Shapes(duplicate(traced.root), traced.graph, kinds, None, dims), given)
     except Exception as error:
         sizes = [tuple(tensor.shape[1:]) for tensor in tensors(given.args)]
         size = "x".join(map(str, sizes[0])) if sizes else "no tensor"
@@ -75,8 +78,9 @@ class _Shapes(fx.Interpreter):
     shape may be one tensor.
     """
 
-    def __init__(self, root: nn.Module, graph: fx.Graph, fake: FakeTensorMode | None, dims: int) -> None:
+    def __init__(self, root: nn.Module, graph: fx.Graph, kinds: Kinds, fake: FakeTensorMode | None, dims: int) -> None:
         super().__init__(root, graph=graph)
+        self._kinds = kinds
         self.dims = dims
         self.found: dict[str, Shape] = {}
         self._fake = fake
@@ -116,7 +120,7 @@ class _Shapes(fx.Interpreter):
 
     def _foreseen(self, n: fx.Node) -> Tensor | None:
         """The output of what keeps the shape, or of a plain convolution; None if it has to be run."""
-        kind, facts = fx_ops.kind(n, self.module)
+        kind, facts = self._kinds[n]
         if kind not in _FORESEEN:
             return None
         values = [self.env[source] for source in n.all_input_nodes]

@@ -133,7 +133,8 @@ class _Artist:
 
 def _facts(frame: Frame, inner: list[Frame], told: set[str], dims: int) -> Iterator[NodeFacts]:
     told.add(frame.path)
-    shapes = shapes_in_call(frame.traced, frame.inputs.two, dims)
+    kinds = {node: fx_ops.kind(node, frame.traced.root) for node in frame.traced.graph.nodes}
+    shapes = shapes_in_call(frame.traced, frame.inputs.two, dims, kinds)
     forced = {leaf.path for leaf in frame.traced.leaves}
     for node in frame.traced.graph.nodes:
         if node.op == "call_module" and node.target in forced:
@@ -141,7 +142,7 @@ def _facts(frame: Frame, inner: list[Frame], told: set[str], dims: int) -> Itera
             for part in inner:
                 if part.path.startswith(within) and part.path not in told:
                     yield from _facts(part, inner, told, dims)
-        op, conv = fx_ops.kind(node, frame.traced.root)
+        op, conv = kinds[node]
         if op is Op.OTHER and node.op == "call_module" and node.target in forced and len(node.all_input_nodes) == 1:
             op = Op.ACT if fx_ops.is_elementwise(frame.traced.root.get_submodule(str(node.target))) else op
         inputs = tuple(frame.name(value) for value in readings(node))

@@ -71,7 +71,9 @@ def reroute_reads(root: nn.Module, graph: fx.Graph) -> None:
 def _is_write(root: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
-        return getattr(module, "inplace", False) is True and type(module).__module__.startswith(_HEEDED)
+        # A module that has no such attribute looks for it for a long time.
+        inplace = vars(module).get("inplace", getattr(type(module), "inplace", False))
+        return inplace is True and type(module).__module__.startswith(_HEEDED)
     if node.op == "call_method":
         return _has_writers_name(str(node.target))
     if node.op == "call_function" and callable(node.target):
