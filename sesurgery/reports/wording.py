@@ -27,7 +27,7 @@ def percent(share: float, digits: int = 1) -> str:
         digits += 1
         text = f"{100 * share:.{digits}f}"
     # "95 %" where that is what is meant, "97.0 %" where it is what was measured.
-    whole = math.isclose(100 * share, round(100 * share), abs_tol=1e-9)
+    whole = math.isfinite(100 * share) and math.isclose(100 * share, round(100 * share), abs_tol=1e-9)
     return f"{text.removesuffix('.0') if whole else text} %"
 
 

@@ -96,4 +96,8 @@ def from_csv(text: str) -> tuple[Epoch, ...]:
     # With PEP 563 a field's type is its name.
     kinds = {field.name: int if field.type == "int" else float for field in dataclasses.fields(Epoch)}
     rows = csv.DictReader(io.StringIO(text, newline=""))
-    return tuple(Epoch(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in rows)  # type: ignore[arg-type]
+    found = tuple(Epoch(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in rows)  # type: ignore[arg-type]
+    for epoch in found:
+        if not 0 <= epoch.held_out_top1 <= 1:
+            raise ValueError(f"held_out_top1 of epoch {epoch.epoch} is {epoch.held_out_top1}, no fraction")
+    return found

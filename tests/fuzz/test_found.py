@@ -30,6 +30,7 @@ from sesurgery.networks.weights import load_weights
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
 from sesurgery.onnxgraph.simplify import simplified
+from sesurgery.reports import wording
 from sesurgery.reports.plots import latency as latency_plots
 from sesurgery.serving import interface, predict
 from sesurgery.spec.parity import Tolerance
@@ -590,6 +591,11 @@ def test_an_engine_that_declares_no_samples_at_its_output_cannot_be_timed(tmp_pa
     feeds = {"x": np.ones((1, 4, 7, 7), np.float32)}
     with OnnxRuntime().load(tmp_path / "net.onnx") as runner, pytest.raises(SesurgeryError, match=r"SE603.*net\.onnx"):
         runner.time(feeds, 1)
+
+
+@pytest.mark.parametrize("share", [1e308, -1e308, float("inf"), float("nan")])
+def test_a_share_that_a_file_makes_endless_is_still_written(share):
+    assert wording.percent(share).endswith(" %")
 
 
 @pytest.mark.parametrize("number", [5e-324, 1e308, 1e-5, 1e22])

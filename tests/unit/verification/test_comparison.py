@@ -60,3 +60,5 @@ def test_a_table_of_epochs_is_read_as_it_was_written() -> None:
     assert from_csv(to_csv(trained(0.25, 0.5))) == trained(0.25, 0.5)
     with pytest.raises(KeyError):
         from_csv("epoch,train_loss\n1,0.5\n")
+    with pytest.raises(ValueError, match="held_out_top1 of epoch 1 is 1e\\+308"):
+        from_csv(to_csv(trained(1e308)))
