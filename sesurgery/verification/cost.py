@@ -61,7 +61,11 @@ class BlockPrice:
 
 @dataclass(frozen=True)
 class Prices:
-    """The prices of an engine's blocks. `whole` is the engine's time, `total` the cost of all blocks together."""
+    """The prices of an engine's blocks. `whole` is the engine's time, `total` the cost of all blocks together.
+
+    `shared` is what the engine pays once for having any block, however many: say, for asking how large its batch is.
+    None where it was not measured.
+    """
 
     blocks: tuple[BlockPrice, ...]
     whole: float
@@ -73,12 +77,18 @@ class Prices:
     pairs: int = 0
     placements: int = 0
     """Races of two engines, and how often each loaded them afresh."""
+    shared: Seconds | None = None
 
     @property
     def summed(self) -> Seconds:
-        """The sum of the prices. Blocks weighed together share their error; other prices have errors of their own."""
+        """The sum of the prices and of what blocks share.
+
+        Blocks weighed together share their error; other prices have errors of their own.
+        """
         value = sum(block.time.value for block in self.blocks)
         squares = sum((block.alike * block.time.reach) ** 2 / block.alike for block in self.blocks)
+        if self.shared is not None:
+            value, squares = value + self.shared.value, squares + self.shared.reach**2
         return Seconds(value, value - squares**0.5, value + squares**0.5)
 
     @property

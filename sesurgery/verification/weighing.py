@@ -9,6 +9,9 @@ other engine has it. Of n pairs its variance is that of one pair over n; left ou
 Half of the engines that have a block have any other one. So where blocks act on one another in pairs, a price holds
 half of each interaction, and the prices add up to the whole: they are Shapley's values (Contributions to the Theory of
 Games II, 1953).
+
+What an engine pays once for having any block, however many, is in no such pair: both sides have some. It is found from
+pairs of one block against none.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ Placements = Sequence[Sequence[Placement]]
 """Those of every pair."""
 TRIES = 256
 """Choices of signs among which the evenest is taken."""
+MOST_SINGLES = 4
 CLIP = 2.0
 """How many standard deviations a placement may be off before the rest is cut off."""
 SPREAD_OF_GAPS = 1.0483
@@ -50,6 +54,12 @@ def balanced(count: int) -> list[Pair]:
     return [(one, other) for one, other in (sorted(pair, key=len, reverse=True) for pair in sides)]
 
 
+def singles(count: int) -> list[Pair]:
+    """One against none, for some that are spread evenly; none where there is one thing, as that costs both."""
+    some = min(MOST_SINGLES, count // 4 or 1) if count > 1 else 0
+    return [(frozenset({int(number)}), frozenset()) for number in np.linspace(0, count - 1, some + 2)[1:-1]]
+
+
 def one_by_one(count: int) -> list[Pair]:
     """All against all but one, for each."""
     everything = frozenset(range(count))
@@ -57,9 +67,14 @@ def one_by_one(count: int) -> list[Pair]:
 
 
 def weights(pairs: Sequence[Pair], count: int) -> Floats:
-    """By [thing, pair], the share of each pair's difference in each thing's price."""
-    signs = np.array([[(number in one) - (number in other) for number in range(count)] for one, other in pairs], float)
-    found: Floats = np.linalg.pinv(signs)
+    """By [thing, pair], the share of each pair's difference in each thing's price.
+
+    A last row is for what having any of them costs; it is zero where no pair of one against none tells it.
+    """
+    signs = [[(number in one) - (number in other) for number in range(count)] for one, other in pairs]
+    shared = [[bool(one) - bool(other)] for one, other in pairs]
+    told = any(len(one) == 1 and not other for one, other in pairs) and count > 1
+    found: Floats = np.linalg.pinv(np.hstack([np.array(signs, float), np.array(shared, float) * told]))
     return found
 
 

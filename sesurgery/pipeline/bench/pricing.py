@@ -76,9 +76,10 @@ def prices(subject: Subject) -> Prices:
         raise fail("SE603", text, "take --backend onnxruntime or openvino")
     threads = subject.latency.threads or len(os.sched_getaffinity(0))
     groups = subject.groups
-    design = weighing.one_by_one(len(groups)) if subject.one_by_one else weighing.balanced(len(groups))
-    weights = weighing.weights(design, len(groups))
-    everything = frozenset(range(len(groups)))
+    count = len(groups)
+    design = weighing.one_by_one(count) if subject.one_by_one else weighing.balanced(count) + weighing.singles(count)
+    *weights, shared = weighing.weights(design, count)
+    everything = frozenset(range(count))
     total = (everything, frozenset[int]())
     with folder_for("prices") as folder:
         asked = (subject.feeds, threads, Path(folder), subject.lowering, subject.run)
@@ -93,8 +94,8 @@ def prices(subject: Subject) -> Prices:
         layers = variants.layers(whole.file, PROFILED)
     keys = {subject.module(site): site.key for site in subject.plan.sites}
     own = {} if layers is None else attributed(layers, whole.owners, keys)
-    moved = weights @ [one.bytes - other.bytes for one, other in built[1:]]
-    more = weights @ [(one.layers or 0) - (other.layers or 0) for one, other in built[1:]]
+    moved = np.array(weights) @ [one.bytes - other.bytes for one, other in built[1:]]
+    more = np.array(weights) @ [(one.layers or 0) - (other.layers or 0) for one, other in built[1:]]
     blocks = [
         BlockPrice(
             key=site.key,
@@ -118,6 +119,7 @@ def prices(subject: Subject) -> Prices:
     return Prices(
         blocks=tuple(sorted(blocks, key=lambda block: order[block.key])),
         whole=float(np.median([each.kept[0] for each in placements[0]])),
+        shared=differences.combined(np.pad(shared, (1, 0))) if shared.any() else None,
         total=differences.combined(np.eye(len(built))[0]),
         batch=subject.latency.batch,
         threads=threads,

@@ -68,10 +68,11 @@ def table(prices: Prices) -> list[list[str]]:
 def findings(prices: Prices) -> list[str]:
     """The whole tax, whether the prices add up to it, what is dear, and what cannot be told."""
     whole, total, summed = prices.whole, prices.total, prices.summed
+    once = ", with what the first block adds" if prices.shared is not None else ""
     lines = [
         f"all blocks: {milliseconds(total.value, whole)} ms ({_interval(total, whole)}) of {milliseconds(whole)} ms, "
         f"a tax of {change(prices.tax)}",
-        f"sum of the prices: {milliseconds(summed.value, whole)} ms ({_interval(summed, whole)}), "
+        f"sum of the prices{once}: {milliseconds(summed.value, whole)} ms ({_interval(summed, whole)}), "
         + (
             "which agrees with it within the error of the two"
             if prices.agrees
@@ -79,6 +80,9 @@ def findings(prices: Prices) -> list[str]:
             "blocks cost less or more beside one another, or the machine was not quiet"
         ),
     ]
+    if (first := prices.shared) is not None and first.told:
+        value = milliseconds(first.value, whole)
+        lines.append(f"an engine pays once for having any block: {value} ms ({_interval(first, whole)})")
     dear = [block.key for block in dear_first(prices.blocks)[:FEW] if block.time.told and block.time.value > 0]
     if dear:
         lines.append(f"the dearest: {', '.join(dear)}")

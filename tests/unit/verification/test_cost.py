@@ -1,5 +1,7 @@
 """What blocks cost: prices from races, their sum with its error, and the total that it has to meet."""
 
+from dataclasses import replace
+
 import pytest
 
 from sesurgery.reports.text import prices as rendered
@@ -30,6 +32,19 @@ def test_the_sum_agrees_with_the_total_within_the_error_of_the_two():
     assert not far.agrees
     assert far.gap.value == pytest.approx(7e-3)
     assert any("leaves" in line for line in rendered.findings(far))
+
+
+def test_what_blocks_share_is_in_the_sum_and_is_said():
+    alone = listed(block("a", 4e-3, 1e-3), block("b", 3e-3, 1e-3))
+    prices = replace(alone, shared=Seconds(3e-3, 2e-3, 4e-3))
+    assert not alone.agrees
+    assert prices.agrees
+    assert prices.summed.value == pytest.approx(10e-3)
+    assert prices.summed.reach == pytest.approx(3**0.5 * 1e-3)
+    assert "an engine pays once for having any block: 3.0 ms (2.0 to 4.0)" in rendered.findings(prices)
+    assert rendered.to_json(prices)["shared"] == {"value": 3e-3, "low": 2e-3, "high": 4e-3}
+    vague = replace(alone, shared=Seconds(0.1e-3, -1e-3, 1.2e-3))
+    assert not any("once" in line for line in rendered.findings(vague))
 
 
 def test_the_tax_is_the_total_over_the_rest():

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sesurgery.backends.base import Array, Runner
 from sesurgery.spec.latency import Latency
-from sesurgery.verification.weighing import balanced, one_by_one, weigh, weights
+from sesurgery.verification.weighing import balanced, one_by_one, singles, weigh, weights
 
 FEEDS = {"image": np.zeros((1, 1, 2, 2), np.float32)}
 COSTS = np.array([0.3, 0.05, 0.0, 0.12, 0.2])
@@ -16,9 +16,12 @@ PLAN = Latency(rounds=12, repeats=3, placements=4, half_width=None, warmup_secon
 
 
 class Network:
-    """Takes 10 and what its blocks cost, and 0.2 more for the neighbours 0 and 1 together; a clock runs with it."""
+    """Takes 10 and what its blocks cost, and 0.2 more for the neighbours 0 and 1 together; a clock runs with it.
 
-    now = 0.0
+    `once` more for having any block.
+    """
+
+    now = once = 0.0
 
     def __init__(self, blocks: frozenset[int], random: np.random.Generator, noise: float, disturbed: float) -> None:
         self.blocks, self.random, self.noise, self.disturbed = blocks, random, noise, disturbed
@@ -26,7 +29,7 @@ class Network:
 
     def load(self) -> Runner:
         together = 0.2 if {0, 1} <= self.blocks else 0.0
-        seconds = 10 + COSTS[sorted(self.blocks)].sum() + together
+        seconds = 10 + COSTS[sorted(self.blocks)].sum() + together + (self.once if self.blocks else 0.0)
         if self.random.random() < self.disturbed:
             seconds *= 1.2
         return Placed(seconds * self.random.normal(1, self.noise))
@@ -52,7 +55,7 @@ class Placed(Runner):
 def weighed(pairs, noise=0.0, seed=0, plan=PLAN, disturbed=0.0):
     random = np.random.default_rng(seed)
     engines = [tuple(Network(side, random, noise, disturbed) for side in pair) for pair in pairs]
-    shares = weights(pairs, len(COSTS))
+    shares = weights(pairs, len(COSTS))[:-1]
     clock = lambda: Network.now  # noqa: E731
     found, placements = weigh(engines, FEEDS, plan, shares, generator=random, clock=clock)
     return found, placements, shares
@@ -76,6 +79,30 @@ def test_prices_are_found_and_hold_half_of_what_two_blocks_cost_together():
     found, _, shares = weighed(balanced(len(COSTS)))
     prices = [found.combined(row).value for row in shares]
     assert prices == pytest.approx(COSTS + np.array([0.1, 0.1, 0, 0, 0]), abs=1e-4)
+
+
+def test_what_any_block_costs_is_told_from_one_against_none(monkeypatch):
+    monkeypatch.setattr(Network, "once", 0.5)
+    pairs = balanced(len(COSTS)) + singles(len(COSTS))
+    found, _, shares = weighed(pairs)
+    (*_, shared) = weights(pairs, len(COSTS))
+    # One alone has nothing together with a neighbour: half of what 0 and 1 do is in the prices of these two alone.
+    assert found.combined(shared).value == pytest.approx(0.5, abs=0.01)
+    assert [found.combined(row).value for row in shares] == pytest.approx(
+        COSTS + np.array([0.1, 0.1, 0, 0, 0]), abs=0.01
+    )
+
+
+@pytest.mark.parametrize("count", range(1, 33))
+def test_a_few_blocks_stand_alone_against_none(count):
+    alone = singles(count)
+    assert len(set(alone)) == len(alone) == (0 if count == 1 else min(4, max(1, count // 4)))
+    assert all(len(one) == 1 and not other for one, other in alone)
+
+
+def test_without_such_a_pair_what_any_block_costs_is_in_no_price():
+    assert not weights(balanced(5), 5)[-1].any()
+    assert not weights(one_by_one(5), 5)[-1].any()
 
 
 def test_left_out_alone_a_block_saves_all_that_it_costs_beside_the_others():
@@ -124,7 +151,7 @@ def test_a_run_that_is_interrupted_changes_no_price():
 
     random = np.random.default_rng(0)
     engines = [(Busy(one, random, 0.0, 0.0), Network(other, random, 0.0, 0.0)) for one, other in balanced(len(COSTS))]
-    shares = weights(balanced(len(COSTS)), len(COSTS))
+    shares = weights(balanced(len(COSTS)), len(COSTS))[:-1]
     found, _ = weigh(engines, FEEDS, PLAN, shares, generator=random, clock=lambda: Network.now)
     prices = [found.combined(row).value for row in shares]
     assert prices == pytest.approx(COSTS + np.array([0.1, 0.1, 0, 0, 0]), abs=1e-2)

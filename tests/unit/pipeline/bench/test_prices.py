@@ -44,8 +44,8 @@ def test_a_runs_engine_is_priced_block_by_block_and_the_list_kept(here, monkeypa
     found = pipeline.price_engine(FP32)
     assert [block.key for block in found.prices.blocks] == KEYS
     assert {block.alike for block in found.prices.blocks} == {1}
-    # All blocks against none, and four pairs of halves of three.
-    assert (found.prices.pairs, found.prices.placements) == (5, 4)
+    # All blocks against none, four pairs of halves of three, and one block against none.
+    assert (found.prices.pairs, found.prices.placements) == (6, 4)
     assert found.picture.is_file()
     assert PRICES.file(RUN, FP32.name).is_file()
 
