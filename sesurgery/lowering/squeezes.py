@@ -106,6 +106,12 @@ def convolution(node: NodeProto | None, flow: Dataflow) -> Convolution | str:
     groups = int(given.get("group", 1))
     if groups < 1 or weight.shape[0] % groups:
         return f"a convolution of {weight.shape[0]} channels in {groups} groups"
+    shape = flow.shape(node.input[0]) or ()
+    channels = shape[1] if len(shape) > 1 else None
+    if isinstance(channels, int) and channels != weight.shape[1] * groups:
+        return f"a convolution whose weights are for {weight.shape[1] * groups} channels, of a map with {channels}"
+    if tuple(given.get("kernel_shape", weight.shape[2:])) != weight.shape[2:]:
+        return f"a convolution of {list(given['kernel_shape'])} whose weights are {list(weight.shape[2:])}"
     zeros = np.zeros(weight.shape[0])
     return Convolution(
         node=node,

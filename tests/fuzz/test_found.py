@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +27,7 @@ from sesurgery.lowering.examples import model as parsed
 from sesurgery.lowering.passes.fold_norms import FoldNorms
 from sesurgery.lowering.passes.gate_epilogue import GateEpilogue
 from sesurgery.lowering.passes.linear_to_conv import LinearToConv
+from sesurgery.lowering.passes.squeeze_hoist_spatial import SqueezeHoistSpatial
 from sesurgery.networks.weights import load_weights
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph import numerics as _numerics
@@ -192,6 +194,29 @@ def test_no_constant_is_made_for_more_positions_than_memory_holds(tmp_path):
     )
     edits = pipeline.lower(request).edits["squeeze_hoist_spatial"]
     assert not any(edit.changed for edit in edits)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("float[4,2,3,3] w", "weights are for 2 channels, of a map with 4"),
+        ("float[4,4,1,1] w", r"a convolution of \[3, 3\] whose weights are \[1, 1\]"),
+    ],
+)
+def test_a_squeeze_behind_a_convolution_whose_weights_do_not_fit_is_left_alone(given, reason):
+    model = parsed(
+        f"""(float[1,4,8,8] x, {given}, float[2,4,1,1] v, float[4,2,1,1] t) => (float[1,4,8,8] y) {{
+            u = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w)
+            z = GlobalAveragePool(u)  d = Conv(z, v)  a = Relu(d)  e = Conv(a, t)  g = Sigmoid(e)  y = Mul(u, g) }}"""
+    )
+    weights = model.graph.input[1:]
+    for value in weights:
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(shape, np.float32), value.name))
+    del model.graph.input[1:]
+    (edit,) = SqueezeHoistSpatial().apply(model).edits
+    assert not edit.changed
+    assert re.search(reason, edit.why)
 
 
 def test_nothing_is_proved_on_more_values_than_memory_holds(tmp_path):
