@@ -464,6 +464,7 @@ def test_an_image_that_claims_gigabytes_or_holds_no_numbers_is_named(tmp_path):
         {"x": np.array(["a", "b"])},
         {"x": np.ones(3, np.complex64)},
         {"x": np.ones((2, 3)), "labels": np.array(7)},
+        b"\x93NUMPY\x01\x00\x10\x00{'descr': (     ",
     ],
     ids=lambda content: str(content)[:30],
 )
