@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sesurgery import temporaries
 
-_OF_A_WORKSPACE = ("export", "engines", "engines/.timing", "runs", "runs/*", "runs/*/train", "runs/*/reports")
+_OF_A_RUN = ("runs/*", "runs/*/train", "runs/*/train/epochs", "runs/*/plain", "runs/*/reports")
+_OF_A_WORKSPACE = ("export", "engines", "engines/.timing", "runs", *_OF_A_RUN)
 PLACES = (*_OF_A_WORKSPACE, "studies/*", *(f"studies/*/{place}" for place in _OF_A_WORKSPACE))
 """Where artefacts lie, with or without others below them."""
 

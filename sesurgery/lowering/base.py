@@ -188,12 +188,18 @@ def _accepted(name: str, before: onnx.ModelProto, after: onnx.ModelProto) -> onn
 
 
 def _applied(step: Pass, name: str, model: onnx.ModelProto) -> Lowered:
-    """The result of a pass; raises SE607 if the pass fails on a graph that its `requires` accepted."""
+    """The result of a pass; raises SE607 if the pass fails on a graph that its `requires` accepted.
+
+    Raises SE602 if ONNX Runtime cannot run that graph either: then the mistake is the file's.
+    """
+    from sesurgery.onnxgraph import numerics as _numerics
+
     try:
         return step.apply(model)
     except SesurgeryError:
         raise
     except Exception as error:  # passes and graphs may come from anywhere
+        _numerics.runner(model)(_numerics.feeds(model))
         raise fail("SE607", f"{name} cannot handle this graph: {described(error)}", DEFECT) from error
 
 

@@ -219,6 +219,21 @@ def test_a_squeeze_behind_a_convolution_whose_weights_do_not_fit_is_left_alone(g
     assert re.search(reason, edit.why)
 
 
+def test_a_graph_that_no_runtime_takes_is_no_mistake_of_the_pass_that_fails_on_it():
+    class Fails(FoldNorms):
+        def apply(self, model):
+            raise ValueError("no")
+
+    fits, too_few = (
+        parsed(f"(float[1,4,8,8] x, float[4,{channels},1,1] w) => (float[1,4,8,8] y) {{ y = Conv(x, w) }}")
+        for channels in (4, 2)
+    )
+    with pytest.raises(SesurgeryError, match=r"SE607.*cannot handle this graph: ValueError: no"):
+        run(fits, [Fails()])
+    with pytest.raises(SesurgeryError, match=r"SE602.*ONNX Runtime cannot (load|run) the graph(.|\n)*Conv"):
+        run(too_few, [Fails()])
+
+
 def test_nothing_is_proved_on_more_values_than_memory_holds(tmp_path):
     source = written(tmp_path, network(batch=2**40))
     with pytest.raises(SesurgeryError, match=r"SE602.*nothing can be proved"):

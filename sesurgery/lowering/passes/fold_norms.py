@@ -108,7 +108,9 @@ def _affine(node: NodeProto, value: str, outs: int, rank: int, axis: int, rewrit
     if node.op_type == "BatchNormalization":
         parts = [flow.constant(name) for name in node.input[1:]]
         given = attributes(node)
-        if node.input[0] != value or axis != 1 or given.get("training_mode") or any(part is None for part in parts):
+        if node.input[0] != value or axis != 1 or given.get("training_mode"):
+            return None
+        if any(part is None or part.shape != (outs,) for part in parts):
             return None
         gain, offset, mean, variance = (part.astype(np.float64) for part in parts if part is not None)
         scale = gain / np.sqrt(variance + given.get("epsilon", 1e-5))

@@ -144,18 +144,23 @@ def test_resuming_and_restarting_at_once_is_a_wrong_command_line(sesurgery, empt
 
 
 KILLED = """
+import contextlib
 import os
 from pathlib import Path
 from sesurgery import temporaries
-with temporaries.file(Path("engines/x.onnx")), temporaries.folder(Path("runs/tiny/weights")):
+with contextlib.ExitStack() as stack:
+    for file in ("engines/x.onnx", "runs/tiny/plain/last.ckpt", "runs/tiny/train/epochs/0001.safetensors"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(temporaries.file(Path(file)))
+    stack.enter_context(temporaries.folder(Path("runs/tiny/weights")))
     os.kill(os.getpid(), 9)
 """
 
 
 def test_the_next_command_cleans_what_a_killed_one_left(sesurgery, here):
     assert subprocess.run([sys.executable, "-c", KILLED]).returncode == -signal.SIGKILL
-    left = [path for folder in ("engines", "runs/tiny") for path in Path(folder).glob(".*.tmp")]
-    assert len(left) == 2
+    left = [path for folder in ("engines", "runs/tiny") for path in Path(folder).rglob(".*.tmp")]
+    assert len(left) == 4
     assert sesurgery("list", "blocks").code == 0
     assert [path for path in left if path.exists()] == []
     assert strays.clean(Path()) == ()
