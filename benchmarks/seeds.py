@@ -2,14 +2,13 @@
 
     python benchmarks/seeds.py                       all of specs/studies/seeds/ that have no result yet
     python benchmarks/seeds.py ratio_1_to_32 stages  some of them
-    python benchmarks/seeds.py --share 0.01 convergence
+    python benchmarks/seeds.py --share 0.0001 convergence
     python benchmarks/seeds.py --table               what stands in docs/studies.md, from the committed results
 
 A hundredth: of the training samples and of the epochs, one seed; the networks, the cells and the sizes of images are
-those of the spec, and the classes where there are as many samples. Those in LESS take a smaller share of the samples,
-since a hundredth takes more than ten minutes of a core: it stands in the results. The samples are made, as folders of
-pictures of waves in noise, those of a class of one direction and length: the scores of such a run say nothing, that it
-runs does. Results are added to benchmarks/results/seeds.json as they come.
+those of the spec, but for those in SMALLER, which would take hours of a core: the side stands in the results. The
+samples are made, as folders of pictures of waves in noise, those of a class of one direction and length: the scores of
+such a run say nothing, that it runs does. Results are added to benchmarks/results/seeds.json as they come.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ RESULTS = ROOT / "results" / "seeds.json"
 SAMPLES = {"cifar10": 50_000, "cifar100": 50_000, "tiny_imagenet": 100_000, "image_folder": 1_281_167}
 SIDES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64, "image_folder": 224}
 CLASSES = {"cifar10": 10, "cifar100": 100, "tiny_imagenet": 200, "image_folder": 1000}
-LESS = {"cifar10_resnext29": 0.001, "cifar100_resnext29": 0.001, "tiny_imagenet": 0.001, "convergence": 0.00005}
+SMALLER = {"convergence": 64}
+"""Sides of images, pixels."""
 
 
 def pictures(folder: Path, count: int, side: int, classes: int) -> None:
@@ -58,10 +58,11 @@ def hundredth(spec: Spec, root: Path, share: float = 0.01) -> Spec:
     """The spec with a hundredth of its epochs, one seed, and that share of its samples, which it puts into `root`."""
     name = spec.train.data.name
     samples = max(8, round(SAMPLES[name] * share))
-    classes = min(CLASSES[name], samples)
-    pictures(root, samples, SIDES[name], classes)
+    classes, side = min(CLASSES[name], samples), SMALLER.get(spec.name, SIDES[name])
+    pictures(root, samples, side, classes)
     return spec.with_(
         {
+            "input.shape": [3, side, side] if spec.name in SMALLER else list(spec.input.shape),
             "model.kwargs": {**spec.model.kwargs, "num_classes": classes},
             "train.data": {"dataset": "image_folder", "root": str(root)},
             "train.epochs": max(1, round(spec.train.epochs * 0.01)),
@@ -98,6 +99,7 @@ def run(name: str, share: float = 0.01) -> dict[str, Any]:
         "params": {str(row.cell): row.params for row in studied.answer.rows},
         "classes": spec.model.kwargs["num_classes"],
         "samples": samples,
+        "side": spec.input.shape[1],
         "epochs": spec.train.epochs,
         "seconds": round(time.perf_counter() - started, 1),
         "processor_seconds": round(time.process_time() - spent, 1),
@@ -119,7 +121,7 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="default: those that have no result")
-    parser.add_argument("--share", type=float, help="of the samples (default: 0.01, or as in LESS)")
+    parser.add_argument("--share", type=float, default=0.01, help="of the samples")
     parser.add_argument("--table", action="store_true", help="only print the results as a table")
     asked = parser.parse_args()
     from provenance import provenance
@@ -133,8 +135,7 @@ def main() -> None:
     taken = provenance()
     every = sorted(path.stem for path in SEEDS.glob("*.yaml"))
     for name in asked.names or [name for name in every if name not in results["studies"]]:
-        share = asked.share or LESS.get(name, 0.01)
-        found = run(name, share)
+        found = run(name, asked.share)
         print(
             f"{name}: {found['cells']} cells, {found['failed']} failed, {found['samples']} samples,"
             f" {found['seconds']} s ({found['processor_seconds']} s of processor time)",
@@ -142,7 +143,7 @@ def main() -> None:
         )
         # Another process may have added some.
         results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else results
-        results["studies"][name] = {**found, "share": share}
+        results["studies"][name] = {**found, "share": asked.share}
         results |= taken
         write_text(RESULTS, to_json(results))
 

@@ -7,7 +7,7 @@ The same network, images in memory, order, batch and optimiser (SGD, momentum 0.
 forward, loss, backward and step; `timm` adds what timm's training script does in a step without mixed precision: its
 optimiser from the factory, its loss and its schedule; `ours` is `fit` itself, Lightning, checkpoints between epochs and
 metrics within, timed from the end of the first batch to the end of the last one of each epoch. The three take turns in
-rounds of one epoch, each time with a network made anew, since where one lies in memory changes its speed, too. A figure
+rounds of one epoch, on one network, which is made anew for each round: where it lies in memory changes its speed. A figure
 is the median over rounds of the time over the bare loop's in the same round, with the interval of the median; once of
 the time on the clock, and once of the processor time of all threads, which other programs disturb less. At most 3 %
 over the bare loop is the aim: it ends with 1 where the interval of the processor time lies above. Results go to
@@ -187,12 +187,12 @@ def main() -> int:
     data = generated(given.batch * given.steps, given.size)
     kinds = {"bare": bare, "timm": of_timm, "ours": ours}
 
-    def epoch(name: str) -> Spent:
-        return kinds[name](network(given.network, given.size), data, given.batch, given.device)()
+    def one_round(turn: list[str]) -> dict[str, Spent]:
+        model = network(given.network, given.size)
+        return {name: kinds[name](model, data, given.batch, given.device)() for name in turn}
 
-    for name in kinds:
-        epoch(name)
-    rounds = [{name: epoch(name) for name in turn} for turn in _turns(given.rounds, list(kinds))]
+    one_round(list(kinds))
+    rounds = [one_round(turn) for turn in _turns(given.rounds, list(kinds))]
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for name in ("timm", "ours"):
         figures[name] = {}
