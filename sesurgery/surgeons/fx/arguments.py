@@ -32,11 +32,12 @@ def call_for(
     tracer: fx.Tracer, forward: Callable[..., Any], inputs: Inputs, sizes: Sizes, *, guarded: bool
 ) -> Callable[[], Any]:
     """The forward called on symbols, with their placeholders recorded."""
-    given = zip(inputs.two.bound(forward).items(), inputs.three.bound(forward).values(), strict=True)
+    signature = inspect.signature(forward)
+    given = zip(inputs.two.bound(signature).items(), inputs.three.bound(signature).values(), strict=True)
     values = {name: (two, three) for (name, two), three in given}
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
-    for name, parameter in inspect.signature(forward).parameters.items():
+    for name, parameter in signature.parameters.items():
         argument = _argument(tracer, parameter, values.get(name), sizes, guarded)
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             positional += list(argument)

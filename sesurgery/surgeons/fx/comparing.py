@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import starmap
 from typing import Any
@@ -23,6 +23,7 @@ from sesurgery.diagnostics import Diagnostic, fail, first_line
 from sesurgery.surgeons.fx.causes import what_to_do
 from sesurgery.surgeons.fx.copying import buffers_kept
 from sesurgery.surgeons.fx.inputs import Given, mapped, tensors
+from sesurgery.surgeons.fx.remembering import Memory
 
 _SMALL = 32
 _TOLERANCE = 1e-4
@@ -89,8 +90,8 @@ def _run(
     """The differences in one run, or None where only a careful one can tell.
 
     What a module draws and what it writes into its buffers is put back for its twin. Most modules draw nothing, and
-    their buffers are as they were when the run began: a run that is not careful takes that for granted, and is None
-    where it was wrong, or where it found a difference.
+    their buffers are as they were when the run began: a run that is not careful takes that for granted, has layers
+    compute but once on the same values, and is None where it was wrong, or where it found a difference.
     """
     hooks = []
     with buffers_kept(network) as kept:
@@ -102,7 +103,7 @@ def _run(
         try:
             torch.manual_seed(0)
             state = _random_state()
-            with torch.set_grad_enabled(training), warnings.catch_warnings():
+            with torch.set_grad_enabled(training), warnings.catch_warnings(), run.memory.of(_within(twins, careful)):
                 warnings.simplefilter("ignore")
                 network(*sample.args, **(sample.kwargs or {}))
         finally:
@@ -122,6 +123,9 @@ class _Run:
     buffers: dict[int, tuple[Tensor, Tensor]]
     """Every buffer with its value when the run began."""
     mistakes: list[Difference] = field(default_factory=list)
+    memory: Memory = field(default_factory=Memory)
+    depth: int = 0
+    """How many watched modules are running, one within the other."""
     unsure: bool = False
     busy: bool = False
     """Whether a twin runs: what it calls is watched where the module calls it."""
@@ -139,6 +143,8 @@ class _Watch:
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.run.busy:
             return
+        self.run.depth += 1
+        self.run.memory.learn(True)
         self.given = Given(mapped(args, _copy), mapped(kwargs, _copy))
         if self.run.careful:
             self.values = [(tensor, tensor.clone()) for tensor in module.buffers()]
@@ -152,6 +158,8 @@ class _Watch:
         if not self.run.careful:
             _restore(self.buffers)
             self._compare(module, output)
+            self.run.depth -= 1
+            self.run.memory.learn(self.run.depth > 0)
             return
         state, values = _random_state(), [(tensor, tensor.clone()) for tensor in module.buffers()]
         _set_random_state(self.state)
@@ -166,7 +174,7 @@ class _Watch:
         run = self.twin.runs[self.run.training if len(self.twin.runs) > 1 else 0]
         self.run.busy = True
         try:
-            with torch.set_grad_enabled(torch.is_grad_enabled()):
+            with torch.set_grad_enabled(torch.is_grad_enabled()), self.run.memory.serving():
                 other = run(module, *self.given.args, **(self.given.kwargs or {}))
             problem = _difference(output, other)
         except Exception as error:
@@ -181,6 +189,11 @@ class _Watch:
         text = f"{name}.forward ({self.twin.path or 'the network itself'}) is another function when traced: "
         hint = "exclude it with 'except', or rewrite its forward so that control flow does not depend on tensor values"
         return Diagnostic("SE403", f"{text}in {mode} {problem}", hint=hint)
+
+
+def _within(twins: Iterable[Twin], careful: bool) -> Iterable[nn.Module]:
+    """The modules that are called once by a module and once more by its graph; a careful run has each compute."""
+    return () if careful else {module: None for twin in twins for module in twin.module.modules()}
 
 
 def _difference(output: object, other: object) -> str | None:

@@ -22,9 +22,9 @@ class Given:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
 
-    def bound(self, forward: Callable[..., Any]) -> dict[str, Any]:
-        """The arguments by the names of the forward's parameters; its defaults are left out."""
-        return dict(inspect.signature(forward).bind(*self.args, **(self.kwargs or {})).arguments)
+    def bound(self, signature: inspect.Signature) -> dict[str, Any]:
+        """The arguments by the names of a forward's parameters; its defaults are left out."""
+        return dict(signature.bind(*self.args, **(self.kwargs or {})).arguments)
 
 
 @dataclass(frozen=True)

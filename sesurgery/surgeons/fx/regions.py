@@ -11,7 +11,8 @@ _State = tuple[bool, bool, tuple[tuple[bool, torch.dtype], ...]]
 _DEVICES = ("cpu", "cuda")
 
 
-def _state() -> _State:
+def region() -> _State:
+    """The modes that operations run in: of gradients, of inference, of autocast."""
     autocasts = tuple((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _DEVICES)
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocasts
 
@@ -21,14 +22,14 @@ class Regions:
 
     def __init__(self, tracer: fx.Tracer) -> None:
         self._tracer = tracer
-        self._around = self._now = _state()
+        self._around = self._now = region()
         self._ends: list[tuple[Any, fx.Node]] = []
         self._busy = False
         self.found = False
 
     def before_a_node(self) -> None:
         """Record what opens or closes a region before the operation that comes."""
-        if self._busy or (state := _state()) == self._now:
+        if self._busy or (state := region()) == self._now:
             return
         if state[1] != self._around[1]:
             raise fx.proxy.TraceError("a region of torch.inference_mode cannot be kept in a graph")

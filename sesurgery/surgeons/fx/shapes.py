@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import warnings
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ def shapes_in_call(traced: Trace, given: Given, dims: int = 4, kinds: Kinds | No
 
 
 def _run(shapes: _Shapes, given: Given) -> dict[str, Shape]:
-    bound = given.bound(shapes.module.forward)
+    bound = given.bound(inspect.signature(shapes.module.forward))
     values = []
     for node in shapes.graph.nodes:
         if node.op == "placeholder":
