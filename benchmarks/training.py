@@ -7,10 +7,10 @@ The same network, images in memory, order, batch and optimiser (SGD, momentum 0.
 forward, loss, backward and step; `timm` adds what timm's training script does in a step without mixed precision: its
 optimiser from the factory, its loss and its schedule; `ours` is `fit` itself, Lightning, checkpoints between epochs and
 metrics within, timed from the end of the first batch to the end of the last one of each epoch. The three take turns in
-rounds of one epoch, on one network, which is made anew for each round: where it lies in memory changes its speed. A figure
-is the median over rounds of the time over the bare loop's in the same round, with the interval of the median; once of
-the time on the clock, and once of the processor time of all threads, which other programs disturb less. At most 3 %
-over the bare loop is the aim: it ends with 1 where the interval of the processor time lies above. Results go to
+rounds of one epoch, on one network, which is made anew for each round, as where it lies in memory changes its speed. A
+figure is the median over rounds of the time over the bare loop's in the same round, with the interval of the median;
+once of the time on the clock, and once of the processor time of all threads, which other programs disturb less. At most
+3 % over the bare loop is the aim: it ends with 1 where the interval of the processor time lies above. Results go to
 benchmarks/results/training.json unless --no-results is given.
 """
 
