@@ -143,7 +143,7 @@ def main() -> None:
         )
         # Another process may have added some.
         results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else results
-        results["studies"][name] = {**found, "share": asked.share}
+        results["studies"][name] = {**found, "share": asked.share, "device": taken["device"]}
         results |= taken
         write_text(RESULTS, to_json(results))
 
