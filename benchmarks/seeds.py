@@ -92,6 +92,8 @@ def run(name: str, share: float = 0.01) -> dict[str, Any]:
         spec = hundredth(pipeline.load_spec(SEEDS / f"{name}.yaml"), Path(folder) / "data", share)
         studied = pipeline.study(spec, pipeline.Workspace(Path(folder)), f"{name}.yaml", Failures())
         cells = to_json(studied.answer)["cells"]
+        if any(row.params is None for row in studied.answer.rows):
+            sys.exit(f"{name} was stopped: its result is not kept")
         samples = len(list(Path("data/train").rglob("*.png")))
     return {
         "cells": len(cells),
