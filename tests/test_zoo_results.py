@@ -82,5 +82,5 @@ def test_every_experiment_ran_with_all_its_cells_and_the_page_shows_it(path):
     found = SEEDS["studies"][path.stem]
     assert found["failed"] == 0
     assert found["cells"] == len(found["params"]) == len(grid(pipeline.load_spec(path).study))
-    shown = f"| {path.stem} | {found['cells']} | {found['classes']} | {found['samples']:,} | {found['epochs']} |"
+    shown = f"| {path.stem} | {found['cells']} | {found['classes']:,} | {found['samples']:,} | {found['epochs']} |"
     assert shown in (ROOT / "docs" / "studies.md").read_text()

@@ -68,7 +68,7 @@ def table(prices: Prices) -> list[list[str]]:
 def findings(prices: Prices) -> list[str]:
     """The whole tax, whether the prices add up to it, what is dear, and what cannot be told."""
     whole, total, summed = prices.whole, prices.total, prices.summed
-    once = ", with what the first block adds" if prices.shared is not None else ""
+    once = " and of what is paid once" if prices.shared is not None else ""
     lines = [
         f"all blocks: {milliseconds(total.value, whole)} ms ({_interval(total, whole)}) of {milliseconds(whole)} ms, "
         f"a tax of {change(prices.tax)}",

@@ -121,11 +121,11 @@ def test_bench_tells_what_each_block_costs(sesurgery, here, monkeypatch):
     monkeypatch.setattr(prices, "PER_BLOCK", SHORT)
     ended = sesurgery("bench", "--per-block", "--no-as-exported")
     assert ended.code == 0
-    assert "what each block costs, onnxruntime fp32, batch 1, 1 thread, 5 pairs of engines" in ended.out
+    assert "what each block costs, onnxruntime fp32, batch 1, 1 thread, 6 pairs of engines" in ended.out
     assert [line.split()[0] for line in ended.out.splitlines() if line.startswith("se/layer")] == [
         f"se/layer{stage}.0[0]" for stage in (1, 2, 3)
     ]
-    assert "sum of the prices: " in ended.out
+    assert "sum of the prices and of what is paid once: " in ended.out
     assert "picture -> runs/tiny/tiny.onnxruntime.fp32.onnx.prices.svg" in ended.out
     assert Path("runs/tiny/tiny.onnxruntime.fp32.onnx.prices.svg").is_file()
     assert "What each block costs" in Path("runs/tiny/report.html").read_text()
