@@ -78,7 +78,8 @@ def prices(subject: Subject) -> Prices:
     groups = subject.groups
     count = len(groups)
     design = weighing.one_by_one(count) if subject.one_by_one else weighing.balanced(count) + weighing.singles(count)
-    *weights, shared = weighing.weights(design, count)
+    found = weighing.weights(design, count)
+    weights, shared = found[:-1], found[-1]
     everything = frozenset(range(count))
     total = (everything, frozenset[int]())
     with folder_for("prices") as folder:
@@ -94,8 +95,8 @@ def prices(subject: Subject) -> Prices:
         layers = variants.layers(whole.file, PROFILED)
     keys = {subject.module(site): site.key for site in subject.plan.sites}
     own = {} if layers is None else attributed(layers, whole.owners, keys)
-    moved = np.array(weights) @ [one.bytes - other.bytes for one, other in built[1:]]
-    more = np.array(weights) @ [(one.layers or 0) - (other.layers or 0) for one, other in built[1:]]
+    moved = weights @ [one.bytes - other.bytes for one, other in built[1:]]
+    more = weights @ [(one.layers or 0) - (other.layers or 0) for one, other in built[1:]]
     blocks = [
         BlockPrice(
             key=site.key,
