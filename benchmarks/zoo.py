@@ -250,7 +250,8 @@ def examine_sites(model_id: str) -> dict[str, object]:
     row: dict[str, object] = {}
     try:
         planned, spec = _plan(model_id, row, pipeline)
-        return {"model": model_id, "sites_agree": sites_agree(planned.network.module, planned.plan, spec)}
+        agree = sites_agree(planned.network.module, planned.plan, spec)
+        return {"model": model_id, "sites_agree": agree, "sites": row["sites"]}
     except Exception as error:
         return {"model": model_id, "sites_agree": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
 
@@ -439,6 +440,9 @@ def measure_sites(seconds: int, limit: int) -> None:
             return
         found = _alone(row["model"], seconds, examine_sites)
         agree = found.get("sites_agree", found.get("reason", ""))
+        if found.get("sites", row["sites"]) != row["sites"]:
+            print(f"{row['model']} has {found['sites']} sites now, not {row['sites']}: its row is to be measured again")
+            continue
         _add({**row, "sites_agree": agree}, stamped=False)
         print(f"{count}/{len(todo)} {row['model']} {agree or 'the same sites'}", flush=True)
 

@@ -92,6 +92,9 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
     fork, sides = _fork(first, second)
     if fork is None:
         return NotResidual(add, "no_fork", "its inputs have no common source")
+    pieces = tuple({node.piece for node in side if fork in node.inputs} for side in sides)
+    if all(pieces) and None not in pieces[0] | pieces[1] and pieces[0].isdisjoint(pieces[1]):
+        return NotResidual(add, "pieces", "its inputs come from different pieces of one split, so it has no shortcut")
     depths = (_depth(first, fork, sides[0]), _depth(second, fork, sides[1]))
     if depths[0] == depths[1]:
         deep = "no convolution" if depths[0] == 0 else f"{depths[0]} convolution{'s' if depths[0] > 1 else ''} deep"

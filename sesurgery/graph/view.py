@@ -115,6 +115,8 @@ class Node:
     scope: str
     shape: Shape | None
     conv: ConvFacts | None
+    piece: int | None
+    """Its number among the values that its only input was split into; None if it is no such value."""
     index: int
     """Place in topological order."""
     constant: bool
@@ -124,6 +126,8 @@ class Node:
         line = f"{self.name} = {self.op.value}({', '.join(value.name for value in self.inputs)})"
         if self.conv:
             line += f" [{self.conv}]"
+        if self.piece is not None:
+            line += f" [piece {self.piece}]"
         if self.scope:
             line += f" @{self.scope}"
         if self.shape:
@@ -141,6 +145,7 @@ class NodeFacts:
     scope: str = ""
     shape: Shape | None = None
     conv: ConvFacts | None = None
+    piece: int | None = None
 
 
 class GraphView:
@@ -170,6 +175,7 @@ class GraphView:
                 scope=fact.scope,
                 shape=fact.shape,
                 conv=fact.conv,
+                piece=fact.piece,
                 index=index,
                 constant=fact.op is not Op.INPUT and all(source.constant for source in inputs),
             )
@@ -224,8 +230,9 @@ class GraphView:
                 continue
             match = _LINE.fullmatch(line)
             if match is None:
-                raise ValueError(f"line {number} is not 'name = op(inputs) [conv] @scope : CxHxW': {line!r}")
+                raise ValueError(f"line {number} is not 'name = op(inputs) [facts] @scope : CxHxW': {line!r}")
             shape = tuple(int(size) for size in match["shape"].split("x")) if match["shape"] else None
+            piece = int(match["facts"].split()[1]) if (match["facts"] or "").startswith("piece ") else None
             facts.append(
                 NodeFacts(
                     name=match["name"],
@@ -233,7 +240,8 @@ class GraphView:
                     inputs=tuple(name.strip() for name in match["inputs"].split(",") if name.strip()),
                     scope=match["scope"] or "",
                     shape=shape,
-                    conv=ConvFacts.parse(match["conv"]) if match["conv"] else None,
+                    conv=ConvFacts.parse(match["facts"]) if match["facts"] and piece is None else None,
+                    piece=piece,
                 )
             )
         return cls(facts)
@@ -242,5 +250,5 @@ class GraphView:
 _LINE = re.compile(
     # Lazy and not `[^)]*`: a name may end in brackets, as those of nodes with several outputs do.
     r"(?P<name>\S+) = (?P<op>\w+)\((?P<inputs>.*?)\)"
-    r"(?: \[(?P<conv>[^\]]+)\])?(?: @(?P<scope>\S+))?(?: : (?P<shape>\d+(?:x\d+){2,3}))?"
+    r"(?: \[(?P<facts>[^\]]+)\])?(?: @(?P<scope>\S+))?(?: : (?P<shape>\d+(?:x\d+){2,3}))?"
 )

@@ -25,6 +25,8 @@ from torch import fx, nn
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx.node import map_aggregate, map_arg
 
+from sesurgery.surgeons.fx.forward_code import names_read, walks
+
 _count = itertools.count()
 
 
@@ -125,26 +127,15 @@ class Walking(Dressed):
 
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_WALKS = frozenset({"_modules", "children", "named_children", "modules", "named_modules"})
 
 
-def _walks(kind: type) -> bool:
-    """Whether an author's forward, or a method that it calls, looks at all parts, as `for part in self.children()`."""
-    own = [base for base in kind.__mro__ if not base.__module__.startswith("torch.nn.modules.")]
-    methods = {name: value for base in reversed(own) for name, value in vars(base).items() if inspect.isfunction(value)}
-    seen, pending = set[str](), ["forward"]
-    while pending:
-        name = pending.pop()
-        if name in methods and name not in seen:
-            seen.add(name)
-            pending += _names(methods[name].__code__)
-    return any(_names(methods[name].__code__) & _WALKS for name in seen)
+def _original(module: nn.Module) -> type[nn.Module]:
+    return type(module).original if isinstance(module, Dressed) else type(module)
 
 
-def _names(code: CodeType) -> set[str]:
-    """The names that a function reads, those of functions within it too."""
-    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return {*code.co_names}.union(*map(_names, inner))
+def read_by_forward(module: nn.Module) -> set[str]:
+    """The names that may be attributes read by the module's forward, or by methods it calls; none if it is a graph."""
+    return set() if isinstance(module, Changed) else names_read(_original(module))
 
 
 class _Undressed(nn.Module):
@@ -177,15 +168,15 @@ def hold(module: nn.Module, block: str) -> None:
 
     A graph that calls the block finds it by its name.
     """
-    original: type = getattr(type(module), "original") if isinstance(module, Dressed) else type(module)  # noqa: B009
-    if isinstance(module, _CONTAINERS) or _walks(original):
+    original = _original(module)
+    if isinstance(module, _CONTAINERS) or walks(original):
         module.__dict__["blocks"] = (*module.__dict__.get("blocks", ()), block)
         _dress(module)
 
 
 def _dress(module: nn.Module) -> None:
     """Give the module the class that its graphs and blocks need, derived from its own."""
-    original: type = getattr(type(module), "original") if isinstance(module, Dressed) else type(module)  # noqa: B009
+    original = _original(module)
     own: dict[str, Any] = {
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
@@ -195,7 +186,7 @@ def _dress(module: nn.Module) -> None:
     bases: tuple[type, ...] = (original,)
     if "blocks" in module.__dict__:
         bases = (Holding, *bases) if issubclass(original, _CONTAINERS) else bases
-        if _walks(original) and callable(run := getattr(original, "forward", None)):
+        if walks(original) and callable(run := getattr(original, "forward", None)):
             bases, own["forward"] = (Walking, *bases), _past_blocks(run)
     if graphs := module.__dict__.get("graphs"):
         bases = (Changed, *bases)

@@ -16,6 +16,7 @@ from torch import fx, nn
 
 from sesurgery.diagnostics import fail
 from sesurgery.planner import Removal, Site
+from sesurgery.surgeons.fx.changed import read_by_forward
 from sesurgery.surgeons.fx.traced import Call
 from sesurgery.surgeons.fx.view import Frame, readings
 
@@ -32,6 +33,8 @@ class Item:
     whole: bool
     """Whether every reading of the value is rerouted, by whatever way it is reached."""
     home: str
+    asked: bool = False
+    """Whether the module at `home` must run a graph: its own forward may call what has the block's name."""
 
 
 @dataclass(eq=False)
@@ -148,6 +151,8 @@ def _smallest(calls: Calls, item: Item, avoided: frozenset[str]) -> Chain:
             call = calls.by_key[key]
             if calls.frame.absolute(calls.path(chain[:depth])) in avoided:
                 continue
+            if item.asked and calls.path(chain[:depth]) != item.home:
+                continue
             if call.result is item.value and not any(key in calls.chain(reader) for reader in item.value.users):
                 return chain[:depth]
         return chain
@@ -218,10 +223,20 @@ def _sites(calls: Calls, nodes: dict[str, fx.Node], sites: Iterable[Site], remov
         # timm calls an identity where a block could be: who calls it must be a graph that does so no more.
         stand_ins = called.get(site.module, [])
         gates = [node for node in involved if mixed and _meets(node, value, users)]
-        seen = [*stand_ins, *gates, *(() if whole else users)]
+        asked = _asks(calls, site)
+        seen = [*stand_ins, *gates, *(() if whole else users), *([value] if asked and not whole else [])]
         if whole:
             value = _behind_identity(calls, value, stand_ins)
-        yield Item(site, value, tuple(dict.fromkeys(seen)), whole, _relative(calls.frame, site.scope))
+        yield Item(site, value, tuple(dict.fromkeys(seen)), whole, _relative(calls.frame, site.scope), asked)
+
+
+def _asks(calls: Calls, site: Site) -> bool:
+    """Whether the forward of the module that is to hold the block reads the block's name, and would call it too.
+
+    Units of timm have `se = None` and say `if self.se is not None: x = self.se(x)`; others ask `hasattr(self, "se")`.
+    """
+    path, _, name = _relative(calls.frame, site.module).rpartition(".")
+    return name in read_by_forward(calls.frame.traced.root.get_submodule(path))
 
 
 def _behind_identity(calls: Calls, value: fx.Node, stand_ins: list[fx.Node]) -> fx.Node:

@@ -192,7 +192,7 @@ def _judge(item: _Observed, block: nn.Module, generator: torch.Generator) -> tup
     # A graph that is called by its forward alone is not counted.
     if item.calls > item.planned > 0:
         text = f"the block runs {item.calls} times and was put in to run {item.planned}"
-        return "SE404", f"{text}: a forward walks through the parts of the module that holds it"
+        return "SE404", f"{text}: a forward that is not part of the plan calls it too"
     if item.output is None or item.gradient is None or not item.gradient.any():
         return "SE404", "the block's output does not reach the network's output"
     if not torch.isfinite(item.output).all() or not torch.isfinite(item.gradient).all():

@@ -7,6 +7,7 @@ data, and the parts that stay hidden are reported.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -147,7 +148,21 @@ def _facts(frame: Frame, inner: list[Frame], told: set[str], dims: int) -> Itera
             op = Op.ACT if fx_ops.is_elementwise(frame.traced.root.get_submodule(str(node.target))) else op
         inputs = tuple(frame.name(value) for value in readings(node))
         scope = frame.absolute(scope_of(node))
-        yield NodeFacts(frame.name(node), op, inputs, scope, shapes.get(node.name), conv)
+        yield NodeFacts(frame.name(node), op, inputs, scope, shapes.get(node.name), conv, _piece(node))
+
+
+_SPLITS = frozenset({"split", "chunk", "tensor_split", "split_with_sizes", "unsafe_split", "unsafe_chunk"})
+
+
+def _piece(node: fx.Node) -> int | None:
+    """The number of a value among those that a tensor was split into, as far as it is counted from the first."""
+    if node.target is not operator.getitem:
+        return None
+    source, index = node.args
+    if not isinstance(source, fx.Node) or source.op not in ("call_function", "call_method"):
+        return None
+    split = getattr(source.target, "__name__", str(source.target)) in _SPLITS
+    return index if split and isinstance(index, int) and index >= 0 else None
 
 
 def scope_of(node: fx.Node) -> str:

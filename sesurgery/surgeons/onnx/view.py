@@ -150,14 +150,16 @@ class _Sketch:
             whole = f"{self.nodes[members[0]].output[0]}()"
             if index == members[0]:
                 yield NodeFacts(whole, Op.OTHER, data, scope), (tuple(Place(member, 0) for member in members),)
-            yield NodeFacts(names[0], Op.OTHER, (whole,), scope, self.values.map(names[0])), ((),)
+            piece = members.index(index)
+            yield NodeFacts(names[0], Op.OTHER, (whole,), scope, self.values.map(names[0]), piece=piece), ((),)
             return
         op = kind(node, data, self._axes(node), self.values)
         if len(names) > 1:
             whole = f"{names[0]}()"
             yield NodeFacts(whole, op, data, scope), places
             for name in names:
-                yield NodeFacts(name, Op.OTHER, (whole,), scope, self.values.map(name)), ((),)
+                number = list(node.output).index(name) if node.op_type == "Split" else None
+                yield NodeFacts(name, Op.OTHER, (whole,), scope, self.values.map(name), piece=number), ((),)
             return
         shape = self.values.map(names[0])
         facts = convolution(node, self.values) if op is Op.CONV else None

@@ -149,3 +149,30 @@ def test_attention_with_heads_and_its_position_code_are_no_residual_unit():
     (found,) = residual_adds(view)
     assert isinstance(found, NotResidual)
     assert found.kind == "position_code"
+
+
+RES2NET = """
+    x = input() : 32x8x8
+    parts = other(x)
+    first = other(parts) [piece 0] : 16x8x8
+    second = other(parts) [piece {other}] : 16x8x8
+    conv = conv(first) [3x3 s1 p1 16->16] @conv : 16x8x8
+    add = add(conv, second) : 16x8x8
+"""
+
+
+def test_a_sum_of_different_pieces_of_a_split_is_no_residual_unit():
+    (found,) = residual_adds(GraphView.parse(RES2NET.format(other=1)))
+    assert isinstance(found, NotResidual)
+    assert found.kind == "pieces"
+
+
+def test_a_piece_that_is_picked_twice_is_one_value():
+    (found,) = residual_adds(GraphView.parse(RES2NET.format(other=0)))
+    assert isinstance(found, ResidualAdd)
+
+
+def test_a_piece_is_part_of_the_text_form():
+    view = GraphView.parse(RES2NET.format(other=1))
+    assert GraphView.parse(str(view)).digest == view.digest
+    assert [node.piece for node in view] == [None, None, 0, 1, None, None]

@@ -181,5 +181,50 @@ def test_a_module_that_walks_through_its_parts_elsewhere_stays_of_its_class(oper
 
 def test_a_block_that_somebody_else_walks_through_is_refused(operate):
     network = Net(Around(Walks())).eval()
-    with pytest.raises(SesurgeryError, match="the block runs 2 times and was put in to run 1: a forward walks"):
+    with pytest.raises(SesurgeryError, match="the block runs 2 times and was put in to run 1: a forward that is"):
         operate(network, SHAPE, insert={"block": "se", "width": 2}, at={"placement": "module", "names": "body.body"})
+
+
+class Asks(nn.Module):
+    """A unit that would call a module of the block's name itself, if it had one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv(x)
+        if hasattr(self, "se"):
+            out = self.se(out)
+        return torch.relu(out + x)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (lambda: timm.create_model("resnet18", num_classes=4), (3, 64, 64)),
+        (lambda: timm.create_model("res2net50_14w_8s", num_classes=4), (3, 64, 64)),
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 1), Asks(), Asks()), (3, 16, 16)),
+    ],
+    ids=["resnet18", "res2net50", "hasattr"],
+)
+def test_a_block_behind_a_unit_whose_forward_asks_for_its_name_runs_once_and_behind_it(operate, network, shape):
+    network, image = network().eval(), torch.randn(2, *shape)
+    changed = operate(network, shape, insert={"block": "se", "width": 2}, at="post")
+    blocks = {path.removesuffix(".se"): part for path, part in changed.named_modules() if path.endswith(".se")}
+    assert len(blocks) >= 2
+    for path, block in blocks.items():
+        network.get_submodule(path).register_forward_hook(lambda _, __, out, block=block: block(out))
+    with torch.no_grad():
+        assert torch.equal(changed(image), network(image))
+
+
+def test_blocks_in_a_unit_of_several_outputs_run_where_its_forward_asks_for_their_name(operate):
+    network, image = timm.create_model("hrnet_w18_small", num_classes=4).eval(), torch.randn(2, 3, 64, 64)
+    changed = operate(network, (3, 64, 64), insert={"block": "se", "width": 2}, at="post")
+    blocks = [path for path, _ in changed.named_modules() if path.rpartition(".")[2].startswith("se")]
+    assert len(blocks) == 31
+    for path in blocks:
+        changed.set_submodule(path, nn.Identity())
+    with torch.no_grad():
+        assert torch.equal(changed(image), network(image))

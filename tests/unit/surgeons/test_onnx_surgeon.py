@@ -535,7 +535,7 @@ def test_slices_that_cut_a_map_into_all_its_channels_are_one_split() -> None:
         "a = Slice (x, nil, three, one) b = Slice (x, three, much, one) y = Concat <axis = 1> (b, a)"
     )
     assert view == (
-        "x = input() : 4x6x6\na() = other(x)\na = other(a()) : 3x6x6\nb = other(a()) : 1x6x6\n"
+        "x = input() : 4x6x6\na() = other(x)\na = other(a()) [piece 0] : 3x6x6\nb = other(a()) [piece 1] : 1x6x6\n"
         "y = concat(b, a) : 4x6x6\noutput() = output(y)"
     )
 
