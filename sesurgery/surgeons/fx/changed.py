@@ -25,7 +25,7 @@ from torch import fx, nn
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx.node import map_aggregate, map_arg
 
-from sesurgery.surgeons.fx.forward_code import names_read, walks
+from sesurgery.surgeons.fx.forward_code import fusing_methods, names_read, walks
 
 _count = itertools.count()
 
@@ -160,6 +160,7 @@ def change(module: nn.Module, graphs: Iterable[fx.Graph], read: Mapping[str, Any
     module.__dict__.pop("forward", None)
     module.__dict__["read_while_tracing"] = {**module.__dict__.get("read_while_tracing", {}), **read}
     module.__dict__["graphs"] = tuple(graphs)
+    module.__dict__["unfusable"] = tuple(fusing_methods(_original(module)))
     _dress(module)
 
 
@@ -171,6 +172,14 @@ def hold(module: nn.Module, block: str) -> None:
     original = _original(module)
     if isinstance(module, _CONTAINERS) or walks(original):
         module.__dict__["blocks"] = (*module.__dict__.get("blocks", ()), block)
+        _dress(module)
+
+
+def forbid_fusing(module: nn.Module, methods: Iterable[str] | None = None) -> None:
+    """Make the module's fusing methods raise, or those of `methods` alone: they would leave a block inside it out."""
+    known = {*fusing_methods(_original(module))}
+    if found := known if methods is None else known.intersection(methods):
+        module.__dict__["unfusable"] = tuple(sorted(found.union(module.__dict__.get("unfusable", ()))))
         _dress(module)
 
 
@@ -191,7 +200,18 @@ def _dress(module: nn.Module) -> None:
     if graphs := module.__dict__.get("graphs"):
         bases = (Changed, *bases)
         own["forward"] = _forward(graphs, original)
+    own |= {name: _refusal(original, name) for name in module.__dict__.get("unfusable", ())}
     module.__class__ = type(original.__name__, bases, own)
+
+
+def _refusal(original: type, method: str) -> Callable[..., Any]:
+    def refuse(self: nn.Module, *_: Any, **__: Any) -> Any:
+        raise RuntimeError(
+            f"{original.__name__}.{method}() makes one operation of parts that have attention blocks behind or between "
+            f"them, and would leave the blocks out: fuse the original network, and insert the blocks into the result"
+        )
+
+    return refuse
 
 
 def _past_blocks(run: Callable[..., Any]) -> Callable[..., Any]:

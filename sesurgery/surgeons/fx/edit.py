@@ -11,7 +11,7 @@ from sesurgery.diagnostics import Diagnostic, SesurgeryError
 from sesurgery.planner import FOR_VOLUMES, Plan, Removal
 from sesurgery.surgeons.base import Weights
 from sesurgery.surgeons.fx import places
-from sesurgery.surgeons.fx.changed import change, hold
+from sesurgery.surgeons.fx.changed import change, forbid_fusing, hold
 from sesurgery.surgeons.fx.inputs import Given
 from sesurgery.surgeons.fx.operations import ModeGraph, Operation, faithful
 from sesurgery.surgeons.fx.view import Frame, scope_of
@@ -216,3 +216,9 @@ def _install(root: nn.Module, path: str, block: nn.Module) -> None:
     owner.__dict__.pop(name, None)
     owner.add_module(name, block)
     hold(owner, name)
+    # Called by the graph of an outer module, the block stays where this one fuses its parts in place.
+    forbid_fusing(owner, ["fuse"])
+    for outer in _outwards(parent.rpartition(".")[0]):
+        forbid_fusing(root.get_submodule(outer))
+    if parent:
+        forbid_fusing(root)
