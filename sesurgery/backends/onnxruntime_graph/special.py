@@ -22,7 +22,8 @@ LEFT = "gates are scaled as the optimiser does it"
 def improve(engine: Path, source: Path, options: onnxruntime.SessionOptions, batch: BatchRange) -> tuple[str, ...]:
     """Rewrite an optimised engine in place, where its source has gates to scale; what there is to say of it.
 
-    A file with an open batch gets graphs for single samples and for the batch that it is tuned for. `options` are those
+    A file with an open batch gets graphs for single samples and for the batch that it is tuned for; an engine for one
+    batch alone has that graph alone, as choosing between two costs a tenth of a millisecond. `options` are those
     of a session that optimises; this one writes its graph elsewhere.
     """
 
@@ -40,6 +41,8 @@ def improve(engine: Path, source: Path, options: onnxruntime.SessionOptions, bat
         # One input does not tell what another one has.
         return ()
     fixed = next((size for size in batches if isinstance(size, int)), 0)
+    if batch.minimum == batch.maximum:
+        fixed = fixed or batch.optimum
     special: dict[int, onnx.ModelProto] = {}
     for size in [fixed] if fixed else sorted({1, batch.optimum} if batch.minimum == 1 else {batch.optimum}):
         found = blocked.optimised(model, optimise, size)

@@ -172,6 +172,14 @@ def test_an_engine_for_larger_batches_has_no_graph_for_one(tmp_path: Path) -> No
     same(model, path, (2, 4))
 
 
+def test_an_engine_for_one_batch_does_not_choose_between_graphs(tmp_path: Path) -> None:
+    model = network()
+    engine, path, notes = built(model, tmp_path, BatchRange(1, 1, 1))
+    assert not kinds(engine.graph) & {"If", "Mul"}
+    assert folds(engine.graph) == 1
+    same(model, path, (1,))
+
+
 def test_inputs_that_differ_in_their_first_dimension_have_one_graph(tmp_path: Path) -> None:
     model = network(extra="also = Relu(other)", output=", float[K,3] also")
     model.graph.input.append(onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, ["K", 3]))
