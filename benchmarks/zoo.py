@@ -431,20 +431,28 @@ def measure(models: list[str], again: bool, seconds: int, jobs: int) -> None:
             print(f"{count}/{len(todo)} {verdict} {row['model']} {row.get('reason', '')}", flush=True)
 
 
-def measure_sites(seconds: int, limit: int) -> None:
+def measure_sites(seconds: int, limit: int, jobs: int) -> None:
     """Fill in the column `sites` of rows without it, the quickest rows first, for `limit` seconds in all."""
     started = time.monotonic()
     todo = [row for row in _results() if all(row.get(column) for column in COLUMNS) and "sites_agree" not in row]
-    for count, row in enumerate(sorted(todo, key=lambda row: row["seconds"]), start=1):
-        if time.monotonic() - started > limit:
-            return
-        found = _alone(row["model"], seconds, examine_sites)
-        agree = found.get("sites_agree", found.get("reason", ""))
-        if found.get("sites", row["sites"]) != row["sites"]:
-            print(f"{row['model']} has {found['sites']} sites now, not {row['sites']}: its row is to be measured again")
-            continue
-        _add({**row, "sites_agree": agree}, stamped=False)
-        print(f"{count}/{len(todo)} {row['model']} {agree or 'the same sites'}", flush=True)
+
+    def look(row: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+        late = time.monotonic() - started > limit
+        return row, {} if late else _alone(row["model"], seconds, examine_sites)
+
+    _warm()
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        asked = [pool.submit(look, row) for row in sorted(todo, key=lambda row: row["seconds"])]
+        for count, done in enumerate(concurrent.futures.as_completed(asked), start=1):
+            row, found = done.result()
+            if not found:
+                continue
+            agree = found.get("sites_agree", found.get("reason", ""))
+            if found.get("sites", row["sites"]) != row["sites"]:
+                print(f"{row['model']} has {found['sites']} sites now, not {row['sites']}: measure its row again")
+                continue
+            _add({**row, "sites_agree": agree}, stamped=False)
+            print(f"{count}/{len(todo)} {row['model']} {agree or 'the same sites'}", flush=True)
 
 
 def _results() -> list[dict[str, object]]:
@@ -483,7 +491,7 @@ def main() -> None:
         write_table(RESULTS, TABLE, COLUMNS)
         return
     if given.sites is not None:
-        measure_sites(given.seconds, given.sites)
+        measure_sites(given.seconds, given.sites, given.jobs)
         return
     sources = {
         "torchvision": torchvision_models,
