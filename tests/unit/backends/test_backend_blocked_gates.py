@@ -174,7 +174,7 @@ def test_an_engine_for_larger_batches_has_no_graph_for_one(tmp_path: Path) -> No
 
 def test_an_engine_for_one_batch_does_not_choose_between_graphs(tmp_path: Path) -> None:
     model = network()
-    engine, path, notes = built(model, tmp_path, BatchRange(1, 1, 1))
+    engine, path, _ = built(model, tmp_path, BatchRange(1, 1, 1))
     assert not kinds(engine.graph) & {"If", "Mul"}
     assert folds(engine.graph) == 1
     same(model, path, (1,))
