@@ -3,6 +3,7 @@
     python benchmarks/prices.py                                  SE-ResNet-50 on ONNX Runtime, some 10 minutes
     python benchmarks/prices.py --network efficientnet_b0 --backend openvino
     python benchmarks/prices.py --one-by-one                     each block left out alone, in the place of pairs
+    python benchmarks/prices.py --one-batch                      engines for batch 1 alone, not for a range
     python benchmarks/prices.py --only plan                      `plan --price` alone, in 3 minutes
     python benchmarks/prices.py --network tiny --seconds 1       a ResNet-8, in half a minute: whether this runs
 
@@ -108,13 +109,15 @@ def main() -> None:
     parser.add_argument("--network", default="resnet50", help="one of benchmarks/price_list.py, or tiny")
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--only", choices=("plan",))
+    parser.add_argument("--one-batch", action="store_true", help="engines for batch 1 alone")
     parser.add_argument("--one-by-one", action="store_true")
     parser.add_argument("--seconds", type=float, help="to narrow the intervals of each list")
     parser.add_argument("--no-results", action="store_true", help="print, and leave the results' file alone")
     given = parser.parse_args()
     taken, began = provenance(), time.perf_counter()
     network = planned(given.network)
-    subject = plan_subject(network, pipeline.engine({"backend": given.backend}), seconds=given.seconds)
+    sizes = {"batch": {"min": 1, "opt": 1, "max": 1}} if given.one_batch else {}
+    subject = plan_subject(network, pipeline.engine({"backend": given.backend, **sizes}), seconds=given.seconds)
     before = prices(subject)
     took = time.perf_counter() - began
     print(told("plan --price", before, took), flush=True)
@@ -135,7 +138,7 @@ def main() -> None:
         row |= {f"{key}_attainable": most}
     if not given.no_results:
         known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"rows": {}}
-        name = f"{given.network} {given.backend}"
+        name = " ".join([given.network, given.backend, *(["one batch"] if given.one_batch else [])])
         known["rows"][name] = {**known["rows"].get(name, {}), **row}
         write_text(RESULTS, to_json({**known, **taken}))
 

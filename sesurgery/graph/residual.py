@@ -79,6 +79,8 @@ def _judged(graph: GraphView) -> tuple[ResidualAdd | NotResidual, ...]:
 
 
 def _judge(add: Node) -> ResidualAdd | NotResidual:
+    if len(add.inputs) == 1:
+        return NotResidual(add, "constant", "it adds a constant to one value")
     if len(add.inputs) != 2:
         return NotResidual(add, "many_terms", f"it sums {len(add.inputs)} values, not two", str(len(add.inputs)))
     first, second = add.inputs

@@ -40,7 +40,7 @@ def test_a_residual_inside_the_branch_does_not_hide_the_outer_fork():
     ("text", "why"),
     [
         ("x = input() : 8x8x8\ns = add(x, x) : 8x8x8", "both inputs are one value"),
-        ("x = input() : 8x8x8\ns = add(x) : 8x8x8", "it sums 1 values"),
+        ("x = input() : 8x8x8\ns = add(x) : 8x8x8", "it adds a constant"),
         ("x = input() : 8x8x8\ny = input() : 8x8x8\ns = add(x, y) : 8x8x8", "no common source"),
         ("x = input() : 8x8x8\ny = pool(x) : 8x4x4\ns = add(x, y) : 8x8x8", "differ in shape: 8x8x8 and 8x4x4"),
         ("x = input()\ny = linear(x)\ns = add(x, y)", "does not sum feature maps"),
