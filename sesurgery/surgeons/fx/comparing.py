@@ -255,17 +255,23 @@ def _restore(values: list[tuple[Tensor, Tensor]]) -> None:
 
 
 def _random_state() -> tuple[Any, ...]:
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+    # Dropout on a GPU draws from that GPU's own generator.
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *gpus], random.getstate(), np.random.get_state()
 
 
 def _set_random_state(state: tuple[Any, ...]) -> None:
-    torch.set_rng_state(state[0])
+    cpu, *gpus = state[0]
+    torch.set_rng_state(cpu)
+    if gpus:
+        torch.cuda.set_rng_state_all(gpus)
     random.setstate(state[1])
     np.random.set_state(state[2])
 
 
 def _is_same_state(one: tuple[Any, ...], two: tuple[Any, ...]) -> bool:
-    return torch.equal(one[0], two[0]) and one[1] == two[1] and all(map(np.array_equal, one[2], two[2]))
+    same = len(one[0]) == len(two[0]) and all(map(torch.equal, one[0], two[0]))
+    return same and one[1] == two[1] and all(map(np.array_equal, one[2], two[2]))
 
 
 @contextlib.contextmanager

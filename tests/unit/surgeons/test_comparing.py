@@ -86,3 +86,39 @@ def test_what_a_graph_leaves_out_is_seen_whatever_else_the_forward_does(own: Own
     with pytest.raises(SesurgeryError, match=r"Unit\.forward \(1\) is another function when traced") as caught:
         sesurgery.insert(nn.Sequential(Unit(plain), Unit(own), Unit(plain)), example_input=EXAMPLE, expect=3)
     assert [said.code for said in caught.value.diagnostics] == ["SE403"]
+
+
+class NoiseOfADevice(nn.Module):
+    """Draws from a generator that is neither the CPU's nor Python's; its control flow makes it a leaf."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 1e9:
+            return x
+        return x * torch.rand((), generator=self.generator)
+
+
+class Noisy(nn.Module):
+    def __init__(self, noise: NoiseOfADevice) -> None:
+        super().__init__()
+        self.noise, self.conv = noise, nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.noise(self.conv(x))
+
+
+def test_a_gpus_random_numbers_are_the_same_for_both(monkeypatch):
+    # A generator stands in for a GPU's.
+    device = torch.Generator().manual_seed(7)
+    noise = NoiseOfADevice(device)
+    monkeypatch.setattr(NoiseOfADevice, "__deepcopy__", lambda self, _: self, raising=False)
+    with pytest.raises(SesurgeryError, match="another function"):
+        sesurgery.insert(Noisy(noise), block="se", at="residual", example_input=EXAMPLE)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [device.get_state()])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", lambda states: device.set_state(states[0]))
+    changed = sesurgery.insert(Noisy(noise), block="se", at="residual", example_input=EXAMPLE)
+    assert hasattr(changed, "se")
