@@ -256,7 +256,7 @@ def _restore(values: list[tuple[Tensor, Tensor]]) -> None:
 
 def _random_state() -> tuple[Any, ...]:
     # Dropout on a GPU draws from that GPU's own generator.
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return [torch.get_rng_state(), *gpus], random.getstate(), np.random.get_state()
 
 
