@@ -13,6 +13,7 @@ from torch import nn
 from sesurgery import temporaries
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.onnxgraph import io as onnx_io
+from sesurgery.onnxgraph.zero_padding import keep_zeros
 from sesurgery.spec.export import Export
 from sesurgery.surgeons.exporting import exportable_attention, quiet_exporter
 from sesurgery.surgeons.fx.inputs import tensors
@@ -43,7 +44,7 @@ def export(network: nn.Module, shape: tuple[int, ...], target: Path, options: Ex
     program = _program(network, shape, options)
     if _size(program) > onnx_io.LIMIT:
         return _export_large(network, program, shape, target, options)
-    model = _stripped(program.model_proto)
+    model = _finished(program.model_proto)
     differences = _proved(network, model, shape, options)
     onnx_io.save(model, target)
     return ExportReport(len(model.graph.node), model.opset_import[0].version, differences)
@@ -51,7 +52,7 @@ def export(network: nn.Module, shape: tuple[int, ...], target: Path, options: Ex
 
 def convert(network: nn.Module, shape: tuple[int, ...], options: Export) -> onnx.ModelProto:
     """What `export` writes for a network of less than 2 GiB, compared with nothing; raises SE601."""
-    return _stripped(_program(_evaluating(network), shape, options).model_proto)
+    return _finished(_program(_evaluating(network), shape, options).model_proto)
 
 
 def _evaluating(network: nn.Module) -> nn.Module:
@@ -103,7 +104,7 @@ def _export_large(
         written = folder / target.name
         with quiet_exporter():
             program.save(written, external_data=True)
-        model = _stripped(onnx.load(written, load_external_data=False))
+        model = _finished(onnx.load(written, load_external_data=False))
         written.write_bytes(model.SerializeToString())
         differences = _proved(network, written, shape, options)
         onnx_io.check(written)
@@ -161,4 +162,10 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
         del node.metadata_props[:]
         node.metadata_props.extend(scopes)
         node.doc_string = ""
+    return model
+
+
+def _finished(model: onnx.ModelProto) -> onnx.ModelProto:
+    model = _stripped(model)
+    keep_zeros(model)
     return model

@@ -251,3 +251,36 @@ def test_a_file_that_shrinks_leaves_no_weights_beside_it(network, tmp_path, monk
     assert onnx_io.beside(target)
     export(network, SHAPE, target, Export())
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+class PaddedPool(nn.Module):
+    """Pads negative values with zeros before a max pool, as the stem of BiT does."""
+
+    def __init__(self, pad: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.pad, self.pool = nn.Conv2d(3, 4, 3), pad, nn.MaxPool2d(3, 2)
+        nn.init.constant_(self.conv.bias, -9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(self.pad(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    "pad", [nn.ZeroPad2d(1), nn.ConstantPad2d((1, 0, 1, 0), 0.0), nn.ConstantPad2d(1, -20.0), nn.ReflectionPad2d(1)]
+)
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_zeros_before_a_max_pool_are_the_maximum_of_negative_values(pad, target, tmp_path):
+    network = PaddedPool(pad)
+    path = tmp_path / "net.onnx"
+    assert export(network, (3, 9, 9), path, Export()).worst < 1e-5
+    image = torch.randn(2, 3, 9, 9)
+    expected = network(image).detach().numpy()
+    if target == "onnxruntime":
+        given = onnxruntime.InferenceSession(path).run(None, {"input": image.numpy()})[0]
+    else:
+        import openvino
+
+        exact = {"INFERENCE_PRECISION_HINT": "f32"}
+        given = openvino.Core().compile_model(path, "CPU", exact)(image.numpy())[0]
+    np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-5)
+    onnx.checker.check_model(path, full_check=True)
