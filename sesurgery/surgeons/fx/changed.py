@@ -23,9 +23,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch._ops import OpOverload, OpOverloadPacket
+from torch.amp import autocast_mode
 from torch.fx.node import map_aggregate, map_arg
 
 from sesurgery.surgeons.fx.forward_code import fusing_methods, names_read, walks
+from sesurgery.surgeons.fx.regions import region, restore
 
 _count = itertools.count()
 
@@ -244,8 +246,8 @@ def compiled(graph: fx.Graph, name: str) -> Callable[..., Any]:
     space = dict(code.globals)
     exec(_bytecode(code.src, name), space)
     run: Callable[..., Any] = space["forward"]
-    if any(node.target is torch._C._set_grad_enabled for node in graph.nodes):
-        return _mode_kept(run)
+    if any(node.target in _OPENS for node in graph.nodes):
+        return _modes_kept(run)
     return run
 
 
@@ -257,16 +259,20 @@ def _bytecode(source: str, name: str) -> CodeType:
     return compile(source, file, "exec")
 
 
-def _mode_kept(run: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with the gradient mode restored afterwards even if it raises."""
+_OPENS = (torch._C._set_grad_enabled, autocast_mode._enter_autocast)
+"""What opens a region of no gradients or of autocast in a graph."""
+
+
+def _modes_kept(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with the modes of gradients and autocast restored afterwards if it raises."""
 
     @functools.wraps(run)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        before = torch.is_grad_enabled()
+        before = region()
         try:
             return run(self, *args, **kwargs)
         except BaseException:
-            torch._C._set_grad_enabled(before)
+            restore(before)
             raise
 
     return forward

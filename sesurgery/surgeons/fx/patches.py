@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from torch import fx, nn
 
 from sesurgery.surgeons.fx import draws
+from sesurgery.surgeons.fx.regions import autocast_recorded
 from sesurgery.surgeons.fx.symbols import builtins_that_see_symbols
 from sesurgery.surgeons.fx.tracer import Tracer
 
@@ -27,7 +28,12 @@ def patched(modules: Iterable[nn.Module], work: Callable[[Patches], T]) -> T:
     def run() -> None:
         results.append(work(patches))
 
-    with builtins_that_see_symbols(modules), draws.recorded(patches.record), _training_as_attribute(patches):
+    with (
+        builtins_that_see_symbols(modules),
+        draws.recorded(patches.record),
+        autocast_recorded(lambda: patches.now),
+        _training_as_attribute(patches),
+    ):
         patches.run = run
         try:
             patches.trace(run)

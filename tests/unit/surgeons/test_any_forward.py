@@ -622,3 +622,64 @@ def test_a_leaf_says_how_many_gates_lie_in_it():
     network = nn.Sequential(nn.Conv2d(3, 8, 1), DropConnect(), DeepUnit())
     (leaf,) = FxSurgeon(SHAPE).leaves(network)
     assert (leaf.path, leaf.hidden, leaf.gates) == ("1", 2, 1)
+
+
+class FullPrecision(Unit):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        with torch.autocast("cpu", enabled=False):
+            return self.end(x.float())
+
+
+class FullPrecisionOfTheDevice(Unit):
+    """As EfficientViT's linear attention does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            return self.end(x.float())
+
+
+class FullPrecisionWithoutGradient(Unit):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        with torch.autocast("cpu", enabled=False):
+            with torch.no_grad():
+                x = x.float() * 2
+            return self.end(x)
+
+
+class FullPrecisionMethod(Unit):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.precise(self.a(x))
+
+    @torch.autocast("cpu", enabled=False)
+    def precise(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(x.float())
+
+
+@pytest.mark.parametrize(
+    "kind", [FullPrecision, FullPrecisionOfTheDevice, FullPrecisionWithoutGradient, FullPrecisionMethod, Autocast]
+)
+def test_a_region_without_autocast_stays_one_under_autocast(kind):
+    network, image, seen = kind().eval(), torch.randn(2, *SHAPE), []
+    changed = sesurgery.insert(network, example_input=EXAMPLE, init="identity")
+    for each in (network, changed):
+        each.b.register_forward_hook(lambda _, __, out: seen.append(out))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            each(image)
+            assert torch.is_autocast_enabled("cpu")
+        assert not torch.is_autocast_enabled("cpu")
+    original, other = seen
+    assert original.dtype == other.dtype == (torch.bfloat16 if kind is Autocast else torch.float32)
+    assert torch.equal(original, other)
+    assert hasattr(changed, "se")
+
+
+def test_autocast_is_as_before_where_a_forward_with_a_region_fails():
+    changed = sesurgery.insert(FullPrecision(), example_input=EXAMPLE)
+    changed.b = nn.Conv2d(4, 4, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with pytest.raises(RuntimeError):
+            changed(EXAMPLE)
+        assert torch.is_autocast_enabled("cpu")
