@@ -102,7 +102,11 @@ def autocast_recorded(now: Callable[[], Any]) -> Iterator[None]:
         if (found := regions()) is None:
             return before["__enter__"](self)
         # One that decorates a method was made before.
-        made = (self.device, (self.fast_dtype, self._enabled, self._cache_enabled), {})
+        made: tuple[Any, tuple[Any, ...], dict[str, Any]] = (
+            self.device,
+            (self.fast_dtype, self._enabled, self._cache_enabled),
+            {},
+        )
         asked = _in_order(*self.__dict__.get("asked", made))
         self.entered = found.autocast(autocast_mode._enter_autocast, *asked)
         result = before["__enter__"](self)
