@@ -36,6 +36,7 @@ class Op(enum.Enum):
     GLOBAL_POOL = "global_pool"
     RESHAPE = "reshape"
     PASS = "pass"  # the value itself when evaluating: identity, dropout, drop-path
+    SIZE = "size"  # a number, a size, a type or a device that is read off a value: it depends on no pixel
     OTHER = "other"
     OUTPUT = "output"
 
@@ -120,7 +121,7 @@ class Node:
     index: int
     """Place in topological order."""
     constant: bool
-    """Whether the value is computed only from parameters, not from the input."""
+    """Whether the value is computed only from parameters and sizes, not from the input's pixels."""
 
     def __str__(self) -> str:
         line = f"{self.name} = {self.op.value}({', '.join(value.name for value in self.inputs)})"
@@ -177,7 +178,7 @@ class GraphView:
                 conv=fact.conv,
                 piece=fact.piece,
                 index=index,
-                constant=fact.op is not Op.INPUT and all(source.constant for source in inputs),
+                constant=fact.op is Op.SIZE or (fact.op is not Op.INPUT and all(source.constant for source in inputs)),
             )
 
     def __iter__(self) -> Iterator[Node]:

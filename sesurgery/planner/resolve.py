@@ -126,6 +126,8 @@ def _without_sense(match: Match, shape: Shape, around: Surroundings) -> Reason |
     if is_one_pixel(shape) and match.value.name in around.squeezed:
         text = f"it is a pooled vector: there is nothing to squeeze; {ask}"
         return Reason("pooled", where, text)
+    if match.value.constant:
+        return Reason("constant", where, f"its map is the same for every image; {ask}")
     return None
 
 

@@ -7,6 +7,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
@@ -33,11 +34,19 @@ def map_shapes(traced: Trace, shape: Shape) -> dict[str, Shape]:
 
     Raises SE304 if it does not take an image of `shape`.
     """
-    return shapes_in_call(traced, image_inputs(traced.root, shape).two, len(shape) + 1)
+    return measured(traced, image_inputs(traced.root, shape).two, len(shape) + 1).maps
 
 
-def shapes_in_call(traced: Trace, given: Given, dims: int = 4, kinds: Kinds | None = None) -> dict[str, Shape]:
-    """The same for any call, of nodes of these kinds where they are known; raises SE304 if it cannot be made."""
+@dataclass(frozen=True)
+class Measured:
+    """The shapes of a call's maps, and the names of the nodes whose value is a number, a size, a type or a device."""
+
+    maps: dict[str, Shape]
+    sizes: frozenset[str]
+
+
+def measured(traced: Trace, given: Given, dims: int = 4, kinds: Kinds | None = None) -> Measured:
+    """What any call's values are, of nodes of these kinds where they are known; raises SE304 if it cannot be made."""
     kinds = {node: fx_ops.kind(node, traced.root) for node in traced.graph.nodes} if kinds is None else kinds
     try:
         try:
@@ -53,7 +62,7 @@ def shapes_in_call(traced: Trace, given: Given, dims: int = 4, kinds: Kinds | No
         raise fail("SE304", text, what_to_do(error)) from error
 
 
-def _run(shapes: _Shapes, given: Given) -> dict[str, Shape]:
+def _run(shapes: _Shapes, given: Given) -> Measured:
     bound = given.bound(inspect.signature(shapes.module.forward))
     values = []
     for node in shapes.graph.nodes:
@@ -65,7 +74,13 @@ def _run(shapes: _Shapes, given: Given) -> dict[str, Shape]:
     with torch.no_grad(), warnings.catch_warnings(), log:
         warnings.simplefilter("ignore")
         shapes.run(*values)
-    return shapes.found
+    return Measured(shapes.found, frozenset(shapes.sizes))
+
+
+def _is_size(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return bool(value) and all(map(_is_size, value))
+    return isinstance(value, bool | int | float | str | torch.dtype | torch.device)
 
 
 def _zeros(tensor: Tensor) -> Tensor:
@@ -84,6 +99,7 @@ class _Shapes(fx.Interpreter):
         self._kinds = kinds
         self.dims = dims
         self.found: dict[str, Shape] = {}
+        self.sizes: set[str] = set()
         self._fake = fake
         self._foresees = fake is not None and not any(_reshapes_in_place(node) for node in graph.nodes)
         self._convolved: dict[tuple[object, ...], Tensor] = {}
@@ -94,6 +110,8 @@ class _Shapes(fx.Interpreter):
         result = super().run_node(n) if result is None else result
         if isinstance(result, Tensor) and result.dim() == self.dims:
             self.found[n.name] = tuple(map(int, result.shape[1:]))
+        elif n.all_input_nodes and n.op != "output" and _is_size(result):
+            self.sizes.add(n.name)
         return result
 
     def get_attr(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.captured import Captured, capture
 from sesurgery.surgeons.fx.hidden import counted
 from sesurgery.surgeons.fx.inputs import Inputs, map_dims
-from sesurgery.surgeons.fx.shapes import shapes_in_call
+from sesurgery.surgeons.fx.shapes import measured
 from sesurgery.surgeons.fx.traced import Trace, Way
 from sesurgery.surgeons.fx.tracer import is_primitive
 from sesurgery.surgeons.fx.tracing import KINDS, NOT_THE_SAME, trace_call
@@ -135,7 +135,7 @@ class _Artist:
 def _facts(frame: Frame, inner: list[Frame], told: set[str], dims: int) -> Iterator[NodeFacts]:
     told.add(frame.path)
     kinds = {node: fx_ops.kind(node, frame.traced.root) for node in frame.traced.graph.nodes}
-    shapes = shapes_in_call(frame.traced, frame.inputs.two, dims, kinds)
+    values = measured(frame.traced, frame.inputs.two, dims, kinds)
     forced = {leaf.path for leaf in frame.traced.leaves}
     for node in frame.traced.graph.nodes:
         if node.op == "call_module" and node.target in forced:
@@ -146,9 +146,10 @@ def _facts(frame: Frame, inner: list[Frame], told: set[str], dims: int) -> Itera
         op, conv = kinds[node]
         if op is Op.OTHER and node.op == "call_module" and node.target in forced and len(node.all_input_nodes) == 1:
             op = Op.ACT if fx_ops.is_elementwise(frame.traced.root.get_submodule(str(node.target))) else op
+        op = Op.SIZE if node.name in values.sizes else op
         inputs = tuple(frame.name(value) for value in readings(node))
         scope = frame.absolute(scope_of(node))
-        yield NodeFacts(frame.name(node), op, inputs, scope, shapes.get(node.name), conv, _piece(node))
+        yield NodeFacts(frame.name(node), op, inputs, scope, values.maps.get(node.name), conv, _piece(node))
 
 
 _SPLITS = frozenset({"split", "chunk", "tensor_split", "split_with_sizes", "unsafe_split", "unsafe_chunk"})

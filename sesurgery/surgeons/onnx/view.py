@@ -34,6 +34,8 @@ from sesurgery.surgeons.onnx.ops import convolution, kind
 
 OUTPUT = "output()"
 FOLDED = "~conv"
+SUM_OF_A_FILTER = 1e-3
+"""How far the sum of a fixed filter may be from 1."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class _Sketch:
             yield NodeFacts(names[0], Op.OTHER, (whole,), scope, self.values.map(names[0]), piece=piece), ((),)
             return
         op = kind(node, data, self._axes(node), self.values)
+        op = Op.OTHER if op is Op.CONV and self._blurs(node) else op
         if len(names) > 1:
             whole = f"{names[0]}()"
             yield NodeFacts(whole, op, data, scope), places
@@ -215,6 +218,18 @@ class _Sketch:
             if key in ("value_int", "value_ints", "value_float", "value_floats"):
                 return np.asarray(given)
         return None
+
+    def _blurs(self, node: NodeProto) -> bool:
+        """Whether a convolution has one fixed filter for all channels, a weighted mean: a pool, and nothing learned."""
+        tensor = self.weights.get(node.input[1])
+        given = attributes(node)
+        if tensor is None or given.get("group", 1) != tensor.dims[0] or tensor.dims[0] == 1 or len(node.input) > 2:
+            return False
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or prod(tensor.dims[1:]) == 1:
+            return False
+        array = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+        weighted = abs(array[0].sum() - 1) < SUM_OF_A_FILTER and np.count_nonzero(array[0]) > 1
+        return bool(weighted and (array == array[:1]).all())
 
     def _axes(self, node: NodeProto) -> tuple[int, ...] | None:
         if not node.op_type.startswith("Reduce"):

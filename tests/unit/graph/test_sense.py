@@ -176,3 +176,18 @@ def test_a_piece_is_part_of_the_text_form():
     view = GraphView.parse(RES2NET.format(other=1))
     assert GraphView.parse(str(view)).digest == view.digest
     assert [node.piece for node in view] == [None, None, 0, 1, None, None]
+
+
+def test_a_map_that_is_computed_of_sizes_takes_no_block():
+    view = GraphView.parse("""
+    x = input() : 16x8x8
+    height = size(x)
+    places = other(height) : 4x8x8
+    code = conv(places) [1x1 s1 p0 4->16] @code : 16x8x8
+    body = conv(x) [3x3 s1 p1 16->16] @body : 16x8x8
+    add = add(body, code) : 16x8x8
+    """)
+    assert [node.constant for node in view] == [False, True, True, True, False, False]
+    plan = planner.plan(rules({"insert": "se", "at": "conv"}), view)
+    assert [site.value for site in plan.sites] == ["body"]
+    assert [(item.reason.kind, item.reason.where) for item in plan.rejected] == [("constant", "code")]
