@@ -235,10 +235,18 @@ def sites_agree(network, plan, spec) -> str:
     ours, theirs = (
         [(site.key, site.channels, site.height, site.width) for site in found.sites] for found in (plan, other)
     )
-    if ours == theirs:
+    if ours == theirs or _by_module(ours, network) == _by_module(theirs, network):
         return ""
     only, missing = [site for site in theirs if site not in ours], [site for site in ours if site not in theirs]
     return f"{len(ours)} sites in torch, {len(theirs)} in ONNX; missing {missing[:1]}, instead {only[:1]}"
+
+
+def _by_module(sites, network) -> list[tuple[object, ...]]:
+    """Sites by the first name of their module: a shared module has several, and the exporter may take another one."""
+    first: dict[object, str] = {}
+    named = {path: first.setdefault(part, path) for path, part in network.named_modules(remove_duplicate=False)}
+    scopes = [key.partition("/")[2].rpartition("[")[0] for key, *_ in sites]
+    return sorted((named.get(scope, scope), *rest) for scope, (_, *rest) in zip(scopes, sites, strict=True))
 
 
 def examine_sites(model_id: str) -> dict[str, object]:

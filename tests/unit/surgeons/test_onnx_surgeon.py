@@ -759,10 +759,15 @@ BLUR = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16
 @pytest.mark.parametrize(("filters", "sites"), [(np.stack([BLUR] * 4), 1), (np.stack([BLUR] * 3 + [-BLUR]), 2)])
 def test_one_weighted_mean_for_all_channels_is_a_pool_and_not_a_convolution(filters, sites) -> None:
     model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
-    g (float[1,3,8,8] x) => (float[1,4,4,4] y) {
+    g (float[1,3,8,8] x) => (float[1,5] y) {
       c = Conv(x, w)
-      y = Conv<group = 4, strides = [2, 2], pads = [1, 1, 1, 1]>(c, blur)
+      b = Conv<group = 4, strides = [2, 2], pads = [1, 1, 1, 1]>(c, blur)
+      r = Relu(b)
+      p = GlobalAveragePool(r)
+      f = Flatten(p)
+      y = MatMul(f, head)
     }""")
-    for name, weight in {"w": np.ones((4, 3, 1, 1), np.float32), "blur": filters[:, None]}.items():
+    weights = {"w": np.ones((4, 3, 1, 1), np.float32), "blur": filters[:, None], "head": np.ones((4, 5), np.float32)}
+    for name, weight in weights.items():
         model.graph.initializer.append(numpy_helper.from_array(weight, name))
     assert len(planned(model, (3, 8, 8), {"insert": SE, "at": "conv"}).sites) == sites
