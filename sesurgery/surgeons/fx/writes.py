@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 _MARK = "sesurgery_write"
 # Elsewhere a module may accept `inplace` and ignore it.
@@ -36,6 +36,17 @@ class Writable(fx.Proxy):
 
     def __itruediv__(self, other: Any) -> Any:
         return _marked(_written_to(self, operator.truediv, operator.itruediv)(self, other))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if self.tracer.sizes.kind(self.node) is not Tensor:  # type: ignore[attr-defined]
+            raise TypeError(f"{type(self).__name__!r} object does not support item assignment")
+        _marked(self.tracer.create_proxy("call_function", set_item, (self, index, value), {}))
+
+
+def set_item(tensor: Tensor, index: Any, value: Any) -> Tensor:
+    """`tensor[index] = value`, as an operation that gives the tensor."""
+    tensor[index] = value
+    return tensor
 
 
 def _written_to(symbol: fx.Proxy, plain: Any, in_place: Any) -> Any:

@@ -683,3 +683,46 @@ def test_autocast_is_as_before_where_a_forward_with_a_region_fails():
         with pytest.raises(RuntimeError):
             changed(EXAMPLE)
         assert torch.is_autocast_enabled("cpu")
+
+
+class WritesAPart(Unit):
+    """As MViTv2 adds its relative positions."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        x[:, :4] += 1
+        x[:, 4:, :2] = self.b(x.clone())[:, 4:, :2] * 2
+        x[:, 0, x.shape[2] // 2 :] = 0
+        return self.end(x)
+
+
+class WritesBehind(Unit):
+    """Writes into the branch, behind the convolution that a block may follow."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        branch = self.b(x)
+        branch[:, :2] = 0
+        return x + branch
+
+
+@pytest.mark.parametrize("kind", [WritesAPart, WritesBehind])
+@pytest.mark.parametrize("at", ["residual", "conv"])
+def test_writing_into_a_part_of_a_map_is_kept(kind, at):
+    model = kind()
+    changed = sesurgery.insert(model, at=at, example_input=EXAMPLE, init="identity")
+    assert changed.code.count("set_item(") == (3 if kind is WritesAPart else 1)
+    for training in (False, True):
+        model.train(training), changed.train(training)
+        image = torch.randn(4, 3, 20, 24)
+        assert torch.equal(model(image), changed(image))
+        changed(image).sum().backward()
+
+
+def test_a_block_behind_a_written_map_scales_what_was_written():
+    model = WritesBehind().eval()
+    changed = sesurgery.insert(model, example_input=EXAMPLE).eval()
+    image, seen = torch.randn(2, *SHAPE), []
+    changed.se.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    changed(image)
+    assert not seen[0][:, :2].any()
