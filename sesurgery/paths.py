@@ -45,4 +45,7 @@ def _obstacle(folder: Path, given: str) -> str | None:
         root, place = folder.resolve(), (folder / given).resolve()
     except (OSError, RuntimeError) as error:  # links that go round in circles, and names that are too long
         return f"cannot be followed: {type(error).__name__}"
+    if any(each.is_symlink() for each in (place, *place.parents)):
+        # Python 3.13 leaves links that go round in circles as they are.
+        return "cannot be followed: a link that leads to itself"
     return None if place != root and place.is_relative_to(root) else "leads out of it"
