@@ -6,6 +6,7 @@ it is read or written.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PureWindowsPath
 
 from sesurgery.diagnostics import fail
@@ -45,7 +46,7 @@ def _obstacle(folder: Path, given: str) -> str | None:
         root, place = folder.resolve(), (folder / given).resolve()
     except (OSError, RuntimeError) as error:  # links that go round in circles, and names that are too long
         return f"cannot be followed: {type(error).__name__}"
-    if any(each.is_symlink() for each in (place, *place.parents)):
+    if any(map(os.path.islink, (place, *place.parents))):
         # Python 3.13 leaves links that go round in circles as they are.
         return "cannot be followed: a link that leads to itself"
     return None if place != root and place.is_relative_to(root) else "leads out of it"
