@@ -25,14 +25,9 @@ input that it takes. What the columns mean stands at the head of that program. `
 256: training at its own 1024 x 1024 was ended for memory on a machine of 24 GiB.
 
 Networks of torchvision and timm were measured on the code up to commit 383e199, those of transformers on that of
-c2829f6 (PoolFormer on 84e2dbb, Ultralytics shortly before it), by their default configs.
-`--from huggingface` chooses 33 classes; those that are not listed were not finished
-on a machine that others used. SegformerForImageClassification and PPLCNetV3Backbone were stopped after 150 s each,
-HGNetV2Backbone, `yolo11n`, `yolo12n-cls`, `yolov8n-cls` and `rtdetr-resnet50` after 150 or 170 s: they have no row.
-`yolo11n-seg` and `yolov8n` fell for causes that were mended since (what a segmenter
-answers; a plan whose digest changed once the network had run), and were not measured again.
-Of Ultralytics one network was finished; `tests/unit/networks/test_ultralytics.py` takes ten families through insertion,
-equality, keys and a training step.
+c2829f6 (PoolFormer on 84e2dbb), by their default configs; those of Ultralytics, the last 17 classes of transformers,
+and networks whose sites had changed since, on that of 17f1e82 to ea12722. CvtForImageClassification ends on its class
+token alone, so that what the last attention asks of the map reaches no output, and a block there is refused.
 
 Of five libraries that are no dependency, `benchmarks/zoo_libraries.py` chose {chosen} networks before any was examined,
 the smallest first; {left} have not been reached and are not listed: {missing}.
@@ -41,8 +36,7 @@ reads the first of its channels alone (its index is zero until weights are loade
 and is refused.
 
 *same sites* counts the networks whose own ONNX file, written before surgery, offers the same sites as the network
-(keys, channels, resolutions), of those for which it was compared. MONAI's DynUNet has each module under two names,
-and the exporter takes the other one: the sites are the same, under other keys.
+(keys, channels, resolutions; modules that are shared by either of their names), of those for which it was compared.
 
 """
 

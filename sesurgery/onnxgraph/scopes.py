@@ -9,12 +9,14 @@ paths.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from onnx import NodeProto
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+_SLICE = re.compile(r"\.?slice\([^()]*\)")
 
 
 def of_metadata(node: NodeProto) -> str | None:
@@ -27,7 +29,8 @@ def of_metadata(node: NodeProto) -> str | None:
                 return None
             # The root's empty path comes first, the operation's own name last.
             paths = [part for part in listed[:-1] if isinstance(part, str)] if isinstance(listed, list) else []
-            return paths[-1] if paths else ""
+            # `self.layers[:-1]` is a Sequential of its own to the exporter; its parts keep their names in it.
+            return _SLICE.sub("", paths[-1]).removeprefix(".") if paths else ""
     return None
 
 
