@@ -13,18 +13,19 @@ from sesurgery.surgeons.base import Weights
 from sesurgery.surgeons.fx import places
 from sesurgery.surgeons.fx.changed import change, forbid_fusing, hold
 from sesurgery.surgeons.fx.inputs import Given
+from sesurgery.surgeons.fx.layout import TO_FIRST, TO_LAST
 from sesurgery.surgeons.fx.operations import ModeGraph, Operation, faithful
-from sesurgery.surgeons.fx.view import Frame, scope_of
+from sesurgery.surgeons.fx.view import Drawing, Frame, scope_of
 from sesurgery.surgeons.grafting import graft
 
 
-def carry_out(part: nn.Module, frames: Iterable[Frame], plan: Plan, given: Given, weights: Weights | None) -> None:
-    """Change a network in place; `frames` are its drawing's, `given` is what it is called with.
+def carry_out(part: nn.Module, drawing: Drawing, plan: Plan, given: Given, weights: Weights | None) -> None:
+    """Change a network in place; `given` is what it is called with.
 
     Raises SE305 or SE405 for every block that cannot be built or named, Unfaithful (SE403) if a graph is another
     function than the forward that it replaces, and no smaller one's can replace it.
     """
-    frames = tuple(frames)
+    frames = drawing.frames
     found = faithful(part, frames, plan, given)
     for operation in found:
         operation.register(operation.module)
@@ -37,7 +38,7 @@ def carry_out(part: nn.Module, frames: Iterable[Frame], plan: Plan, given: Given
     blocks = _build(part, plan, weights)
     for operation in found:
         for each in operation.graphs:
-            _wire(each, operation)
+            _wire(each, operation, drawing.last)
     for path, block in blocks.items():
         _install(part, path, block)
     for operation in found:
@@ -116,18 +117,25 @@ def _build(model: nn.Module, plan: Plan, weights: Weights | None) -> dict[str, n
     return blocks
 
 
-def _wire(mode: ModeGraph, operation: Operation) -> None:
-    """Call every site's block in the graph, and let exactly the planned readings read it."""
+def _wire(mode: ModeGraph, operation: Operation, last: frozenset[str]) -> None:
+    """Call every site's block in the graph, and let exactly the planned readings read it.
+
+    A map of `last` has its channels last: it is turned round for the block, and back.
+    """
     prefix = f"{operation.path}." if operation.path else ""
     for site, whole in operation.sites:
         value = mode.nodes.get(site.value)
         if value is None:
             raise places.missing(site.key, operation.path)
         target = site.module.removeprefix(prefix)
-        with mode.graph.inserting_after(_behind(value)):
-            scaled = mode.graph.create_node("call_module", target, (value,), name=target.replace(".", "_"))
+        with mode.graph.inserting_before(_behind(value).next):
+            turned = mode.graph.call_method("permute", (value, *TO_FIRST)) if site.value in last else value
+            scaled = mode.graph.create_node("call_module", target, (turned,), name=target.replace(".", "_"))
+            entry = scaled if turned is value else turned
+            if turned is not value:
+                scaled = mode.graph.call_method("permute", (scaled, *TO_LAST))
         if whole:
-            value.replace_all_uses_with(scaled, delete_user_cb=scaled.__ne__)
+            value.replace_all_uses_with(scaled, delete_user_cb=entry.__ne__)
             continue
         # `out += identity` mutates: readings are rerouted, never a name.
         for use in site.uses:

@@ -95,7 +95,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
 
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:
         runs = self.inputs is None and self._as_called(opened.whole) is not None
-        carry_out(opened.part, opened.drawing.frames, plan, opened.inputs.two, weights)
+        carry_out(opened.part, opened.drawing, plan, opened.inputs.two, weights)
         if runs:
             run_whole(opened.whole, image_inputs(opened.whole, self.shape))
         return opened.whole

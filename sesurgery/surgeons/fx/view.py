@@ -21,6 +21,7 @@ from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.captured import Captured, capture
 from sesurgery.surgeons.fx.hidden import counted
 from sesurgery.surgeons.fx.inputs import Inputs, map_dims
+from sesurgery.surgeons.fx.layout import channels_last
 from sesurgery.surgeons.fx.shapes import measured
 from sesurgery.surgeons.fx.traced import Trace, Way
 from sesurgery.surgeons.fx.tracer import is_primitive
@@ -51,6 +52,8 @@ class Drawing:
     frames: tuple[Frame, ...]
     leaves: tuple[Leaf, ...]
     view: GraphView
+    last: frozenset[str] = frozenset()
+    """The maps whose channels are last; the view has their shapes as (channels, height, width) too."""
 
 
 def draw(network: nn.Module, inputs: Inputs, called: tuple[str, ...] = ()) -> Drawing:
@@ -64,7 +67,7 @@ def draw(network: nn.Module, inputs: Inputs, called: tuple[str, ...] = ()) -> Dr
         raise artist.errors[0] if artist.errors else fail("SE403", f"{type(network).__name__}: {NOT_THE_SAME}")
     leaves = counted(network, artist.leaves, [frame.path for frame in artist.frames], lambda: artist.captured)
     view = GraphView(artist.facts())
-    return Drawing(tuple(artist.frames), tuple(leaves), view)
+    return Drawing(tuple(artist.frames), tuple(leaves), view, frozenset(artist.last))
 
 
 class _Artist:
@@ -77,6 +80,7 @@ class _Artist:
         self.frames: list[Frame] = []
         self.leaves: list[Leaf] = []
         self.errors: list[SesurgeryError] = []
+        self.last: set[str] = set()
         self._captured: dict[str, Captured] | None = None
 
     def frame(self, path: str, module: nn.Module, inputs: Inputs) -> None:
@@ -129,27 +133,33 @@ class _Artist:
         dims = map_dims(self.inputs)
         for outer in self.frames if not inner or not self.frames[0].path else inner:
             if outer.path not in told:
-                yield from _facts(outer, inner, told, dims)
+                yield from _facts(outer, inner, told, dims, self.last)
 
 
-def _facts(frame: Frame, inner: list[Frame], told: set[str], dims: int) -> Iterator[NodeFacts]:
+def _facts(frame: Frame, inner: list[Frame], told: set[str], dims: int, last: set[str]) -> Iterator[NodeFacts]:
+    """The frame's nodes; the names of maps whose channels are last are added to `last`."""
     told.add(frame.path)
     kinds = {node: fx_ops.kind(node, frame.traced.root) for node in frame.traced.graph.nodes}
     values = measured(frame.traced, frame.inputs.two, dims, kinds)
+    turned = channels_last(frame.traced.graph.nodes, frame.traced.root, values.maps, kinds)
     forced = {leaf.path for leaf in frame.traced.leaves}
     for node in frame.traced.graph.nodes:
         if node.op == "call_module" and node.target in forced:
             within = frame.absolute(str(node.target)) + "."
             for part in inner:
                 if part.path.startswith(within) and part.path not in told:
-                    yield from _facts(part, inner, told, dims)
+                    yield from _facts(part, inner, told, dims, last)
         op, conv = kinds[node]
         if op is Op.OTHER and node.op == "call_module" and node.target in forced and len(node.all_input_nodes) == 1:
             op = Op.ACT if fx_ops.is_elementwise(frame.traced.root.get_submodule(str(node.target))) else op
         op = Op.SIZE if node.name in values.sizes else op
         inputs = tuple(frame.name(value) for value in readings(node))
         scope = frame.absolute(scope_of(node))
-        yield NodeFacts(frame.name(node), op, inputs, scope, values.maps.get(node.name), conv, _piece(node))
+        shape = values.maps.get(node.name)
+        if shape is not None and node.name in turned:
+            shape = (shape[-1], *shape[:-1])
+            last.add(frame.name(node))
+        yield NodeFacts(frame.name(node), op, inputs, scope, shape, conv, _piece(node))
 
 
 _SPLITS = frozenset({"split", "chunk", "tensor_split", "split_with_sizes", "unsafe_split", "unsafe_chunk"})
