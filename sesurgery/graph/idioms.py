@@ -6,6 +6,7 @@ All are found by dataflow, so they work for any network.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from sesurgery.graph.residual import ResidualAdd, residual_adds
 from sesurgery.graph.view import GraphView, Node, Op, is_one_pixel
@@ -66,12 +67,17 @@ def squeezed(graph: GraphView) -> frozenset[str]:
     found: set[str] = set()
     for node in graph:
         flat = node.shape is None or is_one_pixel(node.shape)
+        # A row of channels (1 x 1 x C) that becomes a column (C x 1 x 1) is no smaller, so it is not pooled.
         pooled = node.op is Op.GLOBAL_POOL or (
             node.shape is not None
             and node.op not in (Op.CONV, Op.INPUT)
-            and any(source.shape is not None and not is_one_pixel(source.shape) for source in node.inputs)
+            and any(
+                source.shape is not None and not is_one_pixel(source.shape) and prod(node.shape) < prod(source.shape)
+                for source in node.inputs
+            )
         )
-        if flat and (pooled or any(source.name in found for source in node.inputs)):
+        data = [source.name for source in node.inputs if not source.constant]
+        if flat and (pooled or (data and all(name in found for name in data))):
             found.add(node.name)
     return frozenset(found)
 

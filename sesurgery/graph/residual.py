@@ -91,11 +91,11 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
         return NotResidual(add, "shapes_differ", f"its inputs differ in shape: {shapes}", shapes)
     if first is second:
         return NotResidual(add, "same_value", "both inputs are one value")
-    fork, sides = _fork(first, second)
+    fork, sides, elsewhere = _fork(first, second)
     if fork is None:
         return NotResidual(add, "no_fork", "its inputs have no common source")
-    pieces = tuple({node.piece for node in side if fork in node.inputs} for side in sides)
-    if all(pieces) and None not in pieces[0] | pieces[1] and pieces[0].isdisjoint(pieces[1]):
+    pieces = {node.piece for side in sides for node in side if fork in node.inputs}
+    if all(sides) and None not in pieces and len(pieces) > 1:
         return NotResidual(add, "pieces", "its inputs come from different pieces of one split, so it has no shortcut")
     depths = (_depth(first, fork, sides[0]), _depth(second, fork, sides[1]))
     if depths[0] == depths[1]:
@@ -107,35 +107,43 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
     if any(_mixes(node) for node in sides[1 - branch]):
         why = "its shallower input is attention over the map, and the deeper one its position encoding"
         return NotResidual(add, "position_code", why)
-    low = _lowest(sides[branch], add.inputs[branch])
+    if 1 - branch in elsewhere:
+        return NotResidual(add, "no_shortcut", "its shallower input comes from other values as well, so it is no shortcut")
+    low = None if _is_one_module(sides[branch], add) else _lowest(sides[branch], add.inputs[branch])
     if low is not None and add.shape is not None and any(map(operator.lt, low, add.shape[1:])):
         why = f"its deeper input goes down to {_size(low)} and comes back: a skip connection, not a residual unit"
         return NotResidual(add, "skip_connection", why, _size(low))
     return ResidualAdd(add, fork, branch, depths[branch], depths[1 - branch], sides[branch], sides[1 - branch])
 
 
-def _fork(first: Node, second: Node) -> tuple[Node | None, tuple[tuple[Node, ...], tuple[Node, ...]]]:
-    """The latest value that both inputs descend from, and the nodes between it and each of them.
+Sides = tuple[tuple[Node, ...], tuple[Node, ...]]
+
+
+def _fork(first: Node, second: Node) -> tuple[Node | None, Sides, frozenset[int]]:
+    """The latest value that both inputs descend from, the nodes between, and which of them descend from others as well.
 
     Walks back from both inputs at once, always from the latest node, so it visits only the unit itself and the cost for
-    a whole network is linear.
+    a whole network is linear. Sizes and weights are no data: what reads a size off a value does not descend from it.
     """
     reached: dict[str, set[int]] = {first.name: {0}, second.name: {1}}
-    queue = [(-first.index, first.name, first), (-second.index, second.name, second)]
+    queue = [(-node.index, node.name, node) for node in (first, second) if not node.constant]
     heapq.heapify(queue)
     sides: tuple[list[Node], list[Node]] = ([], [])
     while queue:
         _, name, node = heapq.heappop(queue)
-        if len(reached[name]) == 2 and not node.constant:
-            return node, (tuple(reversed(sides[0])), tuple(reversed(sides[1])))
+        if len(reached[name]) == 2:
+            elsewhere = frozenset(side for _, _, below in queue for side in reached[below.name])
+            return node, (tuple(reversed(sides[0])), tuple(reversed(sides[1]))), elsewhere
         for side in reached[name]:
             sides[side].append(node)
         for source in node.inputs:
+            if source.constant:
+                continue
             if source.name not in reached:
                 reached[source.name] = set()
                 heapq.heappush(queue, (-source.index, source.name, source))
             reached[source.name] |= reached[name]
-    return None, ((), ())
+    return None, ((), ()), frozenset()
 
 
 def _depth(end: Node, fork: Node, nodes: tuple[Node, ...]) -> int:
@@ -143,7 +151,7 @@ def _depth(end: Node, fork: Node, nodes: tuple[Node, ...]) -> int:
     depths: dict[str, int] = {fork.name: 0}
     for node in nodes:
         below = [depths[source.name] for source in node.inputs if source.name in depths]
-        # A value that does not come from the fork (a constant, a position encoding) is on no path.
+        # A value that does not come from the fork (another input, a position encoding) is on no path.
         if below:
             depths[node.name] = max(below) + (node.op is Op.CONV)
     return depths.get(end.name, 0)
@@ -173,6 +181,22 @@ def _mixes(node: Node) -> bool:
 
 def _broadcasts(first: Shape, second: Shape) -> bool:
     return all(one == other or 1 in (one, other) for one, other in zip(first, second, strict=True))
+
+
+def _is_one_module(nodes: tuple[Node, ...], add: Node) -> bool:
+    """Whether a branch goes down and comes back, with all its convolutions, in one module that the sum's module calls.
+
+    Such a module is the branch of a unit (attention at half the resolution); a decoder's sum joins modules of the encoder
+    and of the decoder.
+    """
+    inner, size = f"{add.scope}." if add.scope else "", (add.shape or ())[1:]
+    called = {
+        node.scope.removeprefix(inner).partition(".")[0] if node.scope.startswith(inner) else ""
+        for node in nodes
+        if node.op is Op.CONV
+        or any(value.shape is None or value.shape[1:] != size for value in (node, *node.inputs) if not value.constant)
+    }
+    return len(called) == 1 and called != {""}
 
 
 def _lowest(nodes: tuple[Node, ...], end: Node) -> tuple[int, ...] | None:

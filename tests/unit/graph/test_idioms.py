@@ -95,3 +95,16 @@ def test_a_network_without_residuals_has_its_convolutions_resolutions_as_stages(
         "x = input() : 3x8x8\na = conv(x) [3x3 s1 p1 3->8] : 8x8x8\nb = conv(a) [3x3 s2 p1 8->8] : 8x4x4"
     )
     assert stages(graph) == ((8, 8), (4, 4))
+
+
+def test_a_row_of_channels_that_becomes_a_column_is_not_pooled():
+    view = GraphView.parse("""
+    x = input() : 8x4x4
+    pool = global_pool(x) : 8x1x1
+    down = conv(x) [4x4 s4 p0 8->8] @down : 8x1x1
+    row = reshape(down) : 1x1x8
+    column = other(row) : 8x1x1
+    gate = act(pool) : 8x1x1
+    sum = add(column, gate) : 8x1x1
+    """)
+    assert squeezed(view) == {"pool", "gate"}

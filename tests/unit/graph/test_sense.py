@@ -151,6 +151,75 @@ def test_attention_with_heads_and_its_position_code_are_no_residual_unit():
     assert found.kind == "position_code"
 
 
+FOCAL_LEVELS = """
+    x = input() : 16x8x8
+    f = conv(x) [1x1 s1 p0 16->34] @f : 34x8x8
+    context = other(f) : 16x8x8
+    weights = other(f) : 2x8x8
+    level0 = conv(context) [3x3 s1 p1 g16 16->16] @levels.0 : 16x8x8
+    weight0 = other(weights) : 1x8x8
+    term0 = mul(level0, weight0) : 16x8x8
+    level1 = conv(level0) [5x5 s1 p2 g16 16->16] @levels.1 : 16x8x8
+    weight1 = other(weights) : 1x8x8
+    term1 = mul(level1, weight1) : 16x8x8
+    add = add(term0, term1) : 16x8x8
+"""
+
+
+def test_a_sum_of_weighted_levels_is_no_residual_unit():
+    """As in FocalNet: the levels part at the first one, and no term is that level itself."""
+    (found,) = residual_adds(GraphView.parse(FOCAL_LEVELS))
+    assert isinstance(found, NotResidual)
+    assert found.kind == "no_shortcut"
+
+
+def test_a_branch_may_read_other_values():
+    (found,) = residual_adds(GraphView.parse(FOCAL_LEVELS.replace("mul(level0, weight0)", "act(level0)")))
+    assert isinstance(found, ResidualAdd)
+    assert (found.fork.name, found.branch[0].name) == ("level0", "term1")
+
+
+def test_a_size_that_one_input_reads_off_the_other_is_no_fork():
+    """As in YOLO12's attention over areas: its position encoding takes the shape of the attention's result."""
+    view = GraphView.parse("""
+    x = input() : 16x8x8
+    conv = conv(x) [3x3 s1 p1 16->16] @conv : 16x8x8
+    size = size(conv)
+    flat = reshape(x)
+    back = reshape(flat, size) : 16x8x8
+    more = conv(back) [3x3 s1 p1 16->16] @more : 16x8x8
+    deep = conv(more) [3x3 s1 p1 16->16] @deep : 16x8x8
+    add = add(conv, deep) : 16x8x8
+    """)
+    (found,) = residual_adds(view)
+    assert isinstance(found, ResidualAdd)
+    assert (found.fork.name, found.branch_depth, found.shortcut_depth) == ("x", 2, 1)
+
+
+DOWN_AND_UP = """
+    x = input() : 16x8x8
+    down = conv(x) [3x3 s2 p1 16->16] @block.{first} : 16x4x4
+    up = other(down) @block.{second} : 16x8x8
+    out = conv(up) [1x1 s1 p0 16->16] @block.{second}.out : 16x8x8
+    scale = other() @block.scale : 16x1x1
+    scaled = mul(out, scale) @block.scale : 16x8x8
+    add = add(x, scaled) @block : 16x8x8
+"""
+
+
+def test_a_module_that_goes_down_and_comes_back_is_the_branch_of_a_unit():
+    """As in EfficientFormerV2, whose attention works at half the resolution."""
+    (found,) = residual_adds(GraphView.parse(DOWN_AND_UP.format(first="mixer", second="mixer")))
+    assert isinstance(found, ResidualAdd)
+    assert found.branch[0].name == "out"
+
+
+def test_an_encoder_and_a_decoder_are_no_branch_of_a_unit_whatever_scales_them():
+    (found,) = residual_adds(GraphView.parse(DOWN_AND_UP.format(first="encoder", second="decoder")))
+    assert isinstance(found, NotResidual)
+    assert found.kind == "skip_connection"
+
+
 RES2NET = """
     x = input() : 32x8x8
     parts = other(x)
