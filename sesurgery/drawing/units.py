@@ -105,8 +105,8 @@ def units(graph: GraphView, parts: Parts) -> list[Unit]:
 def _followers(graph: GraphView, node: Node) -> list[Node]:
     """The norm and activation that follow the value as its only readers."""
     found: list[Node] = []
-    while len(node.uses) == 1 and graph[node.uses[0].user].op in (Op.NORM, Op.ACT, Op.PASS):
-        node = graph[node.uses[0].user]
+    while len(node.readings) == 1 and graph[node.readings[0].user].op in (Op.NORM, Op.ACT, Op.PASS):
+        node = graph[node.readings[0].user]
         found.append(node)
     return found
 

@@ -80,10 +80,11 @@ def _is_squeezed(node: Node, value: Node) -> bool:
 
 def _with_spatial(graph: GraphView, gate: ChannelGate) -> ChannelGate:
     """The gate, combined with a parallel spatial gate if only the sum of the two products is read."""
-    if len(gate.mul.uses) != 1 or (total := graph[gate.mul.uses[0].user]).op is not Op.ADD or len(total.inputs) != 2:
+    total = _only_sum(graph, gate.mul)
+    if total is None:
         return gate
-    other = total.inputs[1 - gate.mul.uses[0].slot]
-    if other.op is not Op.MUL or len(other.inputs) != 2 or gate.value not in other.inputs or len(other.uses) != 1:
+    other = total.inputs[0 if total.inputs[1] is gate.mul else 1]
+    if other.op is not Op.MUL or len(other.inputs) != 2 or gate.value not in other.inputs or len(other.readings) != 1:
         return gate
     factor = other.inputs[1 - other.inputs.index(gate.value)]
     nodes = _between(gate.value, factor)
@@ -95,12 +96,18 @@ def _with_spatial(graph: GraphView, gate: ChannelGate) -> ChannelGate:
 
 def _with_value(graph: GraphView, gate: ChannelGate) -> ChannelGate:
     """The gate `1 + s` written as `u * s + u`: its sum, if that is the only reader of the product."""
-    if len(gate.mul.uses) != 1 or (total := graph[gate.mul.uses[0].user]).op is not Op.ADD:
+    total = _only_sum(graph, gate.mul)
+    if total is None or gate.value not in total.inputs:
         return gate
-    others = [node for node in total.inputs if node is not gate.mul]
-    if others != [gate.value] or len(total.inputs) != 2:
-        return gate
-    return ChannelGate(total, gate.value, 1 - gate.mul.uses[0].slot, (*gate.nodes, gate.mul))
+    return ChannelGate(total, gate.value, total.inputs.index(gate.value), (*gate.nodes, gate.mul))
+
+
+def _only_sum(graph: GraphView, node: Node) -> Node | None:
+    """The sum of two values that alone reads a value."""
+    if len(node.readings) != 1:
+        return None
+    reader = graph[node.readings[0].user]
+    return reader if reader.op is Op.ADD and len(reader.inputs) == 2 else None
 
 
 def _between(value: Node, factor: Node) -> tuple[Node, ...] | None:

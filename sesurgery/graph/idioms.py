@@ -41,11 +41,11 @@ def _activation(graph: GraphView, node: Node) -> Node | None:
     """The activation that alone reads the value, also where it is spelled out as `x * sigmoid(x)`."""
     if (found := _only_reader(graph, node, Op.ACT)) is not None:
         return found
-    while len(node.uses) == 1 and (after := graph[node.uses[0].user]).op is Op.PASS:
+    while len(node.readings) == 1 and (after := graph[node.readings[0].user]).op is Op.PASS:
         node = after
-    readers = [graph[use.user] for use in node.uses]
+    readers = [graph[use.user] for use in node.readings]
     for curve, product in (readers, readers[::-1]) if len(readers) == 2 else ():
-        spelled = curve.op is Op.ACT and product.op is Op.MUL and [use.user for use in curve.uses] == [product.name]
+        spelled = curve.op is Op.ACT and product.op is Op.MUL and [use.user for use in curve.readings] == [product.name]
         if spelled and len(product.inputs) == 2:
             return product
     return None
@@ -53,8 +53,8 @@ def _activation(graph: GraphView, node: Node) -> Node | None:
 
 def _only_reader(graph: GraphView, node: Node, op: Op) -> Node | None:
     """The only reader of the value, if it is of that kind; nodes that pass the value on are skipped."""
-    while len(node.uses) == 1:
-        node = graph[node.uses[0].user]
+    while len(node.readings) == 1:
+        node = graph[node.readings[0].user]
         if node.op is op:
             return node
         if node.op is not Op.PASS:
@@ -87,7 +87,7 @@ def gives_the_output(graph: GraphView, node: Node) -> bool:
     queue, seen = [node], {node.name}
     reached = False
     while queue:
-        for use in queue.pop().uses:
+        for use in queue.pop().readings:
             user = graph[use.user]
             reached |= user.op is Op.OUTPUT
             if user.op not in _FREE:

@@ -40,7 +40,7 @@ class ResidualAdd:
         """The branch's last value before a constant scale or a drop path, and its only use."""
         node, use = self.add.inputs[self.branch_slot], Use(self.add.name, self.branch_slot)
         inside = {item.name for item in self.branch_nodes}
-        while len(node.uses) == 1 and (slot := _scaled_or_passed(node)) is not None:
+        while len(node.readings) == 1 and (slot := _scaled_or_passed(node)) is not None:
             below = node.inputs[slot]
             if below.name not in inside:
                 break
@@ -108,7 +108,9 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
         why = "its shallower input is attention over the map, and the deeper one its position encoding"
         return NotResidual(add, "position_code", why)
     if 1 - branch in elsewhere:
-        return NotResidual(add, "no_shortcut", "its shallower input comes from other values as well, so it is no shortcut")
+        return NotResidual(
+            add, "no_shortcut", "its shallower input comes from other values as well, so it is no shortcut"
+        )
     low = None if _is_one_module(sides[branch], add) else _lowest(sides[branch], add.inputs[branch])
     if low is not None and add.shape is not None and any(map(operator.lt, low, add.shape[1:])):
         why = f"its deeper input goes down to {_size(low)} and comes back: a skip connection, not a residual unit"
@@ -186,8 +188,8 @@ def _broadcasts(first: Shape, second: Shape) -> bool:
 def _is_one_module(nodes: tuple[Node, ...], add: Node) -> bool:
     """Whether a branch goes down and comes back, with all its convolutions, in one module that the sum's module calls.
 
-    Such a module is the branch of a unit (attention at half the resolution); a decoder's sum joins modules of the encoder
-    and of the decoder.
+    Such a module is the branch of a unit (attention at half the resolution); a decoder's sum joins modules of the
+    encoder and of the decoder.
     """
     inner, size = f"{add.scope}." if add.scope else "", (add.shape or ())[1:]
     called = {

@@ -113,6 +113,8 @@ class Node:
     op: Op
     inputs: tuple[Node, ...]
     uses: tuple[Use, ...]
+    readings: tuple[Use, ...]
+    """Its uses but those that only take a size of it."""
     scope: str
     shape: Shape | None
     conv: ConvFacts | None
@@ -166,6 +168,7 @@ class GraphView:
             uses[fact.name] = []
         self._derived: dict[object, Any] = {}
         self._nodes: dict[str, Node] = {}
+        sizes = {fact.name for fact in listed if fact.op is Op.SIZE}
         for index, fact in enumerate(listed):
             inputs = tuple(self._nodes[name] for name in fact.inputs)
             self._nodes[fact.name] = Node(
@@ -173,6 +176,7 @@ class GraphView:
                 op=fact.op,
                 inputs=inputs,
                 uses=tuple(uses[fact.name]),
+                readings=tuple(use for use in uses[fact.name] if use.user not in sizes),
                 scope=fact.scope,
                 shape=fact.shape,
                 conv=fact.conv,

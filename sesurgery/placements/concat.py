@@ -27,7 +27,7 @@ def _judge(graph: GraphView, node: Node) -> Match | Miss:
         return Miss("one_value", where, "it joins one value alone")
     if any(source.shape is None or source.shape[1:] != node.shape[1:] for source in node.inputs):
         return Miss("not_along_channels", where, "it does not join along the channels")
-    if node.uses and all(graph[use.user].op is Op.CONCAT for use in node.uses):
+    if node.readings and all(graph[use.user].op is Op.CONCAT for use in node.readings):
         text = "it is joined again at once: only the outer join is the module's output"
         return Miss("joined_again", where, text)
     for source in node.inputs:

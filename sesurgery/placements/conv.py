@@ -31,7 +31,7 @@ class Conv(Placement):
                 yield Miss(
                     "network_output", where, "it gives the network's output: its channels are answers, not features"
                 )
-            elif not unit.end.uses:
+            elif not unit.end.readings:
                 yield Miss("unread", where, "nothing reads it")
             else:
                 yield Match(unit.end, unit.end.uses, unit.conv.scope)

@@ -67,9 +67,9 @@ def _outputs(graph: GraphView) -> dict[str, list[Node]]:
     """For every scope, the values made inside it that are read outside it."""
     outputs: dict[str, list[Node]] = {scope: [] for scope in graph.scopes}
     for node in graph:
-        if node.op in (Op.INPUT, Op.OUTPUT) or not node.scope:
+        if node.op in (Op.INPUT, Op.OUTPUT, Op.SIZE) or not node.scope:
             continue
-        readers = [graph[use.user].scope for use in node.uses]
+        readers = [graph[use.user].scope for use in node.readings]
         parts = node.scope.split(".")
         for depth in range(1, len(parts) + 1):
             scope = ".".join(parts[:depth])

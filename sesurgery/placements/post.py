@@ -19,7 +19,7 @@ class Post(Placement):
     def select(self, graph: GraphView) -> Iterator[Match | Miss]:
         def after(unit: ResidualAdd) -> Match | Miss:
             value = activated(graph, unit.add)
-            if not value.uses:
+            if not value.readings:
                 return Miss("unread", unit.add.scope or unit.add.name, "nothing reads the unit's output")
             return Match(value, value.uses, unit.add.scope)
 

@@ -4,6 +4,7 @@
     mish        x * Tanh(Softplus(x))                   gelu        0.5 * x * (1 + Erf(x / sqrt 2)), and with Tanh
     group norm  Reshape, InstanceNormalization, Reshape, Mul, Add
     batch norm  BatchNormalization, Mul, Add            (caffe kept scale and shift in a layer of their own)
+    layer norm  Transpose, LayerNormalization, Transpose (over the channels of a map, all three in one module)
 
 An activation is found by its dataflow: a product of two values that both come from one value x by elementwise steps
 with constants alone, one of them through a curve. It ends in that product, or in the constant scale behind it. No
@@ -46,6 +47,9 @@ class Flow(Protocol):
     def scalar(self, node: NodeProto) -> bool:
         """Whether the constant operand of a node is one number."""
 
+    def scope(self, node: NodeProto) -> str:
+        """The module that a node was exported from, empty where the file does not say."""
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -63,7 +67,12 @@ def merged(flow: Flow, outputs: frozenset[str]) -> dict[int, Merged]:
     for index, node in enumerate(flow.nodes):
         if node.domain not in ONNX_DOMAINS or index in taken:
             continue
-        look = {"Mul": _activation, "InstanceNormalization": _group_norm, "BatchNormalization": _scaled_norm}
+        look = {
+            "Mul": _activation,
+            "InstanceNormalization": _group_norm,
+            "BatchNormalization": _scaled_norm,
+            "LayerNormalization": _norm_of_channels,
+        }
         one = look[node.op_type](flow, index, outputs) if node.op_type in look else None
         if one is not None and taken.isdisjoint(one.nodes):
             found[one.nodes[-1]] = one
@@ -167,6 +176,37 @@ def _scaled_norm(flow: Flow, index: int, outputs: frozenset[str]) -> Merged | No
         inside.append(readers[0])
     (source,) = flow.data(flow.nodes[index])[:1] or (None,)
     return _closed(flow, source, set(inside), inside[-1], outputs, norm=True) if source else None
+
+
+def _norm_of_channels(flow: Flow, index: int, outputs: frozenset[str]) -> Merged | None:
+    """A norm of the last axis between a turn of the map, channels last, and the turn back.
+
+    Where the module that holds the norm does not turn the map itself, what stands between may be more than a norm.
+    """
+    node = flow.nodes[index]
+    before = flow.producer.get(node.input[0])
+    readers = flow.readers.get(node.output[0], ())
+    if before is None or len(readers) != 1 or not _turns(flow.nodes[before], flow.nodes[readers[0]]):
+        return None
+    turn, back = flow.nodes[before], flow.nodes[readers[0]]
+    axis = next((int(one.i) for one in node.attribute if one.name == "axis"), -1)
+    rank = len(_permutation(turn))
+    if axis not in (-1, rank - 1) or len({flow.scope(turn), flow.scope(node), flow.scope(back)}) != 1:
+        return None
+    return _closed(flow, turn.input[0], {before, index, readers[0]}, readers[0], outputs, norm=True)
+
+
+def _turns(turn: NodeProto, back: NodeProto) -> bool:
+    """Whether the first puts the channels of maps last, and the second undoes it."""
+    there, again = _permutation(turn), _permutation(back)
+    last = [0, *range(2, len(there)), 1]
+    return len(there) > 2 and there == last and [there[at] for at in again] == sorted(there)
+
+
+def _permutation(node: NodeProto) -> list[int]:
+    if node.op_type != "Transpose":
+        return []
+    return next((list(one.ints) for one in node.attribute if one.name == "perm"), [])
 
 
 def _closed(

@@ -121,6 +121,9 @@ class _Sketch:
     def scalar(self, node: NodeProto) -> bool:
         return any(constant is not None and constant.size == 1 for constant in map(self.constant, node.input))
 
+    def scope(self, node: NodeProto) -> str:
+        return onnx_scopes.plain(self._scope(node))
+
     def lines(self) -> Iterator[tuple[NodeFacts, Places]]:
         """Every node of the view with the places of its readings, in the file's order."""
         for name in self.inputs:
@@ -137,7 +140,7 @@ class _Sketch:
         names = [name for name in node.output if name in self.live and (name in self.read or name == node.output[0])]
         if not names:
             return
-        scope = onnx_scopes.plain(self._scope(node))
+        scope = self.scope(node)
         if index in self.merged:
             one = self.merged[index]
             op = Op.NORM if one.norm else Op.ACT

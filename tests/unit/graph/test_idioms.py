@@ -1,7 +1,7 @@
 import pytest
 
 from sesurgery.graph import GraphView
-from sesurgery.graph.idioms import conv_units, stages
+from sesurgery.graph.idioms import conv_units, squeezed, stages
 from sesurgery.graph.residual import NotResidual, ResidualAdd, residual_adds
 
 
