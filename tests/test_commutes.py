@@ -71,6 +71,14 @@ def vgg() -> nn.Module:
     return nn.Sequential(nn.Sequential(*steps), nn.Dropout(0.5), head(16))
 
 
+def layer_norms() -> nn.Module:
+    """Norms of the channels, for which an exporter turns the map and turns it back."""
+    steps: list[nn.Module] = []
+    for before, after in ((3, 8), (8, 16)):
+        steps += [nn.Conv2d(before, after, 3, 2, 1), torchvision.models.convnext.LayerNorm2d(after), nn.GELU()]
+    return nn.Sequential(*steps, nn.Conv2d(16, 24, 1), torchvision.models.convnext.LayerNorm2d(24), head(24))
+
+
 def inception() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Mixed(8), nn.MaxPool2d(2), Mixed(24), head(24))
 
@@ -92,6 +100,7 @@ NETWORKS = {
         Network("mobilenet_v3", torchvision.models.mobilenet_v3_small, (3, 64, 64)),
         Network("vgg", vgg, (3, 32, 32)),
         Network("inception", inception, (3, 16, 16)),
+        Network("layer_norms", layer_norms, (3, 32, 32)),
     )
 }
 
@@ -106,6 +115,7 @@ CASES = [
     ("vgg", {"insert": {"block": "cbam"}, "at": {"placement": "conv", "spatial_only": True}, "stages": [1]}),
     ("vgg", {"insert": {"block": "se", "squeeze": "max", "init": "identity"}, "at": "conv"}),
     ("vgg", {"insert": {"block": "se", "squeeze": "none"}, "at": "conv", "stages": [1]}),
+    ("layer_norms", {"insert": SE, "at": "conv", "expect": 3}),
     ("inception", {"insert": SE, "at": "concat", "expect": 2}),
     ("inception", {"insert": {"block": "eca"}, "at": "concat", "pick": "last"}),
     ("resnet", {"insert": SE, "at": {"placement": "module", "names": ["layer2.0", "layer1.0.bn1", "relu"]}}),

@@ -107,14 +107,14 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
     if any(_mixes(node) for node in sides[1 - branch]):
         why = "its shallower input is attention over the map, and the deeper one its position encoding"
         return NotResidual(add, "position_code", why)
-    if 1 - branch in elsewhere:
-        return NotResidual(
-            add, "no_shortcut", "its shallower input comes from other values as well, so it is no shortcut"
-        )
     low = None if _is_one_module(sides[branch], add) else _lowest(sides[branch], add.inputs[branch])
     if low is not None and add.shape is not None and any(map(operator.lt, low, add.shape[1:])):
         why = f"its deeper input goes down to {_size(low)} and comes back: a skip connection, not a residual unit"
         return NotResidual(add, "skip_connection", why, _size(low))
+    if 1 - branch in elsewhere:
+        return NotResidual(
+            add, "no_shortcut", "its shallower input comes from other values as well, so it is no shortcut"
+        )
     return ResidualAdd(add, fork, branch, depths[branch], depths[1 - branch], sides[branch], sides[1 - branch])
 
 

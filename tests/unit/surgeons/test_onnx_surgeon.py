@@ -132,9 +132,12 @@ output() = output(map)"""
     )
 
 
-def view_of(body: str, opset: int = 20, inputs: str = "float[N, 4, H, W] x") -> str:
+def view_of(body: str, opset: int = 20, inputs: str = "float[N, 4, H, W] x", scopes: tuple[str, ...] = ()) -> str:
     text = f'<ir_version: 8, opset_import: ["": {opset}]> net ({inputs}) => (float[N, A, B, C] y) {{ {body} }}'
-    return str(OnnxSurgeon(SHAPE).view(parser.parse_model(text)))
+    model = parser.parse_model(text)
+    for node, scope in zip(model.graph.node, scopes, strict=False):
+        node.name = f"/{scope.replace('.', '/')}/{node.op_type}"
+    return str(OnnxSurgeon(SHAPE).view(model))
 
 
 @pytest.mark.parametrize(
@@ -171,6 +174,30 @@ def test_a_group_norm_in_pieces_is_one_node() -> None:
         "a = Reshape (x, g) b = InstanceNormalization (a, one, nil) c = Reshape (b, full) d = Mul (c, k) y = Add (d, k)"
     )
     assert view_of(body) == "x = input() : 4x6x6\ny = norm(x) : 4x6x6\noutput() = output(y)"
+
+
+CHANNELS_LAST_NORM = (
+    "g = Constant <value = float[4] {1.0, 1.0, 1.0, 2.0}> () "
+    "a = Transpose <perm = [0, 2, 3, 1]> (x) b = LayerNormalization <axis = %d> (a, g) "
+    "y = Transpose <perm = [%s]> (b)"
+)
+
+
+def test_a_norm_of_channels_between_two_turns_of_the_map_is_one_node() -> None:
+    """As an exporter writes timm's LayerNorm2d."""
+    view = view_of(CHANNELS_LAST_NORM % (-1, "0, 3, 1, 2"))
+    assert view == "x = input() : 4x6x6\ny = norm(x) : 4x6x6\noutput() = output(y)"
+
+
+@pytest.mark.parametrize(("axis", "back"), [(2, "0, 3, 1, 2"), (-1, "0, 3, 2, 1")], ids=["two axes", "another turn"])
+def test_a_norm_of_more_than_channels_or_turned_elsewhere_stays_in_pieces(axis: int, back: str) -> None:
+    assert "b = norm(a)" in view_of(CHANNELS_LAST_NORM % (axis, back))
+
+
+def test_a_norm_whose_map_another_module_turns_stays_in_pieces() -> None:
+    view = view_of(CHANNELS_LAST_NORM % (-1, "0, 3, 1, 2"), scopes=("unit", "unit", "unit.norm", "unit"))
+    assert "b = norm(a) @unit.norm" in view
+    assert "y = norm(x)" not in view
 
 
 def test_scopes_come_from_the_names_of_torchs_older_exporter() -> None:
