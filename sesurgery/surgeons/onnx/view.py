@@ -191,6 +191,9 @@ class _Sketch:
         told = onnx_scopes.of_metadata(node)
         if told is None:
             told = onnx_scopes.of_name(node)
+        if told is None and node.op_type == "Split" and (made := self.producer.get(node.input[0])) is not None:
+            # Torch's exporter writes a `chunk` anew, and does not say where it was: beside what it divides.
+            return self._scope(self.nodes[made])
         return told if told is not None else weight or ""
 
     def _weight_scope(self, node: NodeProto) -> str | None:

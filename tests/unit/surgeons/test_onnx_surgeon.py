@@ -555,6 +555,19 @@ def test_a_dead_branch_carries_no_block_and_is_said_to_be_dead() -> None:
     assert [site.value for site in plan.sites] == ["b"]
 
 
+@pytest.mark.parametrize(("named", "expected"), [("/unit/attn/Split", "unit.attn"), ("node_Split_522", "unit.mixer")])
+def test_a_split_that_does_not_say_where_it_was_is_beside_what_it_divides(named: str, expected: str) -> None:
+    """As torch's exporter leaves a `chunk`."""
+    model = parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 20]> net (float[N, 4, 6, 6] x) => (float[N, 2, 6, 6] y) {
+        a = Relu (x) b, c = Split <axis = 1, num_outputs = 2> (a) y = Mul (b, c)
+    }""")
+    for node, name in zip(model.graph.node, ("/unit/mixer/Relu", named, "/unit/mixer/Mul"), strict=True):
+        node.name = name
+    view = OnnxSurgeon(SHAPE).view(model)
+    assert {view["b"].scope, view["c"].scope} == {expected}
+
+
 def test_slices_that_cut_a_map_into_all_its_channels_are_one_split() -> None:
     view = view_of(
         "one = Constant <value = int64[1] {1}> () nil = Constant <value = int64[1] {0}> () "
