@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.planner import Plan, Removal, Site
 from sesurgery.surgeons.base import Unfaithful
-from sesurgery.surgeons.fx import places
+from sesurgery.surgeons.fx import places, siblings
 from sesurgery.surgeons.fx.changed import compiled
 from sesurgery.surgeons.fx.comparing import Difference, Twin, compare
 from sesurgery.surgeons.fx.copying import twin
@@ -44,6 +45,8 @@ class Operation:
     read: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     """What the forward makes and the graph holds, by the names that the module is to give it."""
+    likeness: Hashable | None
+    """Equal for owners with equal graphs; None for one that is alone."""
 
     @property
     def sites(self) -> tuple[tuple[Site, bool], ...]:
@@ -71,11 +74,11 @@ def faithful(part: nn.Module, frames: Sequence[Frame], plan: Plan, given: Given)
         differences: list[Difference] = []
         owned = [each for frame in frames for each in _owned(part, frame, plan, avoided)]
         traces = patched(part.modules(), partial(_traced, owned))
-        for each, traced in zip(owned, traces, strict=True):
+        for each, (traced, likeness) in zip(owned, traces, strict=True):
             if isinstance(traced, Difference):
                 differences.append(traced)
             else:
-                found.append(each.operation(traced))
+                found.append(each.operation(traced, likeness))
         differences = differences or _differences(part, found, given)
         if not differences:
             return found
@@ -98,8 +101,23 @@ def _owned(part: nn.Module, frame: Frame, plan: Plan, avoided: frozenset[str]) -
         yield _Owned(calls, owner, path, part.get_submodule(path))
 
 
-def _traced(owned: Iterable[_Owned], patches: Patches) -> list[Trace | Difference]:
-    return [each.traced(patches) for each in owned]
+def _traced(owned: Sequence[_Owned], patches: Patches) -> list[tuple[Trace | Difference, Hashable | None]]:
+    """Every owner's forward as a graph, and what is equal for owners with equal graphs: those are traced once."""
+    known: dict[Hashable, Trace] = {}
+    found: list[tuple[Trace | Difference, Hashable | None]] = []
+    kinds = Counter(type(each.module) for each in owned)
+    for each in owned:
+        likeness = each.likeness() if kinds[type(each.module)] > 1 else None
+        if likeness is not None and likeness in known:
+            found.append((siblings.copied(known[likeness]), likeness))
+            continue
+        traced = each.traced(patches)
+        if isinstance(traced, Difference) or not siblings.may_be_copied(traced):
+            likeness = None
+        elif likeness is not None:
+            known[likeness] = traced
+        found.append((traced, likeness))
+    return found
 
 
 @dataclass(frozen=True)
@@ -111,13 +129,24 @@ class _Owned:
     path: str
     module: nn.Module
 
+    @property
+    def opened(self) -> frozenset[str]:
+        """The parts of the owner that are seen through."""
+        inner = self.calls.path(self.owner.base)
+        prefix = f"{inner}." if inner else ""
+        return frozenset(key.partition("@")[0].removeprefix(prefix) for key in self.owner.open)
+
+    def likeness(self) -> Hashable | None:
+        """Equal for owners that are traced to one graph; None where that is not known."""
+        if not self.owner.base:
+            return None
+        call = self.calls.by_key[self.owner.base[-1]]
+        return siblings.likeness(self.module, self.opened, call.args, call.kwargs)
+
     def traced(self, patches: Patches) -> Trace | Difference:
         """The owner's forward as a graph of its own, its open parts seen through and all others called."""
         frame, base = self.calls.frame, self.owner.base
-        inner = self.calls.path(base)
-        prefix = f"{inner}." if inner else ""
-        opened = frozenset(key.partition("@")[0].removeprefix(prefix) for key in self.owner.open)
-        inputs, way = frame.inputs, Way(open=opened, guarded=True)
+        inputs, way = frame.inputs, Way(open=self.opened, guarded=True)
         if base:
             call = self.calls.by_key[base[-1]]
             given = Given(call.args, call.kwargs)
@@ -127,7 +156,7 @@ class _Owned:
         except SesurgeryError as error:
             return Difference(self.path, error.diagnostics[0])
 
-    def operation(self, traced: Trace) -> Operation:
+    def operation(self, traced: Trace, likeness: Hashable | None) -> Operation:
         """What is to be done in the owner's graph, or in its graphs."""
         nodes = places.known(self.calls, self.owner, traced)
         graphs = [ModeGraph(traced.graph, nodes)]
@@ -137,16 +166,21 @@ class _Owned:
             )
         # A tensor that a forward makes moves with its network once it is the graph's, and is not a key.
         made = {name: value for name in traced.constants if isinstance(value := vars(traced.root)[name], Tensor)}
-        return Operation(self.owner, self.calls.frame, self.path, self.module, tuple(graphs), traced.read, made)
+        return Operation(
+            self.owner, self.calls.frame, self.path, self.module, tuple(graphs), traced.read, made, likeness
+        )
 
 
 def _differences(part: nn.Module, operations: Iterable[Operation], given: Given) -> list[Difference]:
     """The modules whose forward's graph is another function than the forward."""
     # On a copy: a forward may store values from a run (attention biases in timm, LeViT).
     shadow = twin(part)
-    twins = []
+    twins, known = [], dict[Hashable, tuple[Callable[..., Any], ...]]()
     for made in operations:
-        runs = tuple(compiled(each.graph, type(made.module).__name__) for each in made.graphs)
+        runs = known.get(made.likeness) if made.likeness is not None else None
+        if runs is None:
+            runs = tuple(compiled(each.graph, type(made.module).__name__) for each in made.graphs)
+            known[made.likeness] = runs
         module = shadow.get_submodule(made.path)
         made.register(module)
         twins.append(Twin(made.path, module, runs))

@@ -49,6 +49,8 @@ class Sizes:
         self._memo: dict[int, object] = {}
         self._given: dict[fx.Node, tuple[object, object]] = {}
         self._unknown: set[fx.Node] = set()
+        self.asked = False
+        """Whether anything was asked: what is traced may depend on the answer."""
 
     def give(self, node: fx.Node, two: object, three: object) -> None:
         """Let a placeholder have these values in the two worlds; nodes of the graph around it stand for theirs."""
@@ -56,6 +58,7 @@ class Sizes:
 
     def pair(self, node: fx.Node) -> tuple[object, object] | None:
         """The node's value in either world; None if it looks at data."""
+        self.asked = True
         if node in self._unknown:
             return None
         try:
