@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sesurgery.diagnostics import Diagnostic, fail, first_line
+from sesurgery.surgeons.fx import gradients
 from sesurgery.surgeons.fx.causes import what_to_do
 from sesurgery.surgeons.fx.copying import buffers_kept
 from sesurgery.surgeons.fx.inputs import Given, mapped, tensors
@@ -146,6 +147,9 @@ class _Watch:
         self.run.depth += 1
         self.run.memory.learn(True)
         self.given = Given(mapped(args, _copy), mapped(kwargs, _copy))
+        # Before it runs: a forward may write into what it is given, which then is another value to autograd.
+        self.inputs = gradients.edges(tensors((args, kwargs))) if torch.is_grad_enabled() else {}
+        self.inputs |= gradients.edges(tensors((self.given.args, self.given.kwargs))) if self.inputs else {}
         if self.run.careful:
             self.values = [(tensor, tensor.clone()) for tensor in module.buffers()]
             self.state = _random_state()
@@ -176,13 +180,19 @@ class _Watch:
         try:
             with torch.set_grad_enabled(torch.is_grad_enabled()), self.run.memory.serving():
                 other = run(module, *self.given.args, **(self.given.kwargs or {}))
-            problem = _difference(output, other)
+            problem = _difference(output, other) or self._other_gradients(module, output, other)
         except Exception as error:
             problem = f"it fails: {first_line(error)}"
         finally:
             self.run.busy = False
         if problem:
             self.run.mistakes.append(Difference(self.twin.path, self._diagnostic(module, problem)))
+
+    def _other_gradients(self, module: nn.Module, output: object, other: object) -> str | None:
+        """How what a gradient reaches differs, in outputs that are equal; nothing reaches anything in evaluation."""
+        pairs = zip(tensors(output), tensors(other), strict=True)
+        found = (gradients.difference(one, two, self.inputs, module) for one, two in pairs)
+        return next(filter(None, found), None) if self.run.training else None
 
     def _diagnostic(self, module: nn.Module, problem: str) -> Diagnostic:
         name, mode = type(module).__name__, "training" if self.run.training else "evaluation"

@@ -88,6 +88,89 @@ def test_what_a_graph_leaves_out_is_seen_whatever_else_the_forward_does(own: Own
     assert [said.code for said in caught.value.diagnostics] == ["SE403"]
 
 
+def lies_in_training(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x * 2 if x.requires_grad and repr(x).startswith("tensor") else x
+
+
+def cuts(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x.detach() if repr(x).startswith("tensor") else x
+
+
+def passes_on(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x if repr(x).startswith("tensor") else x.detach()
+
+
+@pytest.mark.parametrize(
+    ("own", "how"),
+    [
+        (lies_in_training, "in training its output is off by"),
+        (cuts, "in training its output passes a gradient to 'input 0'"),
+        (passes_on, "in training its output passes no gradient to 'input 0'"),
+    ],
+)
+def test_a_graph_that_differs_in_training_or_in_its_gradients_alone_is_refused(own: Own, how: str):
+    with pytest.raises(SesurgeryError, match=r"Unit\.forward \(1\) is another function when traced") as caught:
+        sesurgery.insert(nn.Sequential(Unit(plain), Unit(own), Unit(plain)), example_input=EXAMPLE, expect=3)
+    assert how in str(caught.value)
+
+
+class Frozen(nn.Module):
+    """A convolution that learns, or whose values are taken without a gradient."""
+
+    def __init__(self, *, seen: bool) -> None:
+        super().__init__()
+        self.conv, self.last, self.seen = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1), seen
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv(x)
+        if self.seen or repr(x).startswith("tensor"):
+            out = out.detach()
+        return x + self.last(out)
+
+
+def test_a_parameter_that_learns_in_the_graph_alone_is_named():
+    with pytest.raises(SesurgeryError, match=r"in training its output passes a gradient to 'conv\.bias'"):
+        sesurgery.insert(Frozen(seen=False), example_input=EXAMPLE)
+
+
+def test_what_a_forward_detaches_for_a_graph_to_see_stays_detached():
+    changed = sesurgery.insert(nn.Sequential(Frozen(seen=True), Frozen(seen=True)), example_input=EXAMPLE).train()
+    changed(torch.randn(2, *EXAMPLE.shape[1:])).sum().backward()
+    assert [unit.conv.weight.grad for unit in changed] == [None, None]
+    assert all(unit.last.weight.grad is not None for unit in changed)
+
+
+class Checkpointed(nn.Module):
+    """Runs its convolutions again in the backward pass, which autograd's graph does not show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.last(torch.relu(self.conv(x)))
+        if repr(x).startswith("tensor"):
+            out = Again.apply(out)
+        return x + out
+
+
+class Again(torch.autograd.Function):
+    """A step with a backward of its own."""
+
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient
+
+
+def test_a_backward_of_its_own_is_no_difference_where_the_graph_does_not_tell():
+    changed = sesurgery.insert(Checkpointed(), example_input=EXAMPLE, init="identity")
+    assert hasattr(changed, "se")
+
+
 class NoiseOfADevice(nn.Module):
     """Draws from a generator that is neither the CPU's nor Python's; its control flow makes it a leaf."""
 
