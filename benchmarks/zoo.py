@@ -19,8 +19,14 @@ smallest input that it takes. It passes a column when
     replay   a run that is saved and read back gives the same outputs
     export   the ONNX file agrees with the model at two batch sizes other than the exported one, in ONNX Runtime
              (largest difference at most 1e-3 of the largest output)
+    keys     every key of the original is there, with its value; a column of its own, which younger rows have
     sites    planned on the ONNX file of the network as it was, the same keys, channels and resolutions come out; a
              column of its own, which younger rows have
+
+Equal outputs say something only where outputs depend on the image. Those of some fresh networks do not (weights with a
+deviation of 0.02 through twenty layers): where another image moves no output by a hundredth of the largest, the network
+gets weights that let the image through, layer by layer, and `moves` says by how much it moves them then; younger rows
+have it.
 
 Each model has a process of its own with a time limit. Results are added to benchmarks/results/zoo.json as they come, so
 that a run that was stopped goes on where it was. `--again` examines models that have a result already.
@@ -67,6 +73,8 @@ SECONDS = 400
 DRAWS = 12
 TOLERANCE = 1e-5
 EXPORT_TOLERANCE = 1e-3
+MOVES = 1e-2
+"""How far another image must move the outputs, of their largest value."""
 
 
 def torchvision_models() -> list[str]:
@@ -182,6 +190,8 @@ def _steps(model_id, row, pipeline, torch) -> None:
     planned, spec = _plan(model_id, row, pipeline)
     row["plan"] = True
     original = planned.network.module.eval()
+    image = torch.randn(2, *spec.input.shape, generator=torch.Generator().manual_seed(0))
+    _let_through(original, image, row, torch)
     # A forward may keep what it computed (Ultralytics' anchors), and is another one then.
     unused = copy.deepcopy(original)
     from sesurgery.networks import checkpoint
@@ -192,7 +202,8 @@ def _steps(model_id, row, pipeline, torch) -> None:
 
     changed = surgeon_for(spec).apply(original, planned.plan).eval()
     row["apply"] = True
-    image = torch.randn(2, *spec.input.shape, generator=torch.Generator().manual_seed(0))
+    values = changed.state_dict()
+    row["keys"] = all(key in values and torch.equal(values[key], value) for key, value in original.state_dict().items())
     row["difference"] = _difference(original, changed, image, torch)
     row["equal"] = row["difference"] <= TOLERANCE
     if not row["equal"]:
@@ -334,6 +345,61 @@ def _kwargs(model_id: str) -> dict[str, object]:
         return {"init_weights": False}
     # At its own 1024 x 1024, training attends over 4096 places and takes more than 24 GiB.
     return {"img_size": SMALLER[model_id]} if model_id in SMALLER else {}
+
+
+def _let_through(network, image, row, torch) -> None:
+    """Give a network whose outputs hardly depend on the image weights that let it through; raises if none do."""
+    # On copies: a forward may keep what it computed.
+    row["moves"] = _moves(copy.deepcopy(network), image, torch)
+    if row["moves"] < MOVES:
+        drawn = copy.deepcopy(network)
+        _scale_layers(drawn, image, torch)
+        network.load_state_dict(drawn.state_dict())
+        row["moves"] = _moves(copy.deepcopy(network), image, torch)
+        row["drawn"] = True
+    if row["moves"] < MOVES:
+        raise ValueError(f"another image moves its outputs by {row['moves']:.2g} of the largest alone")
+
+
+def _moves(network, image, torch) -> float:
+    from sesurgery.surgeons.fx.inputs import tensors
+
+    other = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        outputs = [tuple(tensors(network(each))) for each in (image, other)]
+    apart = max(float((one - two).abs().max()) for one, two in zip(*outputs, strict=True) if one.is_floating_point())
+    return apart / _largest(outputs[0])
+
+
+def _scale_layers(network, image, torch) -> None:
+    """Draw the layers' weights, and divide each layer's by the deviation of what it puts out on the image.
+
+    Mishkin and Matas, All you need is a good init (arXiv 1511.06422), in one pass.
+    """
+
+    def scale(layer, _, output) -> object:
+        deviation = float(output.std())
+        if not 0 < deviation < float("inf"):
+            return None
+        layer.weight.data /= deviation
+        if layer.bias is not None:
+            layer.bias.data /= deviation
+        return output / deviation
+
+    layers = (torch.nn.Conv2d, torch.nn.Linear)
+    hooks = []
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for part in network.modules():
+            if isinstance(part, layers):
+                torch.nn.init.kaiming_normal_(part.weight)
+                hooks.append(part.register_forward_hook(scale))
+        for part in network.parameters():
+            if not part.any():
+                torch.nn.init.normal_(part, std=0.1)
+        network(image)
+    for hook in hooks:
+        hook.remove()
 
 
 def _difference(one, other, image, torch) -> float:
