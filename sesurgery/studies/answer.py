@@ -188,7 +188,8 @@ def _advise(
         comparisons = f"{len(compared)} comparison{'s' * (len(compared) > 1)}"
         text = f"Take the plain network: no cell was told apart from it for the better, in {comparisons}."
         if needed:
-            text += f" The largest gain that was seen would need {min(needed)} more seeds to be told."
+            more = min(needed)
+            text += f" The largest gain that was seen would need {more} more seed{'s' * (more > 1)} to be told."
         return plain, text
     best = max(better, key=lambda each: _mean(rows[each]))
     of = [_scores([outcome for outcome in outcomes if outcome.cell.key == rows[each].cell.key]) for each in better]

@@ -60,7 +60,7 @@ def seeds_to_text(found: OverSeeds) -> str:
         )
     more = ""
     if found.verdict == "not told apart" and gap.more_seeds:
-        more = f"; about {gap.more_seeds} more seeds would tell a difference of this size"
+        more = f"; about {gap.more_seeds} more seed{'s' * (gap.more_seeds > 1)} would tell a difference of this size"
     return "\n".join([*lines, f"verdict: the first recipe {TOLD[found.verdict]} the second{more}"])
 
 
