@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import JsonValue
 
-from sesurgery.artifacts import locked
 from sesurgery.spec.study import Range, Study
 from sesurgery.studies.answer import Outcome
 from sesurgery.studies.cells import Cell, plain_of
+from sesurgery.studies.turns import held
 
 LIVE = "live"
 DIED = "the process that ran it ended before it was done"
@@ -36,27 +36,6 @@ KEPT = ("run", "params", "macs", "seconds")
 NETWORK, SEED = "network", "seed"
 FIXED = "fixed_params"
 """Where Optuna keeps what a trial of its queue was given."""
-
-
-@contextmanager
-def held(folder: Path, asked: Study) -> Iterator[None]:
-    """Hold the queue of a study, whose `folder` is its own on this machine: no other process takes a trial from it.
-
-    Optuna takes a trial by SELECT ... FOR UPDATE, which SQLite ignores: two processes that looked at once, each from a
-    folder of its own, would both have the next trial. So they wait for one another beside the file.
-    """
-    file = _sqlite_file(asked.storage)
-    with locked(folder), nullcontext() if file is None else filelock.FileLock(f"{file}.lock"):
-        yield
-
-
-def _sqlite_file(address: str | None) -> str | None:
-    if address is None or not address.startswith("sqlite"):
-        return None
-    from sqlalchemy.engine import make_url
-
-    file = make_url(address).database
-    return None if file in (None, "", ":memory:") else file
 
 
 @dataclass(frozen=True)
@@ -80,6 +59,14 @@ class Storage:
         """All trials, with what came of them."""
         found: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
         return found
+
+    def is_whole(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether all parameters of a trial are there: the process that takes it writes them one by one."""
+        return parameters.keys() >= {NETWORK, SEED} and parameters.keys() >= set(self._axes_of(parameters[NETWORK]))
+
+    def _axes_of(self, network: str) -> list[str]:
+        """The axes that a plain network, or one with blocks, has a value of."""
+        return [path for path in self.asked.axes if network != "plain" or plain_of(Cell({path: None})).where]
 
     def cell_of(self, trial: FrozenTrial | optuna.Trial) -> Cell:
         """What a trial is about."""
@@ -169,8 +156,8 @@ class Storage:
 
     def _is_of(self, trial: FrozenTrial, task: Task) -> bool:
         # One that another machine has just taken has no parameters yet, and is known by those that were fixed.
-        given = trial.params if NETWORK in trial.params else trial.system_attrs.get(FIXED, {})
-        if not given or trial.user_attrs.get("reason") == REPEATED:
+        given = trial.params if self.is_whole(trial.params) else trial.system_attrs.get(FIXED, {})
+        if not self.is_whole(given) or trial.user_attrs.get("reason") == REPEATED:
             return False
         return self._cell(given).key == task.cell.key and given[SEED] == task.seed
 
@@ -187,9 +174,8 @@ class Storage:
         network = trial.suggest_categorical(NETWORK, ["blocks", "plain"])
         # Not a choice among the spec's: a study may get more seeds later, and Optuna's choices cannot.
         seed = trial.suggest_int(SEED, 0, 2**32 - 1)
-        for path, axis in self.asked.axes.items():
-            if network == "plain" and path not in plain_of(Cell({path: None})).where:
-                continue
+        for path in self._axes_of(network):
+            axis = self.asked.axes[path]
             if isinstance(axis, Range):
                 if isinstance(axis.low, int) and isinstance(axis.high, int):
                     trial.suggest_int(path, axis.low, axis.high, log=axis.log)
@@ -200,7 +186,7 @@ class Storage:
         return Task(self.cell_of(trial), int(seed), trial)
 
     def _drawn(self) -> list[FrozenTrial]:
-        return [each for each in self.trials() if NETWORK in each.params and not self.cell_of(each).plain]
+        return [each for each in with_parameters(self) if not self.cell_of(each).plain]
 
     def _known(self, task: Task) -> bool:
         others = (trial for trial in self._drawn() if trial.number != task.trial.number)
@@ -245,8 +231,8 @@ class Storage:
 
 
 def with_parameters(storage: Storage) -> list[FrozenTrial]:
-    """The trials that some process has taken, in their order; one that waits has no parameters yet."""
-    return [trial for trial in storage.trials() if NETWORK in trial.params]
+    """The trials that some process has taken, in their order, with all their parameters."""
+    return [trial for trial in storage.trials() if storage.is_whole(trial.params)]
 
 
 def _choice(value: JsonValue) -> Any:
