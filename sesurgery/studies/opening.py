@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import optuna
+from optuna.storages import JournalStorage, RDBStorage
 
 from sesurgery.diagnostics import SesurgeryError, described, fail, first_line
 from sesurgery.spec.study import Study
 from sesurgery.studies.cells import grid
+from sesurgery.studies.heartbeat import with_heartbeat
 from sesurgery.studies.storage import SEED, Storage, with_parameters
 from sesurgery.studies.turns import held
 
@@ -27,7 +28,10 @@ def opened(name: str, asked: Study, folder: Path) -> Storage:
     with ExitStack() as turn:
         with _told(asked):
             turn.enter_context(held(folder, asked))
-        storage = Storage(_made(name, asked, folder), asked, folder)
+        with _told(asked):
+            kept = _backend(asked, folder)
+            study = _made(name, kept)
+        storage = Storage(study, asked, folder, kept if isinstance(kept, RDBStorage) else None)
         _require_same(storage)
         if asked.search == "grid":
             present = {(storage.cell_of(each).key, each.params[SEED]) for each in with_parameters(storage)}
@@ -56,17 +60,16 @@ def _told(asked: Study) -> Iterator[None]:
         raise fail("SE801", text, "see `study: storage`; left out, it is a file of the study's folder") from error
 
 
-def _made(name: str, asked: Study, folder: Path) -> optuna.Study:
+def _made(name: str, storage: RDBStorage | JournalStorage) -> optuna.Study:
     """Optuna's own study, as it is or new."""
-    with _told(asked):
-        return optuna.create_study(
-            storage=_backend(asked, folder),
-            study_name=name,
-            direction="maximize",
-            load_if_exists=True,
-            # Epochs count from 1: the first is not judged.
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
-        )
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+        # Epochs count from 1: the first is not judged.
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
+    )
 
 
 def _require_same(storage: Storage) -> None:
@@ -80,11 +83,9 @@ def _require_same(storage: Storage) -> None:
         raise fail("SE405", message, f"give the spec another `name`, or take {storage.folder.as_posix()}/ away")
 
 
-def _backend(asked: Study, folder: Path) -> Any:
+def _backend(asked: Study, folder: Path) -> RDBStorage | JournalStorage:
     if asked.storage is not None:
-        return asked.storage
-    from optuna.storages import JournalStorage
-
+        return with_heartbeat(asked.storage)
     from sesurgery.studies.journal import Journal
 
     return JournalStorage(Journal(folder / "journal.log"))

@@ -1,27 +1,30 @@
 """Trials in Optuna's storage: who takes which, what came of it, and what a process that died has left.
 
 Cells wait in Optuna's queue with their parameters fixed, and one process takes each: a queue, and not
-BruteForceSampler, because two processes that sample at once may draw the same point. What is drawn by a sampler takes
+BruteForceSampler, by which several processes run some points twice (decision 0032). What is drawn by a sampler takes
 the queue too: the first seed of a new cell is drawn, its other seeds and its plain network wait behind it. A process
 holds a lock while it runs a trial. One that is free says that the process died: its trial is recorded as failed, and
-waits once more.
+waits once more. So does, in a database, a trial of another machine that gives no sign of life.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import JsonValue
 
 from sesurgery.spec.study import Range, Study
+from sesurgery.studies import heartbeat
 from sesurgery.studies.answer import Outcome
 from sesurgery.studies.cells import Cell, plain_of
 from sesurgery.studies.turns import held
@@ -49,11 +52,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Storage:
-    """A study in Optuna's storage; `folder` is its own on this machine."""
+    """A study in Optuna's storage, which may be a database; `folder` is its own on this machine."""
 
     study: optuna.Study
     asked: Study
     folder: Path
+    database: RDBStorage | None = None
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, with what came of them."""
@@ -79,28 +83,49 @@ class Storage:
     @contextmanager
     def take(self) -> Iterator[Task | None]:
         """The next trial, held while the block runs; None if there is nothing left to begin."""
-        with held(self.folder, self.asked):
-            self._revive()
-            task = self._next()
-            lock = None if task is None else self._lock(task.trial.number)
-            if lock is not None:
-                lock.acquire()
-        try:
+        with ExitStack() as running:
+            with held(self.folder, self.asked):
+                self._revive()
+                if self.database is not None:
+                    heartbeat.give_up_the_dead(self.study)
+                task = self._next()
+                if task is not None:
+                    number = task.trial.number
+                    running.enter_context(self._lock(number))
+                    if self.database is not None:
+                        running.enter_context(heartbeat.beating(self.database, self.study.study_name, number))
             yield task
-        finally:
-            if lock is not None:
-                lock.release()
 
-    def keep(self, task: Task, outcome: Outcome) -> None:
-        """Store what came of a trial that ended well."""
-        for key in KEPT:
-            task.trial.set_user_attr(key, getattr(outcome, key))
-        self.study.tell(task.trial, outcome.top1)
+    def keep(self, task: Task, outcome: Outcome) -> bool:
+        """Store what came of a trial that ended well; False if it has been taken for dead, and is another machine's."""
+        facts = {key: getattr(outcome, key) for key in KEPT}
+        return self._end(task, TrialState.COMPLETE, outcome.top1, facts)
+
+    def fail(self, task: Task, why: str) -> bool:
+        """Store why a trial failed; False as in `keep`."""
+        return self._end(task, TrialState.FAIL, facts={"reason": why})
+
+    def prune(self, task: Task) -> bool:
+        """Store that a trial fell behind; False as in `keep`."""
+        return self._end(task, TrialState.PRUNED)
 
     def again(self, task: Task) -> None:
         """Let a trial that was interrupted wait once more."""
-        self.study.tell(task.trial, state=TrialState.FAIL)
-        self.wait(task.cell, task.seed, after=task.trial.number)
+        if self._end(task, TrialState.FAIL):
+            self.wait(task.cell, task.seed, after=task.trial.number)
+
+    def _end(
+        self, task: Task, state: TrialState, top1: float | None = None, facts: Mapping[str, Any] | None = None
+    ) -> bool:
+        if not self._is_running(task.trial.number):
+            return False
+        try:
+            for key, fact in (facts or {}).items():
+                task.trial.set_user_attr(key, fact)
+            self.study.tell(task.trial, top1, state)
+        except UpdateFinishedTrialError:
+            return False
+        return True
 
     def retry(self) -> int:
         """Let every trial that failed wait once more, unless it has ended well since; how many these are."""
@@ -149,7 +174,7 @@ class Storage:
         own = trials[task.trial.number]
         if FIXED not in own.system_attrs:
             return False
-        if "after" in own.user_attrs:
+        if "after" in own.user_attrs or heartbeat.comes_again(own):
             return True
         earlier = (trial for number, trial in trials.items() if number < own.number)
         return not any(self._is_of(trial, task) for trial in earlier)
@@ -170,7 +195,7 @@ class Storage:
             "grid": lambda: optuna.samplers.RandomSampler(seed=count),
         }
         self.study.sampler = sampler[self.asked.search]()
-        trial = self.study.ask()
+        trial = heartbeat.asked(self.study)
         network = trial.suggest_categorical(NETWORK, ["blocks", "plain"])
         # Not a choice among the spec's: a study may get more seeds later, and Optuna's choices cannot.
         seed = trial.suggest_int(SEED, 0, 2**32 - 1)
