@@ -24,6 +24,7 @@ pytest_plugins = [
     "fixtures.garbage",
     "fixtures.exporter",
     "fixtures.files",
+    "fixtures.postgresql",
     "fixtures.processor_time",
     "fixtures.sharing",
     "fixtures.small_se",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import optuna
+from optuna.storages import JournalStorage, RDBStorage
 
-from sesurgery.diagnostics import described, fail, first_line
+from sesurgery.diagnostics import SesurgeryError, described, fail, first_line
 from sesurgery.spec.study import Study
 from sesurgery.studies.cells import grid
-from sesurgery.studies.storage import SEED, Storage, held, with_parameters
-
-ATTEMPTS = 3
-"""How often a database is opened in which somebody else is making the tables."""
+from sesurgery.studies.heartbeat import with_heartbeat
+from sesurgery.studies.storage import SEED, Storage, with_parameters
+from sesurgery.studies.turns import held
 
 
 def opened(name: str, asked: Study, folder: Path) -> Storage:
@@ -25,8 +25,13 @@ def opened(name: str, asked: Study, folder: Path) -> Storage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder, asked):
-        storage = Storage(_made(name, asked, folder), asked, folder)
+    with ExitStack() as turn:
+        with _told(asked):
+            turn.enter_context(held(folder, asked))
+        with _told(asked):
+            kept = _backend(asked, folder)
+            study = _made(name, kept)
+        storage = Storage(study, asked, folder, kept if isinstance(kept, RDBStorage) else None)
         _require_same(storage)
         if asked.search == "grid":
             present = {(storage.cell_of(each).key, each.params[SEED]) for each in with_parameters(storage)}
@@ -37,33 +42,34 @@ def opened(name: str, asked: Study, folder: Path) -> Storage:
     return storage
 
 
-def _made(name: str, asked: Study, folder: Path) -> optuna.Study:
+@contextmanager
+def _told(asked: Study) -> Iterator[None]:
+    """Raise SE801 for whatever a storage that cannot be reached raises."""
+    try:
+        yield
+    except SesurgeryError:
+        raise
+    except ImportError as error:
+        kind = str(asked.storage).partition(":")[0]
+        hint = "pip install 'sesurgery[postgresql]'" if kind.startswith("postgresql") else "install it with pip"
+        # Optuna's own message names no package.
+        why = first_line(error.__cause__ or error)
+        raise fail("SE801", f"the storage of the study needs a driver for {kind}: {why}", hint) from error
+    except Exception as error:
+        text = f"the storage of the study cannot be opened: {described(error)}"
+        raise fail("SE801", text, "see `study: storage`; left out, it is a file of the study's folder") from error
+
+
+def _made(name: str, storage: RDBStorage | JournalStorage) -> optuna.Study:
     """Optuna's own study, as it is or new."""
-    attempt = 1
-    while True:
-        try:
-            return optuna.create_study(
-                storage=_backend(asked, folder),
-                study_name=name,
-                direction="maximize",
-                load_if_exists=True,
-                # Epochs count from 1: the first is not judged.
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
-            )
-        except ImportError as error:
-            kind = str(asked.storage).partition(":")[0]
-            hint = "pip install 'sesurgery[postgresql]'" if kind.startswith("postgresql") else "install it with pip"
-            # Optuna's own message names no package.
-            why = first_line(error.__cause__ or error)
-            raise fail("SE801", f"the storage of the study needs a driver for {kind}: {why}", hint) from error
-        except Exception as error:
-            # Of two machines that open a new database at once, each makes the tables, and one fails.
-            if attempt < ATTEMPTS and "already exists" in str(error):
-                attempt += 1
-                time.sleep(1)
-                continue
-            text = f"the storage of the study cannot be opened: {described(error)}"
-            raise fail("SE801", text, "see `study: storage`; left out, it is a file of the study's folder") from error
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+        # Epochs count from 1: the first is not judged.
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2),
+    )
 
 
 def _require_same(storage: Storage) -> None:
@@ -77,11 +83,9 @@ def _require_same(storage: Storage) -> None:
         raise fail("SE405", message, f"give the spec another `name`, or take {storage.folder.as_posix()}/ away")
 
 
-def _backend(asked: Study, folder: Path) -> Any:
+def _backend(asked: Study, folder: Path) -> RDBStorage | JournalStorage:
     if asked.storage is not None:
-        return asked.storage
-    from optuna.storages import JournalStorage
-
+        return with_heartbeat(asked.storage)
     from sesurgery.studies.journal import Journal
 
     return JournalStorage(Journal(folder / "journal.log"))

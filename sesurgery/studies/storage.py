@@ -1,30 +1,33 @@
 """Trials in Optuna's storage: who takes which, what came of it, and what a process that died has left.
 
 Cells wait in Optuna's queue with their parameters fixed, and one process takes each: a queue, and not
-BruteForceSampler, because two processes that sample at once may draw the same point. What is drawn by a sampler takes
+BruteForceSampler, by which several processes run some points twice (decision 0032). What is drawn by a sampler takes
 the queue too: the first seed of a new cell is drawn, its other seeds and its plain network wait behind it. A process
 holds a lock while it runs a trial. One that is free says that the process died: its trial is recorded as failed, and
-waits once more.
+waits once more. So does, in a database, a trial of another machine that gives no sign of life.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import JsonValue
 
-from sesurgery.artifacts import locked
 from sesurgery.spec.study import Range, Study
+from sesurgery.studies import heartbeat
 from sesurgery.studies.answer import Outcome
 from sesurgery.studies.cells import Cell, plain_of
+from sesurgery.studies.turns import held
 
 LIVE = "live"
 DIED = "the process that ran it ended before it was done"
@@ -38,27 +41,6 @@ FIXED = "fixed_params"
 """Where Optuna keeps what a trial of its queue was given."""
 
 
-@contextmanager
-def held(folder: Path, asked: Study) -> Iterator[None]:
-    """Hold the queue of a study, whose `folder` is its own on this machine: no other process takes a trial from it.
-
-    Optuna takes a trial by SELECT ... FOR UPDATE, which SQLite ignores: two processes that looked at once, each from a
-    folder of its own, would both have the next trial. So they wait for one another beside the file.
-    """
-    file = _sqlite_file(asked.storage)
-    with locked(folder), nullcontext() if file is None else filelock.FileLock(f"{file}.lock"):
-        yield
-
-
-def _sqlite_file(address: str | None) -> str | None:
-    if address is None or not address.startswith("sqlite"):
-        return None
-    from sqlalchemy.engine import make_url
-
-    file = make_url(address).database
-    return None if file in (None, "", ":memory:") else file
-
-
 @dataclass(frozen=True)
 class Task:
     """A trial that this process has taken: what it is to run, and Optuna's own object."""
@@ -70,16 +52,25 @@ class Task:
 
 @dataclass(frozen=True)
 class Storage:
-    """A study in Optuna's storage; `folder` is its own on this machine."""
+    """A study in Optuna's storage, which may be a database; `folder` is its own on this machine."""
 
     study: optuna.Study
     asked: Study
     folder: Path
+    database: RDBStorage | None = None
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, with what came of them."""
         found: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
         return found
+
+    def is_whole(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether all parameters of a trial are there: the process that takes it writes them one by one."""
+        return parameters.keys() >= {NETWORK, SEED} and parameters.keys() >= set(self._axes_of(parameters[NETWORK]))
+
+    def _axes_of(self, network: str) -> list[str]:
+        """The axes that a plain network, or one with blocks, has a value of."""
+        return [path for path in self.asked.axes if network != "plain" or plain_of(Cell({path: None})).where]
 
     def cell_of(self, trial: FrozenTrial | optuna.Trial) -> Cell:
         """What a trial is about."""
@@ -92,28 +83,49 @@ class Storage:
     @contextmanager
     def take(self) -> Iterator[Task | None]:
         """The next trial, held while the block runs; None if there is nothing left to begin."""
-        with held(self.folder, self.asked):
-            self._revive()
-            task = self._next()
-            lock = None if task is None else self._lock(task.trial.number)
-            if lock is not None:
-                lock.acquire()
-        try:
+        with ExitStack() as running:
+            with held(self.folder, self.asked):
+                self._revive()
+                if self.database is not None:
+                    heartbeat.give_up_the_dead(self.study)
+                task = self._next()
+                if task is not None:
+                    number = task.trial.number
+                    running.enter_context(self._lock(number))
+                    if self.database is not None:
+                        running.enter_context(heartbeat.beating(self.database, self.study.study_name, number))
             yield task
-        finally:
-            if lock is not None:
-                lock.release()
 
-    def keep(self, task: Task, outcome: Outcome) -> None:
-        """Store what came of a trial that ended well."""
-        for key in KEPT:
-            task.trial.set_user_attr(key, getattr(outcome, key))
-        self.study.tell(task.trial, outcome.top1)
+    def keep(self, task: Task, outcome: Outcome) -> bool:
+        """Store what came of a trial that ended well; False if it has been taken for dead, and is another machine's."""
+        facts = {key: getattr(outcome, key) for key in KEPT}
+        return self._end(task, TrialState.COMPLETE, outcome.top1, facts)
+
+    def fail(self, task: Task, why: str) -> bool:
+        """Store why a trial failed; False as in `keep`."""
+        return self._end(task, TrialState.FAIL, facts={"reason": why})
+
+    def prune(self, task: Task) -> bool:
+        """Store that a trial fell behind; False as in `keep`."""
+        return self._end(task, TrialState.PRUNED)
 
     def again(self, task: Task) -> None:
         """Let a trial that was interrupted wait once more."""
-        self.study.tell(task.trial, state=TrialState.FAIL)
-        self.wait(task.cell, task.seed, after=task.trial.number)
+        if self._end(task, TrialState.FAIL):
+            self.wait(task.cell, task.seed, after=task.trial.number)
+
+    def _end(
+        self, task: Task, state: TrialState, top1: float | None = None, facts: Mapping[str, Any] | None = None
+    ) -> bool:
+        if not self._is_running(task.trial.number):
+            return False
+        try:
+            for key, fact in (facts or {}).items():
+                task.trial.set_user_attr(key, fact)
+            self.study.tell(task.trial, top1, state)
+        except UpdateFinishedTrialError:
+            return False
+        return True
 
     def retry(self) -> int:
         """Let every trial that failed wait once more, unless it has ended well since; how many these are."""
@@ -162,15 +174,15 @@ class Storage:
         own = trials[task.trial.number]
         if FIXED not in own.system_attrs:
             return False
-        if "after" in own.user_attrs:
+        if "after" in own.user_attrs or heartbeat.comes_again(own):
             return True
         earlier = (trial for number, trial in trials.items() if number < own.number)
         return not any(self._is_of(trial, task) for trial in earlier)
 
     def _is_of(self, trial: FrozenTrial, task: Task) -> bool:
         # One that another machine has just taken has no parameters yet, and is known by those that were fixed.
-        given = trial.params if NETWORK in trial.params else trial.system_attrs.get(FIXED, {})
-        if not given or trial.user_attrs.get("reason") == REPEATED:
+        given = trial.params if self.is_whole(trial.params) else trial.system_attrs.get(FIXED, {})
+        if not self.is_whole(given) or trial.user_attrs.get("reason") == REPEATED:
             return False
         return self._cell(given).key == task.cell.key and given[SEED] == task.seed
 
@@ -183,13 +195,12 @@ class Storage:
             "grid": lambda: optuna.samplers.RandomSampler(seed=count),
         }
         self.study.sampler = sampler[self.asked.search]()
-        trial = self.study.ask()
+        trial = heartbeat.asked(self.study)
         network = trial.suggest_categorical(NETWORK, ["blocks", "plain"])
         # Not a choice among the spec's: a study may get more seeds later, and Optuna's choices cannot.
         seed = trial.suggest_int(SEED, 0, 2**32 - 1)
-        for path, axis in self.asked.axes.items():
-            if network == "plain" and path not in plain_of(Cell({path: None})).where:
-                continue
+        for path in self._axes_of(network):
+            axis = self.asked.axes[path]
             if isinstance(axis, Range):
                 if isinstance(axis.low, int) and isinstance(axis.high, int):
                     trial.suggest_int(path, axis.low, axis.high, log=axis.log)
@@ -200,7 +211,7 @@ class Storage:
         return Task(self.cell_of(trial), int(seed), trial)
 
     def _drawn(self) -> list[FrozenTrial]:
-        return [each for each in self.trials() if NETWORK in each.params and not self.cell_of(each).plain]
+        return [each for each in with_parameters(self) if not self.cell_of(each).plain]
 
     def _known(self, task: Task) -> bool:
         others = (trial for trial in self._drawn() if trial.number != task.trial.number)
@@ -245,8 +256,8 @@ class Storage:
 
 
 def with_parameters(storage: Storage) -> list[FrozenTrial]:
-    """The trials that some process has taken, in their order; one that waits has no parameters yet."""
-    return [trial for trial in storage.trials() if NETWORK in trial.params]
+    """The trials that some process has taken, in their order, with all their parameters."""
+    return [trial for trial in storage.trials() if storage.is_whole(trial.params)]
 
 
 def _choice(value: JsonValue) -> Any:

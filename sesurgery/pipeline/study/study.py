@@ -69,7 +69,7 @@ def study(
             try:
                 outcome = run_trial(trials, task)
             except optuna.TrialPruned:
-                storage.study.tell(task.trial, state=TrialState.PRUNED)
+                _is_told(storage.prune(task), task, talk)
                 continue
             except SesurgeryError as error:
                 _fail(storage, task, error.diagnostics[0].message, talk)
@@ -84,8 +84,7 @@ def study(
             if isinstance(outcome, int):
                 storage.again(task)
                 return StudyResult(folder, _write(spec, storage), done, outcome)
-            storage.keep(task, outcome)
-            done += 1
+            done += _is_told(storage.keep(task, outcome), task, talk)
     # Whoever runs a trial still will find none left in turn.
     if asked.latency and not storage.runs_here():
         time_cells(trials, storage, again=retry)
@@ -101,8 +100,13 @@ def study_results(spec: Spec, workspace: Workspace) -> StudyResult:
 
 def _fail(storage: Storage, task: Task, why: str, talk: Talk) -> None:
     talk.say(f"trial {task.trial.number} failed: {why}")
-    task.trial.set_user_attr("reason", why)
-    storage.study.tell(task.trial, state=TrialState.FAIL)
+    _is_told(storage.fail(task, why), task, talk)
+
+
+def _is_told(own: bool, task: Task, talk: Talk) -> bool:
+    if not own:
+        talk.say(f"trial {task.trial.number} was taken for dead meanwhile, and counts as another machine runs it")
+    return own
 
 
 def _write(spec: Spec, storage: Storage) -> Answer:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import os
 import re
 import signal
-import sys
 import time
 from importlib import import_module
 from pathlib import Path
 
 import optuna
 import pytest
-import yaml
-from fixtures import processes
-from fixtures.studies import ALONE, spec_with
+from fixtures.studies import score, spec_with
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError, fail
@@ -31,28 +27,6 @@ from sesurgery.workspace import StudyManifest, require_intact
 RESULTS = Path(__file__).parents[4] / "benchmarks" / "results" / "studies"
 PROVENANCE = {"command", "commit", "raced_at", "device"}
 """What the committed results have beside the study's own JSON."""
-
-
-def score(cell, seed):
-    """What a training would come to: better with blocks, the more the smaller the ratio."""
-    return 0.5 + 0.02 * seed + 0.001 * ((seed * 7 + len(str(cell))) % 3) + (0 if cell.plain else 0.1)
-
-
-def outcome(task):
-    return Outcome(task.cell, task.seed, "runs/none", score(task.cell, task.seed), 100, 1000, 1.0)
-
-
-@pytest.fixture
-def ran(monkeypatch):
-    """Trials without training: the list of those that were run, as `(cell, seed)`."""
-    done = []
-
-    def run(trials, task):
-        done.append((str(task.cell), task.seed))
-        return outcome(task)
-
-    monkeypatch.setattr(import_module("sesurgery.pipeline.study.study"), "run_trial", run)
-    return done
 
 
 def interrupting(monkeypatch, at, raised):
@@ -131,87 +105,6 @@ def test_an_exit_within_a_trial_ends_the_study_and_lets_the_trial_wait(tmp_path,
     assert len(ran) == len(set(ran)) == 9
 
 
-def _work(folder, storage):
-    """A process that takes trials until none is left, and writes what it took."""
-    spec = spec_with(storage=storage)
-    mine = []
-    store = opened(spec.name, spec.study, Path(folder) / "studies" / spec.name)
-    while True:
-        with store.take() as task:
-            if task is None:
-                break
-            mine.append([str(task.cell), task.seed])
-            store.keep(task, outcome(task))
-    (Path(folder) / f"{multiprocessing.current_process().pid}.json").write_text(json.dumps(mine))
-
-
-def _die(folder, storage):
-    """A process that is killed while it runs a trial."""
-    import os
-    import signal
-
-    spec = spec_with(storage=storage)
-    store = opened(spec.name, spec.study, Path(folder) / "studies" / spec.name)
-    with store.take():
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_two_processes_share_the_trials_and_one_that_was_killed_loses_none(tmp_path, ran, kind):
-    storage = f"sqlite:///{tmp_path}/study.db" if kind == "sqlite" else None
-    context = multiprocessing.get_context("fork")
-    died = context.Process(target=_die, args=(str(tmp_path), storage))
-    died.start()
-    died.join()
-    workers = [context.Process(target=_work, args=(str(tmp_path), storage)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    taken = [tuple(each) for path in tmp_path.glob("*.json") for each in json.loads(path.read_text())]
-    assert len(taken) == len(set(taken)) == 9
-    alone = pipeline.study(spec_with(), Workspace(tmp_path / "alone"), "tiny.yaml")
-    together = pipeline.study_results(spec_with(storage=storage), Workspace(tmp_path))
-    assert together.answer == alone.answer
-
-
-def _work_elsewhere(folder, storage, begin):
-    """The same with a folder of its own, as on another machine: they share the storage and no lock."""
-    Path(folder).mkdir()
-    begin.wait()
-    _work(folder, storage)
-
-
-def test_machines_that_share_a_database_and_no_folder_repeat_no_trial(tmp_path, ran):
-    storage, context = f"sqlite:///{tmp_path}/study.db", multiprocessing.get_context("fork")
-    begin = context.Barrier(3)
-    machines = [
-        context.Process(target=_work_elsewhere, args=(str(tmp_path / f"machine{n}"), storage, begin)) for n in range(3)
-    ]
-    for machine in machines:
-        machine.start()
-    for machine in machines:
-        machine.join(120)
-    taken = [tuple(each) for path in tmp_path.glob("machine*/*.json") for each in json.loads(path.read_text())]
-    assert len(taken) == len(set(taken)) == 9
-    alone = pipeline.study(spec_with(), Workspace(tmp_path / "alone"), "tiny.yaml")
-    together = pipeline.study_results(spec_with(storage=storage), Workspace(tmp_path / "another"))
-    assert {row.cell.key: row for row in together.answer.rows} == {row.cell.key: row for row in alone.answer.rows}
-
-
-@pytest.mark.slow
-def test_two_processes_on_one_sqlite_storage_train_the_table_of_one(tmp_path, studied):
-    given = {**ALONE, "study": {**ALONE["study"], "storage": "sqlite:///study.db"}}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(given))
-    both = [processes.sesurgery(tmp_path, "study", "tiny.yaml") for _ in range(2)]
-    assert [process.end() for process in both] == [0, 0], [process.err for process in both]
-    assert sum(process.err.count("trial ") for process in both) == 4
-    spec = pipeline.load_spec(studied / "tiny.yaml")
-    with contextlib.chdir(tmp_path):
-        together = pipeline.study_results(pipeline.load_spec("tiny.yaml"), Workspace())
-    assert together.answer == pipeline.study_results(spec, Workspace(studied)).answer
-
-
 def test_optuna_itself_reads_the_trials_with_their_parameters_and_scores(tmp_path, ran):
     storage = f"sqlite:///{tmp_path}/study.db"
     pipeline.study(spec_with(storage=storage), Workspace(tmp_path), "tiny.yaml")
@@ -230,26 +123,6 @@ def test_optuna_itself_reads_the_trials_with_their_parameters_and_scores(tmp_pat
     for each in trials:
         assert each.value == score(cells[each.params.get("surgery[0].insert.reduction")], each.params["seed"])
         assert each.user_attrs["params"] == 100
-
-
-def test_a_database_in_which_another_machine_makes_the_tables_is_opened_once_they_are_there(tmp_path, ran, monkeypatch):
-    real, refused = optuna.create_study, [RuntimeError("relation 'trials' already exists")]
-
-    def create(**given):
-        if refused:
-            raise refused.pop()
-        return real(**given)
-
-    monkeypatch.setattr(optuna, "create_study", create)
-    assert pipeline.study(spec_with(), Workspace(tmp_path), "tiny.yaml").done == 9
-
-
-def test_postgresql_without_its_driver_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(
-        SesurgeryError, match=r"(?s)SE801.*needs a driver for postgresql: .*psycopg.*sesurgery\[postgresql\]"
-    ):
-        pipeline.study_results(spec_with(storage="postgresql://nobody@127.0.0.1/study"), Workspace(tmp_path))
 
 
 def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, ran, monkeypatch):
