@@ -78,8 +78,9 @@ def command(
 ) -> None:
     """Print statistics of a run's gates (default: the newest run) on held-out samples, by class.
 
-    Shows dead, saturated and constant gates, how much they depend on the class, and advice. Of an ONNX file the gates
-    are found by their dataflow, and --inputs holds the samples.
+    Shows dead, saturated and constant gates, how much they depend on the class, and advice: of the blocks that were
+    inserted, and of gates that the network brings along. These, and those of an ONNX file, are found by their dataflow;
+    of a file, --inputs holds the samples.
     """
     if picture is not None and picture.suffix not in SUFFIXES:
         raise click.UsageError(f"--picture writes {', '.join(SUFFIXES)}, not {picture.name!r}")

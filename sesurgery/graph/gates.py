@@ -10,6 +10,8 @@ sum of the product and the value itself, `u * s + u`.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sesurgery.graph.view import GraphView, Node, Op, Use, is_one_pixel
@@ -54,6 +56,12 @@ def channel_gates(graph: GraphView) -> list[ChannelGate]:
     found = [gate for node in graph if node.op is Op.MUL and (gate := _gate(node)) is not None]
     gates = {gate.mul.name: gate for gate in (_with_value(graph, _with_spatial(graph, gate)) for gate in found)}
     return list(gates.values())
+
+
+def names_of(gates: Sequence[ChannelGate]) -> dict[str, str]:
+    """What to call each gate, by its product: its module, or the product where a module has several gates or none."""
+    scopes = Counter(gate.scope for gate in gates)
+    return {gate.mul.name: gate.scope if scopes[gate.scope] == 1 and gate.scope else gate.mul.name for gate in gates}
 
 
 def _gate(mul: Node) -> ChannelGate | None:

@@ -13,7 +13,7 @@ import yaml
 from sesurgery.artifacts import write_text
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline.gates.gates import GateResult
+from sesurgery.pipeline.gates.gates import GateResult, require_blocks
 from sesurgery.pipeline.plan import plan
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.planner import Site
@@ -37,18 +37,23 @@ def prune(found: GateResult, out: Path, needless: Collection[str] = (), *, force
 
     The blocks in `needless` do not pay either: see `pipeline.needless`.
 
-    Raises SE201 where every block pays or none does, or where the other rules would choose other places without
-    these, and SE405 if another file is there, or its folder is not that of the run's spec, whose paths are relative.
+    Raises SE402 where the run has no block of ours, SE201 where every block pays or none does, or where the other rules
+    would choose other places without these, and SE405 if another file is there, or its folder is not that of the run's
+    spec, whose paths are relative.
     """
     folder = found.source
     spec = checkpoint.read_spec(folder, catalogs())
-    sites = checkpoint.read_plan(folder, spec).sites
+    planned = checkpoint.read_plan(folder, spec)
+    require_blocks(folder, planned)
+    sites = planned.sites
     own = read_manifest(folder / checkpoint.WEIGHTS, RunManifest).spec_file(folder / checkpoint.WEIGHTS)
     claim(out, needs=() if own is None else (own,), ours=lambda _: False, force=force)
     if own is not None and own.parent.resolve() != out.absolute().parent.resolve():
         text = f"{out.as_posix()} is not in the folder of the run's spec, {own.parent.as_posix()}/"
         raise fail("SE405", text, "write it there: paths in a spec are relative to it")
-    idle = {block.key for block in found.blocks if block.idle or block.key in needless}
+    # No rule of the spec has put in what the network brings along.
+    ours = [block for block in found.blocks if block.key not in found.existing]
+    idle = {block.key for block in ours if block.idle or block.key in needless}
     if not idle:
         text = f"every block of {folder.as_posix()} pays: no gate is the same for all of these samples"
         raise fail("SE201", text, "there is nothing to leave out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,21 +11,25 @@ from torch import nn
 
 from sesurgery.verification.observe import observe
 
+Floats = NDArray[np.float64]
+
 SPATIAL = 1e-3
 """Largest relative error with which a block's output may differ from its input scaled per channel."""
 
 
 def gate_values(
     network: nn.Module, modules: Mapping[str, str], batches: Iterable[torch.Tensor]
-) -> dict[str, NDArray[np.float64] | None]:
+) -> dict[str, Floats | None]:
     """The gates [N, C] of each block, NaN where a channel was zero all over; None of what is no gate of a channel."""
     found = observe(network, modules, batches, lambda given, made: gate_of(given[0], made))
-    seen: dict[str, NDArray[np.float64] | None] = {}
-    for key, parts in found.items():
-        known = [part.double().numpy() for part in parts if part is not None]
-        values = np.concatenate(known) if len(known) == len(parts) else None
-        seen[key] = None if values is None or np.isnan(values).all() else values
-    return seen
+    return {key: joined(parts) for key, parts in found.items()}
+
+
+def joined(parts: Sequence[torch.Tensor | None]) -> Floats | None:
+    """The gates [N, C] of all batches [n, C]; None if one of them has none, or no channel ever shows."""
+    known = [part.double().numpy() for part in parts if part is not None]
+    values = np.concatenate(known) if known and len(known) == len(parts) else None
+    return None if values is None or np.isnan(values).all() else values
 
 
 def gate_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:

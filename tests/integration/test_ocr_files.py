@@ -1,32 +1,18 @@
-"""The three networks of PP-OCRv4 as they are deployed: every gate is found, explained and kept.
-
-They are those of PyPI's rapidocr-onnxruntime 1.4.4, installed, or unpacked where SESURGERY_OCR_FILES points to.
-"""
+"""The three networks of PP-OCRv4 as they are deployed: every gate is found, explained and kept."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.ocr_files import needs_them, ocr_file
 
 from sesurgery import pipeline
 from sesurgery.graph.gates import channel_gates
 from sesurgery.onnxgraph import io, numerics
 from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
-
-
-def folder() -> Path | None:
-    if given := os.environ.get("SESURGERY_OCR_FILES"):
-        return Path(given)
-    package = importlib.util.find_spec("rapidocr_onnxruntime")
-    return Path(package.submodule_search_locations[0]) / "models" if package else None  # type: ignore[index]
-
-
-WHERE = folder()
 
 
 @dataclass(frozen=True)
@@ -43,29 +29,24 @@ FILES = (
 )
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(WHERE is None, reason="rapidocr_onnxruntime is not there and SESURGERY_OCR_FILES is not set"),
+    needs_them,
     pytest.mark.parametrize("file", FILES, ids=lambda file: file.name),
 ]
 
 
-def path(file: File) -> Path:
-    assert WHERE is not None
-    return WHERE / f"{file.name}.onnx"
-
-
 def test_the_surgeon_sees_every_gate(file: File) -> None:
-    view = OnnxSurgeon(file.shape).look(io.load(path(file))).view
+    view = OnnxSurgeon(file.shape).look(io.load(ocr_file(file.name))).view
     assert len(channel_gates(view)) == file.gates
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "tensorrt-rtx"])
 def test_every_pass_says_of_every_gate_what_it_did(file: File, backend: str, tmp_path: Path) -> None:
     target = tmp_path / "lowered.onnx"
-    done = pipeline.lower(pipeline.LowerRequest(path(file), target, backend))
+    done = pipeline.lower(pipeline.LowerRequest(ocr_file(file.name), target, backend))
     assert done.gates == file.gates
     assert all(len(edits) >= file.gates for edits in done.edits.values())
     assert all(edit.where and edit.why for edits in done.edits.values() for edit in edits)
-    given, lowered = io.load(path(file)), io.load(target)
+    given, lowered = io.load(ocr_file(file.name)), io.load(target)
     fed = numerics.feeds(given, seed=1)
     # Probabilities; the detector amplifies rounding, whoever rounds.
     for name, expected in numerics.outputs(given, fed).items():

@@ -1,4 +1,4 @@
-"""The verb `gates`: what the gates of a run's blocks do over held-out samples."""
+"""The verb `gates`: what the gates of a run do over held-out samples: those of its blocks, and those it had before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import torch
 
     from sesurgery.networks.checkpoint import Run
+    from sesurgery.planner import Plan
     from sesurgery.training.data.base import Data, Images, Split
+    from sesurgery.verification.gate_values import Floats
     from sesurgery.verification.gates import BlockGates
 
 CLASSES, SAMPLES = 4, 50
@@ -25,21 +27,24 @@ CLASSES, SAMPLES = 4, 50
 
 @dataclass(frozen=True)
 class GateResult:
-    """The gates of a run's blocks, or of an ONNX file, in network order; `left` are those that are not per channel."""
+    """The gates of a run, its blocks' first, or of an ONNX file, in network order; `left` are not per channel.
+
+    `existing` are those of a run that are no blocks of ours: its network has them of its own.
+    """
 
     source: Path
     classes: tuple[str, ...]
     blocks: tuple[BlockGates, ...]
     left: tuple[str, ...]
+    existing: tuple[str, ...] = ()
 
 
 def gates(folder: Path, *, classes: int = CLASSES, samples: int = SAMPLES) -> GateResult:
     """Gates over the first `samples` held-out samples of each of the first `classes` classes.
 
-    Raises SE402 if the run's plan puts in no block.
+    Raises SE402 if the run's network has no channel gate, ours or its own.
     """
     run = checkpoint.read(folder, catalogs())
-    block_modules(run)
     return gates_of(run, data_of(run.spec), classes, samples)
 
 
@@ -48,27 +53,53 @@ def gates_of(run: Run, data: Data, classes: int, samples: int) -> GateResult:
     import numpy as np
 
     from sesurgery.verification.gate_values import gate_values
-    from sesurgery.verification.gates import measure
+    from sesurgery.verification.gates import measure, seen_end
 
-    modules = block_modules(run)
     which = _chosen(data.held_out, classes, samples)
-    seen = gate_values(run.network, modules, _parts(data.held_out.images, which))
+    ours = gate_values(run.network, _modules(run), _parts(data.held_out.images, which)) if run.plan.sites else {}
+    theirs = _existing(run, _parts(data.held_out.images, which))
+    if not ours and not theirs:
+        text = f"{run.folder.as_posix()} has no channel gate: no block of ours, and none that its network brings along"
+        raise fail("SE402", text, "give a run whose spec inserts blocks, or whose network has gates")
     labels = data.held_out.labels[which].numpy()
     names = {int(label): data.classes[label] for label in np.unique(labels)}
-    blocks = tuple(
-        measure(site.key, values, labels, names, highest(site.block.options))
-        for site in run.plan.sites
-        if (values := seen[site.key]) is not None
-    )
-    return GateResult(
-        run.folder, tuple(names.values()), blocks, tuple(key for key, found in seen.items() if found is None)
-    )
+    ends = {site.key: highest(site.block.options) for site in run.plan.sites}
+    blocks, left = [], []
+    for key, values in {**ours, **theirs}.items():
+        # A part that is called several times for a sample has gates without a label.
+        if values is None or len(values) != len(labels):
+            left.append(key)
+        else:
+            blocks.append(measure(key, values, labels, names, ends[key] if key in ends else seen_end(values)))
+    return GateResult(run.folder, tuple(names.values()), tuple(blocks), tuple(left), tuple(theirs))
+
+
+def _existing(run: Run, batches: Iterator[torch.Tensor]) -> dict[str, Floats | None]:
+    """The gates [N, C] that a run's network has outside our blocks; None of one that cannot be measured."""
+    from sesurgery.networks.sources import surgeon_for
+    from sesurgery.verification.existing_gates import existing_gates
+
+    surgeon = surgeon_for(run.spec)
+    drawing = surgeon.drawing(run.network, run.plan.called)
+    ours = [site.module for site in run.plan.sites]
+    return existing_gates(run.network, surgeon.part(run.network), drawing, ours, batches)
 
 
 def block_modules(run: Run) -> dict[str, str]:
     """The module of each block of a run's network by the block's key; raises SE402 if the plan puts in none."""
-    if not run.plan.sites:
-        raise fail("SE402", f"{run.folder.as_posix()} has no block of ours", "give a run whose spec inserts blocks")
+    require_blocks(run.folder, run.plan)
+    return _modules(run)
+
+
+def require_blocks(folder: Path, plan: Plan) -> None:
+    """Raise SE402 where a run has no block of ours, with what can be done about gates that its network brings along."""
+    if not plan.sites:
+        text = f"{folder.as_posix()} has no block of ours, and only these are folded here and left out of a spec"
+        hint = "gates that its network brings along are folded by `export: {lowering: [constant_gates]}` in its spec"
+        raise fail("SE402", text, f"{hint}, and taken out by a rule `remove: any`, `within:` the modules named above")
+
+
+def _modules(run: Run) -> dict[str, str]:
     # A plan for a part of a network names its blocks within that part.
     inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
     return {site.key: f"{inside}{site.module}" for site in run.plan.sites}

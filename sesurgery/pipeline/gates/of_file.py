@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from sesurgery.diagnostics import fail
 from sesurgery.graph import Shape
-from sesurgery.graph.gates import ChannelGate, channel_gates
+from sesurgery.graph.gates import ChannelGate, channel_gates, names_of
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.observe import observe
@@ -22,7 +21,7 @@ from sesurgery.pipeline.build_engine.calibration import samples_in, samples_of_f
 from sesurgery.pipeline.gates.gates import GateResult
 from sesurgery.pipeline.inspect import open_named
 from sesurgery.verification.gate_values import gate_of
-from sesurgery.verification.gates import UNLABELLED, measure
+from sesurgery.verification.gates import UNLABELLED, measure, seen_end
 
 LABELS = "labels"
 
@@ -48,7 +47,7 @@ def gates_of_file(file: Path, given: Path) -> GateResult:
             part.append(_observed(gate, made[gate.value.name], made[gate.mul.name]))
     classes = labels if labels is not None else np.zeros(samples_in(feeds), np.int64)
     names = {int(label): UNLABELLED if labels is None else str(label) for label in np.unique(classes)}
-    called = _keys(found)
+    called = names_of(found)
     blocks, left = [], [called[gate.mul.name] for gate in found if gate not in seen]
     for gate, each in zip(seen, parts, strict=True):
         key = called[gate.mul.name]
@@ -58,7 +57,7 @@ def gates_of_file(file: Path, given: Path) -> GateResult:
         if len(values) != len(classes) or np.isnan(values).all():
             left.append(key)
             continue
-        blocks.append(measure(key, values, classes, names, 1.0 if np.nanmax(values) <= 1 + 1e-3 else None))
+        blocks.append(measure(key, values, classes, names, seen_end(values)))
     return GateResult(file, tuple(names.values()), tuple(blocks), tuple(left))
 
 
@@ -69,12 +68,6 @@ def _shape(model: onnx.ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> S
         return None
     first, second, third = sizes
     return (third, first, second) if takes_channels_last(model) else (first, second, third)
-
-
-def _keys(gates: list[ChannelGate]) -> dict[str, str]:
-    """What to call each gate, by its product: its module, or the product where a module has several gates or none."""
-    scopes = Counter(gate.scope for gate in gates)
-    return {gate.mul.name: gate.scope if scopes[gate.scope] == 1 and gate.scope else gate.mul.name for gate in gates}
 
 
 def _observed(gate: ChannelGate, x: NDArray[np.generic], y: NDArray[np.generic]) -> NDArray[np.float64] | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BETWEEN = "between classes"
 HEADER = ["block", "channels", "mean", "deviation", BETWEEN, "dead", "saturated", "constant", "advice"]
+UNSEEN = "its gate does not show, or differs over the map"
+HIDDEN = "its gate differs over the map, or lies in code of which there is no graph that is the same function"
 COLUMNS = 3
 CURVE = 50
 """Channels of a curve, as in the SE paper's figure 6: more cannot be told apart in a panel."""
@@ -22,7 +24,7 @@ CURVE = 50
 
 def to_text(result: GateResult) -> str:
     """A row a block, and what is to be done."""
-    left = [f"{key}: its gate does not show, or differs over the map" for key in result.left]
+    left = [f"{key}: {HIDDEN if key in result.existing else UNSEEN}" for key in result.left]
     if not result.blocks:
         return "\n".join(left)
     rows = [HEADER, *(_row(block) for block in result.blocks)]
@@ -36,7 +38,17 @@ def to_text(result: GateResult) -> str:
         lines.append(
             f"between classes, a gate that does not know them has {percent((len(result.classes) - 1) / (samples - 1))}"
         )
-    return "\n".join([*lines, *left])
+    return "\n".join([*lines, *_of_the_network(result), *left])
+
+
+def _of_the_network(result: GateResult) -> list[str]:
+    """Which rows are no blocks of ours, in a line."""
+    existing = [block.key for block in result.blocks if block.key in result.existing]
+    if not existing:
+        return []
+    if len(existing) == len(result.blocks):
+        return ["the network brings these gates along: none is a block of ours"]
+    return [f"no blocks of ours, the network brings them along: {', '.join(existing)}"]
 
 
 def _row(block: BlockGates) -> list[str]:
@@ -60,6 +72,7 @@ def to_json(result: GateResult) -> dict[str, object]:
         "classes": list(result.classes),
         "blocks": [fields(block) for block in result.blocks],
         "left": list(result.left),
+        "existing": list(result.existing),
     }
 
 

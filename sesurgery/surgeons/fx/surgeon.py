@@ -77,15 +77,19 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         return found if image is not None and tuple(image.shape[1:]) == self.shape else None
 
     def look(self, model: nn.Module, called: tuple[str, ...] = ()) -> Outline:
+        drawing = self.drawing(model, called)
+        return Outline(drawing.view, drawing.leaves)
+
+    def drawing(self, model: nn.Module, called: tuple[str, ...] = ()) -> Drawing:
+        """The view with the graphs that it was made of: those who look at values run them."""
         admit(model, len(self.shape) - 1)
         part, inputs = self.part(model), self._inputs(model)
         try:
-            drawing = draw(part, inputs, called)
+            return draw(part, inputs, called)
         except SesurgeryError as error:
             if self.submodule or self.inputs:
                 raise
             raise with_parts(error, part, self.shape) from error
-        return Outline(drawing.view, drawing.leaves)
 
     def _open(self, model: nn.Module, called: tuple[str, ...]) -> _Opened:
         admit(model, len(self.shape) - 1)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from fixtures.planted import Planted, plant
 from fixtures.sharing import Once
-from torch import nn
 
 from sesurgery import pipeline
 from sesurgery.networks import checkpoint
@@ -26,23 +25,6 @@ SPEC = {
     "surgery": [{"insert": {"block": "se", "reduction": 4}, "at": "residual"}],
     "train": {"data": {"dataset": "digits", "held_out": 0.1}},
 }
-RANGES = {"dead": (0.005, 0.045), "saturated": (0.955, 0.995), "constant": (0.496, 0.504), "free": (0.2, 0.8)}
-"""From the least to the greatest value of a planted gate over the samples."""
-
-
-@dataclass(frozen=True)
-class Planted:
-    """How many channels of a block have gates of each kind; the others follow the input."""
-
-    dead: int = 0
-    saturated: int = 0
-    constant: int = 0
-
-    @property
-    def kinds(self) -> list[str]:
-        return [kind for kind, count in asdict(self).items() for _ in range(count)]
-
-
 PLANTED = (
     Planted(3, 1, 2),
     Planted(0, 0, 0),
@@ -59,26 +41,6 @@ ADVICE = ("keep", "keep", "keep", "keep", "keep", "keep", "fold", "look: every c
 CASES = [(block, kind) for block in range(9) for kind in ("dead", "saturated", "constant", "advice")]
 
 
-def plant(block: nn.Module, given: torch.Tensor, kinds: list[str], draw: np.random.Generator) -> None:
-    """Give each gate of a block its kind: it runs through the kind's range along one direction of the squeeze."""
-    squeezed = given.mean((2, 3)).double().numpy()
-    channels = squeezed.shape[1]
-    along = squeezed @ (direction := draw.normal(size=channels))
-    # Positive on every sample: the activation between the projections lets it pass.
-    scale = 1 / (along.max() - along.min())
-    direction, shift = direction * scale, 1 - along.min() * scale
-    ends = np.array([RANGES[kind] for kind in kinds + ["free"] * (channels - len(kinds))])[draw.permutation(channels)]
-    low, high = np.log(ends / (1 - ends)).T
-    with torch.no_grad():
-        for layer in (block.fc1, block.fc2):
-            layer.weight.zero_()
-            layer.bias.zero_()
-        block.fc1.weight[0] = torch.from_numpy(direction).view_as(block.fc1.weight[0])
-        block.fc1.bias[0] = shift
-        block.fc2.weight[:, 0] = torch.from_numpy(high - low).view_as(block.fc2.weight[:, 0])
-        block.fc2.bias[:] = torch.from_numpy(2 * low - high)
-
-
 @pytest.fixture(scope="module")
 def found(once: Once) -> list[dict[str, object]]:
     """The blocks as `gates` reports them: one run, planted from its first block to its last, looked at once."""
@@ -88,12 +50,7 @@ def found(once: Once) -> list[dict[str, object]]:
         run, draw = checkpoint.read(folder, pipeline.catalogs()), np.random.default_rng(0)
         images = data_of(run.spec).held_out.images[:]
         for site, planted in zip(run.plan.sites, PLANTED, strict=True):
-            block, given = run.network.get_submodule(site.module), []
-            watch = block.register_forward_pre_hook(lambda _, inputs, given=given: given.append(inputs[0]))
-            with torch.no_grad():
-                run.network(images)
-            watch.remove()
-            plant(block, given[0], planted.kinds, draw)
+            plant(run.network, run.network.get_submodule(site.module), images, planted.kinds, draw)
         checkpoint.save(folder, run.network, run.spec, run.plan, "test", run.manifest.details)
         blocks: tuple[BlockGates, ...] = pipeline.gates(folder, classes=10, samples=1000).blocks
         Path("blocks.json").write_text(json.dumps([asdict(block) for block in blocks]))
