@@ -56,7 +56,9 @@ SUFFIXES = (".png", ".svg", ".pdf")
     help="With --prune: also without those of which a constant is predicted to flip at most this share of answers.",
 )
 @click.option(
-    "--fine-tune", is_flag=True, help="With --prune: train that spec from the run's weights, and compare the two."
+    "--fine-tune",
+    is_flag=True,
+    help="With --prune: train that spec from the run's weights, compare the two, and verify its first engine.",
 )
 @force
 @as_json
@@ -79,7 +81,7 @@ def command(
     """Print statistics of a run's gates (default: the newest run) on held-out samples, by class.
 
     Shows dead, saturated and constant gates, how much they depend on the class, and advice. Of an ONNX file the gates
-    are found by their dataflow, and --inputs holds the samples.
+    are found by their dataflow, and --inputs holds the samples. Exits with 4 if the engine of --fine-tune falls short.
     """
     if picture is not None and picture.suffix not in SUFFIXES:
         raise click.UsageError(f"--picture writes {', '.join(SUFFIXES)}, not {picture.name!r}")
@@ -119,7 +121,7 @@ def command(
         if fold:
             told["fold"] = _fold(found, bound, as_json)
         if prune is not None:
-            told["prune"] = _prune(found, prune, flips, fine_tune=fine_tune, force=force, as_json=as_json)
+            _prune(found, prune, flips, told, fine_tune=fine_tune, force=force, as_json=as_json)
     finally:
         if as_json:
             emit_json(told)
@@ -167,8 +169,16 @@ def _fold(found: GateResult, bound: float | None, as_json: bool) -> dict[str, ob
 
 
 def _prune(
-    found: GateResult, spec: Path, flips: float | None, *, fine_tune: bool, force: bool, as_json: bool
-) -> dict[str, object]:
+    found: GateResult,
+    spec: Path,
+    flips: float | None,
+    into: dict[str, object],
+    *,
+    fine_tune: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """What was done stands under `prune` also where this ends with an error: JSON is written all the same."""
     from sesurgery import pipeline
 
     workspace = pipeline.Workspace()
@@ -177,23 +187,28 @@ def _prune(
     for key, why in made.kept:
         click.echo(f"{key} does not pay and stays: {why}", err=True)
     told: dict[str, object] = {"spec": None, "left_out": list(made.left_out), "kept": dict(made.kept)}
+    into["prune"] = told
     if not made.left_out:
-        return told
+        return
     written = spec.as_posix()
     click.echo(f"without {', '.join(made.left_out)} -> {written}", err=True)
     told["spec"] = written
     if not fine_tune:
         source = found.source.as_posix()
         click.echo(f"train it with: sesurgery apply {written} --weights {source} && sesurgery train", err=True)
-        return told
+        return
     from sesurgery.cli.signals import Stopped
+    from sesurgery.diagnostics import CheckFailed
     from sesurgery.reports.text import fine_tune as report
 
     with talking() as talk:
         tuned = pipeline.fine_tune(pipeline.FineTuneRequest(found.source, spec, workspace, talk))
     _say(report.to_text(tuned), as_json)
+    told["fine_tuned"] = report.to_json(tuned)
     if tuned.signal is not None:
         new, old = tuned.run.as_posix(), tuned.began_with.as_posix()
         go_on = f"sesurgery train {new} --resume && sesurgery compare {new} {old}"
-        raise Stopped(tuned.signal, f"interrupted after {tuned.epochs} epochs; continue with: {go_on}")
-    return {**told, "fine_tuned": report.to_json(tuned)}
+        then = f"sesurgery build-engine {new} && sesurgery verify"
+        raise Stopped(tuned.signal, f"interrupted after {tuned.epochs} epochs; continue with: {go_on} && {then}")
+    if tuned.verified is not None and tuned.verified.failures:
+        raise CheckFailed(tuned.verified.failures)
