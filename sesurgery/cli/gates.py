@@ -41,6 +41,11 @@ SUFFIXES = (".png", ".svg", ".pdf")
     help="With --fold: how far from a constant a gate may be. Default: the spec's, or 0.01.",
 )
 @click.option(
+    "--price",
+    is_flag=True,
+    help="With --fold: also predict the time it saves, from what each block costs. Measuring that takes minutes.",
+)
+@click.option(
     "--drift", is_flag=True, help="Also tell how the gates moved in training, by the epochs that it has kept."
 )
 @click.option(
@@ -71,6 +76,7 @@ def command(
     picture: Path | None,
     fold: bool,
     bound: float | None,
+    price: bool,
     drift: bool,
     prune: Path | None,
     flips: float | None,
@@ -93,8 +99,8 @@ def command(
     if of_file and fold:
         hint = "sesurgery lower NET.onnx --passes constant_gates --calibration FILE.npz"
         raise click.UsageError(f"--fold is for a run: the gates of an ONNX file are folded by `{hint}`")
-    if bound is not None and not fold:
-        raise click.UsageError("--bound goes with --fold")
+    if not fold and (price or bound is not None):
+        raise click.UsageError("--bound and --price go with --fold")
     if of_file and drift:
         raise click.UsageError("--drift is for a run: an ONNX file was not trained here")
     if prune is None and (fine_tune or flips is not None):
@@ -119,7 +125,7 @@ def command(
         if drift:
             told["drift"] = _drift(found.source, classes, samples, picture, as_json=as_json)
         if fold:
-            told["fold"] = _fold(found, bound, as_json)
+            told["fold"] = _fold(found, bound, price=price, as_json=as_json)
         if prune is not None:
             _prune(found, prune, flips, told, fine_tune=fine_tune, force=force, as_json=as_json)
     finally:
@@ -158,12 +164,12 @@ def _drift(run: Path, classes: int, samples: int, picture: Path | None, *, as_js
     return report.to_json(moved)
 
 
-def _fold(found: GateResult, bound: float | None, as_json: bool) -> dict[str, object]:
+def _fold(found: GateResult, bound: float | None, *, price: bool, as_json: bool) -> dict[str, object]:
     from sesurgery import pipeline
     from sesurgery.reports.text import fold as report
 
     with talking() as talk:
-        folded = pipeline.fold(pipeline.FoldRequest(found.source, pipeline.Workspace(), bound, talk))
+        folded = pipeline.fold(pipeline.FoldRequest(found.source, pipeline.Workspace(), bound, price, talk))
     _say(report.to_text(folded), as_json)
     return report.to_json(folded)
 

@@ -4,15 +4,22 @@ The prediction is made on training samples and is about held-out ones. Of `n` tr
 end bounds their share, and the binomial quantile at that share bounds how many of the held-out samples flip. Each holds
 with 97.5 %, both with 95 %. It takes held-out samples to be like training samples. They are not quite: a network is
 surer of those that it was trained on, and flips fewer of them.
+
+The time is predicted from the blocks' prices (`sesurgery.verification.cost`): what an engine takes longer for having a
+block is what it saves by having it folded, where the constants go into weights. Prices come from engines without some
+of the blocks and know nothing of the folded engine, which is raced for itself.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sesurgery.verification.cost import Prices
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.paired import Gain, McNemar, gain, mcnemar
 from sesurgery.verification.proportions import Share, share
@@ -33,11 +40,22 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class TimePrediction:
+    """The time of an engine with blocks folded over its time as it is, minus one, as the blocks' prices foretell it."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class BlockFold:
     """One block of a network whose gate is taken for a constant.
 
     `within` is the largest distance of any channel from the middle of its range, on the samples that decide. `measured`
-    are the flips on held-out samples in the network of torch, None of a block that is not `folded`.
+    are the flips on held-out samples in the network of torch, None of a block that is not `folded`. `time` is what
+    folding it alone is predicted to do to the engine's time, None where prices were not asked for.
     """
 
     key: str
@@ -45,6 +63,7 @@ class BlockFold:
     folded: bool
     predicted: Prediction
     measured: Share | None
+    time: TimePrediction | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,8 @@ class EngineFold:
 
     `top1` is that of the engine as it is and of the folded one, `difference` the folded one's gain. In `mcnemar` the
     first is the folded one. `latency` is its time over the other's minus one: below zero where it is faster. `others`
-    counts folded gates outside our blocks, which the prediction does not know.
+    counts folded gates outside our blocks, which no prediction knows. `time` predicts `latency`, None where prices were
+    not asked for.
     """
 
     blocks: tuple[str, ...]
@@ -65,6 +85,15 @@ class EngineFold:
     mcnemar: McNemar
     latency: Tax
     doubt: str | None
+    time: TimePrediction | None = None
+
+    @property
+    def time_as_predicted(self) -> bool | None:
+        """Whether predicted and measured time agree within the error of the two; None where nothing was predicted."""
+        if self.time is None:
+            return None
+        reach = math.hypot(*((each.high - each.low) / 2 for each in (self.time, self.latency)))
+        return abs(self.latency.value - self.time.value) <= reach
 
     @property
     def as_predicted(self) -> bool:
@@ -91,6 +120,13 @@ def predicted(before: Answers, after: Answers, held_out: int) -> Prediction:
     """What flips of training samples say of so many held-out ones."""
     flips = flipped(before, after)
     return Prediction(flips, held_out, most(flips.high, held_out))
+
+
+def predicted_time(prices: Prices, keys: Collection[str], confidence: float) -> TimePrediction:
+    """What folding these blocks together does to an engine's time, if it saves what having them costs."""
+    saved = prices.of(keys)
+    value, low, high = (-seconds / prices.whole for seconds in (saved.value, saved.high, saved.low))
+    return TimePrediction(value, low, high, confidence)
 
 
 def most(share: float, samples: int) -> int:
