@@ -170,8 +170,8 @@ def _fold(found: GateResult, bound: float | None, *, price: bool, as_json: bool)
 
     with talking() as talk:
         folded = pipeline.fold(pipeline.FoldRequest(found.source, pipeline.Workspace(), bound, price, talk))
-    _say(report.to_text(folded), as_json)
-    return report.to_json(folded)
+    _say(report.to_text(folded.folding, folded.folder.as_posix()), as_json)
+    return report.to_json(folded.folding)
 
 
 def _prune(

@@ -23,6 +23,7 @@ from sesurgery.verification.cost import Prices
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.paired import Gain, McNemar, gain, mcnemar
 from sesurgery.verification.proportions import Share, share
+from sesurgery.workspace.measurements import Kind, OfWeights
 
 LEVEL = 0.975
 """How surely each of the two bounds of a prediction holds."""
@@ -99,6 +100,36 @@ class EngineFold:
     def as_predicted(self) -> bool:
         """Whether no more held-out answers flipped than the prediction allows; top-1 changes by no more than these."""
         return self.measured.hits <= self.predicted.most
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Each block's fold, and that of an engine of `backend` and `precision`; None where no block may be folded.
+
+    `deciding` names the samples on which a gate is constant within `bound`. Predictions rest on `counted` samples of
+    the training data, `apart` from those unless there are no others. `lowering` is what a spec that folds says under
+    `export: lowering:`. `batch` is that of the race. `left` are blocks for which no constant per channel can stand.
+    `prices` are those of the engine as it is; None where they were not asked for, or no block may be folded.
+    """
+
+    of: OfWeights
+    bound: float
+    backend: str
+    precision: str
+    deciding: str
+    counted: int
+    apart: bool
+    blocks: tuple[BlockFold, ...]
+    engine: EngineFold | None
+    lowering: tuple[str, ...]
+    batch: int
+    left: tuple[str, ...]
+    prices: Prices | None = None
+
+
+FOLDING = Kind("folding", Folding, "sesurgery gates --fold")
+SUBJECT = "weights"
+"""Of a run there is one: the last."""
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,22 @@ from sesurgery.talk import Silent, Talk
 from sesurgery.temporaries import folder_for
 from sesurgery.verification import batches
 from sesurgery.verification.cost import Prices
-from sesurgery.verification.folding import Answers, BlockFold, EngineFold, flipped, predicted_time, scored
+from sesurgery.verification.folding import (
+    FOLDING,
+    SUBJECT,
+    Answers,
+    BlockFold,
+    EngineFold,
+    Folding,
+    flipped,
+    predicted_time,
+    scored,
+)
 from sesurgery.verification.fresh_process import engine_file, race
 from sesurgery.verification.predicting import predict_whole
 from sesurgery.workspace import OnnxManifest, manifest_path, read_manifest
 from sesurgery.workspace.folders import Workspace
+from sesurgery.workspace.measurements import OfWeights
 
 PASS = name_of(ConstantGates())
 AS_IT_IS, FOLDED = "as it is", "folded"
@@ -56,27 +67,10 @@ class FoldRequest:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """Each block's fold, and that of an engine of `backend` and `precision`; None where no block may be folded.
-
-    `deciding` names the samples on which a gate is constant within `bound`. Predictions rest on `counted` samples of
-    the training data, `apart` from those unless there are no others. `lowering` is what a spec that folds says under
-    `export: lowering:`. `batch` is that of the race. `left` are blocks for which no constant per channel can stand.
-    `prices` are those of the engine as it is; None where they were not asked for, or no block may be folded.
-    """
+    """What folding does to a run; it is kept beside the run, and its report shows it."""
 
     folder: Path
-    bound: float
-    backend: str
-    precision: str
-    deciding: str
-    counted: int
-    apart: bool
-    blocks: tuple[BlockFold, ...]
-    engine: EngineFold | None
-    lowering: tuple[str, ...]
-    batch: int
-    left: tuple[str, ...]
-    prices: Prices | None = None
+    folding: Folding
 
 
 def fold(request: FoldRequest) -> FoldResult:
@@ -118,8 +112,8 @@ def fold(request: FoldRequest) -> FoldResult:
         )
         for key, within in found.within.items()
     )
-    return FoldResult(
-        folder=request.folder,
+    folding = Folding(
+        of=OfWeights(found.run.manifest.sha256),
         bound=bound,
         backend=wanted.backend.name,
         precision=wanted.precision,
@@ -133,6 +127,8 @@ def fold(request: FoldRequest) -> FoldResult:
         left=found.left,
         prices=priced,
     )
+    FOLDING.write(request.folder, SUBJECT, folding)
+    return FoldResult(request.folder, folding)
 
 
 def _engine(spec: Spec) -> Engine:

@@ -77,7 +77,9 @@ def test_folding_changes_no_more_answers_than_it_predicted(here: Path) -> None:
     assert len([reason for reason in details.lowered if reason.kind == "constant_gates"]) == len(planted)
 
 
-def test_the_time_that_folding_saves_is_predicted_from_the_prices_of_the_blocks(here: Path, monkeypatch) -> None:
+def test_the_time_that_folding_saves_is_predicted_from_the_prices_of_the_blocks(
+    here: Path, monkeypatch, give_other_weights
+) -> None:
     planted = plant(0, 2)
     monkeypatch.setattr(bench_prices, "PER_BLOCK", SHORT)
     ended = CliRunner().invoke(program, ["gates", str(RUN), "--fold", "--price", "--json"])
@@ -99,20 +101,25 @@ def test_the_time_that_folding_saves_is_predicted_from_the_prices_of_the_blocks(
     assert engine["time"]["high"] - engine["time"]["value"] == pytest.approx(reach)
     assert engine["time"]["confidence"] == engine["latency"]["confidence"] == 0.95
     assert engine["time_as_predicted"] in (True, False)
+    # It is kept beside the run, and the report of a run with these weights has it.
+    assert json.loads(pipeline.write_report(RUN, Workspace()).json.read_text())["folding"] == told
+    give_other_weights(RUN)
+    assert json.loads(pipeline.write_report(RUN, Workspace()).json.read_text())["folding"] is None
 
 
 def test_a_gain_that_was_not_asked_for_is_not_predicted_and_the_report_says_so(here: Path, monkeypatch) -> None:
     monkeypatch.setattr(fold_module, "prices", lambda subject: pytest.fail("blocks were priced"))
     plant(0)
-    found = pipeline.fold(FoldRequest(RUN, Workspace()))
+    found = pipeline.fold(FoldRequest(RUN, Workspace())).folding
+    assert found.engine is not None
     assert (found.prices, found.engine.time, found.engine.time_as_predicted) == (None, None, None)
-    assert "the predicted gain was not asked for: --price" in report.to_text(found)
+    assert "the predicted gain was not asked for: --price" in report.to_text(found, "runs/tiny")
     assert report.to_json(found)["prices"] is None
 
 
 def test_nothing_is_priced_where_no_block_may_be_folded(here: Path, monkeypatch) -> None:
     monkeypatch.setattr(fold_module, "prices", lambda subject: pytest.fail("blocks were priced"))
-    assert pipeline.fold(FoldRequest(RUN, Workspace(), price=True)).engine is None
+    assert pipeline.fold(FoldRequest(RUN, Workspace(), price=True)).folding.engine is None
 
 
 @pytest.mark.parametrize("option", [["--price"], ["--bound", "0.1"]])
@@ -124,11 +131,11 @@ def test_what_goes_with_fold_is_refused_without_it(option: list[str]) -> None:
 
 def test_a_block_that_is_not_constant_is_not_folded_and_nothing_is_built(here: Path, monkeypatch) -> None:
     monkeypatch.setattr(fold_module, "build", lambda request: pytest.fail("an engine was built"))
-    found = pipeline.fold(FoldRequest(RUN, Workspace()))
+    found = pipeline.fold(FoldRequest(RUN, Workspace())).folding
     assert found.engine is None
     assert not any(block.folded or block.measured for block in found.blocks)
     assert all(block.within > found.bound for block in found.blocks)
-    text = report.to_text(found)
+    text = report.to_text(found, "runs/tiny")
     assert "no block may be folded" in text
     assert "lowering" not in text
     assert report.to_json(found)["change"] is None

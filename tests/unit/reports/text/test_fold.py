@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+import html
 
 import pytest
+from fixtures.folding import folded
 
-from sesurgery.pipeline.gates.fold import FoldResult
-from sesurgery.reports.text.fold import to_json, to_text
-from sesurgery.verification.cost import BlockPrice, Prices, Seconds
-from sesurgery.verification.estimates import Tax
-from sesurgery.verification.folding import BlockFold, EngineFold, Prediction, predicted_time
-from sesurgery.verification.paired import Gain, McNemar
-from sesurgery.verification.proportions import share
+from sesurgery.reports import to_html, to_markdown
+from sesurgery.reports.model import RunReport
+from sesurgery.reports.text.fold import findings, header, table, to_json, to_text
+from sesurgery.reports.wording import markdown
 
-
-def price(key: str, value: float, reach: float) -> BlockPrice:
-    return BlockPrice(key, key, 1, 8, 4, 4, Seconds(value, value - reach, value + reach), 100, 200)
-
-
-PRICES = Prices(
-    (price("a", 3e-3, 1e-3), price("b", 10e-3, 1e-3)), 100e-3, Seconds(13e-3, 12e-3, 14e-3), 1, 2, "demo fp32", True
-)
-FLIPS = Prediction(share(0, 1000), 180, 3)
-
-
-def folded(measured: float, *, priced: bool = True) -> FoldResult:
-    """Block `a` folded, in an engine whose time changed by this, give or take half a hundredth."""
-    time = predicted_time(PRICES, ["a"], 0.95) if priced else None
-    engine = EngineFold(
-        blocks=("a",),
-        others=0,
-        predicted=FLIPS,
-        measured=share(0, 180),
-        top1=(0.9, 0.9),
-        difference=Gain(0.0, -0.01, 0.01, 0.95, 180, 1),
-        mcnemar=McNemar(0, 0, 1.0),
-        latency=Tax(measured, measured - 0.005, measured + 0.005, 0.95, (), ()),
-        doubt=None,
-        time=time,
-    )
-    blocks = (
-        BlockFold("a", 0.004, True, FLIPS, share(0, 180), time),
-        BlockFold("b", 0.2, False, FLIPS, None, predicted_time(PRICES, ["b"], 0.95) if priced else None),
-    )
-    return FoldResult(
-        folder=Path("runs/net"),
-        bound=0.01,
-        backend="onnxruntime",
-        precision="fp32",
-        deciding="256 samples",
-        counted=1000,
-        apart=True,
-        blocks=blocks,
-        engine=engine,
-        lowering=("constant_gates",),
-        batch=1,
-        left=(),
-        prices=PRICES if priced else None,
-    )
+RUN = "runs/net"
 
 
 def test_the_predicted_gain_stands_beside_the_measured_one_both_with_intervals() -> None:
-    text = to_text(folded(-0.025))
+    text = to_text(folded(-0.025), RUN)
     assert "time: -2.5 % (95 % interval -3.0 % to -2.0 %) at batch 1\n" in text
     assert "predicted: -3.0 % (95 % interval -4.0 % to -2.0 %), by the prices of these blocks: the two agree" in text
     rows = {line.split()[0]: line for line in text.splitlines() if line.startswith(("block", "a ", "b "))}
@@ -78,7 +33,7 @@ def test_a_difference_beyond_the_error_of_the_two_is_said(measured: float, agree
     found = folded(measured)
     assert found.engine is not None
     assert found.engine.time_as_predicted is agrees
-    assert ("the two DIFFER" in to_text(found)) is not agrees
+    assert ("the two DIFFER" in to_text(found, RUN)) is not agrees
 
 
 def test_json_has_prices_and_both_times() -> None:
@@ -91,6 +46,30 @@ def test_json_has_prices_and_both_times() -> None:
 
 
 def test_without_prices_the_report_says_that_nothing_was_predicted() -> None:
-    text = to_text(folded(-0.025, priced=False))
+    text = to_text(folded(-0.025, priced=False), RUN)
     assert "the predicted gain was not asked for: --price" in text
     assert "predicted time" not in text
+
+
+@pytest.mark.parametrize("priced", [True, False])
+def test_the_page_and_markdown_have_the_same_table_and_the_same_sentences(run: RunReport, priced: bool) -> None:
+    found = folded(-0.025, priced=priced)
+    report = dataclasses.replace(run, folding=found)
+    page, text = html.unescape(to_html(report)).replace("\u00a0", " "), to_markdown(report)
+    assert '<h2 id="folding">' in page
+    assert "## What folding saves" in text
+    for finding in findings(found):
+        assert f"<p>{finding}.</p>" in page
+        assert f"{markdown(finding)}.\n" in text
+    for cell in (*header(found), *(cell for row in table(found) for cell in row if cell)):
+        assert f">{cell}<" in page
+        assert f"| {cell} |" in text
+    assert ("predicted: -3.0 %" in page) is priced
+    assert ("the predicted gain was not asked for" in page) is not priced
+    assert 'id="folding"' not in to_html(run)
+    assert "## What folding saves" not in to_markdown(run)
+
+
+def test_where_no_block_may_be_folded_the_page_says_so(run: RunReport) -> None:
+    nothing = dataclasses.replace(folded(0.0, priced=False), engine=None)
+    assert "<p>no block may be folded.</p>" in to_html(dataclasses.replace(run, folding=nothing))
