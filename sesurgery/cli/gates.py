@@ -41,6 +41,11 @@ SUFFIXES = (".png", ".svg", ".pdf")
     help="With --fold: how far from a constant a gate may be. Default: the spec's, or 0.01.",
 )
 @click.option(
+    "--price",
+    is_flag=True,
+    help="With --fold: also predict the time it saves, from what each block costs. Measuring that takes minutes.",
+)
+@click.option(
     "--drift", is_flag=True, help="Also tell how the gates moved in training, by the epochs that it has kept."
 )
 @click.option(
@@ -56,7 +61,9 @@ SUFFIXES = (".png", ".svg", ".pdf")
     help="With --prune: also without those of which a constant is predicted to flip at most this share of answers.",
 )
 @click.option(
-    "--fine-tune", is_flag=True, help="With --prune: train that spec from the run's weights, and compare the two."
+    "--fine-tune",
+    is_flag=True,
+    help="With --prune: train that spec from the run's weights, compare the two, and verify its first engine.",
 )
 @force
 @as_json
@@ -69,6 +76,7 @@ def command(
     picture: Path | None,
     fold: bool,
     bound: float | None,
+    price: bool,
     drift: bool,
     prune: Path | None,
     flips: float | None,
@@ -80,7 +88,7 @@ def command(
 
     Shows dead, saturated and constant gates, how much they depend on the class, and advice: of the blocks that were
     inserted, and of gates that the network brings along. These, and those of an ONNX file, are found by their dataflow;
-    of a file, --inputs holds the samples.
+    of a file, --inputs holds the samples. Exits with 4 if the engine of --fine-tune falls short.
     """
     if picture is not None and picture.suffix not in SUFFIXES:
         raise click.UsageError(f"--picture writes {', '.join(SUFFIXES)}, not {picture.name!r}")
@@ -92,8 +100,8 @@ def command(
     if of_file and fold:
         hint = "sesurgery lower NET.onnx --passes constant_gates --calibration FILE.npz"
         raise click.UsageError(f"--fold is for a run: the gates of an ONNX file are folded by `{hint}`")
-    if bound is not None and not fold:
-        raise click.UsageError("--bound goes with --fold")
+    if not fold and (price or bound is not None):
+        raise click.UsageError("--bound and --price go with --fold")
     if of_file and drift:
         raise click.UsageError("--drift is for a run: an ONNX file was not trained here")
     if prune is None and (fine_tune or flips is not None):
@@ -118,9 +126,9 @@ def command(
         if drift:
             told["drift"] = _drift(found.source, classes, samples, picture, as_json=as_json)
         if fold:
-            told["fold"] = _fold(found, bound, as_json)
+            told["fold"] = _fold(found, bound, price=price, as_json=as_json)
         if prune is not None:
-            told["prune"] = _prune(found, prune, flips, fine_tune=fine_tune, force=force, as_json=as_json)
+            _prune(found, prune, flips, told, fine_tune=fine_tune, force=force, as_json=as_json)
     finally:
         if as_json:
             emit_json(told)
@@ -157,19 +165,27 @@ def _drift(run: Path, classes: int, samples: int, picture: Path | None, *, as_js
     return report.to_json(moved)
 
 
-def _fold(found: GateResult, bound: float | None, as_json: bool) -> dict[str, object]:
+def _fold(found: GateResult, bound: float | None, *, price: bool, as_json: bool) -> dict[str, object]:
     from sesurgery import pipeline
     from sesurgery.reports.text import fold as report
 
     with talking() as talk:
-        folded = pipeline.fold(pipeline.FoldRequest(found.source, pipeline.Workspace(), bound, talk))
-    _say(report.to_text(folded), as_json)
-    return report.to_json(folded)
+        folded = pipeline.fold(pipeline.FoldRequest(found.source, pipeline.Workspace(), bound, price, talk))
+    _say(report.to_text(folded.folding, folded.folder.as_posix()), as_json)
+    return report.to_json(folded.folding)
 
 
 def _prune(
-    found: GateResult, spec: Path, flips: float | None, *, fine_tune: bool, force: bool, as_json: bool
-) -> dict[str, object]:
+    found: GateResult,
+    spec: Path,
+    flips: float | None,
+    into: dict[str, object],
+    *,
+    fine_tune: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """What was done stands under `prune` also where this ends with an error: JSON is written all the same."""
     from sesurgery import pipeline
 
     workspace = pipeline.Workspace()
@@ -178,23 +194,28 @@ def _prune(
     for key, why in made.kept:
         click.echo(f"{key} does not pay and stays: {why}", err=True)
     told: dict[str, object] = {"spec": None, "left_out": list(made.left_out), "kept": dict(made.kept)}
+    into["prune"] = told
     if not made.left_out:
-        return told
+        return
     written = spec.as_posix()
     click.echo(f"without {', '.join(made.left_out)} -> {written}", err=True)
     told["spec"] = written
     if not fine_tune:
         source = found.source.as_posix()
         click.echo(f"train it with: sesurgery apply {written} --weights {source} && sesurgery train", err=True)
-        return told
+        return
     from sesurgery.cli.signals import Stopped
+    from sesurgery.diagnostics import CheckFailed
     from sesurgery.reports.text import fine_tune as report
 
     with talking() as talk:
         tuned = pipeline.fine_tune(pipeline.FineTuneRequest(found.source, spec, workspace, talk))
     _say(report.to_text(tuned), as_json)
+    told["fine_tuned"] = report.to_json(tuned)
     if tuned.signal is not None:
         new, old = tuned.run.as_posix(), tuned.began_with.as_posix()
         go_on = f"sesurgery train {new} --resume && sesurgery compare {new} {old}"
-        raise Stopped(tuned.signal, f"interrupted after {tuned.epochs} epochs; continue with: {go_on}")
-    return {**told, "fine_tuned": report.to_json(tuned)}
+        then = f"sesurgery build-engine {new} && sesurgery verify"
+        raise Stopped(tuned.signal, f"interrupted after {tuned.epochs} epochs; continue with: {go_on} && {then}")
+    if tuned.verified is not None and tuned.verified.failures:
+        raise CheckFailed(tuned.verified.failures)

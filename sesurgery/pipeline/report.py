@@ -27,9 +27,10 @@ from sesurgery.spec import Spec
 from sesurgery.training.begun import TRAIN
 from sesurgery.training.epochs import epochs_of
 from sesurgery.verification.cost import PRICES, Prices
+from sesurgery.verification.folding import FOLDING, SUBJECT
 from sesurgery.workspace import RunManifest, require_intact
 from sesurgery.workspace.folders import Workspace, is_baseline
-from sesurgery.workspace.measurements import Of, OfPlan
+from sesurgery.workspace.measurements import Of, OfPlan, OfWeights
 from sesurgery.workspace.run_files import PLAN, SPEC, WEIGHTS
 
 
@@ -119,6 +120,7 @@ def assemble(folder: Path, workspace: Workspace) -> RunReport:
         engines=tuple(results.engine_section(folder, path, manifest, run.sha256) for path, manifest in built),
         latency=tuple(latencies),
         prices=tuple(priced),
+        folding=FOLDING.read(folder, SUBJECT, OfWeights(run.sha256)),
         provenance=Provenance(
             versions=run.versions,
             device=run.device,

@@ -10,6 +10,7 @@ from sesurgery.verification.cost import Prices
 from sesurgery.verification.diagnosis import Diagnosis
 from sesurgery.verification.drift import Drift, Repair
 from sesurgery.verification.flips import FlippedSample
+from sesurgery.verification.folding import Folding
 from sesurgery.verification.latency import LatencyReport
 from sesurgery.verification.parity import BatchParity
 from sesurgery.verification.probes import ProbeParity
@@ -153,3 +154,4 @@ class RunReport:
     latency: tuple[LatencySection, ...]
     provenance: Provenance
     prices: tuple[Prices, ...] = ()
+    folding: Folding | None = None

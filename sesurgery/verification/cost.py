@@ -7,7 +7,8 @@ from a race of its own, of which no price knows: that the prices add up to it is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sesurgery.workspace.measurements import Kind, Of
@@ -81,13 +82,20 @@ class Prices:
 
     @property
     def summed(self) -> Seconds:
-        """The sum of the prices and of what blocks share.
+        """The sum of the prices and of what blocks share."""
+        return self.of({block.key for block in self.blocks})
+
+    def of(self, keys: Collection[str]) -> Seconds:
+        """The sum of the prices of these blocks, and of what blocks share where no block is left out.
 
         Blocks weighed together share their error; other prices have errors of their own.
         """
-        value = sum(block.time.value for block in self.blocks)
-        squares = sum((block.alike * block.time.reach) ** 2 / block.alike for block in self.blocks)
-        if self.shared is not None:
+        chosen = [block for block in self.blocks if block.key in keys]
+        value = sum(block.time.value for block in chosen)
+        # Of n blocks that were weighed together, k have k / n of the error of all.
+        together = Counter((block.time, "" if block.alike > 1 else block.key) for block in chosen)
+        squares = sum((count * time.reach) ** 2 for (time, _), count in together.items())
+        if self.shared is not None and len(chosen) == len(self.blocks):
             value, squares = value + self.shared.value, squares + self.shared.reach**2
         return Seconds(value, value - squares**0.5, value + squares**0.5)
 

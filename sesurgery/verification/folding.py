@@ -4,18 +4,26 @@ The prediction is made on training samples and is about held-out ones. Of `n` tr
 end bounds their share, and the binomial quantile at that share bounds how many of the held-out samples flip. Each holds
 with 97.5 %, both with 95 %. It takes held-out samples to be like training samples. They are not quite: a network is
 surer of those that it was trained on, and flips fewer of them.
+
+The time is predicted from the blocks' prices (`sesurgery.verification.cost`): what an engine takes longer for having a
+block is what it saves by having it folded, where the constants go into weights. Prices come from engines without some
+of the blocks and know nothing of the folded engine, which is raced for itself.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sesurgery.verification.cost import Prices
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.paired import Gain, McNemar, gain, mcnemar
 from sesurgery.verification.proportions import Share, share
+from sesurgery.workspace.measurements import Kind, OfWeights
 
 LEVEL = 0.975
 """How surely each of the two bounds of a prediction holds."""
@@ -33,11 +41,22 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class TimePrediction:
+    """The time of an engine with blocks folded over its time as it is, minus one, as the blocks' prices foretell it."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+
+
+@dataclass(frozen=True)
 class BlockFold:
     """One block of a network whose gate is taken for a constant.
 
     `within` is the largest distance of any channel from the middle of its range, on the samples that decide. `measured`
-    are the flips on held-out samples in the network of torch, None of a block that is not `folded`.
+    are the flips on held-out samples in the network of torch, None of a block that is not `folded`. `time` is what
+    folding it alone is predicted to do to the engine's time, None where prices were not asked for.
     """
 
     key: str
@@ -45,6 +64,7 @@ class BlockFold:
     folded: bool
     predicted: Prediction
     measured: Share | None
+    time: TimePrediction | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +73,8 @@ class EngineFold:
 
     `top1` is that of the engine as it is and of the folded one, `difference` the folded one's gain. In `mcnemar` the
     first is the folded one. `latency` is its time over the other's minus one: below zero where it is faster. `others`
-    counts folded gates outside our blocks, which the prediction does not know.
+    counts folded gates outside our blocks, which no prediction knows. `time` predicts `latency`, None where prices were
+    not asked for.
     """
 
     blocks: tuple[str, ...]
@@ -65,11 +86,50 @@ class EngineFold:
     mcnemar: McNemar
     latency: Tax
     doubt: str | None
+    time: TimePrediction | None = None
+
+    @property
+    def time_as_predicted(self) -> bool | None:
+        """Whether predicted and measured time agree within the error of the two; None where nothing was predicted."""
+        if self.time is None:
+            return None
+        reach = math.hypot(*((each.high - each.low) / 2 for each in (self.time, self.latency)))
+        return abs(self.latency.value - self.time.value) <= reach
 
     @property
     def as_predicted(self) -> bool:
         """Whether no more held-out answers flipped than the prediction allows; top-1 changes by no more than these."""
         return self.measured.hits <= self.predicted.most
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Each block's fold, and that of an engine of `backend` and `precision`; None where no block may be folded.
+
+    `deciding` names the samples on which a gate is constant within `bound`. Predictions rest on `counted` samples of
+    the training data, `apart` from those unless there are no others. `lowering` is what a spec that folds says under
+    `export: lowering:`. `batch` is that of the race. `left` are blocks for which no constant per channel can stand.
+    `prices` are those of the engine as it is; None where they were not asked for, or no block may be folded.
+    """
+
+    of: OfWeights
+    bound: float
+    backend: str
+    precision: str
+    deciding: str
+    counted: int
+    apart: bool
+    blocks: tuple[BlockFold, ...]
+    engine: EngineFold | None
+    lowering: tuple[str, ...]
+    batch: int
+    left: tuple[str, ...]
+    prices: Prices | None = None
+
+
+FOLDING = Kind("folding", Folding, "sesurgery gates --fold")
+SUBJECT = "weights"
+"""Of a run there is one: the last."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +151,13 @@ def predicted(before: Answers, after: Answers, held_out: int) -> Prediction:
     """What flips of training samples say of so many held-out ones."""
     flips = flipped(before, after)
     return Prediction(flips, held_out, most(flips.high, held_out))
+
+
+def predicted_time(prices: Prices, keys: Collection[str], confidence: float) -> TimePrediction:
+    """What folding these blocks together does to an engine's time, if it saves what having them costs."""
+    saved = prices.of(keys)
+    value, low, high = (-seconds / prices.whole for seconds in (saved.value, saved.high, saved.low))
+    return TimePrediction(value, low, high, confidence)
 
 
 def most(share: float, samples: int) -> int:

@@ -42,6 +42,13 @@ class OfPlan:
     plan: str
 
 
+@dataclass(frozen=True)
+class OfWeights:
+    """A run's weights, by their SHA-256."""
+
+    weights: str
+
+
 class Measured(Protocol):
     """What every measurement has."""
 

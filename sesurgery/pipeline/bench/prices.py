@@ -14,6 +14,7 @@ import numpy as np
 
 from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
+from sesurgery.networks.checkpoint import Run
 from sesurgery.pipeline.bench.pricing import Subject, prices
 from sesurgery.pipeline.inspect import draw
 from sesurgery.pipeline.plan import NetworkPlan, carry_out, plan
@@ -88,30 +89,42 @@ def price_engine(
     engine: Path, *, foreign: bool = False, seconds: float | None = None, talk: Talk | None = None
 ) -> PriceResult:
     """The price list of a run's engine; it is kept beside the run. Raises as `bench` does."""
-    from sesurgery.networks.export import INPUT, convert
-
     manifest, folder = run_of(engine, foreign=foreign)
     run = checkpoint.read(folder, catalogs())
     weights = require_intact(folder / run_files.WEIGHTS).sha256
-    asked = run.spec.latency
-    subject = Subject(
-        name=folder.name,
-        model=convert(run.network, run.spec.input.shape, run.spec.export),
-        plan=run.plan,
-        inside=_inside(run.spec.model),
-        wanted=engine_of(manifest),
-        latency=_latency(PER_BLOCK, asked.batch, asked.threads, seconds),
-        feeds={INPUT: data_of(run.spec).held_out.images[: asked.batch].numpy()},
-        trained=True,
-        together=False,
-        lowering=manifest.details.lowering,
-        run=folder,
-        talk=talk or Silent(),
-    )
+    subject = run_subject(run, engine_of(manifest), manifest.details.lowering, seconds=seconds, talk=talk)
     found = prices(subject)
     PRICES.write(folder, engine.name, EnginePrices(Of(manifest.sha256, weights), found))
     picture = folder / f"{engine.name}.prices.svg"
     return PriceResult(found, draw(plan(run.spec), picture, prices=labels(found), force=True))
+
+
+def run_subject(
+    run: Run,
+    wanted: Engine,
+    lowering: tuple[str, ...] | None,
+    *,
+    seconds: float | None = None,
+    talk: Talk | None = None,
+) -> Subject:
+    """What `price_engine` prices: a trained run's network, each block for itself, on its held-out samples."""
+    from sesurgery.networks.export import INPUT, convert
+
+    asked = run.spec.latency
+    return Subject(
+        name=run.folder.name,
+        model=convert(run.network, run.spec.input.shape, run.spec.export),
+        plan=run.plan,
+        inside=_inside(run.spec.model),
+        wanted=wanted,
+        latency=_latency(PER_BLOCK, asked.batch, asked.threads, seconds),
+        feeds={INPUT: data_of(run.spec).held_out.images[: asked.batch].numpy()},
+        trained=True,
+        together=False,
+        lowering=lowering,
+        run=run.folder,
+        talk=talk or Silent(),
+    )
 
 
 def _latency(races: Latency, batch: int, threads: int | None, seconds: float | None) -> Latency:

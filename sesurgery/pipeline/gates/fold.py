@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from sesurgery.networks import checkpoint
 from sesurgery.networks.export import INPUT
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.scopes import scope_of
+from sesurgery.pipeline.bench.prices import run_subject
+from sesurgery.pipeline.bench.pricing import prices
 from sesurgery.pipeline.build_engine.building import BuildResult, build
 from sesurgery.pipeline.build_engine.lowered import passes_for
 from sesurgery.pipeline.build_engine.request import BuildRequest, labelled
@@ -28,11 +30,23 @@ from sesurgery.spec.passes import NamedPass, pass_named
 from sesurgery.talk import Silent, Talk
 from sesurgery.temporaries import folder_for
 from sesurgery.verification import batches
-from sesurgery.verification.folding import Answers, BlockFold, EngineFold, flipped, scored
+from sesurgery.verification.cost import Prices
+from sesurgery.verification.folding import (
+    FOLDING,
+    SUBJECT,
+    Answers,
+    BlockFold,
+    EngineFold,
+    Folding,
+    flipped,
+    predicted_time,
+    scored,
+)
 from sesurgery.verification.fresh_process import engine_file, race
 from sesurgery.verification.predicting import predict_whole
 from sesurgery.workspace import OnnxManifest, manifest_path, read_manifest
 from sesurgery.workspace.folders import Workspace
+from sesurgery.workspace.measurements import OfWeights
 
 PASS = name_of(ConstantGates())
 AS_IT_IS, FOLDED = "as it is", "folded"
@@ -46,34 +60,21 @@ class FoldRequest:
     workspace: Workspace
     bound: float | None = None
     """How far from a constant a gate may be; left out: as the run's spec says, or the pass's own bound."""
+    price: bool = False
+    """Whether to measure what each block costs, which takes minutes, and predict by it what folding saves in time."""
     talk: Talk = field(default_factory=Silent)
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """Each block's fold, and that of an engine of `backend` and `precision`; None where no block may be folded.
-
-    `deciding` names the samples on which a gate is constant within `bound`. Predictions rest on `counted` samples of
-    the training data, `apart` from those unless there are no others. `lowering` is what a spec that folds says under
-    `export: lowering:`. `batch` is that of the race. `left` are blocks for which no constant per channel can stand.
-    """
+    """What folding does to a run; it is kept beside the run, and its report shows it."""
 
     folder: Path
-    bound: float
-    backend: str
-    precision: str
-    deciding: str
-    counted: int
-    apart: bool
-    blocks: tuple[BlockFold, ...]
-    engine: EngineFold | None
-    lowering: tuple[str, ...]
-    batch: int
-    left: tuple[str, ...]
+    folding: Folding
 
 
 def fold(request: FoldRequest) -> FoldResult:
-    """Predict on training samples what folding does; then build the folded engine, score it and race it.
+    """Predict on training samples what folding does, and by prices what it saves; then build it, score it and race it.
 
     The pass `constant_gates` folds, by its own samples. Raises SE402 if the run has no block, and what
     exporting, building and racing raise.
@@ -88,13 +89,15 @@ def fold(request: FoldRequest) -> FoldResult:
     others = tuple(str(each) for each in passes if each.name != PASS)
     lowering = in_order((str(NamedPass(PASS, {} if bound == own else {"bound": bound})), *others))
     folded: tuple[str, ...] = ()
+    priced: Prices | None = None
     raced: EngineFold | None = None
     if any(within <= bound for within in found.within.values()):
         with folder_for("fold") as place:
             pair = _Pair(request, found, wanted, Path(place))
             engines = pair.built(FOLDED, lowering), pair.built(AS_IT_IS, others)
             folded, elsewhere = pair.folded(engines[0])
-            raced = pair.measured(engines, folded, elsewhere) if folded else None
+            priced = pair.priced(others) if folded and request.price else None
+            raced = pair.measured(engines, folded, elsewhere, priced) if folded else None
     held_out = found.network.answers(found.held_out) if folded else None
     blocks = tuple(
         BlockFold(
@@ -105,11 +108,12 @@ def fold(request: FoldRequest) -> FoldResult:
             measured=None
             if held_out is None or key not in folded
             else flipped(held_out, found.network.answers(found.held_out, [key])),
+            time=None if priced is None else predicted_time(priced, [key], spec.latency.confidence),
         )
         for key, within in found.within.items()
     )
-    return FoldResult(
-        folder=request.folder,
+    folding = Folding(
+        of=OfWeights(found.run.manifest.sha256),
         bound=bound,
         backend=wanted.backend.name,
         precision=wanted.precision,
@@ -121,7 +125,10 @@ def fold(request: FoldRequest) -> FoldResult:
         lowering=lowering,
         batch=spec.latency.batch,
         left=found.left,
+        prices=priced,
     )
+    FOLDING.write(request.folder, SUBJECT, folding)
+    return FoldResult(request.folder, folding)
 
 
 def _engine(spec: Spec) -> Engine:
@@ -166,7 +173,19 @@ class _Pair:
         keys = tuple(key for key in modules if key in owners)
         return keys, sum(owner is None for owner in owners)
 
-    def measured(self, engines: tuple[BuildResult, BuildResult], keys: tuple[str, ...], others: int) -> EngineFold:
+    def priced(self, lowering: tuple[str, ...]) -> Prices:
+        """What each block costs the engine as it is; intervals hold as surely as those of the race."""
+        subject = run_subject(self.found.run, self.wanted, lowering, talk=self.request.talk)
+        asked = self.found.run.spec.latency.confidence
+        return prices(replace(subject, latency=subject.latency.model_copy(update={"confidence": asked})))
+
+    def measured(
+        self,
+        engines: tuple[BuildResult, BuildResult],
+        keys: tuple[str, ...],
+        others: int,
+        priced: Prices | None,
+    ) -> EngineFold:
         held_out, latency = self.found.data.held_out, self.found.run.spec.latency
         after, before = (self._answers(built) for built in engines)
         score = scored(before, after, held_out.labels[: len(before)].numpy())
@@ -188,6 +207,7 @@ class _Pair:
             mcnemar=score.mcnemar,
             latency=report.tax,
             doubt=report.doubt,
+            time=None if priced is None else predicted_time(priced, keys, latency.confidence),
         )
 
     def _answers(self, built: BuildResult) -> Answers:

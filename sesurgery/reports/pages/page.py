@@ -29,7 +29,7 @@ from sesurgery.reports.plots import (
     training as training_plot,
 )
 from sesurgery.reports.plots.canvas import Plot
-from sesurgery.reports.text import latency, parity, prices, service
+from sesurgery.reports.text import fold, latency, parity, prices, service
 from sesurgery.verification.cost import Prices
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,6 +78,10 @@ def render(report: RunReport) -> str:
         probes_rows=parity.probes(report.engines),
         prices=[_priced(f"p{number}", priced) for number, priced in enumerate(report.prices)],
         prices_header=prices.HEADER,
+        folding=report.folding,
+        folding_header=report.folding and fold.header(report.folding),
+        folding_rows=report.folding and fold.table(report.folding),
+        folding_findings=report.folding and fold.findings(report.folding),
         tax_plot=latency_plots.tax("l", report.latency),
         cold_header=service.COLD,
         service_header=service.HEADER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sesurgery.reports.model import EngineSection, NetworkSection, RunReport, TrainingSection
 from sesurgery.reports.pages.summary import summarise
 from sesurgery.reports.pages.tables import EPOCHS, convolution_counts, epochs_table, kept_fp32, network_totals
-from sesurgery.reports.text import latency, parity, prices
+from sesurgery.reports.text import fold, latency, parity, prices
 from sesurgery.reports.wording import (
     fields,
     markdown,
@@ -48,6 +48,7 @@ def to_json(report: RunReport) -> dict[str, object]:
         "engines": [parity.to_json(engine) for engine in report.engines],
         "latency": [latency.to_json(section) for section in report.latency],
         "prices": [prices.to_json(priced) for priced in report.prices],
+        "folding": None if report.folding is None else fold.to_json(report.folding),
         "provenance": fields(report.provenance),
     }
 
@@ -71,6 +72,8 @@ def to_markdown(report: RunReport) -> str:
         parts += [f"## Latency: {markdown(section.title)}", latency.to_markdown(section).rstrip()]
     for priced in report.prices:
         parts += [f"## What each block costs: {markdown(priced.engine)}", prices.to_markdown(priced).rstrip()]
+    if report.folding is not None:
+        parts += ["## What folding saves", fold.to_markdown(report.folding).rstrip()]
     return "\n\n".join([*parts, "## Provenance", *_provenance(report)]) + "\n"
 
 

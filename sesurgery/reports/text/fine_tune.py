@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sesurgery.reports.text import parity
 from sesurgery.reports.text.comparison import TOLD
 from sesurgery.reports.wording import fields, percent, plural
 
@@ -18,7 +19,7 @@ ADVICE = {
 
 
 def to_text(result: FineTuneResult) -> str:
-    """Top-1 before, at removal and after, the difference with its test, and the verdict."""
+    """Top-1 before, at removal and after, the difference with its test, the verdict, and the parity of its engine."""
     new, old = result.run.as_posix(), result.began_with.as_posix()
     lines = [f"{new} began with the weights of {old}: {result.taken}"]
     at_removal, before = result.removal.top1
@@ -36,8 +37,21 @@ def to_text(result: FineTuneResult) -> str:
             f"verdict: {new} {TOLD[found.verdict]} {old}: {ADVICE[found.verdict]}",
             f"note: it was trained for {plural(result.epochs, 'epoch')} more than {old}; what those would have brought "
             "with the blocks is not known",
+            *_parity(result),
         ]
     )
+
+
+def _parity(result: FineTuneResult) -> list[str]:
+    verified = result.verified
+    if verified is None:
+        return [f"parity: no engine was verified: {result.unverified}"]
+    name = verified.engine.name
+    if verified.failures:
+        told = f"{name} FALLS SHORT of the trained network: do not deploy it"
+    else:
+        told = f"{name} agrees with the trained network, as the spec asks"
+    return [f"parity: {told}", *parity.to_text([verified.section]).splitlines()]
 
 
 def to_json(result: FineTuneResult) -> dict[str, object]:
@@ -53,4 +67,6 @@ def to_json(result: FineTuneResult) -> dict[str, object]:
         "removal": fields(result.removal),
         "after": after and fields(after),
         "verdict": after and after.verdict,
+        "parity": None if result.verified is None else parity.to_json(result.verified.section),
+        "unverified": result.unverified,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -19,12 +20,18 @@ FIRST = "se/layer1.0[0]"
 
 @pytest.fixture
 def constant(here: Path) -> Path:
-    """The trained run with the gates of its first block made constant, and a recipe of one epoch in its spec."""
+    """The trained run with the gates of its first block made constant."""
+    make_constant({})
+    return here
+
+
+def make_constant(changes: dict[str, object]) -> None:
+    """Make the gates of the first block constant, and change the spec of the run."""
     run = checkpoint.read(Path(RUN), pipeline.catalogs())
     with torch.no_grad():
         run.network.get_submodule(run.plan.sites[0].module).fc2.weight.zero_()
-    checkpoint.save(Path(RUN), run.network, run.spec, run.plan, run.manifest.command, run.manifest.details)
-    return here
+    spec = run.spec.with_(changes)
+    checkpoint.save(Path(RUN), run.network, spec, run.plan, run.manifest.command, run.manifest.details)
 
 
 def shorter(path: Path) -> None:
@@ -52,11 +59,46 @@ def test_a_pruned_network_is_trained_on_from_the_runs_weights_and_compared(sesur
     assert [top1["before"], top1["after"]] == pytest.approx(scores)
     assert tuned["removal"]["top1"] == [top1["at_removal"], top1["before"]]
     assert 0 <= top1["at_removal"] <= 1
+    # Its engine, as `verify` finds it, is told of by the report too.
+    engine = Path("engines/tiny-pruned.onnxruntime.fp32.onnx")
+    assert tuned["unverified"] is None
+    assert (tuned["parity"]["engine"], tuned["parity"]["verdict"]) == (engine.as_posix(), "passed")
+    again = sesurgery("verify", str(engine), "--json")
+    assert (again.code, json.loads(again.out)["engines"][0]["batches"]) == (0, tuned["parity"]["batches"])
     # The run that it began with is among the parents, by its digest, also after training.
     manifest = read_manifest(Path(tuned["run"]) / WEIGHTS, RunManifest)
     parent = manifest.parents[-1]
     assert (parent.path, parent.sha256) == ("../tiny/weights.safetensors", read_manifest(Path(RUN) / WEIGHTS).sha256)
     assert manifest.command == "sesurgery apply pruned.yaml --weights runs/tiny && sesurgery train"
+
+
+def test_an_engine_of_the_pruned_network_that_falls_short_ends_it_as_it_ends_verify(sesurgery, here):
+    # Less than what the sums of fp32 differ by in another order.
+    make_constant({"parity.fp32": {"max_abs": 1e-12}, "train.epochs": 1})
+    ended = sesurgery("gates", RUN, "--prune", "pruned.yaml", "--fine-tune", "--json")
+    assert ended.code == 4
+    assert "error[SE701]: tiny-pruned.onnxruntime.fp32.onnx at batch 64: max_abs: asked <= 1e-12" in ended.err
+    told = json.loads(ended.out)["prune"]
+    assert (told["spec"], told["fine_tuned"]["parity"]["verdict"]) == ("pruned.yaml", "failed")
+    assert told["fine_tuned"]["verdict"] in ("better", "worse", "not told apart")
+    again = sesurgery("verify", "engines/tiny-pruned.onnxruntime.fp32.onnx")
+    assert again.code == 4
+    # The same failure, in the same words.
+    failures = [[line for line in each.err.splitlines() if "SE701" in line] for each in (ended, again)]
+    assert failures[0] == failures[1] != []
+
+
+@pytest.mark.parametrize(("what", "why"), [("obstacle", "was not built: "), ("can_run", "was built, and cannot run")])
+def test_an_engine_that_is_not_for_this_machine_is_named_and_not_verified(what, why, sesurgery, here, monkeypatch):
+    module = importlib.import_module("sesurgery.pipeline.fine_tune")
+    monkeypatch.setattr(module, what, lambda _: "it is of another machine")
+    make_constant({"train.epochs": 1})
+    ended = sesurgery("gates", RUN, "--prune", "pruned.yaml", "--fine-tune")
+    assert ended.code == 0, ended.err
+    told = ended.out.splitlines()[-1]
+    assert told.startswith("parity: no engine was verified: ")
+    assert why in told
+    assert told.endswith("it is of another machine")
 
 
 def test_apply_with_weights_says_what_it_took_and_what_is_fresh(sesurgery, here):

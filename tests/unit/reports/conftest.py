@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from fixtures.folding import folded
 
 from sesurgery.reasons import Reason
 from sesurgery.reports.model import (
@@ -122,12 +123,13 @@ def run() -> RunReport:
 
 @pytest.fixture
 def whole(run: RunReport) -> RunReport:
-    """That run with everything that is measured where it is asked for: drift, flips, probes, prices, services."""
+    """That run with all that is measured where it is asked for: drift, flips, probes, prices, services, folding."""
     return dataclasses.replace(
         run,
         engines=(run.engines[0], _searched(run.engines[1], [site.key for site in run.network.sites]), run.engines[2]),
         latency=(dataclasses.replace(run.latency[0], services=_services()), run.latency[1]),
         prices=(_prices(run.network.sites),),
+        folding=folded(-0.025),
     )
 
 

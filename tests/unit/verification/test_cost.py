@@ -26,6 +26,20 @@ def test_errors_of_races_add_as_squares_and_blocks_of_one_race_share_theirs():
     assert together.summed.reach == pytest.approx(3e-3)
 
 
+def test_some_of_the_blocks_have_their_share_of_a_common_error_and_nothing_of_what_all_pay():
+    alike = [block(key, 3e-3, 1e-3, alike=3) for key in "abc"]
+    prices = replace(listed(*alike, block("d", 5e-3, 4e-3)), shared=Seconds(1e-3, 0.5e-3, 1.5e-3))
+    # Two thirds of 9 +- 3 ms, and 5 +- 4 ms.
+    some = prices.of({"a", "c", "d"})
+    assert (some.value, some.reach) == (pytest.approx(11e-3), pytest.approx(20**0.5 * 1e-3))
+    assert prices.of({"d"}) == prices.blocks[3].time
+    assert prices.of(set()) == Seconds(0, 0, 0)
+    assert prices.of(set("abcd")) == prices.summed
+    assert prices.summed.value == pytest.approx(sum(each.time.value for each in prices.blocks) + 1e-3)
+    # Prices that are equal by chance have errors of their own.
+    assert listed(block("a", 1e-3, 3e-3), block("b", 1e-3, 3e-3)).summed.reach == pytest.approx(18**0.5 * 1e-3)
+
+
 def test_the_sum_agrees_with_the_total_within_the_error_of_the_two():
     assert listed(block("a", 4e-3, 1e-3), block("b", 5e-3, 1e-3)).agrees
     far = listed(block("a", 1e-3, 1e-4), block("b", 2e-3, 1e-4))

@@ -24,16 +24,19 @@ def tuned(**changes: object) -> SimpleNamespace:
         "after": after,
         "epochs": 2,
         "signal": None,
+        "verified": None,
+        "unverified": "there is no GPU",
     }
     return SimpleNamespace(**{**given, **changes})
 
 
 @pytest.mark.parametrize(("epochs", "said"), [(1, "1 epoch more"), (2, "2 epochs more")])
 def test_a_gain_is_told_with_the_further_training_that_it_took(epochs: int, said: str) -> None:
-    verdict, note = to_text(tuned(epochs=epochs)).splitlines()[-2:]
+    verdict, note, parity = to_text(tuned(epochs=epochs)).splitlines()[-3:]
     assert verdict == "verdict: runs/new is better than runs/old: take it"
     assert f"{said} than runs/old" in note
     assert note.endswith("what those would have brought with the blocks is not known")
+    assert parity == "parity: no engine was verified: there is no GPU"
 
 
 def test_what_a_signal_stopped_has_no_verdict() -> None:
