@@ -63,7 +63,10 @@ def _only_reader(graph: GraphView, node: Node, op: Op) -> Node | None:
 
 
 def squeezed(graph: GraphView) -> frozenset[str]:
-    """The names of all one-pixel values pooled from a map, and of values computed only from them."""
+    """The names of all one-pixel values pooled from a map, and of those computed from them.
+
+    A map of one pixel that such a value was part of (a concat of pooled and convolved ones) has as little to squeeze.
+    """
     found: set[str] = set()
     for node in graph:
         flat = node.shape is None or is_one_pixel(node.shape)
@@ -76,8 +79,7 @@ def squeezed(graph: GraphView) -> frozenset[str]:
                 for source in node.inputs
             )
         )
-        data = [source.name for source in node.inputs if not source.constant]
-        if flat and (pooled or (data and all(name in found for name in data))):
+        if flat and (pooled or any(source.name in found for source in node.inputs)):
             found.add(node.name)
     return frozenset(found)
 
