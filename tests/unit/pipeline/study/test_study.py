@@ -252,7 +252,8 @@ def test_postgresql_without_its_driver_says_how_to_get_it(tmp_path, monkeypatch)
         pipeline.study_results(spec_with(storage="postgresql://nobody@127.0.0.1/study"), Workspace(tmp_path))
 
 
-def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, ran, monkeypatch):
+@pytest.mark.parametrize("search", ["random", "bayesian"])
+def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, ran, monkeypatch, search):
     module = import_module("sesurgery.pipeline.study.study")
     made, real, good = module.run_trial, import_module("sesurgery.pipeline.study.trials").run_trial, []
 
@@ -269,7 +270,7 @@ def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, r
     monkeypatch.setattr(module, "run_trial", run)
     spec = spec_with(
         axes={"train.optimizer.lr": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]},
-        search="random",
+        search=search,
         cells=6,
         seeds=[0],
         prune=True,
