@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,10 +17,10 @@ from sesurgery.temporaries import folder_for
 from sesurgery.training.data.base import Data
 from sesurgery.training.history import Epoch
 
-BATCHES = 4
+BATCHES = 8
 """Batches of training that are run. The first is not counted: it allocates memory, and compiles."""
-EVALUATED = 512
-"""Held-out samples that are evaluated, at most."""
+EVALUATED = 3
+"""Batches of held-out samples that are evaluated, at most."""
 
 
 class _EnoughError(Exception):
@@ -28,19 +29,17 @@ class _EnoughError(Exception):
 
 @dataclass
 class _Beats:
-    """When each batch was done, and the epoch."""
+    """When each batch of training and of evaluation was done, and the epoch."""
 
     train: list[float] = field(default_factory=list)
-    evaluated: float = 0.0
+    evaluate: list[float] = field(default_factory=list)
     ended: float = 0.0
 
     def batch(self, phase: str, done: int, total: int) -> None:
         if torch.cuda.is_available():
             # A GPU answers before it has computed.
             torch.cuda.synchronize()
-        self.evaluated = time.perf_counter()
-        if phase == "train":
-            self.train.append(self.evaluated)
+        (self.train if phase == "train" else self.evaluate).append(time.perf_counter())
 
     def epoch(self, epoch: Epoch) -> None:
         self.ended = time.perf_counter()
@@ -55,9 +54,10 @@ def training_seconds(network: nn.Module, data: Data, recipe: Train, blocks: Coll
     KeyboardInterrupt after ^C.
     """
     from sesurgery.training.loop import FitRequest, fit
+    from sesurgery.training.module import HELD_OUT_BATCH
 
     batch = min(recipe.batch_size, len(data.train))
-    count, judged = min(len(data.train), BATCHES * batch), min(len(data.held_out), EVALUATED)
+    count, judged = min(len(data.train), BATCHES * batch), min(len(data.held_out), EVALUATED * HELD_OUT_BATCH)
     few = replace(
         data,
         train=replace(data.train, labels=data.train.labels[:count]),
@@ -73,8 +73,15 @@ def training_seconds(network: nn.Module, data: Data, recipe: Train, blocks: Coll
             pass
         else:
             raise KeyboardInterrupt
-    start, steps = beats.train[0] - began, len(beats.train) - 1
-    step = (beats.train[-1] - beats.train[0]) / steps if steps else start
-    evaluating = (beats.evaluated - beats.train[-1]) * len(data.held_out) / judged
-    each = len(data.train) // batch * step + evaluating + beats.ended - beats.evaluated
+    start = beats.train[0] - began
+    step = _interval(beats.train) or start
+    # The first batch of evaluation comes with the change to it, which there is once an epoch.
+    more = (len(data.held_out) - judged) / HELD_OUT_BATCH
+    one = _interval(beats.evaluate) or beats.evaluate[0] - beats.train[-1]
+    each = len(data.train) // batch * step + more * one + beats.ended - beats.train[-1]
     return start + recipe.epochs * each
+
+
+def _interval(beats: Sequence[float]) -> float:
+    """The median time between two beats, which one other program that came between them does not move; 0 of one."""
+    return float(np.median(np.diff(beats))) if len(beats) > 1 else 0.0

@@ -92,10 +92,10 @@ def test_a_dry_run_trains_with_the_threads_and_the_augmentation_of_the_recipe(tm
     before = torch.get_num_threads()
     spec = spec_with(axes={}, seeds=[0]).with_({"train.augment": {"shift": 1}, "train.threads": before + 1})
     assert pipeline.estimate(spec).seconds > 0
-    # Two cells: four batches of 64 augmented images each, and the 180 held-out images in one.
-    assert seen.count((before + 1, True)) == 2 * 4
+    # Two cells: eight batches of 64 augmented images each, and the 180 held-out images in one.
+    assert seen.count((before + 1, True)) == 2 * 8
     assert seen.count((before + 1, False)) == 2
-    assert len(changed) == 2 * 4 * 64
+    assert len(changed) == 2 * 8 * 64
     assert torch.get_num_threads() == before
 
 
