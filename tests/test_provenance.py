@@ -17,6 +17,7 @@ WITH_A_COMMIT = (
     "blocks_first",
     "fashion_mnist",
     "kill_and_resume",
+    "study_statistics",
     *(f"studies/{path.stem}" for path in sorted((RESULTS / "studies").glob("*.json"))),
     "training",
     "training_memory",

@@ -80,10 +80,13 @@ def _tell(found: StudyEstimate, *, as_json: bool) -> None:
             for each in found.trials
         ]
         counts = {"cells": found.cells, "plain": found.plain, "count": found.count}
-        emit_json({"trials": trials, **counts, "seconds": found.seconds})
+        emit_json({"trials": trials, **counts, "race_seconds": found.race, "seconds": found.seconds})
         return
     for each in found.trials:
         click.echo(f"{each.cell}, seed {each.seed}: {_seconds(each)}")
+    if found.race is not None or found.why_race is not None:
+        race = f"not known: {found.why_race}" if found.race is None else f"at most {_time(found.race)}"
+        click.echo(f"engines and their race: {race}")
     total = "time not known" + (f": {found.why}" if found.why else "")
     if found.seconds is not None:
         total = f"about {_time(found.seconds)} on this machine, one after another"
@@ -97,7 +100,7 @@ def _tell(found: StudyEstimate, *, as_json: bool) -> None:
 
 def _seconds(trial: TrialEstimate) -> str:
     if trial.shared:
-        return "shares a training"
+        return "shares a training" + (f", {_time(trial.seconds)}" if trial.seconds else "")
     return f"not known: {trial.why}" if trial.seconds is None else _time(trial.seconds)
 
 

@@ -12,7 +12,9 @@ from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
 from sesurgery.networks.checkpoint import Run
 from sesurgery.pipeline.specs import catalogs
+from sesurgery.planner import Plan
 from sesurgery.serving import interface
+from sesurgery.spec import Spec
 from sesurgery.spec.train import Train
 from sesurgery.talk import Silent, Talk
 from sesurgery.training import begun
@@ -88,8 +90,6 @@ def _train(request: TrainRequest) -> TrainResult:
             begun.load(run)
     pace = Pace(recipe.epochs, len(data.train), epochs_done(request.folder / TRAIN) if request.resume else 0)
     progress = _Printed(request.talk, pace, request.watch)
-    # A plan for a part of a network names its blocks within that part.
-    inside = f"{part}." if (part := getattr(run.spec.model, "submodule", "")) else ""
     result = fit(
         FitRequest(
             run.network,
@@ -99,7 +99,7 @@ def _train(request: TrainRequest) -> TrainResult:
             resume=request.resume,
             progress=progress.after_epoch,
             heartbeat=progress.after_batch,
-            blocks=tuple(f"{inside}{site.module}" for site in run.plan.sites),
+            blocks=block_paths(run.spec, run.plan),
             teacher=teacher_of(run, catalogs()),
             spec_digest=run.manifest.spec_digest,
         )
@@ -107,6 +107,13 @@ def _train(request: TrainRequest) -> TrainResult:
     if first and (not result.interrupted or finished(result.epochs, recipe)):
         _save(run, result, applied)
     return TrainResult(request.folder, result, recipe.epochs, first)
+
+
+def block_paths(spec: Spec, planned: Plan) -> tuple[str, ...]:
+    """The paths of a plan's blocks in the network that is trained."""
+    # A plan for a part of a network names its blocks within that part.
+    inside = f"{part}." if (part := getattr(spec.model, "submodule", "")) else ""
+    return tuple(f"{inside}{site.module}" for site in planned.sites)
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,28 @@ def require_axes(spec: Spec) -> None:
                 place = ("study", "axes", path) if isinstance(axis, Range) else ("study", "axes", path, number)
                 first = error.diagnostics[0]
                 text = f"axis {path!r}, value {shown(value)}: {first.message}"
-                mistakes.append(Diagnostic(first.code, text, spec.span(*place), first.hint))
+                hint = _whole(spec, path, value) if first.code == "SE101" else None
+                mistakes.append(Diagnostic(first.code, text, spec.span(*place), hint or first.hint))
                 if isinstance(error, NoSuchPathError):
                     # No other value can be put there either.
                     break
     if mistakes:
         raise SpecError(mistakes)
+
+
+def _whole(spec: Spec, path: str, value: JsonValue) -> str | None:
+    """What to do about a value that is valid alone, and not with the keys beside it: `eca` beside `reduction: 4`."""
+    whole, _, key = path.rpartition(".")
+    try:
+        if not whole:
+            return None
+        spec.with_({whole: {key: value}, "study": None})
+    except SpecError:
+        return None
+    return (
+        f"it does not go with the other keys of {whole!r}: make {whole!r} the axis, each value a mapping of all its "
+        f"keys, as {{{key}: {shown(value)}}} is one"
+    )
 
 
 def short(path: str) -> str:

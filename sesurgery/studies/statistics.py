@@ -45,7 +45,7 @@ class Interval:
 class Difference:
     """A cell's score less another's, over the seeds of both; `p` is corrected for the number of comparisons.
 
-    `more_seeds` is how many further seeds would tell a difference of this size in 80 % of studies: None if it is
+    `more_seeds` is how many further seeds would tell a difference of this size in about 80 % of studies: None if it is
     significant already, where no noise could be estimated, and where it would take more than `MOST_SEEDS`.
     """
 

@@ -12,6 +12,7 @@ import yaml
 from fixtures.studies import SPEC
 
 from sesurgery.diagnostics import fail
+from sesurgery.pipeline.study.timed_engine import EngineTime
 from sesurgery.studies.answer import Outcome
 
 
@@ -63,6 +64,24 @@ def test_a_dry_run_of_a_search_says_how_many_cells_it_draws(sesurgery, spec):
     found = json.loads(sesurgery("study", spec, "--dry-run", "--json").out)
     assert (found["trials"], found["cells"], found["count"]) == ([], 7, 28)
     assert found["seconds"] > 0
+
+
+def test_a_dry_run_tells_the_time_of_the_race_or_why_it_is_not_known(sesurgery, spec, monkeypatch):
+    given = yaml.safe_load(Path(spec).read_text())
+    given["study"] |= {"seeds": [0], "axes": {}, "latency": True}
+    given["latency"] = {"placements": 4, "rounds": 10, "half_width": None}
+    Path(spec).write_text(yaml.safe_dump(given))
+    module = import_module("sesurgery.pipeline.study.estimate")
+    monkeypatch.setattr(module, "engine_time", lambda *_: EngineTime(build=10, score=1, load=1, run=0.001))
+    # Two engines are built in 20 s and loaded four times, with warm-ups of 0.5 s and as much again.
+    assert "engines and their race: at most 30 s" in sesurgery("study", spec, "--dry-run").out.splitlines()
+    assert json.loads(sesurgery("study", spec, "--dry-run", "--json").out)["race_seconds"] == pytest.approx(30.264)
+
+    def refused(*_):
+        raise fail("SE603", "no engine here")
+
+    monkeypatch.setattr(module, "engine_time", refused)
+    assert "engines and their race: not known: no engine here" in sesurgery("study", spec, "--dry-run").out.splitlines()
 
 
 def test_the_table_is_shown_without_running_what_is_left(sesurgery, spec, failing):

@@ -125,7 +125,8 @@ def test_optuna_itself_reads_the_trials_with_their_parameters_and_scores(tmp_pat
         assert each.user_attrs["params"] == 100
 
 
-def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, ran, monkeypatch):
+@pytest.mark.parametrize("search", ["random", "bayesian"])
+def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, ran, monkeypatch, search):
     module = import_module("sesurgery.pipeline.study.study")
     made, real, good = module.run_trial, import_module("sesurgery.pipeline.study.trials").run_trial, []
 
@@ -142,7 +143,7 @@ def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, r
     monkeypatch.setattr(module, "run_trial", run)
     spec = spec_with(
         axes={"train.optimizer.lr": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]},
-        search="random",
+        search=search,
         cells=6,
         seeds=[0],
         prune=True,
@@ -274,37 +275,6 @@ def test_without_a_gain_the_plain_network_is_taken():
     assert made.rows[made.taken].cell.plain
     assert made.advice.startswith("Take the plain network: no cell was told apart from it for the better")
     assert made.pareto[0] == 0
-
-
-def test_a_dry_run_lists_the_trials_with_their_time_and_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    found = pipeline.estimate(spec_with())
-    assert (len(found.trials), found.count) == (9, 9)
-    assert all(trial.seconds > 0 for trial in found.trials)
-    assert (found.cells, found.plain) == (2, 1)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_dry_run_counts_a_training_that_cells_share_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    found = pipeline.estimate(spec_with(axes={"engines[0].precision": ["fp32", "int8"]}, seeds=[0]))
-    assert [(str(each.cell), each.shared) for each in found.trials] == [
-        ("plain, precision=fp32", False),
-        ("precision=fp32", False),
-        ("plain, precision=int8", True),
-        ("precision=int8", True),
-    ]
-    assert found.seconds == pytest.approx(sum(each.seconds for each in found.trials[:2]))
-
-
-def test_a_dry_run_of_a_search_counts_its_cells_and_takes_the_plain_networks_time(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    lr = {"low": 0.01, "high": 0.1}
-    found = pipeline.estimate(spec_with(axes={"train.optimizer.lr": lr}, search="bayesian", cells=5))
-    assert (found.trials, found.cells, found.plain, found.count) == ((), 5, 5, 30)
-    assert found.seconds == 30 * found.each > 0
-    found = pipeline.estimate(spec_with(search="random", cells=5))
-    assert (found.cells, found.plain, found.count) == (2, 1, 9)
 
 
 @pytest.mark.slow
