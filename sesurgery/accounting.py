@@ -19,9 +19,10 @@ once, on zeros.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -133,12 +134,29 @@ def output_of(module: nn.Module, shape: tuple[int, ...]) -> object:
     return _counted(module, shape, "torch")[1]
 
 
+@contextlib.contextmanager
+def casts_forgotten() -> Iterator[None]:
+    """Within it autocast keeps no cast of a weight.
+
+    It keeps them by weight alone, to the end of the outermost region: of fake tensors, of runs without gradients, of
+    values that are put back. None of those may be what the network computes with afterwards.
+    """
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
+        # A region within turns it on again.
+        torch.clear_autocast_cache()
+
+
 def _counted(module: nn.Module, shape: tuple[int, ...], convention: Convention) -> tuple[Counting, object]:
     # A forward may write to its buffers, which are small; the parameters need no copy.
     twin = copy.deepcopy(module, {id(part): part for part in module.parameters()})
     twin.eval()
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with FakeTensorMode(allow_non_fake_inputs=True), casts_forgotten():
             return _run(twin, shape, convention)
     except NEEDS_VALUES:
         twin = copy.deepcopy(module)

@@ -130,7 +130,7 @@ def forget_shapes(model: onnx.ModelProto) -> None:
 
 
 def compute_outputs(model: onnx.ModelProto) -> None:
-    """Give each output whose stored shape inference contradicts the shape that is inferred."""
+    """Give an output the inferred shape where its own contradicts it, and the inferred type where it has none."""
     bare = without_weights(model)
     for value in bare.graph.output:
         value.type.tensor_type.ClearField("shape")
@@ -139,7 +139,9 @@ def compute_outputs(model: onnx.ModelProto) -> None:
     except Exception:  # what is known of an output then is what the file says
         return
     for value, found in zip(model.graph.output, inferred, strict=True):
-        if found.type.tensor_type.HasField("shape") and not _agree(_dims(value), _dims(found)):
+        if not value.HasField("type") and found.type.tensor_type.elem_type:
+            value.type.CopyFrom(found.type)
+        elif found.type.tensor_type.HasField("shape") and not _agree(_dims(value), _dims(found)):
             value.type.tensor_type.shape.CopyFrom(found.type.tensor_type.shape)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from sesurgery.accounting import NEEDS_VALUES
+from sesurgery.accounting import NEEDS_VALUES, casts_forgotten
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.graph import ConvFacts, Op, Shape
 from sesurgery.muting import muted
@@ -50,7 +50,7 @@ def measured(traced: Trace, given: Given, dims: int = 4, kinds: Kinds | None = N
     kinds = {node: fx_ops.kind(node, traced.root) for node in traced.graph.nodes} if kinds is None else kinds
     try:
         try:
-            with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+            with FakeTensorMode(allow_non_fake_inputs=True) as fake, casts_forgotten():
                 return _run(_Shapes(traced.root, traced.graph, kinds, fake, dims), given)
         except NEEDS_VALUES:
             # A leaf that looks at its data has nothing to look at in a fake tensor.

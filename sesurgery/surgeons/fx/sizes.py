@@ -22,6 +22,7 @@ from torch.fx._symbolic_trace import _maybe_revert_all_patches
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.fx.node import map_aggregate, map_arg
 
+from sesurgery.accounting import casts_forgotten
 from sesurgery.graph import Op
 from sesurgery.surgeons.fx import draws
 from sesurgery.surgeons.fx import ops as fx_ops
@@ -63,7 +64,7 @@ class Sizes:
             return None
         try:
             # While a network is traced, torch.fx has every module call record a node: not these.
-            with _as_untraced(), torch.no_grad(), self._mode, warnings.catch_warnings():
+            with _as_untraced(), torch.no_grad(), self._mode, casts_forgotten(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 for world in self._worlds:
                     for source in _needed(node, world):

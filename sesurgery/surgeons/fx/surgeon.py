@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from sesurgery.accounting import casts_forgotten
 from sesurgery.diagnostics import SesurgeryError, described, fail, suggest
 from sesurgery.graph import GraphView, Shape
 from sesurgery.planner import Plan
@@ -97,6 +98,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         part, inputs = self.part(whole), self._inputs(whole)
         return _Opened(whole, part, inputs, draw(part, inputs, called))
 
+    @casts_forgotten()
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:
         runs = self.inputs is None and self._as_called(opened.whole) is not None
         carry_out(opened.part, opened.drawing, plan, opened.inputs.two, weights)
@@ -104,6 +106,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
             run_whole(opened.whole, image_inputs(opened.whole, self.shape))
         return opened.whole
 
+    @casts_forgotten()
     def _prove(self, changed: nn.Module, plan: Plan) -> None:
         # A copy with the same parameters: a forward may store values from a run.
         part = twin(self.part(changed))

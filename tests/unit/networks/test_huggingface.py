@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,7 +15,7 @@ from safetensors.torch import load_file
 import sesurgery
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
-from sesurgery.networks import sources
+from sesurgery.networks import checkpoint, sources
 from sesurgery.networks.export import export
 from sesurgery.spec.export import Export
 
@@ -20,6 +23,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 TINY = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic", "num_labels": 5}
 RESNET = "ResNetForImageClassification"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def spec(folder, name=RESNET, kwargs=TINY, **model):
@@ -178,3 +182,69 @@ def test_a_part_whose_change_stops_the_whole_is_refused(tmp_path, monkeypatch):
     given = spec(tmp_path, submodule="resnet")
     with pytest.raises(SesurgeryError, match=r"SE404.*with its part changed the whole does not run"):
         sesurgery.apply(given, sources.build(given))
+
+
+# --- names of the hub, read from a local cache in the hub's own layout ------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A network as `save_pretrained` leaves it, in a cache as a download leaves it; the hub is not to be reached."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    folder = cache / "models--somebody--net"
+    network = transformers.ResNetForImageClassification(transformers.ResNetConfig(**TINY)).eval()
+    network.save_pretrained(tmp_path / "saved")
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    snapshot = folder / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (folder / "blobs").mkdir()
+    for file in (tmp_path / "saved").iterdir():
+        # Files lie in blobs, by what they hold; a commit has links to them.
+        blob = folder / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        file.rename(blob)
+        (snapshot / file.name).symlink_to(Path("..", "..", "blobs", blob.name))
+    return network
+
+
+def test_a_name_of_the_hub_gives_its_class_and_its_values(tmp_path, published):
+    images = torch.randn(2, 3, 32, 32)
+    network = sources.build(spec(tmp_path, "somebody/net", {}, pretrained=True)).eval()
+    assert type(network) is type(published)
+    assert torch.equal(network(images), published(images).logits)
+    fresh = sources.build(spec(tmp_path, "somebody/net", {})).eval()
+    assert fresh(images).shape == (2, 5)
+    assert not torch.equal(fresh(images), network(images))
+    other_head = sources.build(spec(tmp_path, "somebody/net", {"num_labels": 3}, pretrained=True)).eval()
+    assert other_head(images).shape == (2, 3)
+    assert torch.equal(next(other_head.parameters()), next(network.parameters()))
+
+
+def test_a_run_of_a_name_of_the_hub_is_read_again_without_its_weights(tmp_path, published):
+    given = spec(tmp_path, "somebody/net", {}, pretrained=True)
+    applied = pipeline.apply(given, pipeline.Workspace(tmp_path), "spec.yaml")
+    for weights in (tmp_path / "hub").glob("models--*/snapshots/*/model.safetensors"):
+        weights.resolve().unlink()
+        weights.unlink()
+    again = checkpoint.read(applied.folder, pipeline.catalogs()).network
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(again(images), published(images).logits)
+
+
+def test_a_pickle_of_a_repository_is_not_read(tmp_path, published):
+    (snapshot,) = (tmp_path / "hub").glob("models--*/snapshots/*")
+    (snapshot / "model.safetensors").unlink()
+    torch.save(published.state_dict(), snapshot / "pytorch_model.bin")
+    refused(
+        "SE302",
+        "safetensors",
+        "somebody/net",
+        build=lambda: sources.build(spec(tmp_path, "somebody/net", {}, pretrained=True)),
+    )
+
+
+def test_a_name_that_is_not_at_hand_is_told(tmp_path, published):
+    hint = "a repository of the hub as OWNER/NAME, which needs a network"
+    refused("SE302", "other/net", hint, build=lambda: sources.build(spec(tmp_path, "other/net", {})))
