@@ -33,6 +33,7 @@ from sesurgery.surgeons.fx.writes import reroute_reads
 
 NOT_THE_SAME = "traced, it is another function"
 KINDS = {NOT_THE_SAME: "not_the_same"}
+_SCRIPTED = "it is scripted: its forward is not Python any more"
 _OTHERWISE = "name a part of the network as 'submodule', whose own forward can be traced"
 _STACK = "nn_module_stack"
 
@@ -102,7 +103,8 @@ class _Attempt:
             if isinstance(model, fx.GraphModule):
                 _restore_scopes(model.graph, graph)
             reroute_reads(model, graph)
-            leaves = tuple(Leaf(path, why, KINDS.get(why, "")) for path, why in self.leaves.items())
+            why_not = self.leaves | dict.fromkeys(sorted(tracer.scripted), _SCRIPTED)
+            leaves = tuple(Leaf(path, why, KINDS.get(why, "")) for path, why in why_not.items())
             branching = frozenset(self.branching)
             return Trace(
                 model, graph, leaves, None, tuple(tracer.calls), sizes, branching, tracer.read_values, constants
