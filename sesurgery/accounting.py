@@ -35,6 +35,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from sesurgery.counting import Convention, Counting, Scoped, scopes
+from sesurgery.muting import fake_tensors_muted
 from sesurgery.tables import aligned
 
 CONVENTION = "MACs of convolutions, linear layers and matrix products, one image"
@@ -156,7 +157,7 @@ def _counted(module: nn.Module, shape: tuple[int, ...], convention: Convention) 
     twin = copy.deepcopy(module, {id(part): part for part in module.parameters()})
     twin.eval()
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), casts_forgotten():
+        with FakeTensorMode(allow_non_fake_inputs=True), casts_forgotten(), fake_tensors_muted():
             return _run(twin, shape, convention)
     except NEEDS_VALUES:
         twin = copy.deepcopy(module)

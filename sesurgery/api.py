@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,34 +12,42 @@ import torch
 from torch import nn
 
 from sesurgery import pipeline, planner
-from sesurgery.diagnostics import fail
+from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.networks import sources
 from sesurgery.networks.block_costs import costs_or_mistakes
 from sesurgery.networks.opened import faithfully
 from sesurgery.networks.sources import surgeon_for
 from sesurgery.networks.torch_network import TorchNetwork
 from sesurgery.pipeline import load_spec as load_spec
+from sesurgery.pipeline.plan import unseen
 from sesurgery.planner import Plan
 from sesurgery.spec import GivenSurgery, NamesSurgery, Spec, load_rule, load_shape
 from sesurgery.spec.surgery import Filters
-from sesurgery.surgeons.fx.admission import admit
+from sesurgery.surgeons.base import Leaf
+from sesurgery.surgeons.fx.admission import admit, with_parts
 from sesurgery.surgeons.fx.captured import example_inputs, part_inputs, run_whole
-from sesurgery.surgeons.fx.inputs import tensors
+from sesurgery.surgeons.fx.inputs import Inputs, listed_image, tensors
 
 _AS_CALLED = "give what the model is called with: a batch of images, a tuple of arguments, or a mapping of named ones"
+_OF_LISTS = "name a part of it that takes an image batch as 'submodule'"
 _RULE_KEYS = set(Filters.model_fields)
 
 SpecLike = Spec | Path | str | Mapping[str, object]
 
 
 def plan(spec: SpecLike, model: nn.Module | None = None) -> Plan:
-    """Where the spec's blocks go in `model`, or in the spec's own network where none is given."""
+    """Where the spec's blocks go in `model`, or in the spec's own network where none is given.
+
+    Its `warnings` say what lies unseen in parts that cannot be traced.
+    """
     spec = _spec(spec)
     if model is None:
-        return pipeline.plan(spec).plan
-    made = planner.plan(spec, surgeon_for(spec).view(model))
+        planned = pipeline.plan(spec)
+        return _with_unseen(planned.plan, planned.network.leaves)
+    outline = surgeon_for(spec).look(model)
+    made = planner.plan(spec, outline.view)
     costs_or_mistakes(spec, made)
-    return made
+    return _with_unseen(made, outline.leaves)
 
 
 def apply(spec: SpecLike, model: nn.Module | None = None) -> nn.Module:
@@ -86,9 +95,7 @@ def insert(
     given = tensors((inputs.two.args, inputs.two.kwargs or {}))
     image = next((tensor for tensor in given if tensor.dim() in dims), None)
     if image is None:
-        found = [list(tensor.shape) for tensor in tensors((inputs.two.args, inputs.two.kwargs or {}))]
-        text = f"example_input must hold an image batch [N, C, H, W], found {found or 'no tensor'}"
-        raise fail("SE304", text, _AS_CALLED)
+        raise _no_batch(model, inputs, None if submodule else listed_image(example_input))
     shape = load_shape(image.shape[1:], pipeline.catalogs())
     wanted = load_rule({"insert": {"block": block, **own}, "at": _placement(at), **rule}, pipeline.catalogs())
     plain = isinstance(example_input, torch.Tensor) and not submodule
@@ -99,11 +106,31 @@ def insert(
     return changed
 
 
+def _no_batch(model: nn.Module, inputs: Inputs, listed: torch.Tensor | None) -> SesurgeryError:
+    """The error for an example without a batch; for a list of images it names the parts that are given a batch."""
+    text = "example_input must hold an image batch [N, C, H, W], found"
+    if listed is None:
+        found = [list(tensor.shape) for tensor in tensors((inputs.two.args, inputs.two.kwargs or {}))]
+        return fail("SE304", f"{text} {found or 'no tensor'}", _AS_CALLED)
+    error = fail("SE304", f"{text} a list of images, the first {list(listed.shape)}", _OF_LISTS)
+    return with_parts(error, model, tuple(listed.shape), given=inputs.two)
+
+
 def _changed(network: TorchNetwork, surgery: NamesSurgery) -> nn.Module:
     used, changed = faithfully(network, lambda each: (each, each.apply(each.plan(surgery))))
-    for warning in used.warnings:
+    for warning in (*used.warnings, *_unseen(used.leaves)):
         warnings.warn(warning, stacklevel=3)
     return changed.module
+
+
+def _with_unseen(made: Plan, leaves: Sequence[Leaf]) -> Plan:
+    return dataclasses.replace(made, warnings=(*made.warnings, *_unseen(leaves)))
+
+
+def _unseen(leaves: Sequence[Leaf]) -> tuple[str, ...]:
+    """A warning of the convolutions and gates that no rule can reach; none where nothing is hidden."""
+    said = unseen([leaf for leaf in leaves if leaf.hidden or leaf.gates])
+    return (said,) if said else ()
 
 
 def _placement(at: str | Mapping[str, object] | Sequence[str] | re.Pattern[str]) -> str | Mapping[str, object]:

@@ -102,6 +102,9 @@ def scopes(network: nn.Module, stack: list[str]) -> Iterator[None]:
 
     with ExitStack() as hooks:
         for path, module in network.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                # It takes no hooks: what it computes counts for the module that calls it.
+                continue
             hooks.callback(module.register_forward_pre_hook(enter(path), prepend=True).remove)
             hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield

@@ -7,6 +7,11 @@ import logging
 from collections.abc import Iterator
 
 
+def fake_tensors_muted() -> contextlib.AbstractContextManager[None]:
+    """What goes wrong on a tensor without values is raised as well; torch's log has a traceback of it."""
+    return muted("torch._subclasses.fake_tensor", below=logging.CRITICAL)
+
+
 @contextlib.contextmanager
 def muted(*names: str, below: int = logging.ERROR) -> Iterator[None]:
     """Nothing under the level `below` comes from the loggers of these names; without a name, from the root logger."""

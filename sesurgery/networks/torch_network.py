@@ -11,6 +11,7 @@ from torch import nn
 
 from sesurgery.accounting import Account, Cost, account, cost
 from sesurgery.counting import Convention
+from sesurgery.diagnostics import SesurgeryError
 from sesurgery.graph import Shape
 from sesurgery.networks.heads import NewHead
 from sesurgery.networks.opened import Drawn
@@ -19,6 +20,7 @@ from sesurgery.planner import Plan
 from sesurgery.spec import NamesModel, NamesSurgery
 from sesurgery.surgeons.base import Outline, Weights
 from sesurgery.surgeons.fx.inputs import Inputs
+from sesurgery.surgeons.fx.proof import ANOTHER_PLACEMENT
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
 
 
@@ -64,7 +66,14 @@ class TorchNetwork(Drawn):
         return (f"{names}: traced, it is another function; it is called as it is, with no block in it",) * bool(names)
 
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
-        changed = self._surgeon.apply(self.module, plan, weights)
+        try:
+            changed = self._surgeon.apply(self.module, plan, weights)
+        except SesurgeryError as error:
+            found = {item.site for item in error.diagnostics if item.code == "SE404"}
+            # Where other blocks do run, those that do not lie beside what makes the output: no part of it helps.
+            if not found or not (None in found or found >= {site.key for site in plan.sites}):
+                raise
+            raise self._surgeon.with_parts(error, self.module, ANOTHER_PLACEMENT) from error
         if weights is None and self.weights is not None:
             self.weights.load_blocks(changed, plan, self.submodule)
         return replace(self, module=changed)

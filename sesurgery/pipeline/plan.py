@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from sesurgery.accounting import CONVENTION, Cost
@@ -35,10 +36,11 @@ class NetworkPlan:
 
     def summary(self) -> str:
         """One line: sites, parameters and MACs added."""
+        hidden = unseen(self.network.leaves)
         removed = f"{len(self.plan.removals)} gates removed, " if self.plan.removals else ""
         return (
             f"{len(self.sites)} sites, {removed}{_change(self.before.params, self.after.params)} parameters, "
-            f"{_change(self.before.macs, self.after.macs)} MACs{unseen(self.network.leaves)}"
+            f"{_change(self.before.macs, self.after.macs)} MACs{'; ' if hidden else ''}{hidden}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -81,8 +83,8 @@ class NetworkPlan:
         }
 
 
-def unseen(leaves: tuple[Leaf, ...]) -> str:
-    """The addition to a summary where something lies in parts that cannot be traced: how much, where, and why."""
+def unseen(leaves: Sequence[Leaf]) -> str:
+    """What lies in parts that cannot be traced: how much, where, and why; empty where nothing does."""
     blind = [leaf for leaf in leaves if leaf.hidden or leaf.gates or leaf.kind == "not_the_same"]
     if not blind:
         return ""
@@ -92,7 +94,7 @@ def unseen(leaves: tuple[Leaf, ...]) -> str:
         f"{_places([reason.where for reason in group])}: {group[0].text}"
         for group in by_kind(leaf.reason for leaf in blind)
     ]
-    return f"; not seen: {what} in {plural(len(blind), 'part')} that cannot be traced ({'; '.join(groups)})"
+    return f"not seen: {what} in {plural(len(blind), 'part')} that cannot be traced ({'; '.join(groups)})"
 
 
 def _places(paths: list[str], most: int = 3) -> str:

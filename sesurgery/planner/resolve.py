@@ -11,7 +11,7 @@ from sesurgery.catalog import Ref
 from sesurgery.graph import GraphView, Node, Op, Shape, Use, is_one_pixel
 from sesurgery.graph.gates import ChannelGate, channel_gates
 from sesurgery.graph.idioms import squeezed, stages
-from sesurgery.placements.base import Match, Miss
+from sesurgery.placements.base import Match, Miss, Placement
 from sesurgery.planner.model import Rejection, Removal, Site, key_of
 from sesurgery.reasons import Reason
 from sesurgery.spec.surgery import Filters, InsertRule, RemoveRule, ReplaceRule, Rule
@@ -90,6 +90,13 @@ def resolve(name: str, rule: Rule, around: Surroundings) -> Resolved:
         else:
             resolved.sites.append(_site(name, item, item.match.value.name, item.match.uses, rule))
     return resolved
+
+
+def offered(placement: Placement, graph: GraphView) -> int:
+    """How many sites a placement has before any filter."""
+    around = Surroundings(graph)
+    found = (_after_removals(item, around) for item in placement.select(graph))
+    return sum(isinstance(item, _Candidate) for item in _candidates("", found, around, asked=False))
 
 
 def _candidates(

@@ -43,6 +43,60 @@ def test_plan_and_apply_take_a_spec_as_a_mapping_with_a_model_at_hand():
         assert torch.equal(sesurgery.apply(spec, model)(image), model(image))
 
 
+class Gated(nn.Module):
+    """A unit with a gate, whose forward looks at its data."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.down, self.up = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        y = y * torch.sigmoid(self.up(self.down(y.mean((2, 3), keepdim=True))))
+        return x + y if y.sum() > -1e9 else x
+
+
+def texts(said):
+    return [str(warning.message) for warning in said]
+
+
+def blind():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), Gated(), nn.Conv2d(8, 8, 3), Gated(), nn.Conv2d(8, 8, 3))
+
+
+UNSEEN = (
+    "not seen: 2 convolutions and 2 channel gates in 2 parts that cannot be traced "
+    "(1, 3: symbolically traced variables cannot be used as inputs to control flow)"
+)
+AT_CONV = {
+    "version": 1,
+    "model": {"source": "timm", "name": "resnet18"},
+    "input": {"shape": [3, 16, 16]},
+    "surgery": [{"insert": {"block": "se"}, "at": "conv"}],
+}
+
+
+def test_what_lies_unseen_in_parts_that_cannot_be_traced_is_among_the_warnings():
+    with pytest.warns(UserWarning, match="not seen") as said:
+        sesurgery.insert(blind(), at="conv", example_input=torch.zeros(1, 3, 16, 16))
+    assert [text for text in texts(said) if "seen" in text] == [UNSEEN]
+    with pytest.warns(UserWarning, match="not seen") as said:
+        sesurgery.apply(AT_CONV, blind())
+    assert [text for text in texts(said) if "seen" in text] == [UNSEEN]
+    assert UNSEEN in sesurgery.plan(AT_CONV, blind()).warnings
+
+
+def test_the_plan_of_a_specs_own_network_says_what_lies_unseen_in_it():
+    spec = AT_CONV | {"model": {"source": "python", "name": f"{__name__}:blind"}}
+    assert UNSEEN in sesurgery.plan(spec).warnings
+
+
+def test_where_all_is_seen_nothing_is_warned_of(recwarn):
+    sesurgery.insert(resnet20(), example_input=IMAGE)
+    assert not [text for text in texts(recwarn) if "seen" in text]
+    assert not [text for text in sesurgery.plan(AT_CONV, resnet20()).warnings if "seen" in text]
+
+
 def test_importing_the_package_offers_only_what_it_names():
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = sesurgery.nonsense

@@ -37,3 +37,19 @@ def test_a_size_that_a_network_does_not_take_is_told_once(caplog):
     with pytest.raises(SesurgeryError, match="SE304"):
         sesurgery.insert(network, at="conv", example_input=torch.zeros(1, 3, 8, 8))
     assert caplog.messages == []
+
+
+def test_a_question_about_sizes_that_torch_cannot_answer_leaves_no_traceback_in_the_log(caplog):
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            # The map is smaller than the window: torch's fake tensors raise, and log it.
+            return x + self.conv(x) if nn.functional.avg_pool2d(x, 9).shape[1] else x
+
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), Asks(), nn.Conv2d(3, 3, 1))
+    with pytest.raises(SesurgeryError, match="SE304"):
+        sesurgery.insert(network, at="conv", example_input=torch.zeros(1, 3, 8, 8))
+    assert caplog.messages == []

@@ -9,13 +9,16 @@ from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.graph import Shape
-from sesurgery.graph.idioms import conv_units
-from sesurgery.graph.residual import ResidualAdd, residual_adds
+from sesurgery.placements.conv import Conv
+from sesurgery.placements.residual import Residual
+from sesurgery.planner.resolve import offered
+from sesurgery.surgeons.fx.captured import called_with
 from sesurgery.surgeons.fx.causes import is_known
-from sesurgery.surgeons.fx.inputs import image_inputs
+from sesurgery.surgeons.fx.inputs import Given, image_inputs, tensors
 from sesurgery.surgeons.fx.view import draw
 
 _MOST = 4
+_DEEPEST = 3
 
 
 def admit(network: nn.Module, axes: int = 2) -> None:
@@ -52,26 +55,53 @@ def _admit_dimensions(network: nn.Module, axes: int) -> None:
         raise fail("SE403", text, "give it clips: four sizes, channels, time, height and width")
 
 
-def with_parts(error: SesurgeryError, network: nn.Module, shape: Shape) -> SesurgeryError:
+def with_parts(
+    error: SesurgeryError, network: nn.Module, shape: Shape, instead: str = "", given: Given | None = None
+) -> SesurgeryError:
     """The error with a hint that names parts which can be traced alone, and how many sites each offers.
 
-    Where what was raised has a hint of its own, no part is looked for.
+    `shape` is that of one image; `instead` is the hint's first half, another way out. Where the network is called with
+    what is `given`, a part that it calls with no batch of images is none. Where what was raised has a hint of its own,
+    no part is looked for.
     """
     if is_known(error.__cause__):
         return error
-    found = []
-    for name, child in network.named_children():
-        if not any(isinstance(part, nn.Conv2d) for part in child.modules()):
-            continue
-        try:
-            view = draw(child, image_inputs(child, shape)).view
-        except SesurgeryError:
-            continue
-        units, convolutions = sum(isinstance(item, ResidualAdd) for item in residual_adds(view)), len(conv_units(view))
-        if units or convolutions:
-            found.append(f"{name!r} ({units} sites at residual, {convolutions} at conv)")
+    found = _parts(network, shape, given)
     if not found:
         return error
-    hint = "name a part of it as 'submodule': " + ", ".join(found[:_MOST])
+    hint = f"{instead}name a part of it as 'submodule': " + ", ".join(found[:_MOST])
     first, *others = error.diagnostics
+    # A way out that several share is said once.
+    others = [dataclasses.replace(other, hint=None) if other.hint == first.hint else other for other in others]
     return SesurgeryError([dataclasses.replace(first, hint=hint), *others])
+
+
+def _parts(network: nn.Module, shape: Shape, given: Given | None) -> list[str]:
+    """What is offered by the network's children that take an image batch; by theirs where none does, and so on."""
+    level = [("", network)]
+    for _ in range(_DEEPEST):
+        level = [
+            (f"{outer}.{name}" if outer else name, child)
+            for outer, module in level
+            for name, child in module.named_children()
+            if any(isinstance(part, nn.Conv2d) for part in child.modules())
+        ]
+        offers = ((path, _offered(path, child, shape)) for path, child in level)
+        found = [said for path, said in offers if said and (given is None or _takes_a_batch(network, given, path))]
+        if found:
+            return found
+    return []
+
+
+def _takes_a_batch(network: nn.Module, given: Given, path: str) -> bool:
+    call = called_with(network, given, path)
+    return call is not None and any(tensor.dim() == 4 for tensor in tensors((call.args, dict(call.kwargs or {}))))
+
+
+def _offered(path: str, part: nn.Module, shape: Shape) -> str:
+    try:
+        view = draw(part, image_inputs(part, shape)).view
+    except SesurgeryError:
+        return ""
+    units, convolutions = offered(Residual(), view), offered(Conv(), view)
+    return f"{path!r} ({units} sites at residual, {convolutions} at conv)" if units or convolutions else ""

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from sesurgery.diagnostics import SesurgeryError, fail, first_line, suggest
 from sesurgery.surgeons.fx.causes import what_to_do
 from sesurgery.surgeons.fx.copying import twin
-from sesurgery.surgeons.fx.inputs import BATCHES, Given, Inputs, mapped
+from sesurgery.surgeons.fx.eager import eagerly
+from sesurgery.surgeons.fx.inputs import BATCHES, Given, Inputs, is_list_of_images, mapped
 
 CallsSeen = dict[str, list[Given]]
 
@@ -36,7 +37,10 @@ def capture(network: nn.Module, inputs: Inputs) -> dict[str, Captured]:
 
 
 def example_inputs(example: object) -> Inputs:
-    """Two calls like the example's, a tensor, a tuple of arguments or a mapping of names; the batch comes first."""
+    """Two calls like the example's: a tensor, a tuple of arguments, a mapping of names, or a list of images.
+
+    The batch comes first.
+    """
 
     def batch(size: int) -> Given:
         def sized(value: Any) -> Any:
@@ -47,6 +51,8 @@ def example_inputs(example: object) -> Inputs:
 
         if isinstance(example, Tensor):
             return Given((sized(example),))
+        if is_list_of_images(example):
+            return Given((example,))
         if isinstance(example, Mapping):
             return Given((), {str(name): sized(value) for name, value in example.items()})
         return Given(tuple(map(sized, cast("tuple[object, ...]", example))))
@@ -65,6 +71,25 @@ def part_inputs(network: nn.Module, inputs: Inputs, path: str) -> Inputs:
     return seen[path].inputs
 
 
+def called_with(network: nn.Module, given: Given, path: str) -> Given | None:
+    """What a network calls a part with at first, as far as it runs on an example; it is stopped there."""
+    copied = twin(network).eval()
+    found: CallsSeen = {}
+
+    def stop(*call: Any) -> None:
+        _note(found, path)(*call)
+        raise _Reached
+
+    with torch.no_grad(), torch.random.fork_rng(), _quiet(), contextlib.suppress(Exception, _Reached):
+        copied.get_submodule(path).register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
+        copied(*mapped(given.args, _filled), **mapped(dict(given.kwargs or {}), _filled))
+    return found[path][0] if path in found else None
+
+
+class _Reached(BaseException):
+    """Stops a run that has told what was asked."""
+
+
 def run_whole(network: nn.Module, inputs: Inputs) -> None:
     """Raise SE404 if a network with a changed part does not run as a whole."""
     try:
@@ -80,11 +105,12 @@ def _seen(network: nn.Module, given: Given) -> CallsSeen:
     hooks = [
         module.register_forward_pre_hook(_note(found, path), with_kwargs=True, prepend=True)
         for path, module in copied.named_modules()
-        if path
+        # A scripted module takes no hooks.
+        if path and not isinstance(module, torch.jit.ScriptModule)
     ]
     copied.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(), _quiet():
+        with torch.no_grad(), torch.random.fork_rng(), _quiet(), eagerly(copied):
             copied(*mapped(given.args, _filled), **mapped(dict(given.kwargs or {}), _filled))
     except Exception as error:
         raise fail(
@@ -109,7 +135,8 @@ def _shell(tensor: Tensor) -> Tensor:
 
 
 def _filled(tensor: Tensor) -> Tensor:
-    return torch.randn_like(tensor) if tensor.is_floating_point() else tensor.clone()
+    """Random values for a map; a box, a factor or another small argument may have to be what it is."""
+    return torch.randn_like(tensor) if tensor.is_floating_point() and tensor.dim() > 2 else tensor.clone()
 
 
 @contextlib.contextmanager

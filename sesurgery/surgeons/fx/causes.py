@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+from torch import fx
 
 _LARGER = "give it larger images"
 _ITS_SIZE = "give it images of the size that it is made for"
@@ -27,17 +30,39 @@ _CAUSES = (
     ),
     (r"[Nn]o module named|requires the .* library", "install what it imports"),
 )
+_UNTRACEABLE = (
+    (r"a region of torch\.inference_mode", "write `with torch.no_grad():` in its place, which a graph can keep"),
+    (r"a switch of autocast without", "write `with torch.autocast(...):` around what the switch is for"),
+    (
+        r"it calls (\w+), an operation with a gradient of its own",
+        "move the call of {} into a module of its own, which is then called as it is",
+    ),
+    (r"runs another graph in training", "put all blocks in at once, into the network as it was before the first ones"),
+    (r"changes the length of a list", "let it return a list of its own: `return [*values, new]`"),
+)
+_DATA = "move what depends on the data into a module of its own"
 _OWN = "the error is the network's own: call it on such an input, and see where it is raised"
 
 
 def what_to_do(error: BaseException | None, otherwise: str = _OWN) -> str:
     """A hint that fits what was raised, whether the input is of a spec or of a call of `insert`."""
-    for pattern, hint in _CAUSES:
-        if (found := re.search(pattern, str(error))) is not None:
-            return hint.format(*found.groups())
-    return otherwise
+    return _fitting(_CAUSES, error) or otherwise
+
+
+def how_to_trace(error: BaseException, otherwise: str) -> str:
+    """A hint for a forward that cannot be traced, by what its tracing raised."""
+    if isinstance(error, fx.proxy.TraceError):
+        return _fitting(_UNTRACEABLE, error) or _DATA
+    return what_to_do(error, otherwise)
 
 
 def is_known(error: BaseException | None) -> bool:
     """Whether there is a hint for what was raised."""
     return what_to_do(error, "") != ""
+
+
+def _fitting(causes: Iterable[tuple[str, str]], error: BaseException | None) -> str:
+    for pattern, hint in causes:
+        if (found := re.search(pattern, str(error))) is not None:
+            return hint.format(*found.groups())
+    return ""

@@ -66,7 +66,9 @@ def _copied(network: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) 
 
 
 def _tensors(modules: list[nn.Module], table: str) -> list[Tensor]:
-    return [tensor for module in modules for tensor in vars(module)[table].values() if tensor is not None]
+    # Scripted modules keep theirs elsewhere, and are copied by torch.
+    python = (module for module in modules if not isinstance(module, torch.jit.ScriptModule))
+    return [tensor for module in python for tensor in vars(module)[table].values() if tensor is not None]
 
 
 def _part_of(name: str, value: Any, memo: dict[int, Any]) -> Any:

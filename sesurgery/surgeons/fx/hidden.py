@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import torch
 from torch import nn
 
 from sesurgery.diagnostics import SesurgeryError
@@ -51,7 +52,12 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _convolves(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.conv._ConvNd)
+    # A scripted part of a network knows the name of the class that it was made from.
+    scripted = isinstance(module, torch.jit.ScriptModule) and module.original_name in _CONVOLUTIONS
+    return scripted or isinstance(module, nn.modules.conv._ConvNd)
+
+
+_CONVOLUTIONS = frozenset({f"Conv{kind}{axes}d" for kind in ("", "Transpose") for axes in (1, 2, 3)})
 
 
 def _on_one_pixel(call: Captured) -> bool:

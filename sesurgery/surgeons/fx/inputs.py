@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,22 @@ def tensors(value: object) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from tensors(item)
+
+
+def is_list_of_images(value: object) -> TypeGuard[list[Tensor]]:
+    """Whether it is what torchvision's detectors take in place of a batch: a list of images [C, H, W]."""
+    items = value if isinstance(value, list) else []
+    return bool(items) and all(isinstance(item, Tensor) and item.dim() == 3 for item in items)
+
+
+def listed_image(value: object) -> Tensor | None:
+    """The first image of the first list of images in it."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if is_list_of_images(value):
+        return value[0]
+    items = value if isinstance(value, tuple | list) else ()
+    return next((image for item in items if (image := listed_image(item)) is not None), None)
 
 
 def mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:

@@ -11,8 +11,10 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+import torch
 from torch import fx, nn
 
+from sesurgery.muting import fake_tensors_muted
 from sesurgery.surgeons.fx import draws
 from sesurgery.surgeons.fx.regions import autocast_recorded
 from sesurgery.surgeons.fx.symbols import builtins_that_see_symbols
@@ -29,6 +31,7 @@ def patched(modules: Iterable[nn.Module], work: Callable[[Patches], T]) -> T:
         results.append(work(patches))
 
     with (
+        fake_tensors_muted(),
         builtins_that_see_symbols(modules),
         draws.recorded(patches.record),
         autocast_recorded(lambda: patches.now),
@@ -125,6 +128,9 @@ def _training_as_attribute(patches: Patches) -> Iterator[None]:
 
     def read(module: nn.Module) -> Any:
         tracer = patches.now
+        if isinstance(module, torch.jit.ScriptModule):
+            # Its mode is not in its dictionary.
+            return module.__getattr__("training")
         if tracer is None:
             return module.__dict__["training"]
         current, path = (tracer.stack[-1][1], tracer.stack[-1][0]) if tracer.stack else (None, "")
@@ -139,8 +145,12 @@ def _training_as_attribute(patches: Patches) -> Iterator[None]:
     def write(module: nn.Module, value: bool) -> None:
         module.__dict__["training"] = value
 
+    def delete(module: nn.Module) -> None:
+        # torch does so when it makes a scripted module, as it does for every copy of one.
+        del module.__dict__["training"]
+
     before = nn.Module.__dict__.get("training")
-    nn.Module.training = property(read, write)  # type: ignore[assignment]
+    nn.Module.training = property(read, write, delete)  # type: ignore[assignment]
     try:
         yield
     finally:

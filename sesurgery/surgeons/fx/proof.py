@@ -24,6 +24,8 @@ from sesurgery.surgeons.fx.inputs import Given, mapped, tensors
 
 _DRAWS = 32
 _SIDES = (16, 64)
+ANOTHER_PLACEMENT = "nothing was changed; choose another placement, or "
+"""What every hint about a block that does not run begins with."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def _differentiate(loss: Tensor, seen: Mapping[str, _Observed], parameters: Mapp
 
 _HINTS = {
     "SE305": "a block maps [N, C, H, W] to the same shape",
-    "SE404": "nothing was changed; choose another placement, or report this network",
+    "SE404": f"{ANOTHER_PLACEMENT}report this network",
 }
 
 

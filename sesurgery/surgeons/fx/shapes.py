@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from sesurgery.accounting import NEEDS_VALUES, casts_forgotten
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.graph import ConvFacts, Op, Shape
-from sesurgery.muting import muted
+from sesurgery.muting import fake_tensors_muted
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.causes import what_to_do
 from sesurgery.surgeons.fx.copying import duplicate
@@ -69,9 +68,7 @@ def _run(shapes: _Shapes, given: Given) -> Measured:
         if node.op == "placeholder":
             name = str(node.target).lstrip("*")
             values.append(mapped(bound[name], _zeros) if name in bound else node.args[0] if node.args else None)
-    # What goes wrong is raised as well; the log has a traceback of it.
-    log = muted("torch._subclasses.fake_tensor", below=logging.CRITICAL)
-    with torch.no_grad(), warnings.catch_warnings(), log:
+    with torch.no_grad(), warnings.catch_warnings(), fake_tensors_muted():
         warnings.simplefilter("ignore")
         shapes.run(*values)
     return Measured(shapes.found, frozenset(shapes.sizes))

@@ -18,6 +18,7 @@ from sesurgery.surgeons.base import Outline, Surgeon, Weights
 from sesurgery.surgeons.fx.admission import admit, with_parts
 from sesurgery.surgeons.fx.captured import part_inputs, run_whole
 from sesurgery.surgeons.fx.copying import duplicate, twin
+from sesurgery.surgeons.fx.eager import eagerly
 from sesurgery.surgeons.fx.edit import carry_out
 from sesurgery.surgeons.fx.inputs import Inputs, image_inputs, tensors
 from sesurgery.surgeons.fx.proof import prove
@@ -86,22 +87,27 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         admit(model, len(self.shape) - 1)
         part, inputs = self.part(model), self._inputs(model)
         try:
-            return draw(part, inputs, called)
+            with eagerly(model):
+                return draw(part, inputs, called)
         except SesurgeryError as error:
-            if self.submodule or self.inputs:
-                raise
-            raise with_parts(error, part, self.shape) from error
+            raise self.with_parts(error, model) from error
+
+    def with_parts(self, error: SesurgeryError, model: nn.Module, instead: str = "") -> SesurgeryError:
+        """The error with a hint that names parts of the model which would work, where the whole was to be changed."""
+        return error if self.submodule else with_parts(error, model, self.shape, instead)
 
     def _open(self, model: nn.Module, called: tuple[str, ...]) -> _Opened:
         admit(model, len(self.shape) - 1)
         whole = duplicate(model)
         part, inputs = self.part(whole), self._inputs(whole)
-        return _Opened(whole, part, inputs, draw(part, inputs, called))
+        with eagerly(whole):
+            return _Opened(whole, part, inputs, draw(part, inputs, called))
 
     @casts_forgotten()
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:
         runs = self.inputs is None and self._as_called(opened.whole) is not None
-        carry_out(opened.part, opened.drawing, plan, opened.inputs.two, weights)
+        with eagerly(opened.whole):
+            carry_out(opened.part, opened.drawing, plan, opened.inputs.two, weights)
         if runs:
             run_whole(opened.whole, image_inputs(opened.whole, self.shape))
         return opened.whole
@@ -111,7 +117,8 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         # A copy with the same parameters: a forward may store values from a run.
         part = twin(self.part(changed))
         try:
-            prove(part, {site.key: site.module for site in plan.sites}, self._inputs(changed).two)
+            with eagerly(part):
+                prove(part, {site.key: site.module for site in plan.sites}, self._inputs(changed).two)
         except SesurgeryError:
             raise
         except Exception as error:

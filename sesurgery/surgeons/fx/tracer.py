@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
@@ -60,6 +61,7 @@ class Tracer(fx.Tracer):
         self.stack: list[tuple[str, nn.Module]] = []
         self.calls: list[Call] = []
         self.culprit: str | None = None
+        self.scripted: set[str] = set()
         self.regions: Regions | None = None
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -116,8 +118,9 @@ class Tracer(fx.Tracer):
         return (
             module_qualified_name in self.leaves
             or is_primitive(m)
+            or isinstance(m, torch.jit.ScriptModule)
             or type(m).__module__ in _ACTIVATION_MODULES
-            or (super().is_leaf_module(m, module_qualified_name) and not isinstance(m, Changed))
+            or (super().is_leaf_module(m, module_qualified_name) and not isinstance(m, Changed | nn.DataParallel))
         )
 
     def call_module(
@@ -128,6 +131,8 @@ class Tracer(fx.Tracer):
         path = self.path_of_module(m)
         key = f"{path}@{count}" if (count := self.num_calls.get(path, 0)) else path
         if self.is_leaf_module(m, path):
+            if self.way.open is None and isinstance(m, torch.jit.ScriptModule):
+                self.scripted.add(path)
             return super().call_module(m, forward, args, kwargs)
         self.stack.append((path, m))
         try:

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from sesurgery.diagnostics import SesurgeryError, fail, first_line
 from sesurgery.graph import Shape
 from sesurgery.surgeons.base import Leaf
-from sesurgery.surgeons.fx.causes import what_to_do
+from sesurgery.surgeons.fx.causes import how_to_trace
 from sesurgery.surgeons.fx.copying import twin
 from sesurgery.surgeons.fx.inputs import Inputs, image_inputs
 from sesurgery.surgeons.fx.patches import Patches, patched
@@ -33,6 +33,8 @@ from sesurgery.surgeons.fx.writes import reroute_reads
 
 NOT_THE_SAME = "traced, it is another function"
 KINDS = {NOT_THE_SAME: "not_the_same"}
+_SCRIPTED = "it is scripted: its forward is not Python any more"
+_OTHERWISE = "name a part of the network as 'submodule', whose own forward can be traced"
 _STACK = "nn_module_stack"
 
 
@@ -101,7 +103,8 @@ class _Attempt:
             if isinstance(model, fx.GraphModule):
                 _restore_scopes(model.graph, graph)
             reroute_reads(model, graph)
-            leaves = tuple(Leaf(path, why, KINDS.get(why, "")) for path, why in self.leaves.items())
+            why_not = self.leaves | dict.fromkeys(sorted(tracer.scripted), _SCRIPTED)
+            leaves = tuple(Leaf(path, why, KINDS.get(why, "")) for path, why in why_not.items())
             branching = frozenset(self.branching)
             return Trace(
                 model, graph, leaves, None, tuple(tracer.calls), sizes, branching, tracer.read_values, constants
@@ -125,7 +128,7 @@ class _Attempt:
                 raise error
             mode = " in training" if tracer.modes.get("") else ""
             text = f"{name}.forward cannot be traced{mode}: {first_line(error)}"
-            raise fail("SE403", text, _what_to_do(error)) from error
+            raise fail("SE403", text, how_to_trace(error, _OTHERWISE)) from error
         else:
             self.branching.discard(culprit)
             self.leaves[culprit] = first_line(error)
@@ -171,9 +174,3 @@ def _restore_scopes(before: fx.Graph, after: fx.Graph) -> None:
 
 def _own_operations(graph: fx.Graph) -> list[fx.Node]:
     return [node for node in graph.nodes if node.op in ("call_function", "call_method")]
-
-
-def _what_to_do(error: Exception) -> str:
-    if isinstance(error, fx.proxy.TraceError):
-        return "move what depends on the data into a module of its own"
-    return what_to_do(error, "name a part of the network as 'submodule', whose own forward can be traced")
