@@ -79,7 +79,8 @@ def squeezed(graph: GraphView) -> frozenset[str]:
                 for source in node.inputs
             )
         )
-        if flat and (pooled or any(source.name in found for source in node.inputs)):
+        # The size of a pooled value, which a reshape may read, is none.
+        if flat and not node.constant and (pooled or any(source.name in found for source in node.inputs)):
             found.add(node.name)
     return frozenset(found)
 

@@ -105,5 +105,7 @@ def test_a_row_of_channels_that_becomes_a_column_is_not_pooled():
     row = reshape(down) : 1x1x8
     column = other(row) : 8x1x1
     gate = act(pool) : 8x1x1
+    size = size(pool)
+    same = reshape(column, size) : 8x1x1
     """)
     assert squeezed(view) == {"pool", "gate"}
