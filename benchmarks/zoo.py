@@ -394,8 +394,11 @@ def _scale_layers(network, image, torch) -> None:
             if isinstance(part, layers):
                 torch.nn.init.kaiming_normal_(part.weight)
                 hooks.append(part.register_forward_hook(scale))
-        for part in network.parameters():
-            if not part.any():
+            elif isinstance(part, torch.nn.BatchNorm2d) and part.affine:
+                # Transformers draws them about zero, so that the shift drowns the image.
+                part.reset_parameters()
+        for name, part in network.named_parameters():
+            if not part.any() and not name.endswith("bias"):
                 torch.nn.init.normal_(part, std=0.1)
         network(image)
     for hook in hooks:
