@@ -220,6 +220,31 @@ def test_an_encoder_and_a_decoder_are_no_branch_of_a_unit_whatever_scales_them()
     assert found.kind == "skip_connection"
 
 
+PYRAMID = """
+    x = input() : 16x8x8
+    deep = conv(x) [3x3 s1 p1 16->16] @{first}.deep : 16x8x8
+    inner = conv(deep) [1x1 s1 p0 16->16] @fpn.inner.1 : 16x8x8
+    up = other(inner) @fpn : 16x8x8
+    lateral = conv(x) [1x1 s1 p0 16->16] @fpn.inner.0 : 16x8x8
+    add = add(lateral, up) @fpn : 16x8x8
+"""
+
+
+def test_a_sum_of_two_levels_of_a_pyramid_is_no_residual_unit():
+    """As in torchvision's MobileNet detectors, whose last two levels have one resolution."""
+    (found,) = residual_adds(GraphView.parse(PYRAMID.format(first="body")))
+    assert isinstance(found, NotResidual)
+    assert found.kind == "pyramid"
+
+
+def test_a_branch_in_the_module_that_sums_or_beside_one_that_only_adds_is_one():
+    (inside,) = residual_adds(GraphView.parse(PYRAMID.format(first="fpn")))
+    assert isinstance(inside, ResidualAdd)
+    text = PYRAMID.format(first="unit").replace("@fpn.inner", "@unit.inner").replace("@fpn", "@unit.skip_add")
+    (beside,) = residual_adds(GraphView.parse(text))
+    assert isinstance(beside, ResidualAdd)
+
+
 RES2NET = """
     x = input() : 32x8x8
     parts = other(x)
