@@ -111,7 +111,7 @@ def _judge(add: Node) -> ResidualAdd | NotResidual:
     if low is not None and add.shape is not None and any(map(operator.lt, low, add.shape[1:])):
         why = f"its deeper input goes down to {_size(low)} and comes back: a skip connection, not a residual unit"
         return NotResidual(add, "skip_connection", why, _size(low))
-    if _begins_elsewhere(sides[branch], add):
+    if depths[1 - branch] and _begins_elsewhere(sides[branch], add):
         why = "its deeper input begins outside the module that sums: it joins the levels of a pyramid, and is no unit"
         return NotResidual(add, "pyramid", why)
     if 1 - branch in elsewhere:
@@ -191,7 +191,8 @@ def _broadcasts(first: Shape, second: Shape) -> bool:
 def _begins_elsewhere(nodes: tuple[Node, ...], add: Node) -> bool:
     """Whether some convolutions of a branch lie in the module that sums, and others outside it (FPN).
 
-    All lie outside where a module does nothing but add.
+    All lie outside where a module does nothing but add. Around an identity it is a unit all the same: the last layer of
+    a block may add what its caller hands it (EfficientNet of transformers).
     """
     inside = {f"{node.scope}.".startswith(f"{add.scope}.") for node in nodes if node.op is Op.CONV}
     return bool(add.scope) and len(inside) == 2

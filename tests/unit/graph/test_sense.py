@@ -245,6 +245,19 @@ def test_a_branch_in_the_module_that_sums_or_beside_one_that_only_adds_is_one():
     assert isinstance(beside, ResidualAdd)
 
 
+def test_a_layer_that_adds_what_it_is_handed_ends_a_unit():
+    """As in transformers' EfficientNet, whose projection holds the last convolution and the sum."""
+    (found,) = residual_adds(
+        GraphView.parse("""
+        x = input() : 16x8x8
+        wide = conv(x) [1x1 s1 p0 16->64] @block.expansion : 64x8x8
+        narrow = conv(wide) [1x1 s1 p0 64->16] @block.projection.conv : 16x8x8
+        add = add(narrow, x) @block.projection : 16x8x8
+        """)
+    )
+    assert isinstance(found, ResidualAdd)
+
+
 RES2NET = """
     x = input() : 32x8x8
     parts = other(x)
