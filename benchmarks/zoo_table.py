@@ -27,7 +27,7 @@ input that it takes. What the columns mean stands at the head of that program. `
 Networks of torchvision and timm were measured on the code up to commit 383e199, those of transformers on that of
 c2829f6 (PoolFormer on 84e2dbb), by their default configs; those of Ultralytics, the last 17 classes of transformers,
 and networks whose sites had changed since, on that of 17f1e82 to ea12722. Those whose sites changed after that, and
-those whose outputs had not depended on the image (their weights are drawn now), were measured on 2b2da33 to 52fb65b;
+those whose outputs had not depended on the image (their weights are drawn now), were measured on 2b2da33 to dc57735;
 but for four: mobilenetv5_300m, mvitv2_small, nest_tiny and nest_tiny_jx have other sites and fewer leaves now than
 their rows say. All others were planned on b0a5cc0, too, and have the sites of the table there; their leaves are those
 of that day. CvtForImageClassification ends on its class token alone, so that what the last attention asks of the map
