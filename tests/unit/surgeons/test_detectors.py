@@ -79,5 +79,5 @@ def test_a_detector_whose_boxes_let_no_gradient_through_has_its_part_named_too()
         sesurgery.insert(model, example_input=torch.zeros(1, 3, 64, 64))
     first, *others = caught.value.diagnostics
     assert "does not reach the network's output" in first.message
-    assert first.hint == f"nothing was changed; choose another placement, or {PART}(11 sites at residual, 40 at conv)"
+    assert first.hint == f"nothing was changed; choose another placement, or {PART}(10 sites at residual, 40 at conv)"
     assert not any(other.hint for other in others)
