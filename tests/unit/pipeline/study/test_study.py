@@ -25,7 +25,7 @@ from sesurgery.studies.opening import opened
 from sesurgery.workspace import StudyManifest, require_intact
 
 RESULTS = Path(__file__).parents[4] / "benchmarks" / "results" / "studies"
-PROVENANCE = {"command", "commit", "raced_at", "device"}
+PROVENANCE = {"command", "commit", "raced_at", "killed", "device"}
 """What the committed results have beside the study's own JSON."""
 
 
