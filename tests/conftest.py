@@ -1,6 +1,8 @@
 """What all tests share."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 import pytest
@@ -18,6 +20,7 @@ if _sets := [os.environ[name] for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CP
 if "PYTEST_XDIST_WORKER" not in os.environ:
     for _name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
         os.environ[_name] = tempfile.mkdtemp(prefix="sesurgery-tests-")
+        atexit.register(shutil.rmtree, os.environ[_name], ignore_errors=True)
 
 
 pytest_plugins = [
@@ -26,6 +29,7 @@ pytest_plugins = [
     "fixtures.files",
     "fixtures.postgresql",
     "fixtures.processor_time",
+    "fixtures.seeding",
     "fixtures.sharing",
     "fixtures.small_se",
     "fixtures.studies",
