@@ -4,6 +4,7 @@
     python benchmarks/prices.py --network efficientnet_b0 --backend openvino
     python benchmarks/prices.py --one-by-one                     each block left out alone, in the place of pairs
     python benchmarks/prices.py --one-batch                      engines for batch 1 alone, not for a range
+    python benchmarks/prices.py --as-exported                    engines of the file as exported, without lowering
     python benchmarks/prices.py --only plan                      `plan --price` alone, in 3 minutes
     python benchmarks/prices.py --network tiny --seconds 1       a ResNet-8, in half a minute: whether this runs
 
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--only", choices=("plan",))
     parser.add_argument("--one-batch", action="store_true", help="engines for batch 1 alone")
+    parser.add_argument("--as-exported", action="store_true", help="engines without lowering, where blocks cost more")
     parser.add_argument("--one-by-one", action="store_true")
     parser.add_argument("--seconds", type=float, help="to narrow the intervals of each list")
     parser.add_argument("--no-results", action="store_true", help="print, and leave the results' file alone")
@@ -118,6 +120,7 @@ def main() -> None:
     network = planned(given.network)
     sizes = {"batch": {"min": 1, "opt": 1, "max": 1}} if given.one_batch else {}
     subject = plan_subject(network, pipeline.engine({"backend": given.backend, **sizes}), seconds=given.seconds)
+    subject = replace(subject, lowering=()) if given.as_exported else subject
     before = prices(subject)
     took = time.perf_counter() - began
     print(told("plan --price", before, took), flush=True)
@@ -138,7 +141,8 @@ def main() -> None:
         row |= {f"{key}_attainable": most}
     if not given.no_results:
         known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"rows": {}}
-        name = " ".join([given.network, given.backend, *(["one batch"] if given.one_batch else [])])
+        kinds = [("one batch", given.one_batch), ("as exported", given.as_exported)]
+        name = " ".join([given.network, given.backend, *(kind for kind, asked in kinds if asked)])
         known["rows"][name] = {**known["rows"].get(name, {}), **row}
         write_text(RESULTS, to_json({**known, **taken}))
 
