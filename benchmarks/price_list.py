@@ -33,7 +33,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "resnext50_32x4d": ("timm", "residual"),
     "wide_resnet50_2": ("timm", "residual"),
     "mobilenetv2_100": ("timm", "inner"),
-    "densenet121": ("timm", "concat"),
+    "densenet121": ("timm", "conv"),
     "regnetx_032": ("timm", "residual"),
     "convnext_atto": ("timm", "residual"),
     "darknet53": ("timm", "residual"),

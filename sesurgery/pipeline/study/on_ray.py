@@ -18,7 +18,7 @@ from typing import Any
 
 from sesurgery.diagnostics import described, fail, first_line
 from sesurgery.pipeline.specs import load_spec
-from sesurgery.pipeline.study.study import StudyResult, study, study_results
+from sesurgery.pipeline.study.study import StudyResult, repeat_doubtful_race, retry_failed, study, study_results
 from sesurgery.talk import Silent, Talk
 from sesurgery.workspace.folders import Workspace
 
@@ -74,8 +74,13 @@ def study_on_ray(request: ClusterRequest) -> StudyResult:
         # A worker that dies is started again without end: its trial goes on from its checkpoint.
         run = ray.remote(num_cpus=threads, num_gpus=gpu, max_retries=-1)(_trials)
         given = (path.as_posix(), workspace.root.as_posix(), request.spec.as_posix(), request.worker_talk)
-        waiting = [run.remote(*given, retry=request.retry and number == 0) for number in range(workers)]
-        _wait(ray, waiting)
+        if request.retry:
+            # Before any worker begins: one that finds nothing to do ends.
+            retry_failed(spec, workspace, request.talk)
+        _wait(ray, [run.remote(*given) for _ in range(workers)])
+        if request.retry:
+            # By one of them, once all have ended: whichever ends last has raced what had not raced before.
+            _wait(ray, [ray.remote(num_cpus=threads, num_gpus=gpu)(_race).remote(*given)])
     finally:
         ray.shutdown()
     after = study_results(spec, workspace)
@@ -129,7 +134,12 @@ def _wait(ray: Any, waiting: list[Any]) -> None:
         raise (error.cause if isinstance(error.cause, Exception) else error) from error
 
 
-def _trials(spec: str, root: str, origin: str, talk: Talk, *, retry: bool) -> None:
+def _trials(spec: str, root: str, origin: str, talk: Talk) -> None:
     """What a worker does: trials until none is left to begin."""
     os.chdir(root)
-    study(load_spec(Path(spec)), Workspace(Path(root)), origin, talk, retry=retry)
+    study(load_spec(Path(spec)), Workspace(Path(root)), origin, talk)
+
+
+def _race(spec: str, root: str, origin: str, talk: Talk) -> None:
+    os.chdir(root)
+    repeat_doubtful_race(load_spec(Path(spec)), Workspace(Path(root)), origin, talk)

@@ -58,8 +58,8 @@ def study(
     folder = workspace.root / STUDIES / spec.name
     storage = opened(spec.name, asked, folder)
     trials = Trials(spec, Workspace(folder), origin, talk)
-    if retry and (count := storage.retry()):
-        talk.say(f"{count} failed trial{'s' * (count > 1)} will be tried again")
+    if retry:
+        _retry(storage, talk)
     done = 0
     while True:
         with storage.take() as task:
@@ -91,11 +91,28 @@ def study(
     return StudyResult(folder, _write(spec, storage), done)
 
 
+def retry_failed(spec: Spec, workspace: Workspace, talk: Talk) -> None:
+    """Let the trials that failed wait once more, without running any."""
+    _retry(opened(spec.name, asked_of(spec), workspace.root / STUDIES / spec.name), talk)
+
+
+def repeat_doubtful_race(spec: Spec, workspace: Workspace, origin: str, talk: Talk) -> None:
+    """Race the engines of a study's cells again if it asks for latency and the last race was doubtful."""
+    asked, folder = asked_of(spec), workspace.root / STUDIES / spec.name
+    if asked.latency:
+        time_cells(Trials(spec, Workspace(folder), origin, talk), opened(spec.name, asked, folder), again=True)
+
+
 def study_results(spec: Spec, workspace: Workspace) -> StudyResult:
     """The answer from the finished trials, without running any."""
     asked = asked_of(spec)
     folder = workspace.root / STUDIES / spec.name
     return StudyResult(folder, _write(spec, opened(spec.name, asked, folder)), 0)
+
+
+def _retry(storage: Storage, talk: Talk) -> None:
+    if count := storage.retry():
+        talk.say(f"{count} failed trial{'s' * (count > 1)} will be tried again")
 
 
 def _fail(storage: Storage, task: Task, why: str, talk: Talk) -> None:

@@ -12,7 +12,7 @@ from sesurgery import pipeline
 from sesurgery.studies.cells import grid
 
 FOLDER = Path(__file__).parents[3] / "specs" / "studies"
-CELLS = {"ratio": 5, "stage": 5, "placement": 6, "squeeze": 4, "excitation": 4, "depth": 6, "worth": 2}
+CELLS = {"ratio": 6, "stage": 5, "placement": 6, "squeeze": 4, "excitation": 4, "depth": 6, "worth": 2}
 SEEDS = {"worth": 5}
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,7 @@ from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import Workspace
 from sesurgery.pipeline.study.on_ray import HERE, ClusterRequest, study_on_ray
+from sesurgery.studies.opening import opened
 
 
 @pytest.fixture
@@ -68,6 +73,43 @@ def test_two_workers_of_which_one_is_killed_give_the_table_of_one_process(
     assert [(row.trials, row.failures) for row in done.answer.rows] == [(2, ()), (2, ())]
     with pytest.raises(SesurgeryError, match=r"SE801.*room for \d+ workers of 1 threads each"):
         study_on_ray(ClusterRequest(spec, Workspace(cluster), HERE, workers=4096))
+
+
+@pytest.fixture
+def head() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A cluster that somebody has started: the address of its head, and the process that keeps it up."""
+    pytest.importorskip("ray")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+    ray = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray"
+    options = ["--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
+    started = subprocess.Popen([ray, "start", *options, "--block"], stdout=subprocess.DEVNULL, start_new_session=True)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and started.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        time.sleep(0.2)
+    try:
+        yield f"127.0.0.1:{port}", started
+    finally:
+        started.terminate()
+        started.wait(60)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_runs_already_takes_failed_trials_again(
+    head: tuple[str, subprocess.Popen[bytes]], tmp_path: Path, spec: Path, studied: Path
+) -> None:
+    loaded, (address, process) = pipeline.load_spec(spec), head
+    storage = opened("tiny", loaded.study, tmp_path / "studies" / "tiny")
+    with storage.take() as task:
+        storage.fail(task, "planted")
+    done = study_on_ray(ClusterRequest(spec, Workspace(tmp_path), address, workers=2, retry=True))
+    assert done.answer.rows == pipeline.study_results(loaded, Workspace(studied)).answer.rows
+    assert [(row.trials, row.failures) for row in done.answer.rows] == [(2, ()), (2, ())]
+    # It is not ours to end.
+    assert process.poll() is None
 
 
 def test_without_ray_it_says_how_to_get_it(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
