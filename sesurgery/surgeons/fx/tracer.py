@@ -61,6 +61,8 @@ class Tracer(fx.Tracer):
         self.stack: list[tuple[str, nn.Module]] = []
         self.calls: list[Call] = []
         self.culprit: str | None = None
+        self.learn: Callable[[str, Exception], bool] = lambda *_: False
+        """Told which module could not be traced, and why; whether it knows another way of taking that module."""
         self.scripted: set[str] = set()
         self.regions: Regions | None = None
 
@@ -130,22 +132,23 @@ class Tracer(fx.Tracer):
             return m.forward(*args, **kwargs)
         path = self.path_of_module(m)
         key = f"{path}@{count}" if (count := self.num_calls.get(path, 0)) else path
-        if self.is_leaf_module(m, path):
-            if self.way.open is None and isinstance(m, torch.jit.ScriptModule):
-                self.scripted.add(path)
-            return super().call_module(m, forward, args, kwargs)
-        self.stack.append((path, m))
-        try:
-            # Not by `__call__`: hooks are for values, not for symbols.
-            own = _replaying(self, m) if isinstance(m, Changed) else m.forward
-            result = super().call_module(m, own, args, kwargs)
-            self.calls.append(Call(key, path, *map(self._nodes, (args, kwargs, result))))
-            return result
-        except Exception:
-            self.culprit = self.culprit or path
-            raise
-        finally:
-            self.stack.pop()
+        while not self.is_leaf_module(m, path):
+            self.stack.append((path, m))
+            try:
+                # Not by `__call__`: hooks are for values, not for symbols.
+                own = _replaying(self, m) if isinstance(m, Changed) else m.forward
+                result = super().call_module(m, own, args, kwargs)
+                self.calls.append(Call(key, path, *map(self._nodes, (args, kwargs, result))))
+                return result
+            except Exception as error:
+                if self.culprit is not None or not self.learn(path, error):
+                    self.culprit = self.culprit or path
+                    raise
+            finally:
+                self.stack.pop()
+        if self.way.open is None and isinstance(m, torch.jit.ScriptModule):
+            self.scripted.add(path)
+        return super().call_module(m, forward, args, kwargs)
 
     def _is_made_on_the_way(self, m: nn.Module) -> bool:
         """Whether a forward made it (`self.features[:4]`, `nn.ReLU()`): it only calls modules of the network."""

@@ -2,10 +2,10 @@
 
 Two things usually go wrong when torch.fx traces a real network. Control flow on a value raises; where the value follows
 from the input's size it is decided for that size (`Sizes`, `Symbol`), otherwise the innermost module being traced is
-made a leaf and tracing starts again. And `self.training` is read once, so that dropout is frozen into the mode of
-tracing; here it is traced as an attribute of the module, read again whenever the traced network runs. A forward that
-*branches* on `self.training` is drawn as it is in evaluation where that is asked for, and a leaf otherwise; the
-network's own forward is traced once for either mode.
+made a leaf, and tracing starts again once all of these are known. And `self.training` is read once, so that dropout is
+frozen into the mode of tracing; here it is traced as an attribute of the module, read again whenever the traced network
+runs. A forward that *branches* on `self.training` is drawn as it is in evaluation where that is asked for, and a leaf
+otherwise; the network's own forward is traced once for either mode.
 
 What a forward takes beside tensors and decides by (`mask=None`, `features=False`) is as the traced call has it: a graph
 holds one of the two ways, and `None` as a symbol would be taken for a value that was given.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -85,7 +86,11 @@ class _Attempt:
     branching: set[str] = field(default_factory=set)
 
     def until_it_works(self, *, training: bool) -> Trace:
-        """Trace, adding leaves; modules that branch on their mode see the one given."""
+        """Trace, adding leaves; modules that branch on their mode see the one given.
+
+        An attempt goes on behind a module that cannot be traced, to find all of them. What it recorded until then is
+        thrown away: the next attempt knows them from the start.
+        """
         while True:
             # Another object every time: a forward may keep what it computed, and that is a symbol while it is traced.
             model = twin(self.model)
@@ -93,10 +98,15 @@ class _Attempt:
             sizes = Sizes(model, self.way.around)
             modes = dict.fromkeys(self.branching, training)
             tracer = Tracer(self.inputs, self.way, self.leaves, modes, sizes)
+            learned: list[str] = []
+            tracer.learn = partial(self._goes_on, tracer, learned, model, training)
             try:
                 graph = self._graph(model, tracer)
             except Exception as error:
-                self._learn(tracer, error)
+                if not learned:
+                    self._learn_of_root(tracer, error)
+                continue
+            if learned:
                 continue
             _forget_symbols(model, self.model)
             constants = tuple({*vars(model)} - before)
@@ -115,23 +125,34 @@ class _Attempt:
             return self.patches.graph_of(model, tracer)
         return patched(model.modules(), lambda patches: patches.graph_of(model, tracer))
 
-    def _learn(self, tracer: Tracer, error: Exception) -> None:
-        """Record the obstacle, or give up."""
-        culprit = tracer.culprit or ""
-        at_root = not culprit
-        fixed = at_root or self.way.branches_as_in_eval or self.way.guarded
-        if culprit in tracer.read_modes - self.branching and fixed:
-            self.branching.add(culprit)
-        elif at_root or culprit in self.leaves:
-            name = type(self.model).__name__
-            if isinstance(error, SesurgeryError):
-                raise error
-            mode = " in training" if tracer.modes.get("") else ""
-            text = f"{name}.forward cannot be traced{mode}: {first_line(error)}"
-            raise fail("SE403", text, how_to_trace(error, _OTHERWISE)) from error
+    def _goes_on(
+        self, tracer: Tracer, learned: list[str], model: nn.Module, training: bool, path: str, error: Exception
+    ) -> bool:
+        """Take a module that could not be traced as it is in one mode, or as a leaf; False if it is one already."""
+        if path in self.leaves:
+            return False
+        fixed = self.way.branches_as_in_eval or self.way.guarded
+        if path in tracer.read_modes - self.branching and fixed:
+            self.branching.add(path)
+            tracer.modes[path] = training
         else:
-            self.branching.discard(culprit)
-            self.leaves[culprit] = first_line(error)
+            self.branching.discard(path)
+            self.leaves[path] = first_line(error)
+        learned.append(path)
+        _forget_symbols(model.get_submodule(path), self.model.get_submodule(path))
+        return True
+
+    def _learn_of_root(self, tracer: Tracer, error: Exception) -> None:
+        """Record that the network's own forward branches on its mode, or give up."""
+        if tracer.culprit is None and "" in tracer.read_modes - self.branching:
+            self.branching.add("")
+            return
+        if isinstance(error, SesurgeryError):
+            raise error
+        name = type(self.model).__name__
+        mode = " in training" if tracer.modes.get("") else ""
+        text = f"{name}.forward cannot be traced{mode}: {first_line(error)}"
+        raise fail("SE403", text, how_to_trace(error, _OTHERWISE)) from error
 
 
 def _forget_symbols(traced: nn.Module, original: nn.Module) -> None:
