@@ -33,7 +33,10 @@ SUFFIXES = (".png", ".svg", ".pdf")
     help="Plot the mean gates by class, or with --drift by epoch (.png, .svg or .pdf).",
 )
 @click.option(
-    "--fold", is_flag=True, help="Also tell what folding nearly constant gates costs in answers and saves in time."
+    "--fold",
+    is_flag=True,
+    help="Also tell what folding nearly constant gates costs in answers and saves in time. Of a file, half of the "
+    "samples decide and the others are measured.",
 )
 @click.option(
     "--bound",
@@ -88,7 +91,8 @@ def command(
 
     Shows dead, saturated and constant gates, how much they depend on the class, and advice: of the blocks that were
     inserted, and of gates that the network brings along. These, and those of an ONNX file, are found by their dataflow;
-    of a file, --inputs holds the samples. Exits with 4 if the engine of --fine-tune falls short.
+    of a file, --inputs holds the samples, and --price, --drift and --prune are not for it. Exits with 4 if the engine
+    of --fine-tune falls short.
     """
     if picture is not None and picture.suffix not in SUFFIXES:
         raise click.UsageError(f"--picture writes {', '.join(SUFFIXES)}, not {picture.name!r}")
@@ -97,9 +101,8 @@ def command(
         raise click.UsageError("an ONNX file needs --inputs FILE.npz" if of_file else "--inputs is for an ONNX file")
     if of_file and prune is not None:
         raise click.UsageError("--prune is for a run: an ONNX file has no spec")
-    if of_file and fold:
-        hint = "sesurgery lower NET.onnx --passes constant_gates --calibration FILE.npz"
-        raise click.UsageError(f"--fold is for a run: the gates of an ONNX file are folded by `{hint}`")
+    if of_file and price:
+        raise click.UsageError("--price is for a run: an ONNX file does not say what its blocks are")
     if not fold and (price or bound is not None):
         raise click.UsageError("--bound and --price go with --fold")
     if of_file and drift:
@@ -126,7 +129,7 @@ def command(
         if drift:
             told["drift"] = _drift(found.source, classes, samples, picture, as_json=as_json)
         if fold:
-            told["fold"] = _fold(found, bound, price=price, as_json=as_json)
+            told["fold"] = _fold(found, inputs, bound, price=price, as_json=as_json)
         if prune is not None:
             _prune(found, prune, flips, told, fine_tune=fine_tune, force=force, as_json=as_json)
     finally:
@@ -165,10 +168,19 @@ def _drift(run: Path, classes: int, samples: int, picture: Path | None, *, as_js
     return report.to_json(moved)
 
 
-def _fold(found: GateResult, bound: float | None, *, price: bool, as_json: bool) -> dict[str, object]:
+def _fold(
+    found: GateResult, inputs: Path | None, bound: float | None, *, price: bool, as_json: bool
+) -> dict[str, object]:
+    """Of the run, or of the ONNX file that `inputs` holds samples for."""
     from sesurgery import pipeline
     from sesurgery.reports.text import fold as report
+    from sesurgery.reports.text import fold_file as file_report
 
+    if inputs is not None:
+        with talking() as talk:
+            done = pipeline.fold_file(pipeline.FileFoldRequest(found.source, inputs, bound, talk=talk))
+        _say(file_report.to_text(done), as_json)
+        return file_report.to_json(done)
     with talking() as talk:
         folded = pipeline.fold(pipeline.FoldRequest(found.source, pipeline.Workspace(), bound, price, talk))
     _say(report.to_text(folded.folding, folded.folder.as_posix()), as_json)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration", type=click.Path(path_type=Path), metavar="FILE.npz", help="Samples, for the pass constant_gates."
 )
+@click.option("--half", is_flag=True, help="Decide by the half of the samples by which `gates NET.onnx --fold` does.")
 @click.option("--bound", type=float, help="Largest error of a gate that constant_gates may fold. Default: 0.01.")
 @click.option("--no-verify", is_flag=True, help="Do not compare outputs after each pass.")
 @force
@@ -39,6 +40,7 @@ def command(
     passes: str | None,
     explain: bool,
     calibration: Path | None,
+    half: bool,
     bound: float | None,
     no_verify: bool,
     force: bool,
@@ -49,11 +51,13 @@ def command(
     Some optimisations happen only while an engine is built and are not in the file: onnxruntime applies gates in its
     blocked layout, for single samples and for the engine's optimal batch.
     """
+    if half and calibration is None:
+        raise click.UsageError("--half goes with --calibration FILE.npz")
     from sesurgery import pipeline
 
     names = None if passes is None else tuple(name.strip() for name in passes.split(",") if name.strip())
     done = pipeline.lower(
-        pipeline.LowerRequest(source, target, backend, names, not no_verify, calibration, bound, force)
+        pipeline.LowerRequest(source, target, backend, names, not no_verify, calibration, bound, force, half)
     )
     if as_json:
         emit_json(_data(done))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sesurgery.pipeline.gates.by_epoch import gates_by_epoch
     from sesurgery.pipeline.gates.constants import needless
     from sesurgery.pipeline.gates.fold import FoldRequest, fold
+    from sesurgery.pipeline.gates.fold_file import FileFoldRequest, fold_file
     from sesurgery.pipeline.gates.gates import gates
     from sesurgery.pipeline.gates.of_file import gates_of_file
     from sesurgery.pipeline.init import init
@@ -52,6 +53,7 @@ __all__ = [
     "BuildRequest",
     "DemoRequest",
     "EnginesRequest",
+    "FileFoldRequest",
     "FileRequest",
     "FileVerifyRequest",
     "FineTuneRequest",
@@ -80,6 +82,7 @@ __all__ = [
     "fetch",
     "fine_tune",
     "fold",
+    "fold_file",
     "gates",
     "gates_by_epoch",
     "gates_of_file",
@@ -115,6 +118,7 @@ _PLACES = {
     "BuildRequest": "sesurgery.pipeline.build_engine.request",
     "DemoRequest": "sesurgery.pipeline.demo",
     "EnginesRequest": "sesurgery.pipeline.build_engine.build_engine",
+    "FileFoldRequest": "sesurgery.pipeline.gates.fold_file",
     "FileRequest": "sesurgery.pipeline.apply",
     "FileVerifyRequest": "sesurgery.pipeline.verify.of_file",
     "FineTuneRequest": "sesurgery.pipeline.fine_tune",
@@ -146,6 +150,7 @@ _PLACES = {
     "fetch": "sesurgery.pipeline.data",
     "fine_tune": "sesurgery.pipeline.fine_tune",
     "fold": "sesurgery.pipeline.gates.fold",
+    "fold_file": "sesurgery.pipeline.gates.fold_file",
     "gates": "sesurgery.pipeline.gates.gates",
     "gates_by_epoch": "sesurgery.pipeline.gates.by_epoch",
     "gates_of_file": "sesurgery.pipeline.gates.of_file",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from sesurgery.lowering.squeezes import squeezes
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.scopes import of_metadata
-from sesurgery.pipeline.build_engine.calibration import samples
+from sesurgery.pipeline.build_engine.calibration import OPTION, samples
+from sesurgery.pipeline.build_engine.halves import halves
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.spec.engines import Calibration
 from sesurgery.workspace import OnnxDetails, OnnxManifest, Provenance, describe
@@ -41,6 +43,8 @@ class LowerRequest:
     calibration: Path | None = None
     bound: float | None = None
     force: bool = False
+    half: bool = False
+    """Whether only that half of the samples decides by which `gates --fold` decides."""
 
     @property
     def beside(self) -> tuple[Path, ...]:
@@ -50,12 +54,16 @@ class LowerRequest:
     @property
     def command(self) -> str:
         """The command line that writes the same file again."""
-        return (
-            f"sesurgery lower {self.source.as_posix()} -o {self.target.as_posix()} --for {self.backend}"
-            + (f" --passes {','.join(self.passes)}" if self.passes is not None else "")
-            + (f" --calibration {self.calibration.as_posix()}" if self.calibration is not None else "")
-            + (f" --bound {self.bound:g}" if self.bound is not None else "")
-        )
+        words = ["sesurgery", "lower", self.source.as_posix(), "-o", self.target.as_posix(), "--for", self.backend]
+        if self.passes is not None:
+            words += ["--passes", ",".join(self.passes)]
+        if self.calibration is not None:
+            words += ["--calibration", self.calibration.as_posix()]
+        words += ["--half"] if self.half else []
+        if self.bound is not None:
+            words += ["--bound", f"{self.bound:g}"]
+        # A pass with options has brackets, which are the shell's as well.
+        return shlex.join(words)
 
     def left_out(self, used: tuple[str, ...]) -> tuple[str, ...]:
         """The passes that the backend does not use; empty if passes were named."""
@@ -137,8 +145,7 @@ def _lowered(
 ) -> tuple[Lowered, dict[str, tuple[Edit, ...]]]:
     """A model after passes, and the edits of each pass, placed at the modules that the nodes came from."""
     steps = load(names)
-    if request.calibration is not None or request.bound is not None:
-        steps = tuple(_given(step, model, request.calibration, request.bound) for step in steps)
+    steps = tuple(_given(step, model, request) for step in steps)
     edits: dict[str, tuple[Edit, ...]] = {}
     differences: dict[str, float] = {}
     notes: list[str] = []
@@ -157,11 +164,13 @@ def _scopes(model: ModelProto) -> dict[str, str]:
     return {node.name: scope for node in model.graph.node if node.name and (scope := of_metadata(node))}
 
 
-def _given(step: Pass, model: ModelProto, calibration: Path | None, bound: float | None) -> Pass:
+def _given(step: Pass, model: ModelProto, request: LowerRequest) -> Pass:
     """A pass with the samples and the bound it decides by, if it needs them."""
-    if bound is not None and isinstance(step, ConstantGates):
-        step = replace(step, bound=bound)
-    if calibration is None or not step.needs_samples:
+    if request.bound is not None and isinstance(step, ConstantGates):
+        step = replace(step, bound=request.bound)
+    if request.calibration is None or not step.needs_samples:
         return step
-    found = samples(model, None, Calibration(file=str(calibration)))
+    if request.half:
+        return step.with_samples(halves(model, request.calibration, OPTION)[0].feeds)
+    found = samples(model, None, Calibration(file=str(request.calibration)))
     return step.with_samples(found[0] if found else ())

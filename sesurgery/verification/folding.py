@@ -28,7 +28,7 @@ from sesurgery.workspace.measurements import Kind, OfWeights
 LEVEL = 0.975
 """How surely each of the two bounds of a prediction holds."""
 Answers = NDArray[np.intp]
-"""The predicted class of each sample [N]."""
+"""The predicted class of each sample [N], or its sequence of classes [N, T]."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Prediction:
     flips: Share
     held_out: int
     most: int
+
+    def covers(self, measured: Share) -> bool:
+        """Whether no more held-out answers flipped than it allows."""
+        return measured.hits <= self.most
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class EngineFold:
     @property
     def as_predicted(self) -> bool:
         """Whether no more held-out answers flipped than the prediction allows; top-1 changes by no more than these."""
-        return self.measured.hits <= self.predicted.most
+        return self.predicted.covers(self.measured)
 
 
 @dataclass(frozen=True)
@@ -143,8 +147,8 @@ class Scored:
 
 
 def flipped(before: Answers, after: Answers) -> Share:
-    """The share of samples that are answered differently."""
-    return share(int((before != after).sum()), len(before))
+    """The share of samples that are answered differently: of a sequence, at any position."""
+    return share(int((before != after).reshape(len(before), -1).any(axis=1).sum()), len(before))
 
 
 def predicted(before: Answers, after: Answers, held_out: int) -> Prediction:

@@ -101,5 +101,6 @@ def session_options(threads: int | None) -> onnxruntime.SessionOptions:
 
 def _info(node: onnxruntime.NodeArg) -> TensorInfo:
     dtype = node.type.removeprefix("tensor(").removesuffix(")")
-    shape = tuple(dim if dim is not None else f"dim{axis}" for axis, dim in enumerate(node.shape))
+    # Paddle calls every open size "?": that names none, and two of them are not one.
+    shape = tuple(f"dim{axis}" if dim in (None, "?") else dim for axis, dim in enumerate(node.shape))
     return TensorInfo(node.name, shape, DTYPES.get(dtype, dtype))

@@ -40,6 +40,28 @@ Samples = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
+class GateRange:
+    """The least and the greatest value of each channel of a gate on samples, in the gate's shape, such as (C, 1, 1).
+
+    `scaled` are the products that it is a factor of, each with the name of the other factor, a map.
+    """
+
+    name: str
+    scaled: tuple[tuple[NodeProto, str], ...]
+    low: Array
+    high: Array
+
+    @property
+    def middle(self) -> Array:
+        return (self.low + self.high) / 2
+
+    @property
+    def within(self) -> float:
+        """The largest distance of any channel from the middle of its range."""
+        return float((self.high - self.low).max()) / 2
+
+
+@dataclass(frozen=True)
 class ConstantGates(Pass):
     """Fold gates whose values stay within `bound` of a constant on all samples; lossy, and only on request."""
 
@@ -68,22 +90,17 @@ class ConstantGates(Pass):
 
     def apply(self, model: onnx.ModelProto) -> Lowered:
         rewrite = Rewrite(model)
-        gates: dict[str, list[tuple[NodeProto, str]]] = {}
-        for node, name, gate in scalings(rewrite.flow):
-            gates.setdefault(gate, []).append((node, name))
-        known = _ranges(rewrite.model, list(gates), self.samples, rewrite.flow)
         edits = []
         kept: list[float] = []
-        for gate, scaled in gates.items():
-            low, high = known[gate]
-            off = float((high - low).max()) / 2
-            where = rewrite.flow.producer[gate].name
+        for gate in gate_ranges(rewrite.model, self.samples, rewrite.flow):
+            off = gate.within
+            where = rewrite.flow.producer[gate.name].name
             if off > self.bound:
                 why = f"a channel is {off:.3g} from the middle of its range, {self.bound:g} is allowed"
                 edits.append(Edit(where, f"it is not constant: {why}", changed=False))
                 kept.append(off)
                 continue
-            ways = {_fold(node, name, (low + high) / 2, rewrite) for node, name in scaled}
+            ways = {_fold(node, name, gate.middle, rewrite) for node, name in gate.scaled}
             why = f"constant within {off:.2g} on {len(self.samples)} samples: {' and '.join(sorted(ways))}"
             edits.append(Edit(where, why, changed=True))
         after = rewrite.finish()
@@ -93,18 +110,19 @@ class ConstantGates(Pass):
         return Lowered(after, tuple(edits), notes=notes)
 
 
-def _ranges(
-    model: onnx.ModelProto, gates: list[str], samples: Samples, flow: Dataflow
-) -> dict[str, tuple[Array, Array]]:
-    """The smallest and largest value of every channel of each gate, in the gate's shape, such as (C, 1, 1)."""
+def gate_ranges(model: onnx.ModelProto, samples: Samples, flow: Dataflow) -> tuple[GateRange, ...]:
+    """The range of every gate that a map is scaled by, on samples, in the order of the graph; `flow` is the model's."""
+    gates: dict[str, list[tuple[NodeProto, str]]] = {}
+    for node, name, gate in scalings(flow):
+        gates.setdefault(gate, []).append((node, name))
     found: dict[str, tuple[Array, Array]] = {}
-    for seen in observe(model, gates, samples, flow) if gates else ():
+    for seen in observe(model, list(gates), samples, flow) if gates else ():
         for gate, values in seen.items():
             low, high = (np.asarray(end(values.astype(np.float64), axis=0)) for end in (np.min, np.max))
             if gate in found:
                 low, high = np.minimum(low, found[gate][0]), np.maximum(high, found[gate][1])
             found[gate] = (low, high)
-    return found
+    return tuple(GateRange(gate, tuple(scaled), *found[gate]) for gate, scaled in gates.items())
 
 
 def _fold(scaling: NodeProto, name: str, scale: Array, rewrite: Rewrite) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ Array = NDArray[np.generic]
 SEED = 1709
 """Seed for choosing training samples (the paper's year and month)."""
 OPTION = "--calibration FILE.npz, or `calibration: {file: ...}` in the spec"
+LABELS = "labels"
+"""What a file of samples may hold besides an array for each input: the class of each sample [N]."""
 
 
 def samples(
@@ -33,7 +35,7 @@ def samples(
     """
     inputs = _inputs(onnx)
     if wanted.file is not None:
-        arrays, source = arrays_of(Path(wanted.file), inputs, OPTION), wanted.file
+        arrays, source = _arrays(Path(wanted.file), inputs, OPTION)[0], wanted.file
     elif origin is not None and (folder := origin.run):
         train = data_of(checkpoint.read_spec(folder, catalogs())).train.images
         chosen = order(len(train))[: wanted.samples]
@@ -53,16 +55,15 @@ def order(count: int) -> NDArray[np.int64]:
 
 
 def samples_of_file(
-    model: onnx_library.ModelProto, path: Path, option: str, beside: str
+    model: onnx_library.ModelProto, path: Path, option: str
 ) -> tuple[list[Mapping[str, Array]], NDArray[np.int64] | None]:
-    """All samples of a file as feeds, and its array of integers [N] called `beside`, where it has one."""
+    """All samples of a file as feeds, and their labels [N], where it has them."""
     inputs = _inputs(model)
-    arrays = arrays_of(path, inputs, option, beside)
-    labels = arrays.pop(beside, None)
+    arrays, labels = _arrays(path, inputs, option)
     feeds = _feeds(arrays, inputs, min(len(array) for array in arrays.values()), path.as_posix())
     count = samples_in(feeds)
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) < count):
-        text = f"{path}: {beside!r} is {labels.dtype} of shape {'x'.join(map(str, labels.shape))}"
+        text = f"{path}: {LABELS!r} is {labels.dtype} of shape {'x'.join(map(str, labels.shape))}"
         raise fail("SE606", text, f"an integer for each of the {count} samples was expected")
     return feeds, None if labels is None else labels[:count].astype(np.int64)
 
@@ -70,6 +71,14 @@ def samples_of_file(
 def samples_in(feeds: Sequence[Mapping[str, Array]]) -> int:
     """How many samples feeds hold together."""
     return sum(len(next(iter(feed.values()))) for feed in feeds)
+
+
+def _arrays(path: Path, inputs: Collection[str], option: str) -> tuple[dict[str, Array], Array | None]:
+    """The array of each input that a file holds, and its labels; an input of that name is an input."""
+    if LABELS in inputs:
+        return arrays_of(path, inputs, option), None
+    arrays = arrays_of(path, inputs, option, LABELS)
+    return arrays, arrays.pop(LABELS, None)
 
 
 def _feeds(

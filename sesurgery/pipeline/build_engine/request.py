@@ -111,7 +111,8 @@ def ingredients_of(onnx: Path, wanted: Engine, lowering: tuple[str, ...] | None 
 def command(onnx: Path, wanted: Engine) -> str:
     """The command line that builds this engine."""
     standard = type(wanted.backend.options)()
-    words = [f"sesurgery build-engine {onnx.as_posix()} --backend {wanted.backend.name} --{wanted.precision}"]
+    path = shlex.quote(onnx.as_posix())
+    words = [f"sesurgery build-engine {path} --backend {wanted.backend.name} --{wanted.precision}"]
     if wanted.batch != BatchSizes():
         words.append(f"--batch {wanted.batch.min},{wanted.batch.opt},{wanted.batch.max}")
     words += [f"--shape {shlex.quote(shapes)}" for shapes in wanted.shapes]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,23 +9,21 @@ import numpy as np
 
 from sesurgery.backends.base import Backend, BuildsFromOnnx
 from sesurgery.lowering import in_order
-from sesurgery.lowering.base import name_of
-from sesurgery.lowering.passes.constant_gates import ConstantGates
 from sesurgery.networks import checkpoint
 from sesurgery.networks.export import INPUT
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.scopes import scope_of
 from sesurgery.pipeline.bench.prices import run_subject
 from sesurgery.pipeline.bench.pricing import prices
-from sesurgery.pipeline.build_engine.building import BuildResult, build
+from sesurgery.pipeline.build_engine.building import BuildResult
 from sesurgery.pipeline.build_engine.lowered import passes_for
-from sesurgery.pipeline.build_engine.request import BuildRequest, labelled
 from sesurgery.pipeline.gates.constants import Constants, constants
+from sesurgery.pipeline.gates.pair import AS_IT_IS, FOLDED, OWN_BOUND, PASS, built, pass_within, raced
 from sesurgery.pipeline.specs import catalogs, engine
 from sesurgery.spec import Spec
 from sesurgery.spec.choice import AUTO
 from sesurgery.spec.engines import Engine
-from sesurgery.spec.passes import NamedPass, pass_named
+from sesurgery.spec.passes import pass_named
 from sesurgery.talk import Silent, Talk
 from sesurgery.temporaries import folder_for
 from sesurgery.verification import batches
@@ -42,14 +39,10 @@ from sesurgery.verification.folding import (
     predicted_time,
     scored,
 )
-from sesurgery.verification.fresh_process import engine_file, race
 from sesurgery.verification.predicting import predict_whole
 from sesurgery.workspace import OnnxManifest, manifest_path, read_manifest
 from sesurgery.workspace.folders import Workspace
 from sesurgery.workspace.measurements import OfWeights
-
-PASS = name_of(ConstantGates())
-AS_IT_IS, FOLDED = "as it is", "folded"
 
 
 @dataclass(frozen=True)
@@ -83,21 +76,20 @@ def fold(request: FoldRequest) -> FoldResult:
     wanted = _engine(spec)
     found = constants(request.folder, request.workspace, wanted.calibration)
     passes = [pass_named(text) for text in passes_for(wanted.backend.options, wanted, spec.export.lowering)]
-    own = ConstantGates().bound
-    said = next((each.options["bound"] for each in passes if each.name == PASS and "bound" in each.options), own)
+    said = next((each.options["bound"] for each in passes if each.name == PASS and "bound" in each.options), OWN_BOUND)
     bound = said if request.bound is None else request.bound
     others = tuple(str(each) for each in passes if each.name != PASS)
-    lowering = in_order((str(NamedPass(PASS, {} if bound == own else {"bound": bound})), *others))
+    lowering = in_order((pass_within(bound), *others))
     folded: tuple[str, ...] = ()
     priced: Prices | None = None
-    raced: EngineFold | None = None
+    measured: EngineFold | None = None
     if any(within <= bound for within in found.within.values()):
         with folder_for("fold") as place:
             pair = _Pair(request, found, wanted, Path(place))
             engines = pair.built(FOLDED, lowering), pair.built(AS_IT_IS, others)
             folded, elsewhere = pair.folded(engines[0])
             priced = pair.priced(others) if folded and request.price else None
-            raced = pair.measured(engines, folded, elsewhere, priced) if folded else None
+            measured = pair.measured(engines, folded, elsewhere, priced) if folded else None
     held_out = found.network.answers(found.held_out) if folded else None
     blocks = tuple(
         BlockFold(
@@ -121,7 +113,7 @@ def fold(request: FoldRequest) -> FoldResult:
         counted=len(found.training),
         apart=found.apart,
         blocks=blocks,
-        engine=raced,
+        engine=measured,
         lowering=lowering,
         batch=spec.latency.batch,
         left=found.left,
@@ -152,12 +144,7 @@ class _Pair:
     folder: Path
 
     def built(self, name: str, lowering: tuple[str, ...]) -> BuildResult:
-        label = name.replace(" ", "-")
-        given = self.wanted.model_dump(mode="json", by_alias=True)
-        # A name of its own: what was measured of the run's engine of that name stays.
-        wanted = engine({**given, "name": labelled(self.wanted, label)})
-        place = Workspace(self.folder / label)
-        return build(BuildRequest(self.found.exported, wanted, place, self.request.talk, lowering))
+        return built(self.found.exported, name, self.wanted, self.folder, self.request.talk, lowering)
 
     def folded(self, built: BuildResult) -> tuple[tuple[str, ...], int]:
         """The blocks whose gates the pass has folded, and how many other gates it has."""
@@ -189,14 +176,8 @@ class _Pair:
         held_out, latency = self.found.data.held_out, self.found.run.spec.latency
         after, before = (self._answers(built) for built in engines)
         score = scored(before, after, held_out.labels[: len(before)].numpy())
-        threads = latency.threads or len(os.sched_getaffinity(0))
-        files = [
-            engine_file(name, built.path, built.manifest, threads)
-            for name, built in zip((FOLDED, AS_IT_IS), engines, strict=True)
-        ]
         feeds = {INPUT: held_out.images[: latency.batch].numpy()}
-        report = race(files, feeds, latency, self.request.talk.progress)
-        assert report.tax is not None
+        time, doubt = raced(*engines, feeds, latency, self.request.talk)
         return EngineFold(
             blocks=keys,
             others=others,
@@ -205,8 +186,8 @@ class _Pair:
             top1=score.top1,
             difference=score.difference,
             mcnemar=score.mcnemar,
-            latency=report.tax,
-            doubt=report.doubt,
+            latency=time,
+            doubt=doubt,
             time=None if priced is None else predicted_time(priced, keys, latency.confidence),
         )
 

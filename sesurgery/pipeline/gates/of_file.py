@@ -23,7 +23,7 @@ from sesurgery.pipeline.inspect import open_named
 from sesurgery.verification.gate_values import gate_of
 from sesurgery.verification.gates import UNLABELLED, measure, seen_end
 
-LABELS = "labels"
+OPTION = "--inputs FILE.npz"
 
 
 def gates_of_file(file: Path, given: Path) -> GateResult:
@@ -33,10 +33,8 @@ def gates_of_file(file: Path, given: Path) -> GateResult:
     where a file is not there or has no gate, and SE606 where samples do not fit.
     """
     model = onnx_io.load(file)
-    feeds, labels = samples_of_file(model, given, "--inputs FILE.npz", LABELS)
-    found = channel_gates(open_named(str(file), _shape(model, feeds[0])).network.view)
-    if not found:
-        raise fail("SE402", f"{file.as_posix()} has no channel gate", "`sesurgery inspect FILE` shows what it has")
+    feeds, labels = samples_of_file(model, given, OPTION)
+    found = gates_in(file, model, feeds[0])
     flow = Dataflow(model)
     there = set(flow.inputs) | set(flow.producer)
     seen = [gate for gate in found if {gate.mul.name, gate.value.name} <= there]
@@ -59,6 +57,14 @@ def gates_of_file(file: Path, given: Path) -> GateResult:
             continue
         blocks.append(measure(key, values, classes, names, seen_end(values)))
     return GateResult(file, tuple(names.values()), tuple(blocks), tuple(left))
+
+
+def gates_in(file: Path, model: onnx.ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> list[ChannelGate]:
+    """Every channel gate of a file, which `model` is; sizes that it leaves open are those of the feed. Raises SE402."""
+    found = channel_gates(open_named(str(file), _shape(model, feed)).network.view)
+    if not found:
+        raise fail("SE402", f"{file.as_posix()} has no channel gate", "`sesurgery inspect FILE` shows what it has")
+    return found
 
 
 def _shape(model: onnx.ModelProto, feed: Mapping[str, NDArray[np.generic]]) -> Shape | None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from sesurgery.reports.text import prices
-from sesurgery.reports.wording import change, fields, markdown, markdown_table, percent, plural
+from sesurgery.reports.text.fold_words import at_most, flips, interval, of, time, time_json, top1
+from sesurgery.reports.wording import fields, markdown, markdown_table, percent, plural
 from sesurgery.tables import aligned
-from sesurgery.verification.estimates import Tax
-from sesurgery.verification.folding import BlockFold, EngineFold, Folding, Prediction, TimePrediction
-from sesurgery.verification.proportions import Share
+from sesurgery.verification.folding import BlockFold, EngineFold, Folding
 
 HEADER = ["block", "constant within", "folded", "flips in training", "predicted held-out", "measured"]
 TIME = "predicted time"
@@ -69,33 +68,27 @@ def _row(block: BlockFold) -> list[str]:
         block.key,
         f"{block.within:.2g}",
         "yes" if block.folded else "no",
-        f"{_of(block.predicted.flips)} (under {percent(block.predicted.flips.high, 2)})",
-        _at_most(block.predicted),
-        "" if block.measured is None else _of(block.measured),
-        *([] if block.time is None else [_interval(block.time)]),
+        f"{of(block.predicted.flips)} (under {percent(block.predicted.flips.high, 2)})",
+        at_most(block.predicted),
+        "" if block.measured is None else of(block.measured),
+        *([] if block.time is None else [interval(block.time)]),
     ]
 
 
 def _engine(folding: Folding, found: EngineFold) -> list[str]:
-    was, now = found.top1
-    gap = found.difference
-    held = "as predicted" if found.as_predicted else "MORE THAN PREDICTED"
     more = (
         f", with {plural(found.others, 'gate')} outside our blocks, which no prediction knows" if found.others else ""
     )
     return [
         f"{plural(len(found.blocks), 'block')} folded in an engine of {folding.backend} {folding.precision}{more}",
-        f"answers: {_of(found.measured)} flip, predicted {_at_most(found.predicted)}: {held}",
-        f"top-1: {was:.2%} -> {now:.2%}, {100 * gap.value:+.2f} points ({percent(gap.confidence)} interval "
-        f"{100 * gap.low:+.2f} to {100 * gap.high:+.2f}; McNemar's p = {found.mcnemar.p:.2g})",
+        flips(found.predicted, found.measured),
+        top1(found.top1, found.difference, found.mcnemar),
         *_time(folding, found),
     ]
 
 
 def _time(folding: Folding, found: EngineFold) -> list[str]:
-    tax, foreseen = found.latency, found.time
-    nothing = ", which may be nothing" if tax.includes_zero else ""
-    measured = f"time: {_interval(tax, tax.confidence)} at batch {folding.batch}{nothing}"
+    foreseen, measured = found.time, time(found.latency, folding.batch)
     if foreseen is None:
         return [measured, NOT_ASKED]
     held = (
@@ -104,12 +97,7 @@ def _time(folding: Folding, found: EngineFold) -> list[str]:
         else "the two DIFFER by more than their errors: constants stay that no weights could take, blocks cost less or "
         "more beside one another, or the machine was not quiet"
     )
-    return [measured, f"predicted: {_interval(foreseen, foreseen.confidence)}, by the prices of these blocks: {held}"]
-
-
-def _interval(time: Tax | TimePrediction, confidence: float | None = None) -> str:
-    of = "" if confidence is None else f"{percent(confidence)} interval "
-    return f"{change(time.value)} ({of}{change(time.low)} to {change(time.high)})"
+    return [measured, f"predicted: {interval(foreseen, foreseen.confidence)}, by the prices of these blocks: {held}"]
 
 
 def _taking(folding: Folding, run: str) -> list[str]:
@@ -121,24 +109,14 @@ def _taking(folding: Folding, run: str) -> list[str]:
     ]
 
 
-def _of(share: Share) -> str:
-    return f"{share.hits} of {share.samples}"
-
-
-def _at_most(predicted: Prediction) -> str:
-    return f"at most {predicted.most} of {predicted.held_out}"
-
-
 def to_json(folding: Folding) -> dict[str, object]:
     """The same as plain data; `change` is what to write into the spec."""
     told = {key: value for key, value in fields(folding).items() if key not in ("of", "lowering")}
     engine = None
     if (found := folding.engine) is not None:
-        tax = found.latency
-        latency = {"value": tax.value, "low": tax.low, "high": tax.high, "confidence": tax.confidence}
         engine = {
             **fields(found),
-            "latency": {**latency, "per": "time", "batch": folding.batch},
+            "latency": time_json(found.latency, folding.batch),
             "as_predicted": found.as_predicted,
             "time_as_predicted": found.time_as_predicted,
         }

@@ -184,3 +184,17 @@ def test_a_closed_runner_says_so_and_closes_twice(engine: Path, images) -> None:
     runner.close()
     with pytest.raises(SesurgeryError, match=r"SE603.*closed"):
         runner.infer(images(1))
+
+
+def test_two_open_sizes_that_paddle_calls_a_question_mark_may_differ(tmp_path: Path) -> None:
+    graph = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 13]> g (float[N,3,H,W] x) => (float[N,3,H,W] y) { y = Relu(x) }'
+    )
+    for value in (*graph.graph.input, *graph.graph.output):
+        for axis in (0, 2, 3):
+            value.type.tensor_type.shape.dim[axis].dim_param = "?"
+    onnx.save(graph, tmp_path / "net.onnx")
+    OnnxRuntime().build(tmp_path / "net.onnx", tmp_path / "engine.onnx", BuildOptions())
+    with OnnxRuntime().load(tmp_path / "engine.onnx") as runner:
+        given = np.ones((2, 3, 8, 16), np.float32)
+        assert runner.infer({"x": given})["y"].shape == given.shape

@@ -1,4 +1,4 @@
-"""`sesurgery gates --prune --fine-tune`, `--drift`, and `apply --weights` as a user types them."""
+"""`sesurgery gates --prune --fine-tune`, `--drift`, `--fold` of a file, and `apply --weights` as a user types them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from fixtures.planted import plant_constants
 from safetensors.torch import load_file
 
 from sesurgery import pipeline
 from sesurgery.networks import checkpoint
+from sesurgery.training.data import data_of
 from sesurgery.workspace import RunManifest, read_manifest
 
 RUN, WEIGHTS = "runs/tiny", "weights.safetensors"
@@ -186,3 +189,43 @@ def test_what_goes_with_prune_is_refused_without_it(option, sesurgery):
     ended = sesurgery("gates", RUN, *option)
     assert (ended.code, ended.out) == (2, "")
     assert "go with --prune" in ended.err
+
+
+@pytest.fixture
+def file(here: Path) -> Path:
+    """The file of the trained run, with the gates of its first block nearly constant, and 40 samples of it."""
+    plant_constants(Path(RUN), 0)
+    held_out = data_of(checkpoint.read_spec(Path(RUN), pipeline.catalogs())).held_out
+    np.savez("x.npz", input=held_out.images[:40].numpy(), labels=held_out.labels[:40].numpy())
+    return pipeline.export(Path(RUN), pipeline.Workspace()).path
+
+
+def test_gates_of_a_file_are_folded_and_nothing_is_left_behind(sesurgery, file):
+    before = sorted(Path().rglob("*"))
+    ended = sesurgery("gates", str(file), "--inputs", "x.npz", "--fold", "--bound", "0.02", "--json")
+    assert ended.code == 0, ended.err
+    assert sorted(Path().rglob("*")) == before
+    told = json.loads(ended.out)
+    fold, keys = told["fold"], [block["key"] for block in told["blocks"]]
+    assert [gate["key"] for gate in fold["gates"]] == keys
+    assert [gate["key"] for gate in fold["gates"] if gate["folded"]] == keys[:1]
+    assert (fold["bound"], fold["deciding"], fold["held_out"]) == (0.02, 20, 20)
+    engine = fold["engine"]
+    assert engine["flips"]["measured"]["samples"] == engine["flips"]["predicted"]["held_out"] == 20
+    assert engine["latency"].keys() == {"value", "low", "high", "confidence", "per", "batch"}
+    assert fold["commands"][0].startswith(f"sesurgery lower {file.as_posix()} -o tiny.folded.onnx ")
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        (["--fold", "--price"], "an ONNX file does not say what its blocks are"),
+        (["--price"], "an ONNX file does not say what its blocks are"),
+        (["--drift"], "an ONNX file was not trained here"),
+        (["--prune", "pruned.yaml"], "an ONNX file has no spec"),
+    ],
+)
+def test_what_needs_a_run_is_refused_for_a_file(option, why, sesurgery):
+    ended = sesurgery("gates", "net.onnx", "--inputs", "x.npz", *option)
+    assert (ended.code, ended.out) == (2, "")
+    assert why in ended.err

@@ -14,6 +14,7 @@ from sesurgery.diagnostics import SesurgeryError, SpecError
 from sesurgery.lowering import PASSES
 from sesurgery.lowering import examples as _examples
 from sesurgery.onnxgraph import numerics as _numerics
+from sesurgery.workspace import read_manifest
 
 NET = """(float[N,4,6,6] x) => (float[N,8,6,6] y) <float[8,4,1,1] w, float[3,8,1,1] w1, float[8,3,1,1] w2> {
     t = Relu(x) u = Conv(t, w) z = GlobalAveragePool(u) d = Conv(z, w1) e = Conv(d, w2) gate = Sigmoid(e)
@@ -70,6 +71,23 @@ def test_constant_gates_are_folded_by_samples_within_a_bound(net: str) -> None:
     said = lower(net, *arguments, "--calibration", "samples.npz", "--bound", "0.001")
     assert "left alone" in said
     assert "0.001 is allowed" in said
+
+
+def test_half_of_the_samples_decide_where_that_is_asked_for(net: str) -> None:
+    others = _batch(_numerics.feeds(onnx.load(net)), 10)
+    np.savez("samples.npz", labels=np.arange(10) % 2, **others)
+    arguments = ("-o", "out.onnx", "--for", "openvino", "--passes", "constant_gates", "--bound", "0.5", "--explain")
+    said = lower(net, *arguments, "--calibration", "samples.npz")
+    assert "on 10 samples: folded into" in said
+    said = lower(net, *arguments, "--calibration", "samples.npz", "--half")
+    assert "on 5 samples: folded into" in said
+    assert read_manifest(Path("out.onnx")).command.endswith("--calibration samples.npz --half --bound 0.5")
+
+
+def test_half_of_no_samples_is_refused(net: str) -> None:
+    ended = CliRunner().invoke(program, ["lower", net, "-o", "out.onnx", "--for", "openvino", "--half"])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "--half goes with --calibration FILE.npz" in ended.stderr
 
 
 def test_constant_gates_need_samples(net: str) -> None:

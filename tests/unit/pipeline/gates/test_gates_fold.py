@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 from fixtures.engines import source_of
+from fixtures.planted import plant_constants
 
 from sesurgery import pipeline
 from sesurgery.cli import program
-from sesurgery.networks import checkpoint
 from sesurgery.pipeline import EnginesRequest, FoldRequest, Workspace
 from sesurgery.pipeline.bench import prices as bench_prices
 from sesurgery.pipeline.gates.constants import constants
@@ -24,22 +23,13 @@ from sesurgery.workspace import OnnxManifest, read_manifest
 
 # The package has functions of these names.
 fold_module = importlib.import_module("sesurgery.pipeline.gates.fold")
+pair_module = importlib.import_module("sesurgery.pipeline.gates.pair")
 RUN = Path("runs/tiny")
 SHORT = Latency(rounds=10, repeats=1, placements=4, half_width=None, warmup_seconds=0, threads=1)
-NEARLY = 0.003
-"""How far from constant a planted gate is on the samples of `gates`; a gate is folded within 0.01."""
 
 
 def plant(*blocks: int) -> list[str]:
-    """Make the gates of these blocks of the trained run nearly constant, and not quite; returns their keys."""
-    found = pipeline.gates(RUN)
-    run = checkpoint.read(RUN, pipeline.catalogs())
-    for block in blocks:
-        projection = run.network.get_submodule(run.plan.sites[block].module).fc2
-        with torch.no_grad():
-            projection.weight.mul_(NEARLY / found.blocks[block].constant_within)
-    checkpoint.save(RUN, run.network, run.spec, run.plan, run.manifest.command, run.manifest.details)
-    return [run.plan.sites[block].key for block in blocks]
+    return plant_constants(RUN, *blocks)
 
 
 def test_folding_changes_no_more_answers_than_it_predicted(here: Path) -> None:
@@ -130,7 +120,7 @@ def test_what_goes_with_fold_is_refused_without_it(option: list[str]) -> None:
 
 
 def test_a_block_that_is_not_constant_is_not_folded_and_nothing_is_built(here: Path, monkeypatch) -> None:
-    monkeypatch.setattr(fold_module, "build", lambda request: pytest.fail("an engine was built"))
+    monkeypatch.setattr(pair_module, "build", lambda request: pytest.fail("an engine was built"))
     found = pipeline.fold(FoldRequest(RUN, Workspace())).folding
     assert found.engine is None
     assert not any(block.folded or block.measured for block in found.blocks)
@@ -147,9 +137,3 @@ def test_a_prediction_is_not_always_that_nothing_happens(here: Path) -> None:
     keys = list(found.network.modules)
     far = replace(found.network, constants={key: value * 40 for key, value in found.network.constants.items()})
     assert replace(found, network=far).prediction(keys).flips.hits > found.prediction([]).flips.hits == 0
-
-
-def test_a_file_is_folded_by_another_verb(here: Path) -> None:
-    ended = CliRunner().invoke(program, ["gates", "export/tiny.onnx", "--inputs", "x.npz", "--fold"])
-    assert ended.exit_code == 2
-    assert "sesurgery lower NET.onnx --passes constant_gates" in ended.stderr
