@@ -132,6 +132,7 @@ class Tracer(fx.Tracer):
             return m.forward(*args, **kwargs)
         path = self.path_of_module(m)
         key = f"{path}@{count}" if (count := self.num_calls.get(path, 0)) else path
+        inside = [*self.module_stack.items()]
         while not self.is_leaf_module(m, path):
             self.stack.append((path, m))
             try:
@@ -144,6 +145,8 @@ class Tracer(fx.Tracer):
                 if self.culprit is not None or not self.learn(path, error):
                     self.culprit = self.culprit or path
                     raise
+                # torch.fx leaves a module that raises on its stack.
+                self.module_stack = OrderedDict(inside)
             finally:
                 self.stack.pop()
         if self.way.open is None and isinstance(m, torch.jit.ScriptModule):
