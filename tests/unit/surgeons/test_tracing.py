@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from typing import ClassVar
 
 import pytest
 import torch
@@ -46,6 +47,29 @@ class Outer(nn.Module):
 
 def test_the_innermost_module_that_cannot_be_traced_becomes_a_leaf_and_says_why():
     assert trace(Outer(), SHAPE).leaves == (Leaf("wrapped.deep.1", CONTROL_FLOW),)
+
+
+class InARow(nn.Module):
+    """Many parts that cannot be traced; `traced`, one list for all copies, tells how often the forward ran."""
+
+    traced: ClassVar[list[int]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Sequential(nn.ReLU(), Depends()) for _ in range(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.traced.append(1)
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def test_all_parts_that_cannot_be_traced_are_found_in_one_attempt():
+    network = InARow()
+    network.traced.clear()
+    assert [leaf.path for leaf in trace(network, SHAPE).leaves] == [f"parts.{number}.1" for number in range(6)]
+    assert len(network.traced) == 2
 
 
 def test_what_lies_around_a_leaf_is_still_seen():
