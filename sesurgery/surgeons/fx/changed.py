@@ -29,6 +29,8 @@ from torch.fx.node import map_aggregate, map_arg
 from sesurgery.surgeons.fx.forward_code import fusing_methods, names_read, walks
 from sesurgery.surgeons.fx.regions import region, restore
 
+# Attributes of a module whose author has names of his own: a network may well have parts called `blocks` or `graphs`.
+GRAPHS, BLOCKS, READ, UNFUSABLE = "sesurgery_graphs", "sesurgery_blocks", "sesurgery_read", "sesurgery_unfusable"
 _count = itertools.count()
 
 
@@ -63,13 +65,13 @@ class _Line:
 class Dressed:
     """An object of the user's class and of one derived from it; copied and pickled by way of the user's own."""
 
-    original: type[nn.Module]
+    sesurgery_original: type[nn.Module]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The original class first, so that whatever refers back to the network finds an object."""
-        state = {name: value for name, value in self.__dict__.items() if name != "graphs"}
-        graphs = [_written(graph) for graph in self.__dict__.get("graphs", ())]
-        return _undressed, (self.original,), {"own": state, "graphs": graphs}
+        state = {name: value for name, value in self.__dict__.items() if name != GRAPHS}
+        graphs = [_written(graph) for graph in self.__dict__.get(GRAPHS, ())]
+        return _undressed, (self.sesurgery_original,), {"own": state, "graphs": graphs}
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
         """The same in every protocol."""
@@ -79,16 +81,11 @@ class Dressed:
 class Changed(Dressed):
     """A module whose forward is a graph: one of `graphs`, or one a mode (eval, train)."""
 
-    graphs: tuple[fx.Graph, ...]
-
-    @property
-    def code(self) -> str:
-        """The source of what runs, both modes' where they differ."""
-        return "\n".join(graph.python_code("self").src for graph in self.graphs)
+    sesurgery_graphs: tuple[fx.Graph, ...]
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; raises where the graph holds its old value, so that setting it would have no effect."""
-        fixed = self.__dict__.get("read_while_tracing", {})
+        fixed = self.__dict__.get(READ, {})
         if name in fixed and value != fixed[name]:
             raise AttributeError(
                 f"{type(self).__name__}.{name} was {fixed[name]!r} when blocks were put into this forward, and is "
@@ -97,10 +94,15 @@ class Changed(Dressed):
         super().__setattr__(name, value)
 
 
+def code_of(module: Changed) -> str:
+    """The source of what runs, both modes' where they differ."""
+    return "\n".join(graph.python_code("self").src for graph in module.sesurgery_graphs)
+
+
 @contextlib.contextmanager
 def _apart(module: Any) -> Iterator[None]:
     """The module without the blocks that it holds for the forward of another."""
-    whole, blocks = module.__dict__["_modules"], module.__dict__["blocks"]
+    whole, blocks = module.__dict__["_modules"], module.__dict__[BLOCKS]
     module.__dict__["_modules"] = {name: part for name, part in whole.items() if name not in blocks}
     try:
         yield
@@ -132,7 +134,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def _original(module: nn.Module) -> type[nn.Module]:
-    return type(module).original if isinstance(module, Dressed) else type(module)
+    return type(module).sesurgery_original if isinstance(module, Dressed) else type(module)
 
 
 def read_by_forward(module: nn.Module) -> set[str]:
@@ -147,7 +149,7 @@ class _Undressed(nn.Module):
         self.__class__ = self.__dict__.pop("becomes")
         nn.Module.__setstate__(self, state["own"])  # type: ignore[no-untyped-call]
         if state["graphs"]:
-            self.__dict__["graphs"] = tuple(map(_read, state["graphs"]))
+            self.__dict__[GRAPHS] = tuple(map(_read, state["graphs"]))
         _dress(self)
 
 
@@ -160,9 +162,9 @@ def _undressed(kind: type[nn.Module]) -> nn.Module:
 def change(module: nn.Module, graphs: Iterable[fx.Graph], read: Mapping[str, Any]) -> None:
     """Make these graphs the module's forward; `read` are the attributes whose values they hold."""
     module.__dict__.pop("forward", None)
-    module.__dict__["read_while_tracing"] = {**module.__dict__.get("read_while_tracing", {}), **read}
-    module.__dict__["graphs"] = tuple(graphs)
-    module.__dict__["unfusable"] = tuple(fusing_methods(_original(module)))
+    module.__dict__[READ] = {**module.__dict__.get(READ, {}), **read}
+    module.__dict__[GRAPHS] = tuple(graphs)
+    module.__dict__[UNFUSABLE] = tuple(fusing_methods(_original(module)))
     _dress(module)
 
 
@@ -173,7 +175,7 @@ def hold(module: nn.Module, block: str) -> None:
     """
     original = _original(module)
     if isinstance(module, _CONTAINERS) or walks(original):
-        module.__dict__["blocks"] = (*module.__dict__.get("blocks", ()), block)
+        module.__dict__[BLOCKS] = (*module.__dict__.get(BLOCKS, ()), block)
         _dress(module)
 
 
@@ -181,7 +183,7 @@ def forbid_fusing(module: nn.Module, methods: Iterable[str] | None = None) -> No
     """Make the module's fusing methods raise, or those of `methods` alone: they would leave a block inside it out."""
     known = {*fusing_methods(_original(module))}
     if found := known if methods is None else known.intersection(methods):
-        module.__dict__["unfusable"] = tuple(sorted(found.union(module.__dict__.get("unfusable", ()))))
+        module.__dict__[UNFUSABLE] = tuple(sorted(found.union(module.__dict__.get(UNFUSABLE, ()))))
         _dress(module)
 
 
@@ -192,17 +194,17 @@ def _dress(module: nn.Module) -> None:
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
-        "original": original,
+        "sesurgery_original": original,
     }
     bases: tuple[type, ...] = (original,)
-    if "blocks" in module.__dict__:
+    if BLOCKS in module.__dict__:
         bases = (Holding, *bases) if issubclass(original, _CONTAINERS) else bases
         if walks(original) and callable(run := getattr(original, "forward", None)):
             bases, own["forward"] = (Walking, *bases), _past_blocks(run)
-    if graphs := module.__dict__.get("graphs"):
+    if graphs := module.__dict__.get(GRAPHS):
         bases = (Changed, *bases)
         own["forward"] = _forward(graphs, original)
-    own |= {name: _refusal(original, name) for name in module.__dict__.get("unfusable", ())}
+    own |= {name: _refusal(original, name) for name in module.__dict__.get(UNFUSABLE, ())}
     module.__class__ = type(original.__name__, bases, own)
 
 

@@ -91,7 +91,7 @@ def _are_plain(modules: list[nn.Module]) -> bool:
 def _is_plain(kind: type[nn.Module]) -> bool:
     """Whether a module of this class is copied by its dictionary alone."""
     if issubclass(kind, Dressed):
-        kind = kind.original
+        kind = kind.sesurgery_original
     ways = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__new__")
     own = any(getattr(kind, way, None) is not getattr(nn.Module, way, None) for way in ways)
     return not own and kind.__setstate__.__module__.startswith("torch.nn.modules.")

@@ -148,7 +148,7 @@ def _count_planned(
         if not isinstance(module, Changed):
             continue
         own: Counter[str] = Counter()
-        for graph in module.graphs:
+        for graph in module.sesurgery_graphs:
             targets = [str(node.target) for node in graph.nodes if node.op == "call_module"]
             found = (keys.get(id(module.get_submodule(target))) for target in targets)
             own |= Counter(key for key in found if key is not None)

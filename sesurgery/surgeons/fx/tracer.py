@@ -185,12 +185,12 @@ def _replaying(tracer: Tracer, module: Any) -> Callable[..., Any]:
             tracer.module_stack.update(before)
 
     path = tracer.stack[-1][0] if tracer.stack else ""
-    if len(module.graphs) == 1:
-        return replayed(module, module.graphs[0], scoped)
+    if len(module.sesurgery_graphs) == 1:
+        return replayed(module, module.sesurgery_graphs[0], scoped)
     tracer.read_modes.add(path)
     if path not in tracer.modes:
         return _refuse
-    return replayed(module, module.graphs[tracer.modes[path]], scoped)
+    return replayed(module, module.sesurgery_graphs[tracer.modes[path]], scoped)
 
 
 def _refuse(*_: Any, **__: Any) -> Any:

@@ -15,8 +15,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+import sesurgery
 from sesurgery.networks.cifar_resnet import CifarResNet
-from sesurgery.surgeons.fx.changed import Changed
+from sesurgery.surgeons.fx.changed import Changed, code_of
 
 SHAPE = (8, 6, 6)
 NARROW = {"block": "se", "width": 2}
@@ -90,7 +91,7 @@ def test_a_network_comes_back_as_it_was(case, through, operate):
     assert type(other).__name__ == type(changed).__name__ == type(case.make()).__name__
     assert [*other.state_dict()] == [*changed.state_dict()]
     assert {id(part) for part in other.parameters()}.isdisjoint({id(part) for part in changed.parameters()})
-    codes = [[part.code for part in net.modules() if isinstance(part, Changed)] for net in (other, changed)]
+    codes = [[code_of(part) for part in net.modules() if isinstance(part, Changed)] for net in (other, changed)]
     assert codes[0] == codes[1] != []
     for mode in (True, False, True):
         assert torch.equal(answer(other.train(mode), case.shape), answer(changed.train(mode), case.shape))
@@ -175,3 +176,30 @@ def test_what_is_exported_of_a_block_is_still_known_to_be_of_it(through, operate
 
     assert "layer1.0.se.fc1" in owners(changed)
     assert owners(through(changed)) == owners(changed)
+
+
+class Walks(nn.Module):
+    """As ChannelNet's units: a part called by any name, whose parts the forward walks through."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.add_module(name, nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)))
+        self.called = name
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = x
+        for part in getattr(self, self.called)._modules.values():
+            made = part(made)
+        return x + made
+
+
+@pytest.mark.parametrize("name", ["blocks", "graphs", "original", "code", "unfusable", "read_while_tracing", "becomes"])
+def test_a_network_may_call_its_parts_what_it_likes(name):
+    torch.manual_seed(0)
+    model, image = nn.Sequential(nn.Conv2d(3, 4, 1), Walks(name)), torch.randn(2, 3, 8, 8)
+    changed = sesurgery.insert(model, at="residual", example_input=image, init="identity", min_width=2)
+    again = pickle.loads(pickle.dumps(changed))
+    assert torch.equal(changed(image), model(image))
+    assert torch.equal(again(image), model(image))
+    assert {*model.state_dict()} < {*changed.state_dict()}
+    assert [*getattr(changed[1], name)] == [*changed[1].get_submodule(name)]

@@ -118,7 +118,7 @@ def test_units_that_are_alike_are_traced_once(operate, traced):
 
 def test_each_unit_has_a_graph_of_its_own(operate):
     changed = exact(operate, nn.Sequential(Unit(), Unit()))
-    first, second = (unit.graphs[0] for unit in changed)
+    first, second = (unit.sesurgery_graphs[0] for unit in changed)
     assert first is not second
     assert {node.graph for node in second.nodes} == {second}
 
