@@ -28,15 +28,16 @@ Networks of torchvision and timm were measured on the code up to commit 383e199;
 whose sites had changed since, on that of 17f1e82 to ea12722. Those whose sites changed after that, and those whose
 outputs had not depended on the image (their weights are drawn now), were measured on 2b2da33 to dc57735, those of
 transformers, by their default configs, and nest_tiny, nest_tiny_jx on 4b112f2, mvitv2_small and mobilenetv5_300m on
-fa7188c. All others were planned on b0a5cc0, too, and have the sites of the table there; their leaves are those of that day. CvtForImageClassification ends on its class token alone, so that what the last attention asks of the map
+fa7188c. All others were planned on b0a5cc0, too, and have the sites of the table there; their leaves are those of
+that day. CvtForImageClassification ends on its class token alone, so that what the last attention asks of the map
 reaches no output, and a block there is refused.
 
 Of five libraries that are no dependency, `benchmarks/zoo_libraries.py` chose {chosen} networks before any was examined,
 the smallest first; {left} have not been reached and are not listed: {missing}.
 They were measured on the code of 2c5c159, some that had fallen once more on that of cdc1f6c, and the second half on
-that of fa7188c; there mixnet_s was ended after 400 s, beside other programs, and counts as not reached. An untrained CondenseNet
-reads the first of its channels alone (its index is zero until weights are loaded): a block behind it may be cut off,
-and is refused.
+that of fa7188c; there mixnet_s was ended after 400 s, beside other programs, and counts as not reached. An untrained
+CondenseNet reads the first of its channels alone (its index is zero until weights are loaded): a block behind it may be
+cut off, and is refused.
 
 *same sites* counts the networks whose own ONNX file, written before surgery, offers the same sites as the network
 (keys, channels, resolutions; modules that are shared by either of their names), of those for which it was compared.

@@ -188,7 +188,7 @@ class Walks(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         made = x
-        for part in getattr(self, self.called)._modules.values():
+        for part in getattr(self, self.called).children():
             made = part(made)
         return x + made
 
