@@ -204,7 +204,8 @@ def main() -> None:
     if not given.no_results:
         machine = {**taken, "threads": given.threads}
         known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-        known[given.backend] = {**known.get(given.backend, {}), **machine, "plan": plan.model_dump(), **rows}
+        found = {name: {**machine, "plan": plan.model_dump(), **row} for name, row in rows.items()}
+        known[given.backend] = {**known.get(given.backend, {}), **found}
         write_text(RESULTS, to_json(known))
 
 
