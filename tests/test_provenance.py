@@ -55,6 +55,20 @@ def test_every_killed_training_ended_as_if_it_had_not_been_and_the_page_says_how
     assert f"{len({moment['run'] for moment in found['moments']})} of the runs were killed" in page
 
 
+@pytest.mark.parametrize("machine", ["quiet", "busy"])
+def test_of_100_races_of_equal_engines_93_cover_zero_and_of_100_against_a_slower_one_95_leave_it_out(
+    machine: str,
+) -> None:
+    found = json.loads((RESULTS / "race_calibration.json").read_text())["onnxruntime"][machine]
+    same, slowed = ([race[kind] for race in found["found"]] for kind in ("same", "slowed"))
+    covers, excludes = sum(low <= 0 <= high for _, low, high in same), sum(low > 0 for _, low, _ in slowed)
+    assert len(found["found"]) == 100
+    assert covers >= 93
+    assert excludes >= 95
+    page = " ".join((ROOT / "docs" / "decisions" / "0013-latency-over-placements.md").read_text().split())
+    assert f"{covers} intervals cover zero" in page or f"{covers} of 100 cover zero" in page
+
+
 def test_the_cost_of_a_step_is_that_of_the_page() -> None:
     page = (ROOT / "docs" / "guide.md").read_text()
     for name in ("ours", "timm"):
