@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 
 import onnx
 from onnx import NodeProto
@@ -43,25 +43,6 @@ def ends(flow: Dataflow, module: str) -> tuple[str, str]:
         text = f"module {module!r} has {len(given)} inputs and {len(made)} outputs in the file; one of each is expected"
         raise fail("SE602", text, "its cost cannot be measured by removing it")
     return given[0], made[0]
-
-
-def surroundings(flow: Dataflow, module: str) -> tuple[Hashable, ...]:
-    """The operations around a module: what makes its input, and each reader with what makes the reader's other inputs.
-
-    An engine may fuse a module with the operations around it. So modules that are alike may differ in cost where these
-    differ: in a ResNet, the shortcut that a block's output is added to has a convolution in the first unit of a stage.
-    Raises SE602 as `without` does.
-    """
-    given, made = ends(flow, module)
-    readers = [node for node in flow.nodes if made in node.input and not _inside(node, module)]
-    others = [(node.op_type, *sorted(_maker(flow, name) for name in node.input if name != made)) for node in readers]
-    return (_maker(flow, given), *sorted(others))
-
-
-def _maker(flow: Dataflow, name: str) -> str:
-    """The operation that makes a value; empty for a weight and for the graph's input."""
-    node = flow.producer.get(name)
-    return node.op_type if node is not None else ""
 
 
 def _inside(node: NodeProto, module: str) -> bool:

@@ -14,8 +14,6 @@ from sesurgery.accounting import Cost
 from sesurgery.backends.base import Array, Backend, BuildsFromOnnx
 from sesurgery.diagnostics import fail
 from sesurgery.networks.block_costs import site_costs
-from sesurgery.onnxgraph.dataflow import Dataflow
-from sesurgery.onnxgraph.without import surroundings
 from sesurgery.pipeline.bench.variants import PROFILED, Variant, Variants, attributed
 from sesurgery.planner import Plan, Site
 from sesurgery.spec.engines import Engine
@@ -56,19 +54,14 @@ class Subject:
 
     @property
     def groups(self) -> list[list[Priced]]:
-        """The blocks that are weighed as one, with their costs: alike in themselves and in what is around them.
-
-        Where too many kinds differ, those of one stage are.
-        """
+        """The blocks that are weighed as one, with their costs: alike, or of one stage where too many kinds differ."""
         priced = list(zip(self.plan.sites, site_costs(self.plan), strict=True))
         if not self.together and len(priced) <= MOST_BLOCKS:
             return [[each] for each in priced]
         alike: dict[Hashable, list[Priced]] = {}
         staged: dict[Hashable, list[Priced]] = {}
-        flow = Dataflow(self.model)
         for site, spent in priced:
-            around = surroundings(flow, self.module(site))
-            alike.setdefault((repr(site.block), site.shape, around), []).append((site, spent))
+            alike.setdefault((repr(site.block), site.shape), []).append((site, spent))
             staged.setdefault((repr(site.block), site.stage), []).append((site, spent))
         return list((alike if len(alike) <= MOST_KINDS else staged).values())
 

@@ -66,14 +66,22 @@ def test_an_nvidia_engine_lists_its_layers_and_has_no_profile_of_them(tmp_path, 
 
 
 def test_blocks_that_are_alike_are_left_out_together(here):
-    text = Path("tiny.yaml").read_text().replace("depth: 8", "depth: 20")
+    text = Path("tiny.yaml").read_text().replace("depth: 8", "depth: 14")
     Path("deep.yaml").write_text(text)
-    subject = prices.plan_subject(pipeline.plan(pipeline.load_spec("deep.yaml")), pipeline.engine())
-    # What the first block of the second stage is added to is padded, not the output of another unit.
+    plan = pipeline.plan(pipeline.load_spec("deep.yaml")).plan
+    subject = pricing.Subject(
+        "deep",
+        None,
+        plan,
+        "",
+        pipeline.engine(),
+        SHORT,
+        {},
+        trained=False,
+        together=True,  # type: ignore[arg-type]
+    )
     assert [[site.scope for site, _ in group] for group in subject.groups] == [
-        ["layer1.0", "layer1.1", "layer1.2"],
-        ["layer2.0"],
-        ["layer2.1", "layer2.2"],
-        ["layer3.0"],
-        ["layer3.1", "layer3.2"],
+        ["layer1.0", "layer1.1"],
+        ["layer2.0", "layer2.1"],
+        ["layer3.0", "layer3.1"],
     ]
