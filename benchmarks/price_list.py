@@ -1,6 +1,6 @@
 """What SE costs on a dozen networks, block by block, on this machine: the table of docs/verification.md.
 
-    python benchmarks/price_list.py                     a dozen networks, ONNX Runtime, batch 1, some 15 minutes
+    python benchmarks/price_list.py                     a dozen networks, ONNX Runtime, batch 1, some 50 minutes
     python benchmarks/price_list.py --backends onnxruntime openvino --seconds 30
     python benchmarks/price_list.py --only resnet18     one of them, again
     python benchmarks/price_list.py --table             the table alone, of the results that are there
@@ -132,6 +132,8 @@ def main() -> None:
         if known and not chosen.only:
             continue
         found = row(name, backend, chosen.seconds)
+        # A row says of which code it is: the list is finished by another commit than it was begun by.
+        found |= {key: taken[key] for key in ("commit", "device", "load")}
         kept["rows"] = [each for each in kept["rows"] if each not in known] + [found]
         print(f"{table([found]).splitlines()[-1]} {found.get('seconds', 0):.0f} s", flush=True)
         write_text(RESULTS, to_json({**kept, **taken}))
