@@ -118,7 +118,7 @@ def _no_batch(model: nn.Module, inputs: Inputs, listed: torch.Tensor | None) -> 
 
 def _changed(network: TorchNetwork, surgery: NamesSurgery) -> nn.Module:
     used, changed = faithfully(network, lambda each: (each, each.apply(each.plan(surgery))))
-    for warning in (*used.warnings, *_unseen(used.leaves)):
+    for warning in (*changed.warnings, *_unseen(used.leaves)):
         warnings.warn(warning, stacklevel=3)
     return changed.module
 

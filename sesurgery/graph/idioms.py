@@ -86,22 +86,53 @@ def squeezed(graph: GraphView) -> frozenset[str]:
 
 
 def gives_the_output(graph: GraphView, node: Node) -> bool:
-    """Whether there is no layer with weights and no sum between a value and the network's output."""
-    queue, seen = [node], {node.name}
+    """Whether there is no layer with weights and no sum between a value and the network's output.
+
+    A detector concatenates its answers, of all resolutions or of all kinds, and may compute boxes and scores from them.
+    What is computed from nothing but answers is part of the output too.
+    """
+    queue, seen, sums = [(node, False)], {(node.name, False)}, list[Node]()
     reached = False
     while queue:
-        for use in queue.pop().readings:
-            user = graph[use.user]
+        value, joined = queue.pop()
+        for user in (graph[use.user] for use in value.readings):
             reached |= user.op is Op.OUTPUT
-            if user.op not in _FREE:
+            after = joined or (user.op is Op.CONCAT and _are_answers(graph, user))
+            if user.op not in _FREE and not (after and (user.op in _DECODING or _is_expectation(user))):
                 return False
-            if user.name not in seen:
-                seen.add(user.name)
-                queue.append(user)
-    return reached
+            if user.op is Op.ADD:
+                sums.append(user)
+            if (user.name, after) not in seen:
+                seen.add((user.name, after))
+                queue.append((user, after))
+    names = {name for name, _ in seen}
+    return reached and all(part.constant or part.name in names for each in sums for part in each.inputs)
 
 
 _FREE = (Op.OUTPUT, Op.PASS, Op.RESHAPE, Op.POOL, Op.GLOBAL_POOL, Op.OTHER)
+_DECODING = (Op.CONCAT, Op.ACT, Op.MUL, Op.ADD)
+"""What may happen to answers that are concatenated."""
+
+
+def _are_answers(graph: GraphView, node: Node) -> bool:
+    """Whether a value consists of results of layers that no activation follows, and that no layer reads."""
+    if node.constant or node.op in (Op.CONV, Op.LINEAR):
+        return True
+    if node.op is Op.NORM:
+        return node.inputs[0].op is Op.CONV
+    parts = [part for part in node.inputs if not part.constant]
+    if node.op is not Op.CONCAT and (node.op not in (Op.PASS, Op.RESHAPE, Op.OTHER) or len(parts) != 1):
+        return False
+    return all(_read_by_none(graph, part) and _are_answers(graph, part) for part in parts)
+
+
+def _read_by_none(graph: GraphView, node: Node) -> bool:
+    return all(graph[use.user].op in (*_FREE, Op.CONCAT) for use in node.readings)
+
+
+def _is_expectation(node: Node) -> bool:
+    """Whether it is the 1 x 1 convolution to one channel that gives the mean of a distribution (arXiv 2006.04388)."""
+    return node.conv is not None and node.conv.out_channels == 1 and set(node.conv.kernel) == {1}
 
 
 def activated(graph: GraphView, node: Node) -> Node:

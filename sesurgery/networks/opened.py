@@ -64,6 +64,11 @@ class OpenNetwork(Protocol):
         ...
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What surgery leaves alone, and of a changed network what could not be compared; a plan says the first too."""
+        ...
+
+    @property
     def head(self) -> NewHead | None:
         """The head, where it is of other classes than the values that the network was given; None of a file."""
         ...
@@ -112,6 +117,10 @@ class Drawn:
     def outline(self) -> Outline:
         """The drawing."""
         raise NotImplementedError
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def view(self) -> GraphView:

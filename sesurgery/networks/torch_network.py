@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
@@ -30,7 +30,8 @@ class TorchNetwork(Drawn):
 
     `weights` is the file that its values came from: it may have values for the blocks that a plan inserts. `head` is
     the network's where that is of other classes than the file's or the pretrained network's. `called` are modules that
-    are leaves whatever their forward. With `inputs` the network is called with these.
+    are leaves whatever their forward. With `inputs` the network is called with these. `uncompared` says where it was
+    not proved that surgery kept the network's function.
     """
 
     module: nn.Module
@@ -41,6 +42,7 @@ class TorchNetwork(Drawn):
     head: NewHead | None = None
     called: tuple[str, ...] = ()
     inputs: Inputs | None = None
+    uncompared: tuple[str, ...] = ()
 
     keys: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "SE304": ("input", "shape"),
@@ -50,10 +52,10 @@ class TorchNetwork(Drawn):
 
     @cached_property
     def cost(self) -> Cost:
-        return cost(self._surgeon.part(self.module), self.shape)
+        return cost(self._surgeon().part(self.module), self.shape)
 
     def account(self, convention: Convention = "torch") -> Account:
-        return account(self._surgeon.part(self.module), self.shape, convention)
+        return account(self._surgeon().part(self.module), self.shape, convention)
 
     def plan(self, surgery: NamesSurgery) -> Plan:
         made = super().plan(surgery)
@@ -61,22 +63,25 @@ class TorchNetwork(Drawn):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is left alone because of `called`."""
+        """What is left alone because of `called`, and what could not be compared."""
         names = ", ".join(part or "the network itself" for part in self.called)
-        return (f"{names}: traced, it is another function; it is called as it is, with no block in it",) * bool(names)
+        alone = f"{names}: traced, it is another function; it is called as it is, with no block in it"
+        return (*((alone,) if names else ()), *self.uncompared)
 
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
+        # Graphs of larger and of smaller modules may be compared one after the other: a text counts once.
+        uncompared: dict[str, None] = {}
         try:
-            changed = self._surgeon.apply(self.module, plan, weights)
+            changed = self._surgeon(uncompared.setdefault).apply(self.module, plan, weights)
         except SesurgeryError as error:
             found = {item.site for item in error.diagnostics if item.code == "SE404"}
             # Where other blocks do run, those that do not lie beside what makes the output: no part of it helps.
             if not found or not (None in found or found >= {site.key for site in plan.sites}):
                 raise
-            raise self._surgeon.with_parts(error, self.module, ANOTHER_PLACEMENT) from error
+            raise self._surgeon().with_parts(error, self.module, ANOTHER_PLACEMENT) from error
         if weights is None and self.weights is not None:
             self.weights.load_blocks(changed, plan, self.submodule)
-        return replace(self, module=changed)
+        return replace(self, module=changed, uncompared=tuple(uncompared))
 
     def calling(self, parts: tuple[str, ...]) -> Self:
         more = tuple(part for part in parts if part not in self.called)
@@ -84,11 +89,10 @@ class TorchNetwork(Drawn):
 
     @cached_property
     def outline(self) -> Outline:
-        return self._surgeon.look(self.module, self.called)
+        return self._surgeon().look(self.module, self.called)
 
-    @property
-    def _surgeon(self) -> FxSurgeon:
-        return FxSurgeon(self.shape, self.submodule, self.inputs)
+    def _surgeon(self, tell: Callable[[str], object] = lambda text: None) -> FxSurgeon:
+        return FxSurgeon(self.shape, self.submodule, self.inputs, tell)
 
 
 def usual_shape(given: NamesModel, module: nn.Module) -> Shape | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from sesurgery.accounting import CONVENTION, Cost
 from sesurgery.diagnostics import SesurgeryError, located
@@ -113,14 +113,16 @@ def plan_on(spec: Spec, network: OpenNetwork) -> NetworkPlan:
 
 
 def carry_out(planned: NetworkPlan, weights: Weights | None = None) -> tuple[NetworkPlan, OpenNetwork]:
-    """The changed network and the plan that was carried out.
+    """The changed network and the plan that was carried out, with a warning for what could not be compared.
 
     That is another plan, with fewer sites, where a module turns out to have no graph that is the same function.
     """
 
     def attempt(network: OpenNetwork) -> tuple[NetworkPlan, OpenNetwork]:
         again = planned if network is planned.network else _planned(planned.spec, network)
-        return again, network.apply(again.plan, weights)
+        changed = network.apply(again.plan, weights)
+        said = tuple(dict.fromkeys((*again.plan.warnings, *changed.warnings)))
+        return replace(again, plan=replace(again.plan, warnings=said)), changed
 
     return faithfully(planned.network, attempt)
 

@@ -3,8 +3,10 @@ import torch
 from torch import nn
 
 import sesurgery
+from sesurgery import pipeline
 from sesurgery.diagnostics import SpecError
-from sesurgery.networks.cifar_resnet import resnet20
+from sesurgery.networks.cifar_resnet import CifarResNet, resnet20
+from sesurgery.pipeline.plan import carry_out
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 
@@ -95,6 +97,39 @@ def test_where_all_is_seen_nothing_is_warned_of(recwarn):
     sesurgery.insert(resnet20(), example_input=IMAGE)
     assert not [text for text in texts(recwarn) if "seen" in text]
     assert not [text for text in sesurgery.plan(AT_CONV, resnet20()).warnings if "seen" in text]
+
+
+class InNeedOfTargets(CifarResNet):
+    """In training it wants more than an image, as detectors do."""
+
+    def forward(self, x, targets=None):
+        if self.training and targets is None:
+            raise ValueError("targets should not be none in training")
+        return super().forward(x)
+
+
+def in_need_of_targets():
+    return InNeedOfTargets(8)
+
+
+UNCOMPARED = (
+    "in training mode the network does not run on random input (targets should not be none in training): "
+    "traced forwards were compared with the original ones in evaluation mode alone"
+)
+
+
+def test_a_mode_in_which_nothing_could_be_compared_is_among_the_warnings(recwarn):
+    sesurgery.insert(in_need_of_targets(), example_input=IMAGE)
+    assert [text for text in texts(recwarn) if "compared" in text] == [UNCOMPARED]
+    spec = AT_CONV | {"model": {"source": "python", "name": f"{__name__}:in_need_of_targets"}}
+    planned = pipeline.plan(sesurgery.load_spec(spec | {"surgery": [{"insert": "se", "at": "residual"}]}))
+    assert UNCOMPARED not in planned.plan.warnings
+    assert carry_out(planned)[0].plan.warnings == (*planned.plan.warnings, UNCOMPARED)
+
+
+def test_where_both_modes_were_compared_nothing_is_warned_of(recwarn):
+    sesurgery.insert(resnet20(), example_input=IMAGE)
+    assert not [text for text in texts(recwarn) if "compared" in text]
 
 
 def test_importing_the_package_offers_only_what_it_names():

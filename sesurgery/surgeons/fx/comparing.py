@@ -26,6 +26,10 @@ from sesurgery.surgeons.fx.copying import buffers_kept
 from sesurgery.surgeons.fx.inputs import Given, mapped, tensors
 from sesurgery.surgeons.fx.remembering import Memory
 
+NOT_IN_TRAINING = (
+    "in training mode the network does not run on random input ({}): traced forwards were compared with the original "
+    "ones in evaluation mode alone"
+)
 _SMALL = 32
 _TOLERANCE = 1e-4
 """Relative to the largest value: equal operations in equal order agree exactly on most machines."""
@@ -48,20 +52,23 @@ class Difference:
     said: Diagnostic
 
 
-def compare(network: nn.Module, twins: Sequence[Twin], given: Given) -> list[Difference]:
+def compare(network: nn.Module, twins: Sequence[Twin], given: Given, tell: Callable[[str], object]) -> list[Difference]:
     """Every twin that is another function, in the first mode with such a twin; the network is as before afterwards.
 
-    A small image is tried first. A difference there may be due to its size, so only the real size counts.
+    A small image is tried first. A difference there may be due to its size, so only the real size counts. Where the
+    network does not run in training, `tell` is called with a text that says so.
     """
     modes = [(module, module.training) for module in network.modules()]
     try:
-        return _compare(network, twins, given, False) or _compare(network, twins, given, True)
+        return _compare(network, twins, given, False, tell) or _compare(network, twins, given, True, tell)
     finally:
         for module, mode in modes:
             module.__dict__["training"] = mode
 
 
-def _compare(network: nn.Module, twins: Sequence[Twin], given: Given, training: bool) -> list[Difference]:
+def _compare(
+    network: nn.Module, twins: Sequence[Twin], given: Given, training: bool, tell: Callable[[str], object]
+) -> list[Difference]:
     for module in network.modules():
         module.__dict__["training"] = training
     for size in dict.fromkeys((_SMALL, 0)):
@@ -76,6 +83,7 @@ def _compare(network: nn.Module, twins: Sequence[Twin], given: Given, training: 
                 continue
             if training:
                 # A network that needs more than images in training cannot be compared in that mode.
+                tell(NOT_IN_TRAINING.format(first_line(error)))
                 return []
             raise fail(
                 "SE304", f"the network does not run on this input: {first_line(error)}", what_to_do(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from torch import fx, nn
 from torch.fx.node import map_arg
@@ -19,14 +19,21 @@ from sesurgery.surgeons.fx.view import Drawing, Frame, scope_of
 from sesurgery.surgeons.grafting import graft
 
 
-def carry_out(part: nn.Module, drawing: Drawing, plan: Plan, given: Given, weights: Weights | None) -> None:
-    """Change a network in place; `given` is what it is called with.
+def carry_out(
+    part: nn.Module,
+    drawing: Drawing,
+    plan: Plan,
+    given: Given,
+    weights: Weights | None,
+    tell: Callable[[str], object],
+) -> None:
+    """Change a network in place; `given` is what it is called with, `tell` is called with what could not be compared.
 
     Raises SE305 or SE405 for every block that cannot be built or named, Unfaithful (SE403) if a graph is another
     function than the forward that it replaces, and no smaller one's can replace it.
     """
     frames = drawing.frames
-    found = faithful(part, frames, plan, given)
+    found = faithful(part, frames, plan, given, tell)
     for operation in found:
         operation.register(operation.module)
         for each in operation.graphs:

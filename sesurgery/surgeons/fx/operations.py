@@ -63,10 +63,13 @@ class Operation:
         return tuple(item.what for item in self.owner.items if isinstance(item.what, Removal))
 
 
-def faithful(part: nn.Module, frames: Sequence[Frame], plan: Plan, given: Given) -> list[Operation]:
+def faithful(
+    part: nn.Module, frames: Sequence[Frame], plan: Plan, given: Given, tell: Callable[[str], object]
+) -> list[Operation]:
     """What is to be done in all frames, by graphs that are the same functions as the forwards in whose place they run.
 
-    Where one is not, a smaller module owns the place, if one can; raises Unfaithful (SE403) else.
+    Where one is not, a smaller module owns the place, if one can; raises Unfaithful (SE403) else. `tell` is called
+    with what could not be compared.
     """
     avoided: frozenset[str] = frozenset()
     while True:
@@ -79,7 +82,7 @@ def faithful(part: nn.Module, frames: Sequence[Frame], plan: Plan, given: Given)
                 differences.append(traced)
             else:
                 found.append(each.operation(traced, likeness))
-        differences = differences or _differences(part, found, given)
+        differences = differences or _differences(part, found, given, tell)
         if not differences:
             return found
         parts = {difference.path for difference in differences}
@@ -171,7 +174,9 @@ class _Owned:
         )
 
 
-def _differences(part: nn.Module, operations: Iterable[Operation], given: Given) -> list[Difference]:
+def _differences(
+    part: nn.Module, operations: Iterable[Operation], given: Given, tell: Callable[[str], object]
+) -> list[Difference]:
     """The modules whose forward's graph is another function than the forward."""
     # On a copy: a forward may store values from a run (attention biases in timm, LeViT).
     shadow = twin(part)
@@ -184,4 +189,4 @@ def _differences(part: nn.Module, operations: Iterable[Operation], given: Given)
         module = shadow.get_submodule(made.path)
         made.register(module)
         twins.append(Twin(made.path, module, runs))
-    return compare(shadow, twins, given) if twins else []
+    return compare(shadow, twins, given, tell) if twins else []

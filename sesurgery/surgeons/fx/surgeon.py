@@ -6,6 +6,7 @@ the places: each of them runs a graph instead of its code, everything around the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -45,13 +46,21 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
     With `submodule` only that part of the model is looked at and changed, and `shape` is the part's input: a detector's
     backbone, whose whole takes and gives more than one tensor. Where the whole says that it takes images, as networks
     of transformers do, the part is looked at as the whole calls it, and the changed whole is run too. With `inputs` the
-    part is called with these, in whatever number and form, and `shape` is not used.
+    part is called with these, in whatever number and form, and `shape` is not used. `tell` is called with a text for
+    what `apply` could not compare.
     """
 
-    def __init__(self, shape: Shape, submodule: str = "", inputs: Inputs | None = None) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        submodule: str = "",
+        inputs: Inputs | None = None,
+        tell: Callable[[str], object] = lambda text: None,
+    ) -> None:
         self.shape = shape
         self.submodule = submodule
         self.inputs = inputs
+        self.tell = tell
 
     def part(self, model: nn.Module) -> nn.Module:
         """The part of the model that this surgeon changes; raises SE306 if there is no such part."""
@@ -107,7 +116,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:
         runs = self.inputs is None and self._as_called(opened.whole) is not None
         with eagerly(opened.whole):
-            carry_out(opened.part, opened.drawing, plan, opened.inputs.two, weights)
+            carry_out(opened.part, opened.drawing, plan, opened.inputs.two, weights, self.tell)
         if runs:
             run_whole(opened.whole, image_inputs(opened.whole, self.shape))
         return opened.whole

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import torch
 from fixtures.surgery import rules
+from torch import Tensor, nn
 
 from sesurgery import planner
 from sesurgery.diagnostics import SpecError
 from sesurgery.graph import GraphView
 from sesurgery.graph.residual import NotResidual, ResidualAdd, residual_adds
+from sesurgery.networks.export import convert
+from sesurgery.spec.export import Export
+from sesurgery.surgeons.fx.surgeon import FxSurgeon
+from sesurgery.surgeons.onnx.surgeon import OnnxSurgeon
 
 NETWORK = """
 x = input() : 3x8x8
@@ -50,6 +58,133 @@ def test_a_vector_that_was_pooled_from_a_map_is_turned_down():
 @pytest.mark.parametrize("name", ["one", "joined", "head"])
 def test_whoever_names_a_value_gets_it(name):
     assert [site.value for site in planned({"placement": "tensor", "name": name}).sites] == [name]
+
+
+SHAPE = (3, 8, 8)
+VIEWS: dict[str, Callable[[nn.Module], GraphView]] = {
+    "torch": lambda network: FxSurgeon(SHAPE).view(network.eval()),
+    "onnx": lambda network: OnnxSurgeon(SHAPE).view(convert(network, SHAPE, Export())),
+}
+in_both_forms = pytest.mark.parametrize("form", VIEWS)
+
+
+class Detecting(nn.Module):
+    """Two levels, each with a convolution for boxes (four sides of as many bins each) and one for scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.boxes = nn.ModuleList(nn.Conv2d(8, 16, 1) for _ in range(2))
+        self.scores = nn.ModuleList(nn.Conv2d(8, 3, 1) for _ in range(2))
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        first = self.stem(x).relu()
+        return [first, self.down(first).relu()]
+
+
+class Raw(Detecting):
+    """A map of answers for every level, then all of them in a row, as in earlier YOLOs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = zip(self.levels(x), self.boxes, self.scores, strict=True)
+        maps = [torch.cat((boxes(level), scores(level)), 1) for level, boxes, scores in found]
+        return torch.cat([each.flatten(2) for each in maps], 2)
+
+
+class Decoded(Detecting):
+    """Boxes from the means of the sides' distributions, scores from a sigmoid, as in YOLO's Detect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Conv2d(4, 1, 1, bias=False).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = self.levels(x)
+        boxes = torch.cat([layer(level).flatten(2) for layer, level in zip(self.boxes, levels, strict=True)], 2)
+        scores = torch.cat([layer(level).flatten(2) for layer, level in zip(self.scores, levels, strict=True)], 2)
+        batch, _, places = boxes.shape
+        sides = self.mean(boxes.view(batch, 4, 4, places).transpose(2, 1).softmax(1)).view(batch, 4, places)
+        near, far = sides.chunk(2, 1)
+        return torch.cat(((near + far) / 2, far - near, scores.sigmoid()), 1)
+
+
+@in_both_forms
+@pytest.mark.parametrize("network", [Raw, Decoded])
+def test_answers_that_are_concatenated_on_their_way_to_the_output_are_turned_down(network, form):
+    plan = planner.plan(rules({"insert": {"block": "se", "min_width": 1}, "at": "conv"}), VIEWS[form](network()))
+    assert [site.scope for site in plan.sites] == ["stem", "down"]
+    turned_down = {item.reason.where for item in plan.rejected if item.reason.kind == "network_output"}
+    assert turned_down == {"boxes.0", "boxes.1", "scores.0", "scores.1"}
+
+
+FEATURES = {
+    "a layer reads the concatenation": """
+        a = conv(x) [3x3 s1 p1 8->8] @a : 8x8x8
+        b = conv(x) [1x1 s1 p0 8->8] @b : 8x8x8
+        joined = concat(a, b) : 16x8x8
+        norm = norm(joined) : 16x8x8
+        out = output(norm)
+        """,
+    "a dense unit": """
+        a = conv(x) [3x3 s1 p1 8->8] @a : 8x8x8
+        b = conv(a) [3x3 s1 p1 8->8] @b : 8x8x8
+        joined = concat(a, b) : 16x8x8
+        out = output(joined)
+        """,
+    "a skip connection": """
+        a = conv(x) [3x3 s1 p1 8->8] @a : 8x8x8
+        b = conv(x) [3x3 s1 p1 8->8] @b : 8x8x8
+        act = act(a) : 8x8x8
+        joined = concat(act, b) : 16x8x8
+        out = output(joined)
+        """,
+    "a sum with another value": """
+        a = conv(x) [3x3 s1 p1 8->4] @a : 4x8x8
+        b = conv(x) [3x3 s1 p1 8->4] @b : 4x8x8
+        joined = concat(a, b) : 8x8x8
+        sum = add(x, joined) : 8x8x8
+        out = output(sum)
+        """,
+}
+
+
+@pytest.mark.parametrize("text", FEATURES.values(), ids=[*FEATURES])
+def test_features_that_are_concatenated_keep_their_sites(text):
+    view = GraphView.parse(f"x = input() : 8x8x8\n{text}")
+    plan = planner.plan(rules({"insert": {"block": "se", "min_width": 1}, "at": "conv"}), view)
+    assert [site.scope for site in plan.sites] == ["a", "b"]
+
+
+class OnePixel(nn.Module):
+    """A residual unit on a map of one pixel, which a convolution or a pool makes."""
+
+    def __init__(self, end: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.end = nn.Conv2d(3, 8, 3, stride=2, padding=1), end
+        self.a, self.b = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.end(self.stem(x).relu())
+        return (x + self.b(self.a(x).relu())).relu().flatten(1)
+
+
+@in_both_forms
+def test_a_residual_unit_on_a_map_that_is_one_pixel_at_this_size_keeps_its_site(form):
+    """The input may be small because it is an example: at a larger one the same unit has a map."""
+    view = VIEWS[form](OnePixel(nn.Conv2d(8, 8, 4, stride=4)))
+    (site,) = planner.plan(rules({"insert": {"block": "se", "min_width": 1}, "at": "residual"}), view).sites
+    assert (site.shape, site.channels) == ((8, 1, 1), 8)
+    plan = planner.plan(rules({"insert": {"block": "se", "min_width": 1}, "at": "conv"}), view)
+    assert {item.reason.where: item.reason.kind for item in plan.rejected} == dict.fromkeys(
+        ("end", "a", "b"), "one_position"
+    )
+
+
+@in_both_forms
+def test_a_residual_unit_on_a_vector_that_a_pool_made_is_turned_down(form):
+    view = VIEWS[form](OnePixel(nn.AdaptiveAvgPool2d(1)))
+    with pytest.raises(SpecError, match="it is a pooled vector: there is nothing to squeeze"):
+        planner.plan(rules({"insert": {"block": "se", "min_width": 1}, "at": "residual"}), view)
 
 
 ATTENTION_IN_THE_BRANCH = """

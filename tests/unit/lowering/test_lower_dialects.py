@@ -18,6 +18,7 @@ HOISTED = {
     "onnxruntime": ("squeeze_hoist",),
     "openvino": ("squeeze_hoist",),
     "tensorrt-rtx": ("squeeze_hoist", "squeeze_layout", "gate_epilogue"),
+    "tensorrt": ("squeeze_hoist", "squeeze_layout"),
 }
 """What each backend's passes do with a gate of convolutions behind a 1x1 convolution."""
 
@@ -83,3 +84,30 @@ def test_a_file_whose_stored_shapes_are_empty_is_lowered(backend: str, tmp_path:
     done = lowered(model, backend, tmp_path)
     assert done.gates == 2
     assert changed(done) == dict.fromkeys(HOISTED[backend], 2)
+
+
+@pytest.mark.parametrize("backend", HOISTED)
+def test_metadata_of_nodes_stands_once_in_a_file_whose_opset_was_raised(backend: str, tmp_path: Path) -> None:
+    model = dialects.keras(9)
+    for node in model.graph.node:
+        node.metadata_props.add(key="made", value=node.output[0])
+        node.metadata_props.add(key="by", value="keras")
+    done = lowered(model, backend, tmp_path)
+    assert any(note.startswith("converted from opset 9 to 13") for note in done.notes)
+    found = onnx.load(tmp_path / "lowered.onnx")
+    onnx.checker.check_model(found, full_check=True)
+    told = [[(entry.key, entry.value) for entry in node.metadata_props] for node in found.graph.node]
+    assert [("made", "c"), ("by", "keras")] in told
+    assert all(len(entries) == len(dict(entries)) for entries in told)
+
+
+@pytest.mark.parametrize("backend", HOISTED)
+def test_a_file_whose_batch_is_stored_as_minus_one_is_lowered(backend: str, tmp_path: Path) -> None:
+    model = dialects.paddle(1)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    done = lowered(model, backend, tmp_path)
+    assert done.gates == 1
+    assert changed(done) == dict.fromkeys(HOISTED[backend], 1)
+    first = onnx.load(tmp_path / "lowered.onnx").graph.input[0].type.tensor_type.shape.dim[0]
+    assert first.dim_param == "batch"
