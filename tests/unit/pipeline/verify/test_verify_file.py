@@ -62,6 +62,12 @@ def test_samples_and_tolerance_of_the_user_are_taken(files: Path) -> None:
     assert [criterion.name for criterion in found.parity.entries[0].report.criteria] == ["max_abs"]
 
 
+def test_the_batches_are_those_of_the_profile(files: Path) -> None:
+    entries = verified(built("net.onnx", shapes=["x=4,8,16x3x16x16"])).parity.entries
+    # 32 samples: after six batches of 5 there are 2, which the engine was not built for.
+    assert [(entry.batch, entry.report.samples) for entry in entries] == [(4, 32), (5, 30), (8, 32), (16, 32)]
+
+
 def test_what_needs_labels_is_not_asked(files: Path) -> None:
     found = verified(built("net.onnx", precision="fp16"))
     asked = {criterion.name for entry in found.parity.entries for criterion in entry.report.criteria}
