@@ -12,6 +12,7 @@ from fixtures.files import write
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import FileVerifyRequest, Workspace
+from sesurgery.reports.text import file_parity
 from sesurgery.spec.parity import Tolerance
 
 
@@ -33,6 +34,10 @@ def test_an_engine_of_a_file_is_compared_with_that_file_at_several_batches(files
         ("y", 32, 32),
     ]
     assert (found.parity.passed, found.failures) == (True, ())
+    header, first, *_ = file_parity.to_text([(found.parity, found.tolerance)]).splitlines()
+    assert "95 % interval" in header
+    # Wilson's interval of 32 of 32.
+    assert "100 %  89.3 % to 100 %" in first
 
 
 def test_an_engine_of_other_weights_falls_short_and_says_where(files: Path) -> None:
