@@ -289,6 +289,16 @@ class RunTimes(Protocol):
     """Times of runs in parts; its text is a table."""
 
     @property
+    def parts(self) -> Mapping[str, NDArray[np.float64]]:
+        """Seconds of each run: `h2d`, `compute`, `d2h`, their sum `latency`, and the host's `enqueue`."""
+        ...
+
+    @property
+    def throughput(self) -> float:
+        """Runs a second."""
+        ...
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons to doubt the numbers."""
         ...
