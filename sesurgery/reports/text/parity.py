@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sesurgery.reports.model import EngineSection
 from sesurgery.reports.text import drift
-from sesurgery.reports.wording import fields, markdown, markdown_table, percent, plural, small
+from sesurgery.reports.wording import fields, markdown, markdown_table, percent, plain, plural, small
 from sesurgery.tables import aligned
 from sesurgery.verification.answers import Answers
 from sesurgery.verification.parity import BatchParity, ParityReport
@@ -56,6 +56,7 @@ def to_json(engine: EngineSection) -> dict[str, object]:
             "kind": engine.diagnosis and engine.diagnosis.kind,
             "repair": next((fields(each) for each in engine.repairs if each.worked), None),
         },
+        "growth": plain(engine.drift),
         "passed": engine.passed,
         "parity": entries,
         # Pictures are for the page.

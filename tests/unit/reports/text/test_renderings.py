@@ -146,6 +146,28 @@ def test_markdown_holds_every_section(run: RunReport) -> None:
     ]
 
 
+def test_markdown_has_the_error_by_place_and_the_samples_that_flipped(whole: RunReport) -> None:
+    lines = to_markdown(whole).splitlines()
+    name = "### onnxruntime fp16: "
+    assert [line for line in lines if line.startswith("### ")] == [
+        f"{name}error by place",
+        f"{name}samples whose answer changed",
+    ]
+    section = whole.engines[1]
+    assert section.drift is not None
+    first = section.drift.errors[6]
+    assert section.drift.first is first
+    row = f"| {first.name} | {first.scope} | {first.error:.2g} | 4 | &lt;- first over tolerance |"
+    assert row.replace("[0]", "\\[0\\]") in lines
+    assert any("0.03 is tolerated" in line for line in lines)
+    assert "| logits |  | not finite in 3 | 9 |  |" in lines
+    assert lines.count("| 0 | three | three 90 % | eight 60 % |") == 1
+    assert "| 99 | one | one 80 % | NaN or infinity |" in lines
+    growth = to_json(whole)["engines"][1]["growth"]
+    assert [each["name"] for each in growth["errors"]] == [each.name for each in section.drift.errors]
+    assert growth["errors"][-1]["error"] is None
+
+
 def test_verdict_passes_only_when_every_engine_was_compared(
     run: RunReport, good_parity: ParityReport, bad_parity: ParityReport
 ) -> None:
