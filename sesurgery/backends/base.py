@@ -207,14 +207,22 @@ class BuildsFromNetwork(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LayerRun:
+    """A layer in a run of an engine: its seconds, and the bytes that it reads and writes; None if nobody tells them."""
+
+    seconds: float
+    bytes: int | None = None
+
+
 @runtime_checkable
 class TimesLayers(Protocol):
     """A backend whose engines tell what each of their layers takes."""
 
-    def layer_times(
+    def layer_runs(
         self, engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None = None
-    ) -> Mapping[str, float]:
-        """Seconds a run of every layer that ran, by the name that it has in the engine."""
+    ) -> Mapping[str, LayerRun]:
+        """Every layer that ran, by the name that it has in the engine; its seconds are the median of the runs."""
         ...
 
 
@@ -287,6 +295,16 @@ class TakesWeights(Protocol):
 
 class RunTimes(Protocol):
     """Times of runs in parts; its text is a table."""
+
+    @property
+    def parts(self) -> Mapping[str, NDArray[np.float64]]:
+        """Seconds of each run: `h2d`, `compute`, `d2h`, their sum `latency`, and the host's `enqueue`."""
+        ...
+
+    @property
+    def throughput(self) -> float:
+        """Runs a second."""
+        ...
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -18,7 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sesurgery.backends.base import Array, Backend, BuildOptions, BuildReport, Capability, Progress, Runner
+from sesurgery.backends.base import (
+    Array,
+    Backend,
+    BuildOptions,
+    BuildReport,
+    Capability,
+    LayerRun,
+    Progress,
+    Runner,
+)
 from sesurgery.backends.onnxruntime_graph.providers import PACKAGES, PROVIDERS
 from sesurgery.diagnostics import fail
 
@@ -71,12 +80,12 @@ class OnnxRuntime(Backend):
         rewritten = options.precision in self.rewrites and not options.as_exported
         return build(onnx, out, options, cpu=self.provider == "cpu", rewritten=rewritten, progress=progress)
 
-    def layer_times(
+    def layer_runs(
         self, engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None = None
-    ) -> Mapping[str, float]:
-        from sesurgery.backends.onnxruntime_graph.profile import layer_times
+    ) -> Mapping[str, LayerRun]:
+        from sesurgery.backends.onnxruntime_graph.profile import layer_runs
 
-        return layer_times(engine, feeds, runs, threads)
+        return layer_runs(engine, feeds, runs, threads)
 
     def operators(self, engine: Path, source: ModelProto | None = None) -> tuple[Graph, ...] | None:
         from sesurgery.backends.onnxruntime_graph import operators

@@ -23,9 +23,19 @@ from typing import Any
 
 from sesurgery import temporaries
 from sesurgery.artifacts import cpu_name
-from sesurgery.backends.base import Array, Backend, BuildOptions, BuildReport, Capability, Progress, Runner
+from sesurgery.backends.base import (
+    Array,
+    Backend,
+    BuildOptions,
+    BuildReport,
+    Capability,
+    LayerRun,
+    Progress,
+    Runner,
+)
 from sesurgery.backends.openvino_engine.runner import Requests
 from sesurgery.backends.openvino_engine.shapes import set_ranges
+from sesurgery.backends.openvino_engine.traffic import moved
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.spec.bounds import Threads
 from sesurgery.spec.engines import Precision
@@ -105,20 +115,22 @@ class OpenVINO(Backend):
         notes = (*_source.fixed_batch_notes(source, options.batch), *notes)
         return BuildReport(time.perf_counter() - started, convolutions, cpu_name(), notes)
 
-    def layer_times(
+    def layer_runs(
         self, engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None = None
-    ) -> Mapping[str, float]:
-        """Medians of runs with the plugin's counters on."""
+    ) -> Mapping[str, LayerRun]:
+        """Medians of runs with the plugin's counters on; bytes by the runtime graph."""
         model = core().read_model(engine)
         hint = model.get_rt_info(PRECISION).astype(str) if model.has_rt_info(PRECISION) else "f32"
-        request = compile_network(model, hint, threads or self.threads, PERF_COUNT=True).create_infer_request()
+        compiled = compile_network(model, hint, threads or self.threads, PERF_COUNT=True)
+        sizes = moved(compiled, max(map(len, feeds.values())))
+        request = compiled.create_infer_request()
         times: dict[str, list[float]] = defaultdict(list)
         for _ in range(runs):
             request.infer(dict(feeds))
             for layer in request.get_profiling_info():
                 if layer.real_time.total_seconds() > 0:
                     times[layer.node_name].append(layer.real_time.total_seconds())
-        return {name: statistics.median(found) for name, found in times.items()}
+        return {name: LayerRun(statistics.median(found), sizes.get(name)) for name, found in times.items()}
 
     def load(self, engine: Path, threads: int | None = None) -> Runner:
         ability = self.probe()

@@ -28,7 +28,7 @@ def to_github(report: RunReport, checks: Sequence[Check] = ()) -> str:
     ]
     lines += _limits(checks)
     lines += [f"> [!WARNING]\n> {markdown(warning)}\n" for warning in summary.warnings]
-    whole = run.to_markdown(report).replace("\n## ", "\n### ").partition("\n")[2].strip()
+    whole = run.sections(report, heading="###")
     return "\n".join([*lines, "<details><summary>The whole report</summary>", "", whole, "", "</details>", ""])
 
 

@@ -107,11 +107,21 @@ class EngineSection:
 
 
 @dataclass(frozen=True)
+class PartTimes:
+    """An engine's runs in parts: seconds of each run by part, as `sesurgery.backends.base.RunTimes` names them."""
+
+    name: str
+    seconds: Mapping[str, tuple[float, ...]]
+    throughput_qps: float
+
+
+@dataclass(frozen=True)
 class LatencySection:
     """A race with its name and its mode, e.g. "2 CPU threads, the run alone, no transfers".
 
-    `parts`: for an engine on a GPU, what its copies, its compute and its start took, as a table in text. `services`:
-    what each engine takes as a service, where that was asked. `threads` are those of a run on the CPU.
+    `parts`: for engines on a GPU, what their copies, their compute and their start took, as tables in text, and in
+    `part_times` every run. `services`: what each engine takes as a service, where that was asked. `threads` are those
+    of a run on the CPU.
     """
 
     title: str
@@ -120,6 +130,7 @@ class LatencySection:
     parts: tuple[str, ...] = ()
     services: tuple[EngineService, ...] = ()
     threads: int | None = None
+    part_times: tuple[PartTimes, ...] = ()
 
 
 @dataclass(frozen=True)

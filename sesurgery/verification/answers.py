@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sesurgery.verification.paired import McNemar, mcnemar
-from sesurgery.verification.proportions import Share, share
+from sesurgery.verification.proportions import Share, share, wilson
 
 Floats = NDArray[np.float64]
 MOST = 5
@@ -20,7 +20,9 @@ class Answers:
     """Shares of the samples with Wilson's 95 % intervals, and McNemar's exact test of which is right more often.
 
     In the test, `first_only` counts samples that only the model classifies correctly, `second_only` those that only the
-    engine does. `top5_overlap` is the mean share of the model's five top classes that are among the engine's.
+    engine does. `top5_overlap` is the mean share of the model's five top classes that are among the engine's. Its
+    interval is Wilson's as if each sample had all five or none, which is the most that a mean can vary; None if an
+    earlier version measured.
     """
 
     agreement: Share
@@ -30,6 +32,7 @@ class Answers:
     candidate_top5: Share
     top5_overlap: float
     mcnemar: McNemar
+    top5_overlap_interval: tuple[float, float] | None = None
 
 
 def compare_answers(
@@ -41,7 +44,7 @@ def compare_answers(
     answered = (given >= 0)[:, None]
     hits_before = (before == labels[:, None]).any(1)
     hits_after = ((after == labels[:, None]) & answered).any(1)
-    common = ((before[:, :, None] == after[:, None, :]).any(2) & answered).mean()
+    common = float(((before[:, :, None] == after[:, None, :]).any(2) & answered).mean())
     right_before, right = expected == labels, given == labels
     return Answers(
         agreement=share(int((expected == given).sum()), samples),
@@ -50,8 +53,9 @@ def compare_answers(
         # With equal logits the first class counts for top-1, whichever the sort returns.
         reference_top5=share(int((hits_before | right_before).sum()), samples),
         candidate_top5=share(int((hits_after | right).sum()), samples),
-        top5_overlap=float(common),
+        top5_overlap=common,
         mcnemar=mcnemar(right_before, right),
+        top5_overlap_interval=wilson(common * samples, samples),
     )
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sesurgery.workspace.measurements import Kind, Of
+
+BytesOf = Literal["layers", "nodes"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Seconds:
 class BlockPrice:
     """What one block costs in time, and by the engine's own profile where it has one.
 
-    `kernels` are the layers that the compiled engine has more for it and `bytes` what its nodes read and write before
-    fusion; None if they are not known. `alike` blocks were weighed together, and each has its share.
+    `kernels` are the layers that the compiled engine has more for it and `bytes` what is read and written more
+    (`Prices.bytes_of`); None if they are not known. `alike` blocks were weighed together, and each has its share.
     """
 
     key: str
@@ -79,6 +82,8 @@ class Prices:
     placements: int = 0
     """Races of two engines, and how often each loaded them afresh."""
     shared: Seconds | None = None
+    bytes_of: BytesOf | None = None
+    """Whose bytes: the compiled engine's layers', or the file's nodes' before fusion; None of an earlier version."""
 
     @property
     def summed(self) -> Seconds:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sesurgery.backends.base import Array, Runner
 from sesurgery.diagnostics import fail
-from sesurgery.verification.batches import Limits
+from sesurgery.verification.batches import Limits, answered
 
 
 class Images(Protocol):
@@ -47,16 +47,17 @@ def predict(runner: Runner, images: Images, batch: int) -> Array:
     return np.concatenate(parts)
 
 
-def predict_whole(runner: Runner, images: Images, limits: Limits) -> Array:
-    """Logits at an engine's optimal batch over all images but for a rest at the end that is under its smallest batch.
+def predict_whole(runner: Runner, images: Images, limits: Limits, batch: int | None = None) -> Array:
+    """Logits over all images but for a rest at the end that makes no batch which the engine takes.
 
-    Raises as `predict` does, and SE606 too where the images make no batch at all.
+    `batch` is the engine's optimum where it is left out. Raises as `predict` does, and SE606 too where the images make
+    no batch at all.
     """
-    rest = len(images) % limits.optimal
-    count = len(images) if not rest or rest >= limits.smallest else len(images) - rest
+    batch = batch or limits.optimal
+    count = answered(len(images), batch, limits)
     # A slice is read as a whole, the images themselves a batch at a time.
     kept = images if count == len(images) else np.asarray(images[:count])
-    return predict(runner, kept, limits.optimal)
+    return predict(runner, kept, batch)
 
 
 def top1(logits: Array, labels: Array) -> float:

@@ -22,8 +22,11 @@ def share(hits: int, samples: int) -> Share:
     return Share(hits, samples, hits / samples, *wilson(hits, samples))
 
 
-def wilson(hits: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of `hits` out of `samples` (JASA 22, 1927): within 0 and 1, at either end too."""
+def wilson(hits: float, samples: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of `hits` out of `samples` (JASA 22, 1927): within 0 and 1, at either end too.
+
+    A sample may count as a part of a hit: the variance of numbers from 0 to 1 is at most that of as many hits.
+    """
     if not 0 <= hits <= samples or samples == 0:
         raise ValueError(f"expected 0 <= hits <= samples and a sample, found {hits} of {samples}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)

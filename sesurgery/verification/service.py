@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
-from sesurgery.backends.base import Array, Progress, Runner
+from sesurgery.backends.base import Array, Progress, Runner, TimesParts
 from sesurgery.diagnostics import fail
-from sesurgery.verification.estimates import Stats, student, summarise
+from sesurgery.verification.estimates import Floats, Stats, student, summarise
 from sesurgery.verification.fresh_process import LAST_WORDS, EngineFile
 from sesurgery.verification.placements import named
 
@@ -36,16 +36,22 @@ SECONDS = 1.0
 CHUNK = 5
 """Runs between two looks at the clock."""
 CONFIDENCE = 0.95
+Runs = list[tuple[Floats, Floats | None]]
+"""Seconds of a chunk of runs, and what the host took to start each, of an engine that tells it."""
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Engines that answer side by side: how many, the threads of each, and the runs of all; `qps` is runs a second."""
+    """Engines that answer side by side: how many, the threads of each, and the runs of all; `qps` is runs a second.
+
+    On a GPU a run has its copies in it, as trtexec's latency has, and `enqueue` is what the host took to start it.
+    """
 
     streams: int
     threads: int
     stats: Stats
     qps: float
+    enqueue: Stats | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ def _together(file: EngineFile, feeds: Mapping[str, Array], count: int, seconds:
     own = EngineFile(file.name, file.engine, file.backend, threads)
     with ExitStack() as stack:
         runners = [stack.enter_context(own.load()) for _ in range(count)]
-        taken: list[list[float]] = [[] for _ in runners]
+        taken: list[Runs] = [[] for _ in runners]
         start = threading.Barrier(count + 1)
         workers = [
             threading.Thread(target=_run, args=(runner, named(runner, feeds), seconds, start, into))
@@ -183,20 +189,25 @@ def _together(file: EngineFile, feeds: Mapping[str, Array], count: int, seconds:
         for worker in workers:
             worker.join()
         elapsed = time.perf_counter() - began
-    runs = np.array([run for each in taken for run in each])
+    chunks = [chunk for each in taken for chunk in each]
+    runs = np.concatenate([latency for latency, _ in chunks])
+    enqueued = [enqueue for _, enqueue in chunks if enqueue is not None]
     batch = len(next(iter(feeds.values())))
-    return Streams(count, threads, summarise(runs, batch), len(runs) / elapsed)
+    stats, enqueue = summarise(runs, batch), summarise(np.concatenate(enqueued), batch) if enqueued else None
+    return Streams(count, threads, stats, len(runs) / elapsed, enqueue)
 
 
-def _run(
-    runner: Runner, feeds: Mapping[str, Array], seconds: float, start: threading.Barrier, into: list[float]
-) -> None:
+def _run(runner: Runner, feeds: Mapping[str, Array], seconds: float, start: threading.Barrier, into: Runs) -> None:
     # What is allocated at a first run is no part of the throughput.
     runner.time(feeds, 1)
     start.wait()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        into.extend(runner.time(feeds, CHUNK).tolist())
+        if isinstance(runner, TimesParts):
+            parts = runner.timings(feeds, CHUNK).parts
+            into.append((parts["latency"], parts["enqueue"]))
+        else:
+            into.append((runner.time(feeds, CHUNK), None))
 
 
 def _memory(figure: str) -> int:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sesurgery.tables import aligned
+
 Floats = NDArray[np.float64]
+COLUMNS = ("min", "mean", "median", "p90", "p95", "p99", "max")
+LABELS = {"latency": "Latency", "enqueue": "Enqueue", "h2d": "H2D", "compute": "GPU compute", "d2h": "D2H"}
+"""What the parts are called in text, by their names in trtexec's exported times."""
 ENQUEUE_BOUND = 0.8
 """Median enqueue over median GPU compute above which the host holds the GPU up."""
 UNSTABLE = 0.025
@@ -34,6 +39,17 @@ class Timings:
         return self.host_to_device + self.compute + self.device_to_host
 
     @property
+    def parts(self) -> dict[str, Floats]:
+        """Seconds of each run by the names of trtexec's exported times (`h2dMs`, `computeMs`)."""
+        return {
+            "latency": self.latency,
+            "enqueue": self.enqueue,
+            "h2d": self.host_to_device,
+            "compute": self.compute,
+            "d2h": self.device_to_host,
+        }
+
+    @property
     def throughput(self) -> float:
         """Runs a second."""
         return len(self.compute) / self.wall
@@ -53,16 +69,9 @@ class Timings:
         return tuple(found)
 
     def __str__(self) -> str:
-        parts = {
-            "Latency": self.latency,
-            "Enqueue": self.enqueue,
-            "H2D": self.host_to_device,
-            "GPU compute": self.compute,
-            "D2H": self.device_to_host,
-        }
+        rows = [[LABELS[name], *_row(seconds * 1e3)] for name, seconds in self.parts.items()]
         lines = [
-            f"{'':12}{'min':>9}{'mean':>9}{'median':>9}{'p90':>9}{'p95':>9}{'p99':>9}{'max':>9}  ms",
-            *(f"{name:12}{_row(seconds * 1e3)}" for name, seconds in parts.items()),
+            *aligned([["ms", *COLUMNS], *rows]),
             f"{len(self.compute)} runs in {self.wall:.3g} s, {self.throughput:.1f} a second; "
             f"GPU compute {self.compute.sum():.3g} s; transfers on, CUDA graph {'on' if self.graph else 'off'}",
             *(f"warning: {text}" for text in self.warnings),
@@ -70,6 +79,6 @@ class Timings:
         return "\n".join(lines)
 
 
-def _row(values: Floats) -> str:
+def _row(values: Floats) -> list[str]:
     found = (values.min(), values.mean(), *np.percentile(values, (50, 90, 95, 99)), values.max())
-    return "".join(f"{value:9.3f}" for value in found)
+    return [f"{value:.3f}" for value in found]

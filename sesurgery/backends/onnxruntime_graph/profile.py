@@ -1,4 +1,4 @@
-"""What each layer of an engine takes, by ONNX Runtime's own profiler."""
+"""What each layer of an engine takes and moves, by ONNX Runtime's own profiler."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 
-from sesurgery.backends.base import Array
+from sesurgery.backends.base import Array, LayerRun
 from sesurgery.backends.onnxruntime_graph.providers import CPU
 from sesurgery.backends.onnxruntime_graph.session import session_options
 
 SUFFIX = "_kernel_time"
+SIZES = ("activation_size", "parameter_size", "output_size")
+"""What the profiler tells of a kernel in bytes. In a branch, weights of the graph around it count as activations."""
 WARM = 3
 
 
-def layer_times(engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None) -> dict[str, float]:
-    """Seconds a run of every layer that ran, by its name in the optimised graph; the profiler's own cost is in them."""
+def layer_runs(engine: Path, feeds: Mapping[str, Array], runs: int, threads: int | None) -> dict[str, LayerRun]:
+    """Every layer that ran, by its name in the optimised graph; the profiler's own cost is in the times."""
     options = session_options(threads)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_profiling = True
@@ -31,10 +34,18 @@ def layer_times(engine: Path, feeds: Mapping[str, Array], runs: int, threads: in
             session.run(None, dict(feeds))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     times: dict[str, list[float]] = defaultdict(list)
+    sizes: dict[str, int | None] = {}
     for event in events:
         if event.get("cat") == "Node" and str(event["name"]).endswith(SUFFIX) and not _encloses(event):
-            times[event["name"].removesuffix(SUFFIX)].append(1e-6 * event["dur"])
-    return {name: statistics.median(found[WARM:] or found) for name, found in times.items()}
+            name = event["name"].removesuffix(SUFFIX)
+            times[name].append(1e-6 * event["dur"])
+            sizes[name] = _moved(event)
+    return {name: LayerRun(statistics.median(found[WARM:] or found), sizes[name]) for name, found in times.items()}
+
+
+def _moved(event: Mapping[str, Any]) -> int | None:
+    told = event.get("args", {})
+    return sum(int(told[size]) for size in SIZES) if all(size in told for size in SIZES) else None
 
 
 def _encloses(event: Mapping[str, object]) -> bool:

@@ -10,18 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sesurgery.backends.base import Array, Backend, TimesParts
+from sesurgery.backends.base import Array, Backend, RunTimes, TimesParts
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline.bench.request import BenchRequest
 from sesurgery.pipeline.bench.rivals import Rivals, rivals_of
 from sesurgery.pipeline.build_engine.engine_files import as_engine
 from sesurgery.pipeline.specs import catalogs
 from sesurgery.reports import results
-from sesurgery.reports.model import LatencySection
+from sesurgery.reports.model import LatencySection, PartTimes
 from sesurgery.reports.wording import plural
 from sesurgery.spec.latency import Latency
 from sesurgery.training.data import data_of
 from sesurgery.verification import service
+from sesurgery.verification.batches import tuned_for
 from sesurgery.verification.fresh_process import EngineFile, race
 from sesurgery.verification.noise import noise
 from sesurgery.verification.placements import named
@@ -70,7 +71,7 @@ def _races(request: BenchRequest, rivals: Rivals) -> tuple[LatencySection, ...]:
         latency, images = spec.latency, data_of(spec).held_out.images
     else:
         # Without a spec: its defaults, at the batch that the engine is tuned for.
-        latency, images = Latency(batch=details.engine.batch.opt), None
+        latency, images = Latency(batch=tuned_for(details.engine)), None
     sections = []
     for batch, threads in itertools.product(
         request.batches or (latency.batch,), request.threads or (latency.threads or service.cores(),)
@@ -85,7 +86,18 @@ def _races(request: BenchRequest, rivals: Rivals) -> tuple[LatencySection, ...]:
         title += f", {plural(threads, 'thread')}" if request.threads else ""
         mode = f"{plural(threads, 'CPU thread')}, the run alone, no transfers"
         served = _services(request, files, feeds, processes) if request.service else ()
-        sections.append(LatencySection(title, mode, report, _parts(files, feeds, options), served, threads))
+        in_parts = _in_parts(files, feeds, options)
+        sections.append(
+            LatencySection(
+                title=title,
+                mode=mode,
+                report=report,
+                parts=tuple(line for name, times in in_parts.items() for line in (f"{name}, in parts:", str(times))),
+                services=served,
+                threads=threads,
+                part_times=tuple(_part_times(name, times) for name, times in in_parts.items()),
+            )
+        )
     return tuple(sections)
 
 
@@ -102,18 +114,22 @@ def _noise(file: EngineFile, shapes: tuple[str, ...], batch: int) -> Mapping[str
         return noise(runner, shapes, batch)
 
 
-def _parts(files: list[EngineFile], feeds: Mapping[str, Array], options: Latency) -> tuple[str, ...]:
-    """Time of each engine in parts (copies, compute, launch), for engines that do not run in the host's memory."""
-    lines: list[str] = []
+def _in_parts(files: list[EngineFile], feeds: Mapping[str, Array], options: Latency) -> dict[str, RunTimes]:
+    """Times of each engine in parts (copies, compute, launch), for engines that do not run in the host's memory."""
+    found: dict[str, RunTimes] = {}
     for file in files:
         with file.load() as runner:
             own = named(runner, feeds)
             if not isinstance(runner, TimesParts):
                 # If the engine itself has no parts, the others need not be loaded.
                 break
-            times = runner.timings(own, options.repeats * options.rounds)
-        lines += [f"{file.name}, in parts:", str(times)]
-    return tuple(lines)
+            found[file.name] = runner.timings(own, options.repeats * options.rounds)
+    return found
+
+
+def _part_times(name: str, times: RunTimes) -> PartTimes:
+    seconds = {part: tuple(runs.tolist()) for part, runs in times.parts.items()}
+    return PartTimes(name, seconds, times.throughput)
 
 
 def can_run(backend: Backend) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from sesurgery.backends.base import Array, Backend, CountsLayers, TimesLayers
+from sesurgery.backends.base import Array, Backend, CountsLayers, LayerRun, ListsKernels, TimesLayers
 from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.onnxgraph.scopes import scope_of
 from sesurgery.onnxgraph.traffic import traffic
@@ -29,14 +29,30 @@ COUNTED, PROFILED = 1, 20
 class Variant:
     """An engine with some of the blocks.
 
-    `bytes` are what the nodes of its file read and write before fusion, `layers` how many the compiled engine has, None
-    of a backend that does not tell. `owners` holds the module of each node and value of that file.
+    `bytes` are what its layers read and write, or what the nodes of its file do before fusion where the engine does not
+    tell (`tells_bytes`). `layers` is how many the compiled engine has, None of a backend that does not tell. `owners`
+    holds the module of each node and value of that file.
     """
 
     file: EngineFile
     bytes: int
     layers: int | None
     owners: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """How many layers a compiled engine lists, and what they read and write; None where it does not tell."""
+
+    layers: int | None
+    bytes: int | None
+
+
+def tells_bytes(backend: Backend) -> bool:
+    """Whether engines of a backend tell what their layers read and write; NVIDIA's do if built with `detailed`."""
+    return isinstance(backend, TimesLayers) or (
+        isinstance(backend, ListsKernels) and getattr(backend, "detailed", True)
+    )
 
 
 @dataclass(frozen=True)
@@ -67,30 +83,42 @@ class Variants:
         lowered = [path for path in made.manifest.parent_files(made.path) if path.suffix == ".onnx"]
         source = onnx_io.load(lowered[0] if lowered else file)
         engine = engine_file(name, made.path, made.manifest, self.threads)
-        layers = self.count(engine)
-        (images,) = self.feeds.values()
-        moved = traffic(source, len(images))
+        listed = self.listed(engine)
+        moved = traffic(source, self.batch) if listed.bytes is None else listed.bytes
         # A network of 100 MB has a few dozen variants.
         for path in {file, *lowered}:
             path.unlink()
-        return Variant(engine, moved, layers, _owners(source))
+        return Variant(engine, moved, listed.layers, _owners(source))
 
-    def count(self, engine: EngineFile) -> int | None:
-        """How many layers a compiled engine has, None of a backend that does not tell."""
+    @property
+    def batch(self) -> int:
+        return max(map(len, self.feeds.values()), default=1)
+
+    def listed(self, engine: EngineFile) -> Listed:
+        """What a compiled engine says of its layers; kernels of NVIDIA's tell their activations, without weights."""
         backend: Backend = self.wanted.backend.options
+        path = Path(engine.engine)
         if isinstance(backend, CountsLayers):
-            return backend.layer_count(Path(engine.engine))
-        layers = self.layers(engine, COUNTED)
-        return None if layers is None else len(layers)
+            kernels = backend.kernels_of(path, self.batch) if isinstance(backend, ListsKernels) else None
+            return Listed(backend.layer_count(path), None if kernels is None else kernels.traffic)
+        ran = self._ran(engine, COUNTED)
+        if ran is None:
+            return Listed(None, None)
+        sizes = [layer.bytes for layer in ran.values() if layer.bytes is not None]
+        return Listed(len(ran), sum(sizes) if sizes else None)
 
     def layers(self, engine: EngineFile, runs: int) -> Mapping[str, float] | None:
         """Seconds that each layer of an engine takes by its own account, None of a backend that gives none."""
+        ran = self._ran(engine, runs)
+        return None if ran is None else {name: layer.seconds for name, layer in ran.items()}
+
+    def _ran(self, engine: EngineFile, runs: int) -> Mapping[str, LayerRun] | None:
         backend: Backend = self.wanted.backend.options
         if not isinstance(backend, TimesLayers):
             return None
         with engine.load() as runner:
             feeds = named(runner, self.feeds)
-        return backend.layer_times(Path(engine.engine), feeds, runs, self.threads)
+        return backend.layer_runs(Path(engine.engine), feeds, runs, self.threads)
 
 
 def _owners(model: onnx.ModelProto) -> dict[str, str]:

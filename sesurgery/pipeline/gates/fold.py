@@ -195,6 +195,6 @@ class _Pair:
         """The engine's answers to the held-out samples, but for a rest that makes no batch."""
         images = self.found.data.held_out.images
         with self.wanted.backend.options.load(built.path) as runner:
-            limits = batches.limits(built.manifest.details.engine, runner)
+            limits = batches.limits(built.manifest.details.engine, runner, self.found.run.spec.input.shape)
             answers: Answers = np.argmax(predict_whole(runner, images, limits), axis=1)
         return answers

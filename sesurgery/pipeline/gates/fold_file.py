@@ -143,7 +143,8 @@ class _Run:
     @classmethod
     def of(cls, wanted: Engine, built: BuildResult, first: Half, second: Half) -> _Run:
         with wanted.backend.options.load(built.path) as runner:
-            batch = batches.limits(built.manifest.details.engine, runner).optimal
+            sample = next(iter(first.arrays.values())).shape[1:]
+            batch = batches.limits(built.manifest.details.engine, runner, sample).optimal
             return cls(infer_all(runner, first.arrays, batch), infer_all(runner, second.arrays, batch), batch)
 
 

@@ -53,7 +53,7 @@ def engine_time(spec: Spec, number: int) -> EngineTime:
         begun = time.perf_counter()
         with file.load() as runner:
             load = time.perf_counter() - begun
-            size = limits(built.manifest.details.engine, runner).optimal
+            size = limits(built.manifest.details.engine, runner, spec.input.shape).optimal
             images = np.resize(held_out.images[: max(size, batch)].numpy(), (max(size, batch), *spec.input.shape))
             scored, timed = (named(runner, {"input": images[:each]}) for each in (size, batch))
             measure(runner, scored, 1)

@@ -154,6 +154,6 @@ def _top1_of_engine(trials: Trials, folder: Path, spec: Spec, number: int) -> fl
     (built,) = build_engines(wanted)
     held_out = data_of(spec).held_out
     with backend_of(built.manifest).load(built.path) as runner:
-        limits = batches.limits(built.manifest.details.engine, runner)
+        limits = batches.limits(built.manifest.details.engine, runner, spec.input.shape)
         logits = predict_whole(runner, held_out.images, limits)
     return top1(logits, held_out.labels.numpy()[: len(logits)])

@@ -89,6 +89,8 @@ def _compared(
     asked = manifest.details.engine
     limits = batches.limits(asked, runner)
     feeds, words = _samples(request, asked.shapes, runner, batches.whole(noise.SAMPLES, limits.smallest))
+    # Profiles for samples of other sizes take other batches.
+    limits = batches.limits(asked, runner, feeds[runner.inputs[0].name].shape[1:])
     count = min(map(len, feeds.values()), default=0)
     entries: list[OutputParity] = []
     left: list[str] = []
@@ -96,10 +98,9 @@ def _compared(
         if (why := batches.impossible(batch, limits, count)) is not None:
             left.append(f"batch {batch}: {why}")
             continue
-        # An engine, or a file, of a fixed batch takes no rest.
+        # A file of a fixed batch takes no rest, and an engine only one that its profiles take.
         own = _fixed(reference)
-        whole = count // batch * batch if limits.fixed else count
-        whole = whole // own * own if own else whole
+        whole = batches.answered(count - count % (own or 1), batch, limits)
         cut = {name: array[:whole] for name, array in feeds.items()}
         if not whole:
             left.append(f"batch {batch}: the file takes {own} samples at a time, there are {count}")

@@ -25,8 +25,8 @@ from sesurgery.training.evaluation import logits, split_logits
 from sesurgery.verification import batches, diagnosis
 from sesurgery.verification.drift import Repair
 from sesurgery.verification.flips import FlippedSample, flipped_samples
-from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, compare
-from sesurgery.verification.predicting import predict
+from sesurgery.verification.parity import PARITY, BatchParity, EngineParity, ParityReport, compare
+from sesurgery.verification.predicting import predict, predict_whole
 from sesurgery.verification.probes import ProbeParity, compare_probe, probes
 from sesurgery.workspace import EngineManifest, freshness, read_manifest, require_intact, run_files, run_folder
 from sesurgery.workspace.measurements import Of, forget_reason
@@ -137,7 +137,7 @@ def _measured(runner: Runner, subject: _Subject) -> _Seen:
     held_out = data.held_out
     reference = split_logits(run.network, held_out).numpy()
     images, labels = held_out.images, held_out.labels.numpy()
-    limits = batches.limits(subject.manifest.details.engine, runner)
+    limits = batches.limits(subject.manifest.details.engine, runner, run.spec.input.shape)
     entries: list[BatchParity] = []
     left: list[str] = []
     given: dict[int, Array] = {}
@@ -146,8 +146,8 @@ def _measured(runner: Runner, subject: _Subject) -> _Seen:
         if (why := batches.impossible(batch, limits, len(images))) is not None:
             left.append(f"batch {batch}: {why}")
             continue
-        given[batch] = predict(runner, images, batch)
-        entries.append(BatchParity(batch, compare(reference, given[batch], labels, subject.tolerance)))
+        given[batch] = predict_whole(runner, images, limits, batch)
+        entries.append(BatchParity(batch, _compared(reference, given[batch], labels, subject.tolerance)))
     found = EngineParity(
         of=Of(subject.manifest.sha256, run.manifest.sha256),
         entries=tuple(entries),
@@ -156,6 +156,11 @@ def _measured(runner: Runner, subject: _Subject) -> _Seen:
         flipped=_flipped(data, reference, given, entries),
     )
     return _Seen(reference, given, found)
+
+
+def _compared(reference: Array, given: Array, labels: Array, tolerance: Tolerance) -> ParityReport:
+    """On the samples that were answered: an engine may take no rest."""
+    return compare(reference[: len(given)], given, labels[: len(given)], tolerance)
 
 
 def _model(run: Run) -> Callable[[Array], Array]:
@@ -225,8 +230,10 @@ def _shortfall(subject: _Subject, seen: _Seen, runner: Runner) -> str | None:
     """What an engine that was built otherwise falls short of, at the batch sizes of the one in question."""
     held_out = subject.data.held_out
     labels = held_out.labels.numpy()
+    limits = batches.limits(subject.manifest.details.engine, runner, subject.run.spec.input.shape)
     for batch in seen.given:
-        report = compare(seen.reference, predict(runner, held_out.images, batch), labels, subject.tolerance)
+        given = predict_whole(runner, held_out.images, limits, batch)
+        report = _compared(seen.reference, given, labels, subject.tolerance)
         if report.failures:
             return f"batch {batch}: {report.failures[0]}"
     return None
@@ -234,7 +241,8 @@ def _shortfall(subject: _Subject, seen: _Seen, runner: Runner) -> str | None:
 
 def _telling(entries: Sequence[BatchParity]) -> list[int]:
     """Positions of samples to look at: those with the largest errors, then the first."""
-    errors = np.array([entry.report.sample_errors for entry in entries]).max(0)
+    count = min(entry.report.samples for entry in entries)
+    errors = np.array([entry.report.sample_errors[:count] for entry in entries]).max(0)
     worst: list[int] = np.argsort(-errors, kind="stable")[: diagnosis.SAMPLES // 4].tolist()
     others = [index for index in range(len(errors)) if index not in set(worst)]
     return worst + others[: diagnosis.SAMPLES - len(worst)]

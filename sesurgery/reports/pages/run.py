@@ -5,7 +5,7 @@ from __future__ import annotations
 from sesurgery.reports.model import EngineSection, NetworkSection, RunReport, TrainingSection
 from sesurgery.reports.pages.summary import summarise
 from sesurgery.reports.pages.tables import EPOCHS, convolution_counts, epochs_table, kept_fp32, network_totals
-from sesurgery.reports.text import fold, latency, parity, prices
+from sesurgery.reports.text import drift, flips, fold, latency, parity, prices
 from sesurgery.reports.wording import (
     fields,
     markdown,
@@ -55,26 +55,31 @@ def to_json(report: RunReport) -> dict[str, object]:
 
 def to_markdown(report: RunReport) -> str:
     """The whole report as GitHub Markdown, plots left out."""
+    return f"# {markdown(report.title)}\n\n{sections(report)}\n"
+
+
+def sections(report: RunReport, heading: str = "##") -> str:
+    """All of it but its title, each section under a `heading` of that level."""
     summary = summarise(report)
     parts = [
-        f"# {markdown(report.title)}",
         f"**{markdown(summary.finding)}.** {markdown(' '.join(summary.sentences))}",
         f"Made {markdown(report.created)} by {markdown_code(report.command)}.",
         *(f"> Warning: {markdown(warning)}" for warning in summary.warnings),
-        "## Network",
+        f"{heading} Network",
         *_network(report.network),
     ]
     if report.training:
-        parts += ["## Training", markdown(report.training.data), *_training(report.training)]
+        parts += [f"{heading} Training", markdown(report.training.data), *_training(report.training)]
     if report.engines:
-        parts += ["## Engines", *_engines(report), parity.to_markdown(report.engines).rstrip()]
+        parts += [f"{heading} Engines", *_engines(report), parity.to_markdown(report.engines).rstrip()]
+        parts += [text for engine in report.engines for text in _looked_into(engine, f"{heading}#")]
     for section in report.latency:
-        parts += [f"## Latency: {markdown(section.title)}", latency.to_markdown(section).rstrip()]
+        parts += [f"{heading} Latency: {markdown(section.title)}", latency.to_markdown(section).rstrip()]
     for priced in report.prices:
-        parts += [f"## What each block costs: {markdown(priced.engine)}", prices.to_markdown(priced).rstrip()]
+        parts += [f"{heading} What each block costs: {markdown(priced.engine)}", prices.to_markdown(priced).rstrip()]
     if report.folding is not None:
-        parts += ["## What folding saves", fold.to_markdown(report.folding).rstrip()]
-    return "\n\n".join([*parts, "## Provenance", *_provenance(report)]) + "\n"
+        parts += [f"{heading} What folding saves", fold.to_markdown(report.folding).rstrip()]
+    return "\n\n".join([*parts, f"{heading} Provenance", *_provenance(report)])
 
 
 def _network(network: NetworkSection) -> list[str]:
@@ -107,6 +112,17 @@ def _engines(report: RunReport) -> list[str]:
     ]
     table = "\n".join(markdown_table(["engine", "file", "build", "convolutions"], rows))
     return [table, *filter(None, (_kept(engine) for engine in report.engines))]
+
+
+def _looked_into(engine: EngineSection, heading: str) -> list[str]:
+    """The error by place, where it was measured, and the samples whose answer changed."""
+    parts = []
+    if engine.drift is not None:
+        parts += [f"{heading} {markdown(engine.name)}: error by place", drift.to_markdown(engine.drift)]
+    if engine.flipped:
+        rows = "\n".join(markdown_table(flips.HEADER, flips.table(engine.flipped)))
+        parts += [f"{heading} {markdown(engine.name)}: samples whose answer changed", rows]
+    return parts
 
 
 def _kept(engine: EngineSection) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sesurgery.reports.model import EngineSection
-from sesurgery.reports.wording import small
+from sesurgery.reports.wording import markdown, markdown_table, small
 from sesurgery.tables import aligned
 from sesurgery.verification.drift import Drift, Repair
 
@@ -21,6 +21,13 @@ def to_text(engine: EngineSection) -> list[str]:
         *aligned([HEADER, *table(engine.drift)], left=(0, 1, 4)),
     ]
     return lines if engine.drift.first is not None or engine.repairs else [*lines, *findings(engine)]
+
+
+def to_markdown(drift: Drift) -> str:
+    """The same table in Markdown, with the tolerance."""
+    how = f" ({drift.how})" if drift.how else ""
+    sentence = f"The error at every block and at the end of every stage{how}; {drift.tolerance:g} is tolerated."
+    return "\n".join([markdown(sentence), "", *markdown_table(HEADER, table(drift))])
 
 
 def table(drift: Drift) -> list[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sesurgery.reports.text.parity import report_fields
+from sesurgery.reports.text.parity import interval, report_fields
 from sesurgery.reports.wording import percent, small
 from sesurgery.spec.parity import Tolerance
 from sesurgery.tables import aligned
@@ -16,6 +16,7 @@ HEADER = (
     "batch",
     "samples",
     "same class",
+    "95 % interval",
     "max error",
     "p99 error",
     "mean error",
@@ -61,6 +62,7 @@ def _row(parity: FileParity, entry: OutputParity) -> list[str]:
         str(entry.batch),
         str(report.samples),
         percent(report.agreement) if classes else "-",
+        interval(report.answers.agreement if classes and report.answers else None),
         small(report.max_abs),
         "-" if report.p99_abs is None else small(report.p99_abs),
         small(report.mean_abs),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sesurgery.reports.model import LatencySection
+import numpy as np
+
+from sesurgery.reports.model import LatencySection, PartTimes
 from sesurgery.reports.text import service
 from sesurgery.reports.wording import (
     change,
@@ -73,12 +75,13 @@ def to_json(section: LatencySection) -> dict[str, object]:
     """One batch as plain JSON data: each engine in trtexec's words, the costs, and under `report` every raw time."""
     report = section.report
     served = {each.name: service.to_json(each) for each in section.services}
+    parts = {each.name: _parts_json(each) for each in section.part_times}
     return {
         "batch": report.batch,
         "threads": section.threads,
-        "lowered": _engine_json(report.candidate, report.tax, served),
-        "as_exported": report.as_exported and _engine_json(report.as_exported, report.as_exported_tax, served),
-        "plain": report.baseline and _engine_json(report.baseline, None, served),
+        "lowered": _engine_json(report.candidate, report.tax, served, parts),
+        "as_exported": report.as_exported and _engine_json(report.as_exported, report.as_exported_tax, served, parts),
+        "plain": report.baseline and _engine_json(report.baseline, None, served, parts),
         "tax": _tax_json(report.tax),
         "lowering": _tax_json(report.lowering),
         **fields(section),
@@ -86,14 +89,25 @@ def to_json(section: LatencySection) -> dict[str, object]:
     }
 
 
-def _engine_json(timing: EngineTiming, tax: Tax | None, served: Mapping[str, dict[str, object]]) -> dict[str, object]:
+Named = Mapping[str, dict[str, object]]
+"""Something of each engine by its name."""
+
+
+def _engine_json(timing: EngineTiming, tax: Tax | None, served: Named, parts: Named) -> dict[str, object]:
     stats = timing.stats
     return {
         "latency_ms": service.latency_ms(stats),
         "throughput_qps": 1 / stats.mean_seconds,
         "tax": _tax_json(tax),
+        "parts": parts.get(timing.name),
         "service": served.get(timing.name),
     }
+
+
+def _parts_json(each: PartTimes) -> dict[str, object]:
+    """By the names of trtexec's exported times, its copies in and out in `latency_ms`."""
+    times = {f"{part}_ms": service.in_milliseconds(np.array(seconds)) for part, seconds in each.seconds.items()}
+    return {"throughput_qps": each.throughput_qps, **times}
 
 
 def _tax_json(tax: Tax | None) -> dict[str, object] | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sesurgery.reports.model import EngineSection
 from sesurgery.reports.text import drift
-from sesurgery.reports.wording import fields, markdown, markdown_table, percent, small
+from sesurgery.reports.wording import fields, markdown, markdown_table, percent, plain, plural, small
 from sesurgery.tables import aligned
 from sesurgery.verification.answers import Answers
 from sesurgery.verification.parity import BatchParity, ParityReport
@@ -56,6 +56,7 @@ def to_json(engine: EngineSection) -> dict[str, object]:
             "kind": engine.diagnosis and engine.diagnosis.kind,
             "repair": next((fields(each) for each in engine.repairs if each.worked), None),
         },
+        "growth": plain(engine.drift),
         "passed": engine.passed,
         "parity": entries,
         # Pictures are for the page.
@@ -74,7 +75,7 @@ def table(engines: Sequence[EngineSection]) -> list[list[str]]:
             percent(entry.report.candidate_top1),
             percent(entry.report.reference_top1),
             percent(entry.report.agreement),
-            _interval(entry.report.answers.agreement if entry.report.answers else None),
+            interval(entry.report.answers.agreement if entry.report.answers else None),
             small(entry.report.max_abs),
             _measured(entry.report.p99_abs),
             small(entry.report.mean_abs),
@@ -107,9 +108,12 @@ def _shares(answers: Answers | None) -> list[list[str]]:
         "top-5, engine": answers.candidate_top5,
     }
     rows = [
-        [what, f"{found.hits} of {found.samples}", percent(found.value), _interval(found)]
+        [what, f"{found.hits} of {found.samples}", percent(found.value), interval(found)]
         for what, found in named.items()
     ]
+    if (bounds := answers.top5_overlap_interval) is not None:
+        samples = plural(answers.agreement.samples, "sample")
+        rows.append(["top-5 in common", f"mean of {samples}", percent(answers.top5_overlap), _between(*bounds)])
     test = answers.mcnemar
     alone = f"{test.first_only} model, {test.second_only} engine"
     return [*rows, ["right alone, McNemar's exact test", alone, f"p = {test.p:.2g}", ""]]
@@ -137,7 +141,7 @@ def probes(engines: Sequence[EngineSection]) -> list[list[str]]:
             str(probe.samples),
             str(probe.batch),
             percent(probe.agreement),
-            _interval(probe.same_class),
+            interval(probe.same_class),
             small(probe.max_relative),
             "nothing" if probe.allowed is None else f"<= {probe.allowed:g}",
             "-" if probe.allowed is None else "passed" if probe.passed else "FAILED",
@@ -147,8 +151,13 @@ def probes(engines: Sequence[EngineSection]) -> list[list[str]]:
     ]
 
 
-def _interval(found: Share | None) -> str:
-    return "-" if found is None else f"{percent(found.low)} to {percent(found.high)}"
+def interval(found: Share | None) -> str:
+    """`98.9 % to 100 %`; a dash where there is no share."""
+    return "-" if found is None else _between(found.low, found.high)
+
+
+def _between(low: float, high: float) -> str:
+    return f"{percent(low)} to {percent(high)}"
 
 
 def _measured(number: float | None) -> str:

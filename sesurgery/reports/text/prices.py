@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from sesurgery.reports.wording import change, count, fields, markdown, markdown_table, milliseconds, plural
 from sesurgery.tables import aligned
-from sesurgery.verification.cost import BlockPrice, Prices, Seconds, dear_first
+from sesurgery.verification.cost import BlockPrice, BytesOf, Prices, Seconds, dear_first
 
 HEADER = (
     *("block", "stage", "map", "time", "interval", "of the tax", "profile"),
     *("kernels", "bytes", "params", "MACs"),
 )
 FEW = 3
+BYTES_OF: dict[BytesOf, str] = {
+    "layers": "bytes are those that the layers of the compiled engine read and write",
+    "nodes": "bytes are those that the nodes of the file read and write before fusion: the engine tells none",
+}
 
 
 def to_text(prices: Prices) -> str:
@@ -92,6 +96,8 @@ def findings(prices: Prices) -> list[str]:
             f"{plural(vague, 'block')} of {len(prices.blocks)} cannot be told from nothing: a price is known to "
             f"{reach} ms; a quieter machine or more time for the races would tell"
         )
+    if prices.bytes_of is not None:
+        lines.append(BYTES_OF[prices.bytes_of])
     if not prices.trained:
         lines.append("engines with untrained weights: latency does not depend on them")
     return lines

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from sesurgery.reports.wording import count, file_size, milliseconds, percent, plural
-from sesurgery.verification.estimates import Stats
+from sesurgery.verification.estimates import Floats, Stats
 from sesurgery.verification.service import CONFIDENCE, EngineService, Mean, Service, Streams
 
 COLD = ("engine", "import, ms", "load, ms", "first inference, ms", "memory", "of the process")
@@ -80,7 +82,7 @@ def _more_streams(each: EngineService) -> str | None:
 
 
 def to_json(each: EngineService) -> dict[str, object]:
-    """Milliseconds, bytes and queries a second; an engine on the CPU has no `enqueue`: it answers at once.
+    """Milliseconds, bytes and queries a second; `enqueue_ms` is null on the CPU, where an engine answers at once.
 
     Intervals are null where there was one process.
     """
@@ -106,7 +108,9 @@ def _streams_json(each: EngineService, place: int, found: Streams) -> dict[str, 
         "throughput_interval_qps": _interval(rate),
         "latency_ms": {name: 1e3 * value.value for name, value in latency.items()},
         "latency_interval_ms": {name: _interval(value, 1e3) for name, value in latency.items()},
-        "enqueue_ms": None,
+        "enqueue_ms": None
+        if found.enqueue is None
+        else {name: 1e3 * each.mean(_enqueue(place, field)).value for name, field in TRTEXEC.items()},
     }
 
 
@@ -115,12 +119,23 @@ def latency_ms(stats: Stats) -> dict[str, float]:
     return {name: 1e3 * getattr(stats, field) for name, field in TRTEXEC.items()}
 
 
+def in_milliseconds(seconds: Floats) -> dict[str, float]:
+    """Of the seconds of each run, what trtexec prints of them."""
+    shares = np.percentile(seconds, (50, 90, 95, 99))
+    found = (seconds.min(), seconds.max(), seconds.mean(), *shares)
+    return {name: 1e3 * float(value) for name, value in zip(TRTEXEC, found, strict=True)}
+
+
 def _qps(place: int) -> Callable[[Service], float]:
     return lambda service: service.streams[place].qps
 
 
 def _stat(place: int, field: str) -> Callable[[Service], float]:
     return lambda service: float(getattr(service.streams[place].stats, field))
+
+
+def _enqueue(place: int, field: str) -> Callable[[Service], float]:
+    return lambda service: float(getattr(service.streams[place].enqueue, field))
 
 
 def _interval(found: Mean, scale: float = 1.0) -> list[float] | None:

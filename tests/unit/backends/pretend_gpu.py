@@ -337,6 +337,8 @@ def test_timings_come_in_parts(runner: NvidiaRunner) -> None:
     for part in (found.host_to_device, found.compute, found.device_to_host):
         np.testing.assert_allclose(part, np.full(7, 2e-3))
     np.testing.assert_allclose(found.latency, np.full(7, 6e-3))
+    medians = {name: float(np.median(part)) for name, part in found.parts.items() if name != "enqueue"}
+    assert medians == pytest.approx({"latency": 6e-3, "h2d": 2e-3, "compute": 2e-3, "d2h": 2e-3})
     assert found.graph
     assert (found.enqueue > 0).all()
     assert found.enqueue.sum() < found.wall

@@ -82,8 +82,9 @@ def test_a_quiet_run_has_no_warnings_and_its_parts_in_trtexecs_words() -> None:
     text = str(timings(1e-3, 1e-4))
     assert "warning" not in text
     words = [line.split()[0] for line in text.splitlines()]
-    assert words == ["min", "Latency", "Enqueue", "H2D", "GPU", "D2H", "100"]
+    assert words == ["ms", "Latency", "Enqueue", "H2D", "GPU", "D2H", "100"]
     assert text.splitlines()[1].split() == ["Latency", *["1.300"] * 7]
+    assert len({len(line) for line in text.splitlines()[:6]}) == 1
 
 
 @pytest.mark.parametrize(("enqueue", "warned"), [(0.79e-3, False), (0.81e-3, True)])

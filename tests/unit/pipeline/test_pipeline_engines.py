@@ -17,7 +17,7 @@ from sesurgery.backends.nvidia.timings import Timings
 from sesurgery.backends.onnxruntime_graph.session import Session
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import BenchRequest, EnginesRequest, Workspace
-from sesurgery.reports.text.latency import to_text
+from sesurgery.reports.text.latency import to_json, to_text
 from sesurgery.workspace import read_manifest
 
 FP32 = Path("engines/tiny.onnxruntime.fp32.onnx")
@@ -169,6 +169,14 @@ def test_bench_shows_the_parts_of_a_run_where_the_runner_has_them(here, monkeypa
         assert milliseconds in line
         # With blocks, without, and as exported.
         assert text.count(line) == 3
+    told = to_json(section)
+    for engine in ("lowered", "plain", "as_exported"):
+        parts = told[engine]["parts"]
+        assert parts["throughput_qps"] == pytest.approx(4 / 0.03)
+        medians = {name: words["median"] for name, words in parts.items() if name != "throughput_qps"}
+        expected = {"latency_ms": 7, "enqueue_ms": 0.1, "h2d_ms": 1, "compute_ms": 5, "d2h_ms": 1}
+        assert medians == pytest.approx(expected)
+        assert list(parts["h2d_ms"]) == list(told[engine]["latency_ms"])
     reported = pipeline.write_report(RUN, Workspace())
     assert "H2D" in reported.html.read_text()
     assert "H2D" in reported.markdown.read_text()

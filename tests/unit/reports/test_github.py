@@ -14,7 +14,9 @@ def test_a_run_has_its_verdict_figures_and_the_whole_report_folded(run: RunRepor
     assert text.startswith("## se-resnet18 on digits\n\n> [!CAUTION]\n> **1 of 3 engines fell short")
     assert "| Blocks inserted | 8 |" in text
     assert text.count("<details>") == text.count("</details>") == 1
-    assert "### Provenance" in text
+    heads = [line for line in text.splitlines() if line.startswith("#")]
+    assert heads[:3] == ["## se-resnet18 on digits", "### Network", "### Training"]
+    assert heads[-1] == "### Provenance"
 
 
 def test_a_broken_limit_makes_a_passing_run_a_failure(run: RunReport) -> None:

@@ -38,6 +38,15 @@ def test_top5_counts_the_right_class_among_five_and_ties_go_to_the_first():
     assert answers(pushed, max_top5_drop=0.0).failures == ("max_top5_drop: asked <= 0, found 0.166667",)
 
 
+def test_the_overlap_of_the_top_5_has_an_interval_that_whole_samples_would_have():
+    found = answers(swapped(0, 0, 7)).answers
+    # In row 0 the engine's five are 7, 0, 1, 2, 3 in the place of 0, 1, 2, 3, 4.
+    assert found.top5_overlap == pytest.approx((5 + 4 / 5) / 6)
+    low, high = found.top5_overlap_interval
+    assert wilson(5, 6)[0] < low < found.top5_overlap < high < 1
+    assert answers(TRAINED).answers.top5_overlap_interval == wilson(6, 6)
+
+
 def test_mcnemar_counts_who_is_right_alone():
     test = answers(swapped(0, 0, 7)).answers.mcnemar
     assert (test.first_only, test.second_only, test.p) == (1, 0, 1.0)

@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
+from sesurgery.backends.onnxruntime_graph.session import Session
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.reports.text import service as rendered
 from sesurgery.verification.estimates import summarise
 from sesurgery.verification.fresh_process import EngineFile
-from sesurgery.verification.service import EngineService, Service, Streams, measure, measure_all
+from sesurgery.verification.service import FEEDS, JOB, EngineService, Service, Streams, main, measure, measure_all
+from sesurgery.verification.service import FOUND as FOUND_FILE
 
 SLOW, FAST = (summarise(np.full(20, seconds), 1) for seconds in (4e-3, 2e-3))
 FOUND = Service(0.5, 0.1, 0.02, 3_000_000, 90_000_000, (Streams(1, 2, FAST, 500.0), Streams(2, 1, SLOW, 600.0)))
@@ -36,6 +40,20 @@ def test_an_engine_that_is_not_there_is_an_error_with_the_process_last_words(eng
     gone = dataclasses.replace(engine, engine="nothing.onnx")
     with pytest.raises(SesurgeryError, match="SE603"):
         measure(gone, {"input": np.zeros((1, 1, 8, 8), np.float32)}, (1,))
+
+
+def test_a_stream_on_a_gpu_has_its_copies_in_it_and_tells_what_the_host_takes(engine, tmp_path, monkeypatch):
+    parts = {"latency": np.full(5, 3e-3), "enqueue": np.full(5, 1e-4)}
+    monkeypatch.setattr(Session, "timings", lambda *asked: SimpleNamespace(parts=parts), raising=False)
+    job = {"file": dataclasses.asdict(engine), "streams": [2], "seconds": 0.001}
+    (tmp_path / JOB).write_text(json.dumps(job))
+    np.savez(tmp_path / FEEDS, input=np.zeros((1, 1, 8, 8), np.float32))
+    main(tmp_path)
+    found = TypeAdapter(Service).validate_json((tmp_path / FOUND_FILE).read_text())
+    (streams,) = rendered.to_json(EngineService("tiny", (found, found)))["streams"]
+    assert streams["latency_ms"]["median"] == pytest.approx(3)
+    assert streams["enqueue_ms"]["percentile(99%)"] == pytest.approx(0.1)
+    assert list(streams["enqueue_ms"]) == list(streams["latency_ms"])
 
 
 def test_engines_take_turns_in_fresh_processes_and_each_keeps_its_own(engine):
@@ -80,6 +98,7 @@ def test_json_has_trtexecs_names():
     assert data["memory_bytes"] == {"engine": 3_000_000, "peak": 90_000_000}
     assert data["cold_start_interval_ms"]["load"] is None
     first = data["streams"][0]
+    assert first["enqueue_ms"] is None
     assert (first["throughput_qps"], first["latency_ms"]["percentile(99%)"]) == (500.0, 2.0)
     again = json.loads(json.dumps(rendered.to_json(TWICE)))
     assert again["processes"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,15 @@ import torch
 from onnx import NodeProto, TensorProto, helper
 
 from sesurgery import pipeline
-from sesurgery.backends.base import Backend, BuildReport, Runner, TensorInfo
+from sesurgery.backends.base import Backend, BuildReport, Capability, Runner, TensorInfo
 from sesurgery.backends.inductor import Inductor
 from sesurgery.backends.onnxruntime import OnnxRuntime
 from sesurgery.backends.openvino import OpenVINO
+from sesurgery.backends.tensorrt import TensorRT
 from sesurgery.lowering.fx import graph
+from sesurgery.onnxgraph import numerics
 from sesurgery.onnxgraph.dataflow import Dataflow
+from sesurgery.onnxgraph.half_meaning import in_single
 from sesurgery.onnxgraph.scopes import scope_of
 from sesurgery.pipeline.build_engine.build_engine import EnginesRequest
 from sesurgery.reports.text import drift as drift_text
@@ -32,15 +36,20 @@ Wrong = Callable[[Dataflow, NodeProto], bool]
 """Whether a compiler gets a block wrong, by the file and the block's last node."""
 
 
-def wrong_block(monkeypatch: pytest.MonkeyPatch, backend: type[Backend], wrong: Wrong) -> None:
-    """Let a backend compile one block to something else: three times what the block should give."""
+def wrong_block(
+    monkeypatch: pytest.MonkeyPatch, backend: type[Backend], wrong: Wrong, outputs: float = math.inf
+) -> None:
+    """Let a backend compile one block to something else: three times what the block should give.
+
+    A file of more `outputs` than that it compiles rightly.
+    """
     build = backend.build
 
     def spoil(self: Backend, file: Path, out: Path, *rest: object, **named: object) -> BuildReport:
         model = onnx.load(file)
         flow = Dataflow(model)
         last = [node for node in flow.nodes if (scope_of(node) or "").startswith(MODULE)][-1]
-        if wrong(flow, last):
+        if wrong(flow, last) and len(model.graph.output) <= outputs:
             value, kind = last.output[0], flow.dtype(last.output[0])
             position = [node.name for node in model.graph.node].index(last.name)
             model.graph.node[position].output[0] = "spoiled"
@@ -154,6 +163,56 @@ def test_the_drift_of_an_openvino_engine_names_the_block_that_is_wrong(here, mon
     assert section.drift.before.error < 1e-4
     assert (section.diagnosis.kind, section.diagnosis.site) == ("compiler", SITE)
     assert not any(each.worked for each in section.repairs)
+
+
+class Device(Runner):
+    """Computes what the file in an engine of the stand-in says."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.run = numerics.runner(in_single(model))
+        self.inputs = (TensorInfo(model.graph.input[0].name, ("batch", 1, 8, 8), "float32"),)
+        self.outputs = tuple(TensorInfo(value.name, ("batch",), "float32") for value in model.graph.output)
+
+    def infer(self, feeds):
+        return self.run(feeds)
+
+    def time(self, feeds, repeats):
+        raise NotImplementedError
+
+    def close(self):
+        pass
+
+
+def on_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT without its builder and without a GPU: an engine is its file, and a device computes that."""
+
+    def build(self: TensorRT, file: Path, out: Path, *rest: object, **named: object) -> BuildReport:
+        onnx.save(onnx.load(file), out)
+        return BuildReport(0.1, {}, self.device())
+
+    monkeypatch.setattr(TensorRT, "probe", lambda self: Capability("10.13.0", builds=None, runs=None))
+    monkeypatch.setattr(TensorRT, "device", lambda self: "a stand-in")
+    monkeypatch.setattr(TensorRT, "build", build)
+    monkeypatch.setattr(TensorRT, "load", lambda self, engine, threads=None: Device(onnx.load(engine)))
+
+
+def test_a_tensorrt_engine_that_is_right_when_all_is_looked_at_is_bisected_and_repaired(here, monkeypatch):
+    on_a_stand_in(monkeypatch)
+    wrong_block(monkeypatch, TensorRT, in_half, outputs=2)
+    section = pipeline.verify(rebuilt(backend="tensorrt", precision="fp16"), drift=True).section
+    assert "one place at a time" in section.drift.how
+    # The bisect looks at few of the places, among them the last.
+    assert len(section.drift.errors) < 7
+    assert (section.drift.first.site, section.diagnosis.kind, section.diagnosis.site) == (SITE, "precision", SITE)
+    (repair,) = section.repairs
+    assert (repair.what, repair.worked, repair.change) == (
+        "layer2.0.se in fp32",
+        True,
+        {"engines[-].keep_fp32": [MODULE]},
+    )
+    assert drift_text.findings(section)[-1] == (
+        f'repaired by layer2.0.se in fp32; in the spec: engines[-].keep_fp32: ["{MODULE}"]'
+    )
 
 
 def wrong_weight(module: torch.fx.GraphModule) -> None:

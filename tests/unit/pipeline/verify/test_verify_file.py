@@ -12,6 +12,7 @@ from fixtures.files import write
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
 from sesurgery.pipeline import FileVerifyRequest, Workspace
+from sesurgery.reports.text import file_parity
 from sesurgery.spec.parity import Tolerance
 
 
@@ -33,6 +34,10 @@ def test_an_engine_of_a_file_is_compared_with_that_file_at_several_batches(files
         ("y", 32, 32),
     ]
     assert (found.parity.passed, found.failures) == (True, ())
+    header, first, *_ = file_parity.to_text([(found.parity, found.tolerance)]).splitlines()
+    assert "95 % interval" in header
+    # Wilson's interval of 32 of 32.
+    assert "100 %  89.3 % to 100 %" in first
 
 
 def test_an_engine_of_other_weights_falls_short_and_says_where(files: Path) -> None:
@@ -60,6 +65,12 @@ def test_samples_and_tolerance_of_the_user_are_taken(files: Path) -> None:
     assert found.parity.samples == "5 samples of mine.npz"
     assert [entry.batch for entry in found.parity.entries] == [1, 3, 5]
     assert [criterion.name for criterion in found.parity.entries[0].report.criteria] == ["max_abs"]
+
+
+def test_the_batches_are_those_of_the_profile(files: Path) -> None:
+    entries = verified(built("net.onnx", shapes=["x=4,8,16x3x16x16"])).parity.entries
+    # 32 samples: after six batches of 5 there are 2, which the engine was not built for.
+    assert [(entry.batch, entry.report.samples) for entry in entries] == [(4, 32), (5, 30), (8, 32), (16, 32)]
 
 
 def test_what_needs_labels_is_not_asked(files: Path) -> None:

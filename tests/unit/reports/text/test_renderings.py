@@ -91,6 +91,16 @@ def test_parity_text_names_each_failure_and_each_engine_not_compared(run: RunRep
     assert lines[-1] == "tensorrt fp16: not verified, cannot run here: no CUDA driver"
 
 
+def test_every_share_of_a_comparison_has_its_interval_in_every_rendering(run: RunReport) -> None:
+    rows = {row[2]: row for row in parity.shares(run.engines[:1]) if row[1] == "1"}
+    assert rows["top-5 in common"][3:] == ["mean of 360 samples", "100 %", "98.9 % to 100 %"]
+    assert all(row[-1] for what, row in rows.items() if "McNemar" not in what)
+    assert "| top-5 in common | mean of 360 samples | 100 % | 98.9 % to 100 % |" in to_markdown(run)
+    assert "<td>top-5 in common</td>" in to_html(run)
+    low, high = to_json(run)["engines"][0]["batches"][0]["answers"]["top5_overlap_interval"]
+    assert (round(low, 3), high) == (0.989, 1)
+
+
 def test_text_of_a_run_is_the_verdict_and_one_line_a_key_figure(run: RunReport) -> None:
     lines = to_text(run).splitlines()
     assert lines[0] == "se-resnet18 on digits: 1 of 3 engines fell short of the parity asked for"
@@ -134,6 +144,28 @@ def test_markdown_holds_every_section(run: RunReport) -> None:
         "## Latency: onnxruntime fp16",
         "## Provenance",
     ]
+
+
+def test_markdown_has_the_error_by_place_and_the_samples_that_flipped(whole: RunReport) -> None:
+    lines = to_markdown(whole).splitlines()
+    name = "### onnxruntime fp16: "
+    assert [line for line in lines if line.startswith("### ")] == [
+        f"{name}error by place",
+        f"{name}samples whose answer changed",
+    ]
+    section = whole.engines[1]
+    assert section.drift is not None
+    first = section.drift.errors[6]
+    assert section.drift.first is first
+    row = f"| {first.name} | {first.scope} | {first.error:.2g} | 4 | &lt;- first over tolerance |"
+    assert row.replace("[0]", "\\[0\\]") in lines
+    assert any("0.03 is tolerated" in line for line in lines)
+    assert "| logits |  | not finite in 3 | 9 |  |" in lines
+    assert lines.count("| 0 | three | three 90 % | eight 60 % |") == 1
+    assert "| 99 | one | one 80 % | NaN or infinity |" in lines
+    growth = to_json(whole)["engines"][1]["growth"]
+    assert [each["name"] for each in growth["errors"]] == [each.name for each in section.drift.errors]
+    assert growth["errors"][-1]["error"] is None
 
 
 def test_verdict_passes_only_when_every_engine_was_compared(
