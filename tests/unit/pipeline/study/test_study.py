@@ -142,7 +142,7 @@ def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, r
 
     monkeypatch.setattr(module, "run_trial", run)
     spec = spec_with(
-        axes={"train.optimizer.lr": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]},
+        axes={"train.optimizer.lr": {"low": 0.01, "high": 0.06}},
         search=search,
         cells=6,
         seeds=[0],
