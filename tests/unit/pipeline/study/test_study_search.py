@@ -60,7 +60,8 @@ def test_a_search_trains_every_trial_and_prunes_the_one_that_learns_nothing(tmp_
     assert min(epochs) == 2
     table = (done.folder / "study.md").read_text()
     assert all(f"| {row.cell}" in table for row in done.answer.rows)
-    assert len(json.loads((done.folder / "study.json").read_text())["cells"]) == len(done.answer.rows)
+    cells = json.loads((done.folder / "study.json").read_text())["cells"]
+    assert [len(cell["curve"]) for cell in cells] == [EPOCHS if row.top1 else 0 for row in done.answer.rows]
 
     # The last cell was drawn when a Bayesian search looks at what came before.
     first = {storage.cell_of(trial).key: trial.number for trial in reversed(trials)}
