@@ -1,7 +1,7 @@
 """Pictures of committed studies for `studies.md`, from their `study.json`: `python docs/study_pictures.py [JSON...]`.
 
 Each is one of the page's own plots, as an SVG in the page's colours, light or dark as the reader has it: accuracy by
-cell, and accuracy against the latency of the engines where they were timed.
+cell, accuracy against the latency of the engines where they were timed, and learning curves where they are known.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ NAMES = ("ink", "muted", "grid", "candidate", "baseline", "accent", "bad", "pape
 def pictures(found: dict[str, object]) -> dict[str, str]:
     """A study's plots, each an SVG of its own, by what follows `study_NAME` in the file's name."""
     answer = study.from_json(found)
-    cells, front, *_ = plots(answer)
-    wanted = {"": cells, "_latency": front} if timed(answer.rows) else {"": cells}
+    suffixes = ("", "_latency" if timed(answer.rows) else None, "_curves")
+    wanted = {suffix: plot for suffix, plot in zip(suffixes, plots(answer), strict=False) if suffix is not None}
     return {suffix: _alone(plot, str(found["name"])) for suffix, plot in wanted.items()}
 
 

@@ -83,19 +83,22 @@ def _tell(found: StudyEstimate, *, as_json: bool) -> None:
         emit_json({"trials": trials, **counts, "race_seconds": found.race, "seconds": found.seconds})
         return
     for each in found.trials:
-        click.echo(f"{each.cell}, seed {each.seed}: {_seconds(each)}")
+        # Of a search all trainings are taken to cost the same.
+        told = f": {_seconds(each)}" if each.shared or not found.search else ""
+        click.echo(f"{each.cell}, seed {each.seed}{told}")
     if found.race is not None or found.why_race is not None:
         race = f"not known: {found.why_race}" if found.race is None else f"at most {_time(found.race)}"
         click.echo(f"engines and their race: {race}")
     total = "time not known" + (f": {found.why}" if found.why else "")
     if found.seconds is not None:
         total = f"about {_time(found.seconds)} on this machine, one after another"
-    if found.trials:
+        total += ", each taken to cost what the plain network costs" if found.search else ""
+    if not found.unknown:
         click.echo(f"{found.count} trials, {total}")
         return
+    click.echo(f"further cells: {found.unknown}, drawn by what comes of those before, so not known yet")
     networks = "a plain network" if found.plain == 1 else f"at most {found.plain} plain networks"
-    click.echo(f"{found.cells} cells and {networks}, drawn as the search goes on: at most {found.count} trials")
-    click.echo(total + (", each taken to cost what the plain network costs" if found.seconds is not None else ""))
+    click.echo(f"{found.cells} cells and {networks}: at most {found.count} trials, {total}")
 
 
 def _seconds(trial: TrialEstimate) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -69,10 +69,11 @@ def grid(study: Study) -> tuple[Cell, ...]:
     """Every cell of a grid, each plain network before the cells that are compared with it."""
     values = {path: axis for path, axis in study.axes.items() if not isinstance(axis, Range)}
     made = (Cell(dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values()))
-    return tuple(_with_plain(made))
+    return tuple(with_plain(made))
 
 
-def _with_plain(cells: Iterator[Cell]) -> Iterator[Cell]:
+def with_plain(cells: Iterable[Cell]) -> Iterator[Cell]:
+    """Cells, each plain network before the cells that are compared with it."""
     seen = set()
     for cell in cells:
         for each in (plain_of(cell), cell):

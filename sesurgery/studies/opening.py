@@ -14,7 +14,8 @@ from sesurgery.diagnostics import SesurgeryError, described, fail, first_line
 from sesurgery.spec.study import Study
 from sesurgery.studies.cells import grid
 from sesurgery.studies.heartbeat import with_heartbeat
-from sesurgery.studies.storage import SEED, Storage, with_parameters
+from sesurgery.studies.parameters import SEED
+from sesurgery.studies.storage import Storage, with_parameters
 from sesurgery.studies.turns import held
 
 

@@ -9,7 +9,6 @@ waits once more. So does, in a database, a trial of another machine that gives n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,22 +20,19 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import JsonValue
 
-from sesurgery.spec.study import Range, Study
-from sesurgery.studies import heartbeat
+from sesurgery.spec.study import Study
+from sesurgery.studies import draws, heartbeat, parameters
 from sesurgery.studies.answer import Outcome
 from sesurgery.studies.cells import Cell, plain_of
+from sesurgery.studies.parameters import BLOCKS, NETWORK, PLAIN, SEED
 from sesurgery.studies.turns import held
 
 LIVE = "live"
 DIED = "the process that ran it ended before it was done"
 REPEATED = "repeated"
-MOST_REPEATS = 50
-"""Draws in a row that were there already: the axes hold no further cell."""
 KEPT = ("run", "params", "macs", "seconds")
 """What is stored of an outcome beside its score."""
-NETWORK, SEED = "network", "seed"
 FIXED = "fixed_params"
 """Where Optuna keeps what a trial of its queue was given."""
 
@@ -64,21 +60,9 @@ class Storage:
         found: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
         return found
 
-    def is_whole(self, parameters: Mapping[str, Any]) -> bool:
-        """Whether all parameters of a trial are there: the process that takes it writes them one by one."""
-        return parameters.keys() >= {NETWORK, SEED} and parameters.keys() >= set(self._axes_of(parameters[NETWORK]))
-
-    def _axes_of(self, network: str) -> list[str]:
-        """The axes that a plain network, or one with blocks, has a value of."""
-        return [path for path in self.asked.axes if network != "plain" or plain_of(Cell({path: None})).where]
-
     def cell_of(self, trial: FrozenTrial | optuna.Trial) -> Cell:
         """What a trial is about."""
-        return self._cell(trial.params)
-
-    def _cell(self, parameters: Mapping[str, Any]) -> Cell:
-        where = {path: _value(parameters[path], axis) for path, axis in self.asked.axes.items() if path in parameters}
-        return Cell(where, plain=parameters[NETWORK] == "plain")
+        return parameters.cell(trial.params, self.asked.axes)
 
     @contextmanager
     def take(self) -> Iterator[Task | None]:
@@ -144,22 +128,31 @@ class Storage:
 
     def _next(self) -> Task | None:
         repeats = 0
-        while repeats < MOST_REPEATS:
-            waiting = any(trial.state == TrialState.WAITING for trial in self.trials())
-            if not waiting:
+        while repeats < draws.MOST_REPEATS:
+            if not any(trial.state == TrialState.WAITING for trial in self.trials()):
                 if self.asked.search == "grid" or self._is_full():
                     return None
-                repeats += 1
-                self.study.enqueue_trial({NETWORK: "blocks", SEED: self.asked.seeds[0]})
+                self.study.enqueue_trial({NETWORK: BLOCKS, SEED: self.asked.seeds[0]})
             task = self._ask()
-            if self._is_wanted(task) and (waiting or not self._known(task)):
-                if not waiting:
+            drawn = self._is_draw(self._stored(task))
+            if self._is_wanted(task) and not (drawn and self._known(task)):
+                if drawn:
                     for cell in (plain_of(task.cell), task.cell):
                         self._wait_all(cell)
                 return task
+            repeats += drawn
             task.trial.set_user_attr("reason", REPEATED)
             self.study.tell(task.trial, state=TrialState.FAIL)
         return None
+
+    def _stored(self, task: Task) -> FrozenTrial:
+        return next(trial for trial in self.trials() if trial.number == task.trial.number)
+
+    def _is_draw(self, trial: FrozenTrial) -> bool:
+        """Whether a trial's cell was left to the sampler; those that come again, and other seeds, have it fixed."""
+        fixed = trial.system_attrs.get(FIXED, {})
+        left = fixed.keys() == {NETWORK, SEED} and fixed[NETWORK] == BLOCKS
+        return left and self.asked.search != "grid" and not heartbeat.comes_again(trial)
 
     def _is_full(self) -> bool:
         return len({self.cell_of(trial).key for trial in self._drawn()}) >= self.asked.cells
@@ -170,44 +163,30 @@ class Storage:
         Machines do not see each other's locks: one may empty the queue just before another asks, which Optuna answers
         with a trial of its own, and two that open a study at once may each fill it. The first of two is wanted.
         """
-        trials = {trial.number: trial for trial in self.trials()}
-        own = trials[task.trial.number]
+        own = self._stored(task)
         if FIXED not in own.system_attrs:
             return False
         if "after" in own.user_attrs or heartbeat.comes_again(own):
             return True
-        earlier = (trial for number, trial in trials.items() if number < own.number)
+        earlier = (trial for trial in self.trials() if trial.number < own.number)
         return not any(self._is_of(trial, task) for trial in earlier)
 
     def _is_of(self, trial: FrozenTrial, task: Task) -> bool:
         # One that another machine has just taken has no parameters yet, and is known by those that were fixed.
-        given = trial.params if self.is_whole(trial.params) else trial.system_attrs.get(FIXED, {})
-        if not self.is_whole(given) or trial.user_attrs.get("reason") == REPEATED:
+        axes, fixed = self.asked.axes, trial.system_attrs.get(FIXED, {})
+        given = trial.params if parameters.is_whole(trial.params, axes) else fixed
+        if not parameters.is_whole(given, axes) or trial.user_attrs.get("reason") == REPEATED:
             return False
-        return self._cell(given).key == task.cell.key and given[SEED] == task.seed
+        return parameters.cell(given, axes).key == task.cell.key and given[SEED] == task.seed
 
     def _ask(self) -> Task:
-        # By the number of trials, so that processes do not draw alike, and the same study draws the same.
-        count = len(self.trials())
-        sampler = {
-            "bayesian": lambda: optuna.samplers.TPESampler(seed=count, n_startup_trials=5),
-            "random": lambda: optuna.samplers.RandomSampler(seed=count),
-            "grid": lambda: optuna.samplers.RandomSampler(seed=count),
-        }
-        self.study.sampler = sampler[self.asked.search]()
+        # By the number of the draw, so that no two draw alike, and the same study draws the same.
+        self.study.sampler = draws.sampler(self.asked.search, sum(map(self._is_draw, self.trials())))
         trial = heartbeat.asked(self.study)
-        network = trial.suggest_categorical(NETWORK, ["blocks", "plain"])
+        network = trial.suggest_categorical(NETWORK, [BLOCKS, PLAIN])
         # Not a choice among the spec's: a study may get more seeds later, and Optuna's choices cannot.
         seed = trial.suggest_int(SEED, 0, 2**32 - 1)
-        for path in self._axes_of(network):
-            axis = self.asked.axes[path]
-            if isinstance(axis, Range):
-                if isinstance(axis.low, int) and isinstance(axis.high, int):
-                    trial.suggest_int(path, axis.low, axis.high, log=axis.log)
-                else:
-                    trial.suggest_float(path, axis.low, axis.high, log=axis.log)
-            else:
-                trial.suggest_categorical(path, [_choice(value) for value in axis])
+        parameters.suggest(trial, network, self.asked.axes)
         return Task(self.cell_of(trial), int(seed), trial)
 
     def _drawn(self) -> list[FrozenTrial]:
@@ -223,10 +202,8 @@ class Storage:
 
     def wait(self, cell: Cell, seed: int, after: int | None = None) -> None:
         """Put a trial into the queue, unless it is there; one that comes `after` another is run although that was."""
-        values = {path: _choice(value) for path, value in cell.where.items()}
-        fixed = {NETWORK: "plain" if cell.plain else "blocks", SEED: seed, **values}
         attributes = None if after is None else {"after": after}
-        self.study.enqueue_trial(fixed, attributes, skip_if_exists=after is None)
+        self.study.enqueue_trial(parameters.parameters_of(cell, seed), attributes, skip_if_exists=after is None)
 
     def _revive(self) -> None:
         """What processes of this machine left when they died waits once more."""
@@ -257,13 +234,4 @@ class Storage:
 
 def with_parameters(storage: Storage) -> list[FrozenTrial]:
     """The trials that some process has taken, in their order, with all their parameters."""
-    return [trial for trial in storage.trials() if storage.is_whole(trial.params)]
-
-
-def _choice(value: JsonValue) -> Any:
-    """A value as Optuna keeps it: a list or a mapping as JSON."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
-
-
-def _value(kept: Any, axis: tuple[JsonValue, ...] | Range) -> JsonValue:
-    return kept if isinstance(axis, Range) else next(value for value in axis if _choice(value) == kept)
+    return [trial for trial in storage.trials() if parameters.is_whole(trial.params, storage.asked.axes)]

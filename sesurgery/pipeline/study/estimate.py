@@ -22,7 +22,8 @@ from sesurgery.pipeline.study.timed_training import training_seconds
 from sesurgery.pipeline.train import block_paths
 from sesurgery.spec import Spec
 from sesurgery.spec.study import Range, Study, Values
-from sesurgery.studies.cells import Cell, grid, plain_of, trial_spec
+from sesurgery.studies.cells import Cell, grid, plain_of, trial_spec, with_plain
+from sesurgery.studies.draws import foreseen
 from sesurgery.training.data import data_of
 
 Known = tuple[float | None, str | None]
@@ -47,10 +48,11 @@ class TrialEstimate:
 
 @dataclass(frozen=True)
 class StudyEstimate:
-    """Every trial of a grid. Of a random or Bayesian search `trials` is empty: which cells come is not known.
+    """Every trial of a grid or a random search; of a Bayesian one those that it begins with.
 
-    `cells` counts those with blocks, `plain` the plain networks that they are compared with, `count` all trials; of a
-    search these are the most that there can be, and the time of each is taken to be that of the spec's plain network.
+    `cells` counts those with blocks, `plain` the plain networks that they are compared with, `count` all trials. Where
+    `unknown` cells depend on what comes of others, these are the most that there can be. The time of each training of a
+    `search` is taken to be that of the spec's plain network; `why` says why that is not known.
     `race` is how long the engines that are built for it and the race at the end take; None where there is none, or it
     is not known, with `why_race`.
     """
@@ -59,7 +61,8 @@ class StudyEstimate:
     cells: int
     plain: int
     count: int
-    each: float | None = None
+    search: bool = False
+    unknown: int = 0
     why: str | None = None
     race: float | None = None
     why_race: str | None = None
@@ -67,12 +70,13 @@ class StudyEstimate:
     @property
     def seconds(self) -> float | None:
         """Of all trials, one after another, and the race; None if no trial could be estimated."""
-        if not self.trials:
-            return None if self.each is None else self.count * self.each + (self.race or 0.0)
         own = [trial for trial in self.trials if not trial.shared]
         known = [trial.seconds for trial in own if trial.seconds is not None]
+        if not known:
+            return None
         shared = sum(trial.seconds or 0.0 for trial in self.trials if trial.shared)
-        return sum(known) * len(own) / len(known) + shared + (self.race or 0.0) if known else None
+        trained = len(own) + self.count - len(self.trials)
+        return sum(known) * trained / len(known) + shared + (self.race or 0.0)
 
 
 @dataclass
@@ -137,14 +141,27 @@ def estimate(spec: Spec) -> StudyEstimate:
 
 
 def _of_search(spec: Spec, asked: Study, engines: _Engines) -> StudyEstimate:
-    cells = int(min(asked.cells, _combinations(asked.axes)))
-    outside = plain_of(Cell(dict.fromkeys(asked.axes))).where
-    plain = int(min(cells, _combinations({path: asked.axes[path] for path in outside})))
     first = Cell({}, plain=True)
     each, why = _seconds(trial_spec(spec, first, asked.seeds[0]))
+    known = foreseen(asked)
+    listed = tuple(with_plain(known))
+    trials: list[TrialEstimate] = []
+    trained: set[str] = set()
+    for cell in listed:
+        shared = cell.trained.key in trained
+        trained.add(cell.trained.key)
+        trials += [TrialEstimate(cell, seed, 0.0 if shared else each, why, shared) for seed in asked.seeds]
+    cells, plain, unknown = len(known), len(listed) - len(known), 0
+    if asked.search == "bayesian":
+        unknown = int(min(asked.cells, _combinations(asked.axes))) - cells
+    if unknown:
+        cells += unknown
+        outside = plain_of(Cell(dict.fromkeys(asked.axes))).where
+        plain = int(min(cells, _combinations({path: asked.axes[path] for path in outside})))
     raced = asked.latency and each is not None
     race, why_race = engines.race([first] * (cells + plain)) if raced else (None, None)
-    return StudyEstimate((), cells, plain, (cells + plain) * len(asked.seeds), each, why, race, why_race)
+    count = (cells + plain) * len(asked.seeds)
+    return StudyEstimate(tuple(trials), cells, plain, count, True, unknown, why, race, why_race)
 
 
 def _combinations(axes: Mapping[str, Values | Range]) -> float:

@@ -19,7 +19,8 @@ from sesurgery.pipeline.study.trials import Trials
 from sesurgery.spec import Spec
 from sesurgery.studies.answer import Share, Timing
 from sesurgery.studies.cells import Cell, plain_of, trial_spec
-from sesurgery.studies.storage import LIVE, SEED, Storage, with_parameters
+from sesurgery.studies.parameters import SEED
+from sesurgery.studies.storage import LIVE, Storage, with_parameters
 from sesurgery.workspace import EngineManifest, read_manifest, run_files
 from sesurgery.workspace.measurements import Kind
 

@@ -20,7 +20,8 @@ from sesurgery.spec import Spec
 from sesurgery.spec.study import Study
 from sesurgery.studies.answer import Answer, Outcome, answer
 from sesurgery.studies.opening import opened
-from sesurgery.studies.storage import DIED, KEPT, REPEATED, SEED, Storage, Task, with_parameters
+from sesurgery.studies.parameters import SEED
+from sesurgery.studies.storage import DIED, KEPT, REPEATED, Storage, Task, with_parameters
 from sesurgery.talk import Silent, Talk
 from sesurgery.workspace import Provenance, StudyDetails, StudyManifest, describe
 from sesurgery.workspace.folders import Workspace

@@ -60,7 +60,7 @@ def to_json(answer: Answer) -> dict[str, Any]:
 
 
 def from_json(found: Mapping[str, Any]) -> Answer:
-    """The answer that `to_json` wrote, without the learning curves, which it leaves out; KeyError for another form."""
+    """The answer that `to_json` wrote; KeyError for another form."""
     return Answer(
         found["name"],
         found["axes"],
@@ -160,6 +160,7 @@ def _cell(row: Row) -> dict[str, Any]:
         "macs": row.macs,
         "latency": _numbers(row.latency, ("median", "low", "high")),
         "tax": _numbers(row.latency and row.latency.tax, ("value", "low", "high")),
+        "curve": list(row.curve),
     }
 
 
@@ -174,6 +175,7 @@ def _row(cell: Mapping[str, Any]) -> Row:
         cell["params"],
         cell["macs"],
         latency and Timing(**latency, tax=tax and Share(**tax)),
+        tuple(cell["curve"]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -52,17 +53,25 @@ def test_a_dry_run_lists_every_trial_and_the_time_of_all(sesurgery, spec):
     assert not Path("studies").exists()
 
 
-def test_a_dry_run_of_a_search_says_how_many_cells_it_draws(sesurgery, spec):
+@pytest.mark.parametrize("search", ["random", "bayesian"])
+def test_a_dry_run_of_a_search_lists_the_cells_that_are_known_and_says_how_many_are_not(sesurgery, spec, search):
     given = yaml.safe_load(Path(spec).read_text())
-    given["study"] |= {"search": "bayesian", "cells": 7, "axes": {"train.optimizer.lr": {"low": 0.01, "high": 0.1}}}
+    given["study"] |= {"search": search, "cells": 7, "axes": {"train.optimizer.lr": {"low": 0.01, "high": 0.1}}}
     Path(spec).write_text(yaml.safe_dump(given))
     ended = sesurgery("study", spec, "--dry-run")
-    first, second = ended.out.splitlines()
-    assert first == "7 cells and at most 7 plain networks, drawn as the search goes on: at most 28 trials"
-    assert second.startswith("about ")
-    assert second.endswith("one after another, each taken to cost what the plain network costs")
+    *listed, last = ended.out.splitlines()
+    assert last.endswith(" on this machine, one after another, each taken to cost what the plain network costs")
+    if search == "bayesian":
+        assert listed.pop() == "further cells: 5, drawn by what comes of those before, so not known yet"
+        assert last.startswith("7 cells and at most 7 plain networks: at most 28 trials, about ")
+    else:
+        assert last.startswith("28 trials, about ")
+    # Each cell's plain network before it, as of a grid.
+    assert len(listed) == (28 if search == "random" else 8)
+    assert all(re.fullmatch(r"(plain, )?lr=0\.0\d+, seed [01]", line) for line in listed)
+    assert [line.startswith("plain") for line in listed] == [True, True, False, False] * (len(listed) // 4)
     found = json.loads(sesurgery("study", spec, "--dry-run", "--json").out)
-    assert (found["trials"], found["cells"], found["count"]) == ([], 7, 28)
+    assert (len(found["trials"]), found["cells"], found["count"]) == (len(listed), 7, 28)
     assert found["seconds"] > 0
 
 

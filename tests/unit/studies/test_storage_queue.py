@@ -9,6 +9,7 @@ from fixtures.postgresql import DATABASES
 from fixtures.studies import spec_with
 
 from sesurgery.studies.opening import opened
+from sesurgery.studies.parameters import is_whole
 from sesurgery.studies.storage import with_parameters
 from sesurgery.studies.turns import held
 
@@ -44,8 +45,8 @@ def test_a_trial_whose_parameters_are_being_written_is_no_cell_yet(tmp_path, net
     storage = opened("tiny", asked, tmp_path)
     parameters = WHOLE[network]
     parts = [dict(list(parameters.items())[:count]) for count in range(len(parameters))]
-    assert [storage.is_whole(each) for each in parts] == [False] * len(parts)
-    assert storage.is_whole(parameters)
+    assert [is_whole(each, asked.axes) for each in parts] == [False] * len(parts)
+    assert is_whole(parameters, asked.axes)
     # Another process is cut off, or goes on, between the first parameter of a trial and the second.
     storage.study.ask().suggest_categorical("network", ["blocks", "plain"])
     assert with_parameters(opened("tiny", asked, tmp_path)) == []

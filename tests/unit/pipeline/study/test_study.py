@@ -142,7 +142,7 @@ def test_a_trial_that_falls_behind_the_median_is_pruned_and_recorded(tmp_path, r
 
     monkeypatch.setattr(module, "run_trial", run)
     spec = spec_with(
-        axes={"train.optimizer.lr": [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]},
+        axes={"train.optimizer.lr": {"low": 0.01, "high": 0.06}},
         search=search,
         cells=6,
         seeds=[0],
@@ -245,6 +245,12 @@ def test_the_docs_have_the_table_and_the_pictures_of_a_committed_study(path):
     cells, front = ((docs / "pictures" / f"study_{path.stem}{kind}.svg").read_text() for kind in ("", "_latency"))
     assert all(f">{row.cell}<" in cells for row in made.rows)
     assert all(f">{made.rows[index].cell}<" in front for index in made.pareto)
+    if any(row.curve for row in made.rows):
+        curves = (docs / "pictures" / f"study_{path.stem}_curves.svg").read_text()
+        assert all(f">{row.cell}<" in curves for row in made.rows)
+        assert f"pictures/study_{path.stem}_curves.svg" in (docs / "studies.md").read_text()
+        # A training's score is that of its last epoch.
+        assert all(row.curve[-1] == pytest.approx(row.top1.mean) for row in made.rows)
 
 
 def outcomes(gain, cost):

@@ -1,4 +1,4 @@
-"""A study over the share of the data and over two backends, trained, built and raced."""
+"""A study over the share of the data, the recipe, the block and two backends: trained, built and raced."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ from sesurgery.training.data import data_of
 
 SHARE, BACKENDS = 50, ("onnxruntime", "openvino")
 """Of the 100 samples that the spec asks for, half."""
+PRESET, RATE = "se_paper", 0.6 * 64 / 1024
+"""A recipe in place of the spec's, and its learning rate at the spec's batch size."""
+BLOCK, WEIGHTS = "eca", 3 * 3
+"""A block in place of the spec's, and its weights: three blocks, each of a kernel of three."""
 GIVEN = {
     **SPEC,
+    "surgery": [{"insert": {"block": "se"}, "at": "residual"}],
     "input": {"shape": [1, 28, 28]},
     "train": {**SPEC["train"], "data": {"dataset": "mnist_5k", "train_samples": 100, "held_out_samples": 100}},
     "export": {"check_batches": [1]},
@@ -32,7 +37,12 @@ GIVEN = {
         "threads": 1,
     },
     "study": {
-        "axes": {"train.data.train_samples": [SHARE], "engines[0].backend": [*BACKENDS]},
+        "axes": {
+            "train.data.train_samples": [SHARE],
+            "train.preset": [PRESET],
+            "surgery[0].insert.block": [BLOCK],
+            "engines[0].backend": [*BACKENDS],
+        },
         "seeds": [0],
         "latency": True,
     },
@@ -53,16 +63,21 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("data")
-def test_a_share_of_the_data_is_trained_on_and_two_backends_share_the_training_and_the_race() -> None:
+def test_share_recipe_and_block_are_those_of_the_cell_and_two_backends_share_its_training_and_the_race() -> None:
     pytest.importorskip("openvino")
     spec = pipeline.load_spec(GIVEN)
     done = pipeline.study(spec, Workspace(), "tiny.yaml")
     rows = done.answer.rows
     assert [(row.trials, row.failures) for row in rows] == [(1, ())] * 4
-    where = {(row.cell.plain, *row.cell.where.values()) for row in rows}
-    assert where == {(plain, SHARE, backend) for plain in (True, False) for backend in BACKENDS}
-    trained = sorted((done.folder / "runs").glob("*/train/last.ckpt"))
-    assert [len(data_of(pipeline.load_spec(path.parents[1] / "spec.yaml")).train) for path in trained] == [SHARE] * 2
+    where = {tuple(row.cell.where.values()) for row in rows}
+    assert where == {(SHARE, PRESET, *block, backend) for block in ([], [BLOCK]) for backend in BACKENDS}
+    trained = [
+        pipeline.load_spec(path.parents[1] / "spec.yaml") for path in (done.folder / "runs").glob("*/train/last.ckpt")
+    ]
+    assert [len(data_of(each).train) for each in trained] == [SHARE] * 2
+    assert [each.train.optimizer.lr for each in trained] == [pytest.approx(RATE)] * 2
+    params = {row.cell.plain: row.params for row in rows}
+    assert params[False] - params[True] == WEIGHTS
     # Both backends were in the one race, each engine against the plain network's of its own backend.
     assert all(row.latency is not None for row in rows)
     assert [row.latency is not None and row.latency.tax is not None for row in rows] == [

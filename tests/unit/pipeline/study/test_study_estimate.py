@@ -114,11 +114,23 @@ def test_the_time_of_a_dry_run_is_that_of_the_study_within_a_factor_of_three(tmp
     assert 1 / 3 < (before + pipeline.estimate(spec).seconds) / 2 / taken < 3
 
 
-def test_a_dry_run_of_a_search_counts_its_cells_and_takes_the_plain_networks_time(tmp_path, monkeypatch):
+def test_a_dry_run_of_a_random_search_lists_the_trials_that_are_then_run(tmp_path, monkeypatch, ran):
+    monkeypatch.chdir(tmp_path)
+    axes = {"surgery[0].insert.reduction": [2, 4], "train.optimizer.lr": {"low": 0.01, "high": 0.1}}
+    spec = spec_with(axes=axes, search="random", cells=4, seeds=[0, 1])
+    found = pipeline.estimate(spec)
+    pipeline.study(spec, Workspace(), "tiny.yaml")
+    assert sorted((str(trial.cell), trial.seed) for trial in found.trials) == sorted(ran)
+    assert (found.cells, found.plain, found.unknown, found.count) == (4, 4, 0, 16)
+    assert found.seconds == pytest.approx(16 * found.trials[0].seconds)
+
+
+def test_a_dry_run_of_a_bayesian_search_lists_where_it_begins_and_counts_the_rest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lr = {"low": 0.01, "high": 0.1}
     found = pipeline.estimate(spec_with(axes={"train.optimizer.lr": lr}, search="bayesian", cells=5))
-    assert (found.trials, found.cells, found.plain, found.count) == ((), 5, 5, 30)
-    assert found.seconds == 30 * found.each > 0
-    found = pipeline.estimate(spec_with(search="random", cells=5))
-    assert (found.cells, found.plain, found.count) == (2, 1, 9)
+    assert (found.cells, found.plain, found.unknown, found.count, len(found.trials)) == (5, 5, 4, 30, 6)
+    assert found.trials[0].seconds > 0
+    assert found.seconds == pytest.approx(30 * found.trials[0].seconds)
+    found = pipeline.estimate(spec_with(search="bayesian", cells=5))
+    assert (found.cells, found.plain, found.unknown, found.count, len(found.trials)) == (2, 1, 1, 9, 6)
