@@ -63,6 +63,10 @@ class OpenNetwork(Protocol):
         """What can be trained, None of a file."""
         ...
 
+    def require_module(self, why: str, instead: str) -> nn.Module:
+        """What can be trained; raises SE302, with `why` a file will not do and what to do `instead`, of a file."""
+        ...
+
     @property
     def head(self) -> NewHead | None:
         """The head, where it is of other classes than the values that the network was given; None of a file."""
