@@ -203,9 +203,9 @@ def _prune(
     workspace = pipeline.Workspace()
     needless = {} if flips is None else pipeline.needless(found.source, workspace, flips)
     made = pipeline.prune(found, spec, tuple(needless), force=force)
-    for key, why in made.kept:
+    for key, why in made.left_in:
         click.echo(f"{key} does not pay and stays: {why}", err=True)
-    told: dict[str, object] = {"spec": None, "left_out": list(made.left_out), "kept": dict(made.kept)}
+    told: dict[str, object] = {"spec": None, "left_out": list(made.left_out), "kept": dict(made.left_in)}
     into["prune"] = told
     if not made.left_out:
         return

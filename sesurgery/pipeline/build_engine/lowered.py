@@ -20,7 +20,7 @@ from sesurgery.lowering.base import run as lower
 from sesurgery.lowering.precision import int8 as quantize
 from sesurgery.lowering.precision.autocast import AutoCast
 from sesurgery.lowering.precision.half import SAFE, Precision
-from sesurgery.lowering.precision.kept import summary
+from sesurgery.lowering.precision.kept_fp32 import summary
 from sesurgery.lowering.precision.ranges import measure
 from sesurgery.lowering.preparing import prepared
 from sesurgery.onnxgraph import io as onnx_io

@@ -32,9 +32,10 @@ class Item:
     seen: tuple[fx.Node, ...]
     whole: bool
     """Whether every reading of the value is rerouted, by whatever way it is reached."""
-    home: str
+    scope: str
+    """The path of the module that it must lie in, within the frame."""
     asked: bool = False
-    """Whether the module at `home` must run a graph: its own forward may call what has the block's name."""
+    """Whether the module at `scope` must run a graph: its own forward may call what has the block's name."""
 
 
 @dataclass(eq=False)
@@ -151,7 +152,7 @@ def _smallest(calls: Calls, item: Item, avoided: frozenset[str]) -> Chain:
             call = calls.by_key[key]
             if calls.frame.absolute(calls.path(chain[:depth])) in avoided:
                 continue
-            if item.asked and calls.path(chain[:depth]) != item.home:
+            if item.asked and calls.path(chain[:depth]) != item.scope:
                 continue
             if call.result is item.value and not any(key in calls.chain(reader) for reader in item.value.users):
                 return chain[:depth]
@@ -187,7 +188,7 @@ def _fits(calls: Calls, owner: Owner) -> bool:
     if owner.base and calls.times[path] != 1:
         return False
     for item in owner.items:
-        if path and not f"{calls.frame.absolute(item.home)}.".startswith(f"{calls.frame.absolute(path)}."):
+        if path and not f"{calls.frame.absolute(item.scope)}.".startswith(f"{calls.frame.absolute(path)}."):
             return False
         for node in item.seen:
             chain = calls.chain(node)
@@ -271,12 +272,12 @@ def _removals(calls: Calls, nodes: dict[str, fx.Node], removals: Iterable[Remova
     for gone in removals:
         output, value = nodes[gone.output], nodes[gone.value]
         seen = tuple(unread_after(output, value))
-        home = _relative(calls.frame, gone.scope)
+        scope = _relative(calls.frame, gone.scope)
         chain = _common([calls.chain(node) for node in seen])
-        if chain and calls.path(chain) == home:
+        if chain and calls.path(chain) == scope:
             # A gate's own module goes whole: who calls it must see that.
-            home = calls.path(chain[:-1])
-        yield Item(gone, value, seen, False, home)
+            scope = calls.path(chain[:-1])
+        yield Item(gone, value, seen, False, scope)
 
 
 def unread_after(output: fx.Node, value: fx.Node) -> list[fx.Node]:
