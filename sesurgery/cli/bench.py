@@ -41,14 +41,14 @@ WHAT = {"batches": "batch sizes", "threads": "threads", "streams": "streams"}
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
-    help="Engine or ONNX file to race against, built alike if needed. Default: the plain network's.",
+    help="Engine or ONNX file to race against; a file is built as ENGINE was. Default: the plain network's.",
 )
 @click.option("--batch", "batches", callback=_sizes, metavar="N[,N]", help="Batch sizes to time. Default: the spec's.")
 @click.option(
     "--threads",
     callback=_sizes,
     metavar="N[,N]",
-    help="CPU threads to time with, a race for each. Default: the spec's, else all.",
+    help="CPU threads to time with, one race for each number. Default: the spec's, else all.",
 )
 @click.option(
     "--processes",
@@ -59,18 +59,18 @@ WHAT = {"batches": "batch sizes", "threads": "threads", "streams": "streams"}
 @click.option(
     "--per-block",
     is_flag=True,
-    help="Tell what each block costs, by racing engines with half of the blocks against engines with the other half.",
+    help="Also measure the cost of each block, by racing engines that have half of the blocks against each other.",
 )
 @click.option(
     "--service",
     is_flag=True,
-    help="Also measure cold start, memory and the throughput of several streams (some 4 s an engine).",
+    help="Also measure cold start, memory and the throughput of several streams (about 4 s for each engine).",
 )
 @click.option(
     "--streams",
     callback=_sizes,
     metavar="N[,N]",
-    help="Streams for --service, which this asks for too. Default: one, and one for each core.",
+    help="Numbers of streams to measure; implies --service. Default: one, and one for each core.",
 )
 @gating
 @force
@@ -97,7 +97,7 @@ def command(
     """Time an engine (default: the newest) against another one, and write the run's report.
 
     The other one is the engine of the plain network. The engine of the same network without lowering runs too.
-    ENGINE may be an ONNX file. Of a file that came from no run, name the plain network's with --against.
+    ENGINE may be an ONNX file. If it came from no run, name the plain network's file with --against.
     """
     from sesurgery import pipeline
     from sesurgery.backends import runs_here

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     "what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets", "presets", "keymaps", "zoo"])
 )
 def command(what: str) -> None:
-    """List what a spec may name, each with a line on it; `zoo` are the specs of published networks."""
+    """List what a spec may name, with a one-line description; `zoo` lists the specs of published networks."""
     if what == "zoo":
         _list_zoo()
         return

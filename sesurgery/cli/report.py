@@ -21,8 +21,8 @@ SUITE = "sesurgery report"
 
 @click.command("report")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN...]")
-@click.option("--serve", is_flag=True, help="Show it at an address of this machine, made anew at every look, until ^C.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --serve. Default: a free one.")
+@click.option("--serve", is_flag=True, help="Serve it at a local address until ^C; each request writes it again.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="With --serve: the port. Default: a free one.")
 @gating
 @force
 @as_json

@@ -42,14 +42,14 @@ def _tolerance(context: click.Context, option: click.Parameter, given: tuple[str
     help="Compare with this file. Default without a run: the file that the engine was built from.",
 )
 @click.option(
-    "--samples", type=click.Path(path_type=Path), metavar="FILE.npz", help="What to compare on, instead of noise."
+    "--samples", type=click.Path(path_type=Path), metavar="FILE.npz", help="Inputs to compare on, instead of noise."
 )
 @click.option(
     "--tolerance",
     multiple=True,
     callback=_tolerance,
     metavar="KEY=VALUE",
-    help="What to ask, as max_abs=0.1. Default: what a spec asks of that precision. May be repeated.",
+    help="A bound, e.g. max_abs=0.1. Default: those of a spec for that precision. May be repeated.",
 )
 @foreign
 @as_json
@@ -65,8 +65,8 @@ def command(
 ) -> None:
     """Compare engines (default: the newest) with the trained model on every held-out sample.
 
-    Engines that came from no run, and all where --against, --samples or --tolerance is given, are compared with an ONNX
-    file, output by output. ENGINE may be an ONNX file too. Exits with 4 if one falls short, and with 1 if one is stale.
+    Engines that came from no run are compared with an ONNX file, output by output. With --against, --samples or
+    --tolerance all are. ENGINE may be an ONNX file too. Exits with 4 if one falls short, and with 1 if one is stale.
     """
     from sesurgery import pipeline
     from sesurgery.backends import runs_here
