@@ -96,17 +96,9 @@ def command(
     """
     if picture is not None and picture.suffix not in SUFFIXES:
         raise click.UsageError(f"--picture writes {', '.join(SUFFIXES)}, not {picture.name!r}")
-    of_file = run is not None and run.suffix == ".onnx"
-    if of_file != (inputs is not None):
-        raise click.UsageError("an ONNX file needs --inputs FILE.npz" if of_file else "--inputs is for an ONNX file")
-    if of_file and prune is not None:
-        raise click.UsageError("--prune is for a run: an ONNX file has no spec")
-    if of_file and price:
-        raise click.UsageError("--price is for a run: an ONNX file does not say what its blocks are")
+    _require_fitting(run, inputs, prune=prune is not None, price=price, drift=drift)
     if not fold and (price or bound is not None):
         raise click.UsageError("--bound and --price go with --fold")
-    if of_file and drift:
-        raise click.UsageError("--drift is for a run: an ONNX file was not trained here")
     if prune is None and (fine_tune or flips is not None):
         raise click.UsageError("--flips and --fine-tune go with --prune SPEC")
     from sesurgery import pipeline
@@ -135,6 +127,19 @@ def command(
     finally:
         if as_json:
             emit_json(told)
+
+
+def _require_fitting(run: Path | None, inputs: Path | None, *, prune: bool, price: bool, drift: bool) -> None:
+    """Raise UsageError for an ONNX file without its samples or with an option of runs, and for samples of a run."""
+    of_file = run is not None and run.suffix == ".onnx"
+    if of_file != (inputs is not None):
+        raise click.UsageError("an ONNX file needs --inputs FILE.npz" if of_file else "--inputs is for an ONNX file")
+    if of_file and prune:
+        raise click.UsageError("--prune is for a run: an ONNX file has no spec")
+    if of_file and price:
+        raise click.UsageError("--price is for a run: an ONNX file does not say what its blocks are")
+    if of_file and drift:
+        raise click.UsageError("--drift is for a run: an ONNX file was not trained here")
 
 
 def _say(text: str, as_json: bool) -> None:
