@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import fx, nn
@@ -58,6 +58,7 @@ class Calls:
         self.by_key = {call.key: call for call in frame.traced.calls}
         self.times = Counter(call.path for call in frame.traced.calls)
         self._chains = {node: _chain(node) for node in frame.traced.graph.nodes}
+        self._paths = {key: path for node in self._chains for key, (path, *_) in _stack(node).items()}
         self._below: dict[Chain, list[fx.Node]] = {}
         for node, chain in self._chains.items():
             for depth in range(len(chain) + 1):
@@ -72,7 +73,12 @@ class Calls:
         return self._below.get(base, [])
 
     def path(self, chain: Chain) -> str:
-        return chain[-1].partition("@")[0] if chain else ""
+        """The module that the last call of a chain is of."""
+        return self.path_of(chain[-1]) if chain else ""
+
+    def path_of(self, key: str) -> str:
+        """The module that a call is of, by the call's key: torch.fx numbers the calls of one module after the first."""
+        return self._paths[key]
 
     def resolve(self, owner: Owner, item: Item) -> fx.Node | Call | str | None:
         """How the owner knows the item's value: as a node, as what a call gives, or as its own argument's name."""
@@ -98,8 +104,14 @@ class Calls:
 
 
 def _chain(node: fx.Node) -> Chain:
-    keys = tuple(node.meta.get("nn_module_stack") or ())
+    keys = tuple(_stack(node))
     return keys[:-1] if node.op == "call_module" else keys
+
+
+def _stack(node: fx.Node) -> Mapping[str, tuple[str, object]]:
+    """The calls around a node as torch.fx records them, outermost first: each call's key, with its module's path."""
+    stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
+    return stack
 
 
 def _bound(module: nn.Module, call: Call) -> Iterator[tuple[str, object]]:
@@ -297,7 +309,7 @@ def _relative(frame: Frame, path: str) -> str:
 
 def _no_hooks(calls: Calls, owner: Owner) -> None:
     for key in owner.open:
-        path = key.partition("@")[0]
+        path = calls.path_of(key)
         module = calls.frame.traced.root.get_submodule(path)
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             where = calls.frame.absolute(path)
