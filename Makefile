@@ -22,7 +22,7 @@ help:
 	@echo "make fuzz    input that nobody meant, of every kind, for MINUTES=30; every bad case with its seed"
 	@echo "make gpu     on a machine with an NVIDIA GPU: build pycuda there, run the GPU tests and the GPU benchmark"
 	@echo "make docs    the docs as a site, site/html/index.html: strict, links checked"
-	@echo "make check   formatting, lint, types, import layers"
+	@echo "make check   formatting, lint, types, import layers, no circles, no private names of other files"
 	@echo "make format  rewrite the sources in the project's format"
 
 # The environment is made anew only when what it is made from changes.
@@ -62,6 +62,7 @@ check: $(READY)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/test_promises.py -k "circles or import_each_other or underscore"
 
 format: $(READY)
 	@$(BIN)/ruff format --quiet .

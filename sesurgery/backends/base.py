@@ -130,8 +130,8 @@ class Runner(AbstractContextManager["Runner"], ABC):
 class Backend(ABC):
     """Runs engines of one kind. The file name is the backend's name in specs and on the command line.
 
-    A backend is a frozen dataclass; its fields are its options in specs, all of them with defaults. It builds its
-    engines too, and what from is told by what it has: `build` (`BuildsFromOnnx`) or `build_network`
+    A backend is a frozen dataclass; its fields are its options in specs, all of them with defaults. It also builds its
+    engines: with `build` from an ONNX file (`BuildsFromOnnx`), or with `build_network` from the trained network
     (`BuildsFromNetwork`).
     """
 

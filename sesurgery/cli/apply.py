@@ -21,7 +21,7 @@ from sesurgery.cli.console import SpecFile, force, spec_of, talking
     "--weights",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Begin with the values of this run, by key. Of an ONNX file the blocks alone take them.",
+    help="Start from the values of this run, by key. In an ONNX file only the blocks take them.",
 )
 @force
 def command(spec: Path, file: Path | None, out: Path | None, weights: Path | None, force: bool) -> None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, force, foreign, newest, talking, trust
-from sesurgery.cli.gating import checks_of, claim_junit, gating, judge
+from sesurgery.cli.console import as_json, emit_json, foreign, newest, talking, trust
+from sesurgery.cli.gating import Checks, gating
 
 if TYPE_CHECKING:
-    from sesurgery.reports.model import LatencySection
-    from sesurgery.verification.limits import Limit
-
-SUITE = "sesurgery bench"
+    from sesurgery.pipeline import BenchRequest
+    from sesurgery.pipeline.bench.bench import BenchResult
+    from sesurgery.reports.model import LatencySection, RunReport
+    from sesurgery.verification.cost import Prices
 
 
 MOST = 1024
@@ -41,14 +41,14 @@ WHAT = {"batches": "batch sizes", "threads": "threads", "streams": "streams"}
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
-    help="Engine or ONNX file to race against, built alike if needed. Default: the plain network's.",
+    help="Engine or ONNX file to race against; a file is built as ENGINE was. Default: the plain network's.",
 )
 @click.option("--batch", "batches", callback=_sizes, metavar="N[,N]", help="Batch sizes to time. Default: the spec's.")
 @click.option(
     "--threads",
     callback=_sizes,
     metavar="N[,N]",
-    help="CPU threads to time with, a race for each. Default: the spec's, else all.",
+    help="CPU threads to time with, one race for each number. Default: the spec's, else all.",
 )
 @click.option(
     "--processes",
@@ -59,21 +59,20 @@ WHAT = {"batches": "batch sizes", "threads": "threads", "streams": "streams"}
 @click.option(
     "--per-block",
     is_flag=True,
-    help="Tell what each block costs, by racing engines with half of the blocks against engines with the other half.",
+    help="Also measure the cost of each block, by racing engines that have half of the blocks against each other.",
 )
 @click.option(
     "--service",
     is_flag=True,
-    help="Also measure cold start, memory and the throughput of several streams (some 4 s an engine).",
+    help="Also measure cold start, memory and the throughput of several streams (about 4 s for each engine).",
 )
 @click.option(
     "--streams",
     callback=_sizes,
     metavar="N[,N]",
-    help="Streams for --service, which this asks for too. Default: one, and one for each core.",
+    help="Numbers of streams to measure; implies --service. Default: one, and one for each core.",
 )
-@gating
-@force
+@gating("sesurgery bench")
 @foreign
 @as_json
 @trust
@@ -87,72 +86,79 @@ def command(
     per_block: bool,
     service: bool,
     streams: tuple[int, ...],
-    limits: tuple[Limit, ...],
-    junit: Path | None,
-    github_summary: Path | None,
-    force: bool,
+    checks: Checks,
     foreign: bool,
     as_json: bool,
 ) -> None:
     """Time an engine (default: the newest) against another one, and write the run's report.
 
     The other one is the engine of the plain network. The engine of the same network without lowering runs too.
-    ENGINE may be an ONNX file. Of a file that came from no run, name the plain network's with --against.
+    ENGINE may be an ONNX file. If it came from no run, name the plain network's file with --against.
     """
     from sesurgery import pipeline
     from sesurgery.backends import runs_here
-    from sesurgery.reports.github import races_to_github, to_github
-    from sesurgery.reports.text import prices
-    from sesurgery.reports.text.latency import to_json, to_text
 
-    claim_junit(SUITE, junit, limits, force=force)
+    checks.claim()
     workspace = pipeline.Workspace()
     chosen = engine or newest("engine", workspace.newest_engine(runs_here))
     with talking() as talk:
         chosen = pipeline.as_engine(chosen, workspace, talk=talk)
         # First, because it refuses engines that came from no run.
         priced = pipeline.price_engine(chosen, foreign=foreign, talk=talk) if per_block else None
-        benched = pipeline.bench(
-            pipeline.BenchRequest(
-                chosen,
-                workspace,
-                against,
-                talk,
-                foreign,
-                batches,
-                processes,
-                as_exported,
-                service or bool(streams),
-                threads,
-                streams,
-            )
+        request = pipeline.BenchRequest(
+            chosen,
+            workspace,
+            against,
+            talk,
+            foreign,
+            batches,
+            processes,
+            as_exported,
+            service or bool(streams),
+            threads,
+            streams,
         )
+        benched = pipeline.bench(request)
     reported = pipeline.write_report(benched.run, workspace) if benched.run else None
-    if as_json:
-        engine_json = {
-            "engine": chosen.as_posix(),
-            "against": benched.against.as_posix(),
-            "as_exported": benched.as_exported and benched.as_exported.as_posix(),
-        }
-        blocks = prices.to_json(priced.prices) if priced else {}
-        emit_json({"engines": [{**engine_json, **to_json(section), **_own(blocks)} for section in benched.sections]})
-    else:
-        click.echo(f"{chosen.as_posix()} against {benched.against.as_posix()}")
-        for section in benched.sections:
-            click.echo(to_text(section))
-        if priced:
-            click.echo(prices.to_text(priced.prices))
+    _show(chosen, benched, priced.prices if priced else None, as_json=as_json)
     if priced:
         click.echo(f"picture -> {priced.picture.as_posix()}", err=as_json)
     if reported:
         click.echo(f"report -> {reported.html.as_posix()}", err=as_json)
-    checks = [
+    _judge(checks, request, benched, reported.report if reported else None)
+
+
+def _show(engine: Path, benched: BenchResult, prices: Prices | None, *, as_json: bool) -> None:
+    from sesurgery.reports.text import prices as price_list
+    from sesurgery.reports.text.latency import to_json, to_text
+
+    if as_json:
+        engine_json = {
+            "engine": engine.as_posix(),
+            "against": benched.against.as_posix(),
+            "as_exported": benched.as_exported and benched.as_exported.as_posix(),
+        }
+        blocks = price_list.to_json(prices) if prices else {}
+        emit_json({"engines": [{**engine_json, **to_json(section), **_own(blocks)} for section in benched.sections]})
+        return
+    click.echo(f"{engine.as_posix()} against {benched.against.as_posix()}")
+    for section in benched.sections:
+        click.echo(to_text(section))
+    if prices:
+        click.echo(price_list.to_text(prices))
+
+
+def _judge(checks: Checks, request: BenchRequest, benched: BenchResult, report: RunReport | None) -> None:
+    """Ask the limits of every race, and add the report of the run, or the races of a file, to the job's summary."""
+    from sesurgery.reports.github import races_to_github, to_github
+
+    engine, swept = request.engine, bool(request.threads)
+    found = [
         check
         for section in benched.sections
-        for check in checks_of(_raced(chosen, section, swept=bool(threads)), section.report, limits)
+        for check in checks.of(_raced(engine, section, swept=swept), section.report)
     ]
-    summary = to_github(reported.report, checks) if reported else races_to_github(chosen.name, benched.sections, checks)
-    judge(SUITE, checks, junit, (github_summary, summary))
+    checks.judge(found, to_github(report, found) if report else races_to_github(engine.name, benched.sections, found))
 
 
 def _raced(engine: Path, section: LatencySection, *, swept: bool) -> str:

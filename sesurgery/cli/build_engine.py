@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 @click.command("build-engine")
 @click.argument("target", required=False, type=click.Path(path_type=Path), metavar="[RUN|ONNX]")
 @click.option("--fp32", "precision", flag_value="fp32", help="Single precision.")
-@click.option("--fp16", "precision", flag_value="fp16", help="Half precision; the gates stay in single.")
-@click.option("--bf16", "precision", flag_value="bf16", help="Brain float; the gates stay in single.")
-@click.option("--int8", "precision", flag_value="int8", help="8 bits, calibrated on training data; not the gates.")
+@click.option("--fp16", "precision", flag_value="fp16", help="Half precision; gates stay fp32.")
+@click.option("--bf16", "precision", flag_value="bf16", help="bfloat16; gates stay fp32.")
+@click.option(
+    "--int8", "precision", flag_value="int8", help="8-bit integers, calibrated on training data; gates stay fp32."
+)
 @click.option(
     "--backend", help="A backend of `sesurgery list backends`, or auto for the fastest. Default: onnxruntime."
 )

@@ -13,9 +13,15 @@ from sesurgery.diagnostics import CheckFailed
 
 
 @click.command("demo")
-@click.option("--small", default="demo:digits", type=SpecFile(), show_default=True, help="What is trained.")
-@click.option("--large", default="demo:seresnet50", type=SpecFile(), show_default=True, help="What is timed.")
-@click.option("--seeds", default=2, show_default=True, type=click.IntRange(min=1), help="How often both are trained.")
+@click.option(
+    "--small", default="demo:digits", type=SpecFile(), show_default=True, help="Spec of the network to train."
+)
+@click.option(
+    "--large", default="demo:seresnet50", type=SpecFile(), show_default=True, help="Spec of the network to time."
+)
+@click.option(
+    "--seeds", default=2, show_default=True, type=click.IntRange(min=1), help="Number of seeds to train with."
+)
 def command(small: Path, large: Path, seeds: int) -> None:
     """Train with SE and without, verify engines, time SE in a large network, and print the result."""
     from sesurgery import pipeline

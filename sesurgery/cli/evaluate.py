@@ -16,7 +16,7 @@ from sesurgery.cli.gates import SUFFIXES
 @click.option(
     "--picture",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Draw which classes of one run are taken for which (.png, .svg or .pdf).",
+    help="Draw the confusion matrix of one run (.png, .svg or .pdf).",
 )
 @click.option("--watch", is_flag=True, help="Evaluate each checkpoint of a run in training as it appears.")
 @force

@@ -17,7 +17,7 @@ from typing import NoReturn
 import click
 
 from sesurgery.cli import machine, signals
-from sesurgery.diagnostics import MOST_SHOWN, Diagnostic, SesurgeryError
+from sesurgery.diagnostics import MOST_SHOWN, Diagnostic, SesurgeryError, described
 
 INTERRUPTED = signals.code(signal.SIGINT)
 _MACHINE = 1
@@ -99,8 +99,7 @@ def _tell_defect(error: Exception) -> None:
     import traceback
 
     details = f"command: {' '.join(sys.argv)}\n\n{traceback.format_exc()}"
-    text = str(error).strip().splitlines()
-    _tell(f"internal error: {type(error).__name__}: {text[0] if text else ''}")
+    _tell(f"internal error: {described(error)}")
     try:
         with tempfile.NamedTemporaryFile("w", prefix="sesurgery-", suffix=".log", delete=False) as log:
             log.write(details)

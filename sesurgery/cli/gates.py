@@ -35,8 +35,8 @@ SUFFIXES = (".png", ".svg", ".pdf")
 @click.option(
     "--fold",
     is_flag=True,
-    help="Also tell what folding nearly constant gates costs in answers and saves in time. Of a file, half of the "
-    "samples decide and the others are measured.",
+    help="Also measure how many answers change, and how much time is saved, if nearly constant gates are folded. Of a "
+    "file, one half of the samples decides which gates those are, and the other half is measured.",
 )
 @click.option(
     "--bound",
@@ -49,7 +49,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
     help="With --fold: also predict the time it saves, from what each block costs. Measuring that takes minutes.",
 )
 @click.option(
-    "--drift", is_flag=True, help="Also tell how the gates moved in training, by the epochs that it has kept."
+    "--drift", is_flag=True, help="Also show how the gates moved in training, at the epochs whose weights were kept."
 )
 @click.option(
     "--prune",
@@ -61,7 +61,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
     "--flips",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="With --prune: also without those of which a constant is predicted to flip at most this share of answers.",
+    help="With --prune: also without blocks that, folded, are predicted to flip at most this share of answers.",
 )
 @click.option(
     "--fine-tune",
@@ -89,24 +89,16 @@ def command(
 ) -> None:
     """Print statistics of a run's gates (default: the newest run) on held-out samples, by class.
 
-    Shows dead, saturated and constant gates, how much they depend on the class, and advice: of the blocks that were
-    inserted, and of gates that the network brings along. These, and those of an ONNX file, are found by their dataflow;
-    of a file, --inputs holds the samples, and --price, --drift and --prune are not for it. Exits with 4 if the engine
-    of --fine-tune falls short.
+    Shows dead, saturated and constant gates, how much they depend on the class, and advice: for the blocks that were
+    inserted, and for gates that the network has of its own. Those, and the gates of an ONNX file, are found by their
+    dataflow. An ONNX file needs samples (--inputs), and does not take --price, --drift and --prune. Exits with 4 if the
+    engine of --fine-tune falls short.
     """
     if picture is not None and picture.suffix not in SUFFIXES:
         raise click.UsageError(f"--picture writes {', '.join(SUFFIXES)}, not {picture.name!r}")
-    of_file = run is not None and run.suffix == ".onnx"
-    if of_file != (inputs is not None):
-        raise click.UsageError("an ONNX file needs --inputs FILE.npz" if of_file else "--inputs is for an ONNX file")
-    if of_file and prune is not None:
-        raise click.UsageError("--prune is for a run: an ONNX file has no spec")
-    if of_file and price:
-        raise click.UsageError("--price is for a run: an ONNX file does not say what its blocks are")
+    _require_fitting(run, inputs, prune=prune is not None, price=price, drift=drift)
     if not fold and (price or bound is not None):
         raise click.UsageError("--bound and --price go with --fold")
-    if of_file and drift:
-        raise click.UsageError("--drift is for a run: an ONNX file was not trained here")
     if prune is None and (fine_tune or flips is not None):
         raise click.UsageError("--flips and --fine-tune go with --prune SPEC")
     from sesurgery import pipeline
@@ -135,6 +127,19 @@ def command(
     finally:
         if as_json:
             emit_json(told)
+
+
+def _require_fitting(run: Path | None, inputs: Path | None, *, prune: bool, price: bool, drift: bool) -> None:
+    """Raise UsageError for an ONNX file without its samples or with an option of runs, and for samples of a run."""
+    of_file = run is not None and run.suffix == ".onnx"
+    if of_file != (inputs is not None):
+        raise click.UsageError("an ONNX file needs --inputs FILE.npz" if of_file else "--inputs is for an ONNX file")
+    if of_file and prune:
+        raise click.UsageError("--prune is for a run: an ONNX file has no spec")
+    if of_file and price:
+        raise click.UsageError("--price is for a run: an ONNX file does not say what its blocks are")
+    if of_file and drift:
+        raise click.UsageError("--drift is for a run: an ONNX file was not trained here")
 
 
 def _say(text: str, as_json: bool) -> None:
@@ -203,9 +208,9 @@ def _prune(
     workspace = pipeline.Workspace()
     needless = {} if flips is None else pipeline.needless(found.source, workspace, flips)
     made = pipeline.prune(found, spec, tuple(needless), force=force)
-    for key, why in made.kept:
+    for key, why in made.left_in:
         click.echo(f"{key} does not pay and stays: {why}", err=True)
-    told: dict[str, object] = {"spec": None, "left_out": list(made.left_out), "kept": dict(made.kept)}
+    told: dict[str, object] = {"spec": None, "left_out": list(made.left_out), "kept": dict(made.left_in)}
     into["prune"] = told
     if not made.left_out:
         return

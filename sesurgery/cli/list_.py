@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
+
+from sesurgery.tables import aligned
 
 if TYPE_CHECKING:
     from sesurgery.spec.plugins import Named
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     "what", type=click.Choice(["blocks", "placements", "passes", "backends", "datasets", "presets", "keymaps", "zoo"])
 )
 def command(what: str) -> None:
-    """List what a spec may name, each with a line on it; `zoo` are the specs of published networks."""
+    """List what a spec may name, with a one-line description; `zoo` lists the specs of published networks."""
     if what == "zoo":
         _list_zoo()
         return
@@ -38,14 +41,15 @@ def command(what: str) -> None:
         "keymaps": KEYMAPS,
     }
     catalog = catalogs[what]
-    names = catalog.names()
-    for name in names:
-        click.echo(f"{name:<{max(map(len, names))}}  {catalog.summary(name)}")
+    _print((name, catalog.summary(name)) for name in catalog.names())
 
 
 def _list_zoo() -> None:
     from sesurgery.spec import zoo
 
-    width = max(map(len, zoo.names()))
-    for name in zoo.names():
-        click.echo(f"{name:<{width}}  {zoo.title(name)}")
+    _print((name, zoo.title(name)) for name in zoo.names())
+
+
+def _print(rows: Iterable[tuple[str, str]]) -> None:
+    for line in aligned(list(rows), left=(0, 1)):
+        click.echo(line)

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 @click.option("--passes", help="These passes instead, separated by commas (`sesurgery list passes`).")
 @click.option("--explain", is_flag=True, help="List every change, and what was left alone and why.")
 @click.option(
-    "--calibration", type=click.Path(path_type=Path), metavar="FILE.npz", help="Samples, for the pass constant_gates."
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Samples that the pass constant_gates decides by.",
 )
-@click.option("--half", is_flag=True, help="Decide by the half of the samples by which `gates NET.onnx --fold` does.")
+@click.option("--half", is_flag=True, help="Use only the half of the samples that `gates NET.onnx --fold` decides by.")
 @click.option("--bound", type=float, help="Largest error of a gate that constant_gates may fold. Default: 0.01.")
 @click.option("--no-verify", is_flag=True, help="Do not compare outputs after each pass.")
 @force

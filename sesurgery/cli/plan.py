@@ -18,19 +18,22 @@ if TYPE_CHECKING:
 
 @click.command("plan")
 @click.argument("spec", type=SpecFile())
-@click.option("--explain", is_flag=True, help="List every rejected candidate and every module taken as a whole.")
+@click.option("--explain", is_flag=True, help="List every rejected candidate and every module that is not traced into.")
 @click.option(
     "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the network and its blocks to a file."
 )
 @click.option(
-    "--price", "backend", metavar="BACKEND", help="Build its engines, untrained, and tell what each block costs."
+    "--price",
+    "backend",
+    metavar="BACKEND",
+    help="Measure what each block costs, with untrained engines of this backend.",
 )
-@click.option("--precision", default="fp32", help="Of the engines that --price builds. Default: fp32.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, help="Of the engines that --price times. Default: 1.")
+@click.option("--precision", default="fp32", help="With --price: precision of the engines. Default: fp32.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, help="With --price: batch size to time. Default: 1.")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
-    help="Time that --price has to narrow its intervals, after the first races. Default: 30.",
+    help="With --price: time for narrowing the intervals, after the first races. Default: 30.",
 )
 @force
 @account_options

@@ -7,34 +7,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sesurgery.cli.console import as_json, emit_json, force, newest, trust
-from sesurgery.cli.gating import checks_of, claim_junit, gating, judge
+from sesurgery.cli.console import as_json, emit_json, newest, trust
+from sesurgery.cli.gating import Checks, gating
 
 if TYPE_CHECKING:
     from sesurgery.pipeline import Workspace
     from sesurgery.reports.junit import Check
     from sesurgery.reports.model import RunReport
-    from sesurgery.verification.limits import Limit
-
-SUITE = "sesurgery report"
 
 
 @click.command("report")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN...]")
-@click.option("--serve", is_flag=True, help="Show it at an address of this machine, made anew at every look, until ^C.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --serve. Default: a free one.")
-@gating
-@force
+@click.option("--serve", is_flag=True, help="Serve it at a local address until ^C; each request writes it again.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="With --serve: the port. Default: a free one.")
+@gating("sesurgery report")
 @as_json
 @trust
 def command(
     runs: tuple[Path, ...],
     serve: bool,
     port: int,
-    limits: tuple[Limit, ...],
-    junit: Path | None,
-    github_summary: Path | None,
-    force: bool,
+    checks: Checks,
     as_json: bool,
 ) -> None:
     """Write the report of a run (default: the newest), or of several runs side by side.
@@ -47,7 +40,7 @@ def command(
     from sesurgery.reports.github import to_github
     from sesurgery.reports.pages import runs as side_by_side
 
-    claim_junit(SUITE, junit, limits, force=force)
+    checks.claim()
     workspace = pipeline.Workspace()
     chosen = runs or (newest("run", workspace.newest_run()),)
     if len(chosen) == 1:
@@ -61,20 +54,18 @@ def command(
         text, data = side_by_side.to_text(reports), side_by_side.to_json(reports)
     emit_json(data) if as_json else click.echo(text)
     click.echo(f"report -> {', '.join(path.as_posix() for path in paths)}", err=True)
-    found = [(report, _checks(report, limits)) for report in reports]
-    summary = "".join(to_github(report, checks) for report, checks in found)
-    judge(SUITE, [check for _, checks in found for check in checks], junit, (github_summary, summary))
+    found = [(report, _asked(report, checks)) for report in reports]
+    summary = "".join(to_github(report, each) for report, each in found)
+    checks.judge([check for _, each in found for check in each], summary)
     if serve:
         _serve(chosen, workspace, port)
 
 
-def _checks(report: RunReport, limits: tuple[Limit, ...]) -> list[Check]:
+def _asked(report: RunReport, checks: Checks) -> list[Check]:
     if not report.latency:
-        return checks_of(report.title, None, limits)
+        return checks.of(report.title, None)
     return [
-        check
-        for section in report.latency
-        for check in checks_of(f"{report.title}: {section.title}", section.report, limits)
+        check for section in report.latency for check in checks.of(f"{report.title}: {section.title}", section.report)
     ]
 
 

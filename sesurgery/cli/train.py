@@ -19,7 +19,7 @@ from sesurgery.cli.signals import Stopped
     type=click.IntRange(1),
     default=1,
     metavar="N",
-    help="Compute each batch in N parts, where memory is short; a step has as many samples.",
+    help="Compute each batch in N parts, to save memory; a step still uses the whole batch.",
 )
 @trust
 def command(target: Path | None, resume: bool, restart: bool, split: int) -> None:

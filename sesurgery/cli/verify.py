@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,10 @@ from sesurgery.cli.console import as_json, emit_json, foreign, newest, talking, 
 from sesurgery.diagnostics import CheckFailed, Diagnostic, SesurgeryError
 
 if TYPE_CHECKING:
+    from sesurgery.pipeline.verify.of_file import FileVerifyResult
     from sesurgery.reports.model import EngineSection
     from sesurgery.spec.parity import Tolerance
+    from sesurgery.talk import Talk
 
 
 def _tolerance(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> Tolerance | None:
@@ -42,14 +46,14 @@ def _tolerance(context: click.Context, option: click.Parameter, given: tuple[str
     help="Compare with this file. Default without a run: the file that the engine was built from.",
 )
 @click.option(
-    "--samples", type=click.Path(path_type=Path), metavar="FILE.npz", help="What to compare on, instead of noise."
+    "--samples", type=click.Path(path_type=Path), metavar="FILE.npz", help="Inputs to compare on, instead of noise."
 )
 @click.option(
     "--tolerance",
     multiple=True,
     callback=_tolerance,
     metavar="KEY=VALUE",
-    help="What to ask, as max_abs=0.1. Default: what a spec asks of that precision. May be repeated.",
+    help="A bound, e.g. max_abs=0.1. Default: those of a spec for that precision. May be repeated.",
 )
 @foreign
 @as_json
@@ -65,53 +69,68 @@ def command(
 ) -> None:
     """Compare engines (default: the newest) with the trained model on every held-out sample.
 
-    Engines that came from no run, and all where --against, --samples or --tolerance is given, are compared with an ONNX
-    file, output by output. ENGINE may be an ONNX file too. Exits with 4 if one falls short, and with 1 if one is stale.
+    Engines that came from no run are compared with an ONNX file, output by output. With --against, --samples or
+    --tolerance all are. ENGINE may be an ONNX file too. Exits with 4 if one falls short, and with 1 if one is stale.
     """
     from sesurgery import pipeline
     from sesurgery.backends import runs_here
-    from sesurgery.reports.text import drift as drifts
-    from sesurgery.reports.text import file_parity, parity
-    from sesurgery.workspace.freshness import StaleEngine
 
     workspace = pipeline.Workspace()
     chosen = engines or (newest("engine", workspace.newest_engine(runs_here)),)
     with talking() as talk:
         built = [pipeline.as_engine(engine, workspace, talk=talk) for engine in chosen]
-        by_file = [bool(against or samples or tolerance) or not pipeline.has_run(engine) for engine in built]
-        if drift and any(by_file):
+        by_file = {engine: bool(against or samples or tolerance) or not pipeline.has_run(engine) for engine in built}
+        if drift and any(by_file.values()):
             raise click.UsageError("--drift follows an engine back to its trained model: name engines of a run alone")
-        stale: list[Diagnostic] = []
-        sections: list[EngineSection] = []
-        failures: list[Diagnostic] = []
-        for engine in (engine for engine, of_file in zip(built, by_file, strict=True) if not of_file):
-            try:
-                verified = pipeline.verify(engine, foreign=foreign, drift=drift, talk=talk)
-            except StaleEngine as error:
-                stale += error.diagnostics
-                sections.append(pipeline.stale_section(engine))
-            else:
-                sections.append(verified.section)
-                failures += verified.failures
+        of_runs = [_verify(engine, foreign=foreign, drift=drift, talk=talk) for engine in built if not by_file[engine]]
         of_files = [
             pipeline.verify_file(
                 pipeline.FileVerifyRequest(engine, workspace, against, samples, tolerance, foreign, talk)
             )
-            for engine, of_file in zip(built, by_file, strict=True)
-            if of_file
+            for engine in built
+            if by_file[engine]
         ]
-    if as_json:
-        by_sections = [parity.to_json(section) for section in sections]
-        emit_json({"engines": by_sections + [file_parity.to_json(item.parity) for item in of_files]})
-    else:
-        if sections:
-            click.echo(parity.to_text(sections))
-        for section in sections:
-            click.echo("\n".join(drifts.to_text(section)), nl=section.drift is not None)
-        if of_files:
-            click.echo(file_parity.to_text([(item.parity, item.tolerance) for item in of_files]))
+    _show([item.section for item in of_runs], of_files, as_json=as_json)
+    stale = [error for item in of_runs for error in item.stale]
+    failures = [failure for item in of_runs for failure in item.failures]
     failures += [failure for item in of_files for failure in item.failures]
     if stale:
         raise SesurgeryError([*stale, *failures])
     if failures:
         raise CheckFailed(failures)
+
+
+@dataclass(frozen=True)
+class _OfRun:
+    """An engine of a run as it is shown: why it is stale, or what it falls short of."""
+
+    section: EngineSection
+    stale: tuple[Diagnostic, ...] = ()
+    failures: tuple[Diagnostic, ...] = ()
+
+
+def _verify(engine: Path, *, foreign: bool, drift: bool, talk: Talk) -> _OfRun:
+    """Compare one engine of a run; one that is stale does not keep the others from being compared."""
+    from sesurgery import pipeline
+    from sesurgery.workspace.freshness import StaleEngine
+
+    try:
+        verified = pipeline.verify(engine, foreign=foreign, drift=drift, talk=talk)
+    except StaleEngine as error:
+        return _OfRun(pipeline.stale_section(engine), stale=tuple(error.diagnostics))
+    return _OfRun(verified.section, failures=verified.failures)
+
+
+def _show(sections: Sequence[EngineSection], of_files: Sequence[FileVerifyResult], *, as_json: bool) -> None:
+    from sesurgery.reports.text import drift, file_parity, parity
+
+    if as_json:
+        by_sections = [parity.to_json(section) for section in sections]
+        emit_json({"engines": by_sections + [file_parity.to_json(item.parity) for item in of_files]})
+        return
+    if sections:
+        click.echo(parity.to_text(sections))
+    for section in sections:
+        click.echo("\n".join(drift.to_text(section)), nl=section.drift is not None)
+    if of_files:
+        click.echo(file_parity.to_text([(item.parity, item.tolerance) for item in of_files]))

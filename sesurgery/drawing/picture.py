@@ -56,14 +56,14 @@ def to_svg(view: GraphView, plan: Plan, title: str, chosen: Mapping[str, str] | 
 def cards_of(view: GraphView, plan: Plan, parts: Parts, found: Sequence[Unit]) -> list[Card]:
     """A card for each unit; equal units share one."""
     gone = frozenset(item.output for item in plan.removals)
-    home = {node.name: index for index, unit in enumerate(found) for node in unit.nodes}
+    unit_of = {node.name: index for index, unit in enumerate(found) for node in unit.nodes}
     sites: dict[int, list[Site]] = {}
     for site in plan.sites:
-        sites.setdefault(_owner(view, site, home, found), []).append(site)
+        sites.setdefault(_owner(view, site, unit_of, found), []).append(site)
     cards = []
     for index, unit in enumerate(found):
         wiring = wire(view, parts, unit, tuple(sites.get(index, ())), gone)
-        read = sorted({source for name in wiring.reads for source in _feeding(view, name, home)}, reverse=True)
+        read = sorted({source for name in wiring.reads for source in _feeding(view, name, unit_of)}, reverse=True)
         before = view[wiring.reads[0]].shape if len(wiring.reads) == 1 else None
         ends = [str(shape[0]) for shape in (before, unit.shape if unit.kind != "head" else None) if shape]
         note = "" if read in ([index - 1], [-1]) else _from([found[at].scope for at in read if at >= 0])
@@ -73,28 +73,28 @@ def cards_of(view: GraphView, plan: Plan, parts: Parts, found: Sequence[Unit]) -
     return cards
 
 
-def _owner(view: GraphView, site: Site, home: dict[str, int], found: Sequence[Unit]) -> int:
+def _owner(view: GraphView, site: Site, unit_of: dict[str, int], found: Sequence[Unit]) -> int:
     """The card on which a site is drawn: the value's, or the reader's if the site is on one side of a fork."""
     first = site.uses[0]
     value = view[first.user].inputs[first.slot]
-    readers = {home[use.user] for use in site.uses if use.user in home}
+    readers = {unit_of[use.user] for use in site.uses if use.user in unit_of}
     everyone = len(site.uses) == len(value.uses)
-    if value.name in home and (everyone or len(readers) != 1):
-        return home[value.name]
+    if value.name in unit_of and (everyone or len(readers) != 1):
+        return unit_of[value.name]
     if readers:
         return min(readers)
     earlier = [index for index, unit in enumerate(found) if unit.end.index <= value.index]
-    return home.get(value.name, max(earlier, default=0))
+    return unit_of.get(value.name, max(earlier, default=0))
 
 
-def _feeding(view: GraphView, name: str, home: dict[str, int]) -> set[int]:
+def _feeding(view: GraphView, name: str, unit_of: dict[str, int]) -> set[int]:
     """The units that a value comes from; -1 is the network's input."""
     found: set[int] = set()
     queue, seen = [view[name]], {name}
     while queue:
         node = queue.pop()
-        if node.name in home:
-            found.add(home[node.name])
+        if node.name in unit_of:
+            found.add(unit_of[node.name])
         elif node.op is Op.INPUT:
             found.add(-1)
         else:

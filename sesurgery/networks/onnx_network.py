@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import ClassVar, Self
 
 import onnx
+from torch import nn
 
 from sesurgery.accounting import Account, Cost
 from sesurgery.counting import Convention
@@ -55,6 +56,9 @@ class OnnxNetwork(Drawn):
 
     def apply(self, plan: Plan, weights: Weights | None = None) -> Self:
         return replace(self, model=self._surgeon.apply(self.model, plan, weights))
+
+    def require_module(self, why: str, instead: str) -> nn.Module:
+        raise fail("SE302", why, instead)
 
     def calling(self, parts: tuple[str, ...]) -> Self:
         return self

@@ -63,6 +63,10 @@ class OpenNetwork(Protocol):
         """What can be trained, None of a file."""
         ...
 
+    def require_module(self, why: str, instead: str) -> nn.Module:
+        """What can be trained; raises SE302, with `why` a file will not do and what to do `instead`, of a file."""
+        ...
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What surgery leaves alone, and of a changed network what could not be compared; a plan says the first too."""

@@ -67,3 +67,16 @@ def source_file(given: NamesModel) -> Path:
         text = f"the spec's network comes from {given.model.source}, not from an ONNX file"
         raise fail("SE302", text, "name the file with --onnx", span=given.span("model", "source"))
     return given.folder / given.model.name
+
+
+def files_of(spec: Spec) -> tuple[Path, ...]:
+    """The files that a spec needs: its own, its weights, and its ONNX file with external data."""
+    from sesurgery.onnxgraph import io as onnx_io
+
+    own = spec.span()
+    found = [Path(own.file)] if own else []
+    if isinstance(spec.model, OnnxModel):
+        found += onnx_io.files(source_file(spec))
+    elif spec.model.checkpoint:
+        found.append(spec.folder / spec.model.checkpoint.file)
+    return tuple(found)

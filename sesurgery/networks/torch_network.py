@@ -83,6 +83,9 @@ class TorchNetwork(Drawn):
             self.weights.load_blocks(changed, plan, self.submodule)
         return replace(self, module=changed, uncompared=tuple(uncompared))
 
+    def require_module(self, why: str, instead: str) -> nn.Module:
+        return self.module
+
     def calling(self, parts: tuple[str, ...]) -> Self:
         more = tuple(part for part in parts if part not in self.called)
         return replace(self, called=(*self.called, *more)) if more else self

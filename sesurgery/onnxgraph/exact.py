@@ -125,14 +125,14 @@ def widened(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that computes in float64 what `model` computes in float32."""
     wide = cast(model, TensorProto.DOUBLE)
     kept = {tensor.name: tensor for tensor in model.graph.initializer}
-    narrow = {
+    stay_float32 = {
         node.input[slot]
         for node in wide.graph.node
         for slot in _FLOAT_ALWAYS.get(node.op_type, ())
         if len(node.input) > slot and node.input[slot] in kept
     }
     for tensor in wide.graph.initializer:
-        if tensor.name in narrow:
+        if tensor.name in stay_float32:
             tensor.CopyFrom(kept[tensor.name])
     del wide.graph.value_info[:]
     return wide

@@ -137,8 +137,7 @@ def files(path: Path) -> tuple[Path, ...]:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
-        text = str(error).strip().splitlines()
-        raise fail("SE602", f"{path} is not a valid ONNX file: {text[0] if text else type(error).__name__}") from error
+        raise fail("SE602", f"{path} is not a valid ONNX file: {first_line(error)}") from error
     return (path, *outside(model, path).values())
 
 

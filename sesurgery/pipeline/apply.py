@@ -14,10 +14,9 @@ from torch import nn
 from sesurgery.artifacts import locked
 from sesurgery.diagnostics import Diagnostic, SesurgeryError, fail
 from sesurgery.networks import checkpoint
-from sesurgery.networks.opening import open_file, source_file
+from sesurgery.networks.opening import files_of, open_file, source_file
 from sesurgery.networks.weights import Taken, take
 from sesurgery.pipeline.plan import NetworkPlan, carry_out, plan, plan_on
-from sesurgery.pipeline.specs import files_of
 from sesurgery.planner import Plan
 from sesurgery.reports import results
 from sesurgery.spec import Spec
@@ -36,6 +35,12 @@ from sesurgery.workspace import (
 from sesurgery.workspace.details import Parent
 from sesurgery.workspace.folders import Workspace
 from sesurgery.workspace.targets import claim
+
+NO_RUN = (
+    "a network in an ONNX file has no run: it cannot be trained",
+    "write a changed file with `sesurgery apply SPEC -o OUT.onnx`, and `sesurgery build-engine OUT.onnx`",
+)
+"""Why a file has no run, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +72,14 @@ def apply(spec: Spec, workspace: Workspace, origin: str, weights: Path | None = 
     without. Raises SE402 if it is no run, and SE401 if its weights do not fit.
     """
     planned = plan(spec)
-    if planned.network.module is None:
-        text = "a network in an ONNX file has no run: it cannot be trained"
-        hint = "write a changed file with `sesurgery apply SPEC -o OUT.onnx`, and `sesurgery build-engine OUT.onnx`"
-        raise fail("SE302", text, hint)
+    planned.network.require_module(*NO_RUN)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         try:
             planned, changed = carry_out(planned)
         except SesurgeryError as error:
             raise _at_its_rule(error, spec, planned.plan) from error
-    network = changed.module
-    assert network is not None
+    network = changed.require_module(*NO_RUN)
     source = None if weights is None else weights / run_files.WEIGHTS
     began = None if source is None else require_intact(source, RunManifest).sha256
     taken = None if source is None else take(network, source)

@@ -216,9 +216,9 @@ def _guess(named: NamedNetwork) -> str:
 def _rule(choice: _Choice, indent: str = "  ") -> list[tuple[str, str]]:
     """The rule, with filters whose example values leave some sites."""
     channels = [item[2] for item in choice.sites]
-    narrow = ", min_width: 8" if min(channels) < WIDE else ""
-    hidden = "hidden width: channels / 16" + (", at least 8" if narrow else "")
-    block = (f"insert: {{block: se, reduction: 16{narrow}}}", f"what; {hidden}; `sesurgery list blocks`")
+    min_width = ", min_width: 8" if min(channels) < WIDE else ""
+    hidden = "hidden width: channels / 16" + (", at least 8" if min_width else "")
+    block = (f"insert: {{block: se, reduction: 16{min_width}}}", f"what; {hidden}; `sesurgery list blocks`")
     if choice.at is None:
         what = [(choice.written, "the network's own channel gates are replaced"), block]
     else:

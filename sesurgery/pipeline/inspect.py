@@ -16,9 +16,9 @@ from sesurgery.graph.gates import channel_gates
 from sesurgery.graph.idioms import conv_units
 from sesurgery.graph.residual import ResidualAdd, residual_adds
 from sesurgery.networks.opened import OpenNetwork
-from sesurgery.networks.opening import open_structure
+from sesurgery.networks.opening import files_of, open_structure
 from sesurgery.pipeline.plan import NetworkPlan
-from sesurgery.pipeline.specs import catalogs, files_of, load_spec
+from sesurgery.pipeline.specs import catalogs, load_spec
 from sesurgery.placements import PLACEMENTS
 from sesurgery.placements.base import Placement
 from sesurgery.planner.resolve import Surroundings, resolve

@@ -29,7 +29,7 @@ class PruneResult:
 
     path: Path
     left_out: tuple[str, ...]
-    kept: tuple[tuple[str, str], ...]
+    left_in: tuple[tuple[str, str], ...]
 
 
 def prune(found: GateResult, out: Path, needless: Collection[str] = (), *, force: bool = False) -> PruneResult:
@@ -57,8 +57,8 @@ def prune(found: GateResult, out: Path, needless: Collection[str] = (), *, force
     if not idle:
         text = f"every block of {folder.as_posix()} pays: no gate is the same for all of these samples"
         raise fail("SE201", text, "there is nothing to leave out")
-    rules, kept = _without(spec, sites, idle)
-    left_out = tuple(site.key for site in sites if site.key in idle and site.key not in dict(kept))
+    rules, left_in = _without(spec, sites, idle)
+    left_out = tuple(site.key for site in sites if site.key in idle and site.key not in dict(left_in))
     if not rules or len(left_out) == len(sites):
         text = f"no block of {folder.as_posix()} pays: all gates are as good as constants"
         raise fail("SE201", text, "take the plain network")
@@ -67,25 +67,25 @@ def prune(found: GateResult, out: Path, needless: Collection[str] = (), *, force
         _require_same_places(pruned, [site for site in sites if site.key not in left_out])
         why = f"without {len(left_out)} of its {len(sites)} blocks, which did not pay"
         write_text(out, f"# {spec.name} {why}.\n{pruned.text()}")
-    return PruneResult(out, left_out, kept)
+    return PruneResult(out, left_out, left_in)
 
 
 def _without(
     spec: Spec, sites: Sequence[Site], idle: set[str]
 ) -> tuple[list[dict[str, Any]], tuple[tuple[str, str], ...]]:
     """The rules with the scopes of idle blocks taken out, and the idle blocks that stay, each with why."""
-    kept: list[tuple[str, str]] = []
+    left_in: list[tuple[str, str]] = []
     rules: list[dict[str, Any]] = []
     written = yaml.safe_load(spec.text())["surgery"]
     for name, rule, given in zip(spec.rule_names(), spec.surgery, written, strict=True):
         ours = [site for site in sites if site.rule == name]
         mine = [site for site in ours if site.key in idle]
         if not isinstance(rule, InsertRule):
-            kept += [(site.key, "without it, the gate that it replaces would be back") for site in mine]
+            left_in += [(site.key, "without it, the gate that it replaces would be back") for site in mine]
             rules.append(given)
             continue
         shared = {site.scope for site in ours if site.key not in idle}
-        kept += [(site.key, f"another block of {site.scope} pays") for site in mine if site.scope in shared]
+        left_in += [(site.key, f"another block of {site.scope} pays") for site in mine if site.scope in shared]
         gone = list(dict.fromkeys(site.scope for site in mine if site.scope not in shared))
         stay = sum(site.scope not in gone for site in ours)
         if not gone:
@@ -95,7 +95,7 @@ def _without(
             before = [before] if isinstance(before, str) else before
             changed = {**given, "except": [*before, *map(glob.escape, gone)]}
             rules.append({**changed, "expect": stay} if "expect" in given else changed)
-    return rules, tuple(kept)
+    return rules, tuple(left_in)
 
 
 def _require_same_places(pruned: Spec, wanted: Sequence[Site]) -> None:

@@ -16,7 +16,6 @@ from sesurgery.serving.loadable import backend_of
 from sesurgery.spec import Catalogs, Spec
 from sesurgery.spec.engines import Engine
 from sesurgery.spec.ignored import require_effect
-from sesurgery.spec.model import OnnxModel
 from sesurgery.studies.cells import require_axes
 from sesurgery.training.data import DATASETS
 from sesurgery.training.presets import PRESETS
@@ -37,20 +36,6 @@ def load_spec(given: Path | str | Mapping[str, object]) -> Spec:
     require_axes(spec)
     require_effect(spec)
     return spec
-
-
-def files_of(spec: Spec) -> tuple[Path, ...]:
-    """The files that a spec needs: its own, its weights, and its ONNX file with external data."""
-    from sesurgery.onnxgraph import io as onnx_io
-
-    own = spec.span()
-    found = [Path(own.file)] if own else []
-    model = spec.model
-    if isinstance(model, OnnxModel):
-        found += onnx_io.files(spec.folder / model.name)
-    elif model.checkpoint:
-        found.append(spec.folder / model.checkpoint.file)
-    return tuple(found)
 
 
 def engine(given: Mapping[str, object] | None = None) -> Engine:

@@ -1,4 +1,4 @@
-"""Reports at an address of this machine alone, made anew whenever one is asked for. Nothing else is served."""
+"""Reports at an address of this machine alone, written again for each request. Nothing else is served."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from sesurgery.profiles import parse_profile
 from sesurgery.spec.bounds import MOST_RULES, Repeats, Short, Size
+from sesurgery.spec.choice import Auto
 from sesurgery.spec.frozen import Frozen
 from sesurgery.spec.plugins import BackendField
 
@@ -84,3 +85,8 @@ class Engine(Frozen):
     converter: Literal["sesurgery", "autocast"] = Field(
         "sesurgery", description="what converts to fp16 and bf16: this program, or AutoCast of nvidia-modelopt"
     )
+
+    @property
+    def chosen_by_race(self) -> bool:
+        """Whether no backend is named: the fastest of several is kept."""
+        return isinstance(self.backend.options, Auto)

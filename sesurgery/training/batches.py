@@ -119,7 +119,7 @@ class _Reader:
 
 
 class _Orders:
-    """Those of the epoch at hand. A loader asks for them anew at the begin of every epoch, and a batch at a time."""
+    """The batches of the current epoch. A loader asks for an iterator at the start of every epoch."""
 
     now: Iterator[Order] = iter(())
 

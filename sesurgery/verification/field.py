@@ -45,24 +45,24 @@ def race_field(
     files: Sequence[EngineFile],
     pairs: Sequence[Pair],
     feeds: Mapping[str, Array],
-    plan: Latency,
+    asked: Latency,
     progress: Progress | None = None,
 ) -> Field:
     """Time all engines in turn; a pair is the number of an engine and of the one that it is compared with.
 
-    Raises SE606 if the feeds do not hold `plan.batch` samples, and SE603 if a process that times them dies.
+    Raises SE606 if the feeds do not hold `asked.batch` samples, and SE603 if a process that times them dies.
     """
-    if plan.processes == 1:
-        wide = Wide(pairs, plan, time.perf_counter)
+    if asked.processes == 1:
+        wide = Wide(pairs, asked, time.perf_counter)
         placements: Sequence[Placement] = time_placements(
-            files, feeds, plan, np.random.default_rng(), progress, more=wide
+            files, feeds, asked, np.random.default_rng(), progress, more=wide
         )
     else:
-        placements = in_processes(files, feeds, plan, progress)
-    timings = [timing_of(file.name, number, placements, plan.batch) for number, file in enumerate(files)]
+        placements = in_processes(files, feeds, asked, progress)
+    timings = [timing_of(file.name, number, placements, asked.batch) for number, file in enumerate(files)]
     return Field(
-        tuple(_seconds(number, placements, plan.confidence) for number in range(len(files))),
-        {pair: tax_of(*pair, placements, plan) for pair in pairs},
+        tuple(_seconds(number, placements, asked.confidence) for number in range(len(files))),
+        {pair: tax_of(*pair, placements, asked) for pair in pairs},
         doubt(timings, len({placement.process for placement in placements})),
     )
 

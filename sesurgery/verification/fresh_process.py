@@ -57,38 +57,38 @@ def engine_file(name: str, path: Path, manifest: EngineManifest, threads: int) -
 
 
 def race(
-    files: Sequence[EngineFile], feeds: Mapping[str, Array], plan: Latency, progress: Progress | None = None
+    files: Sequence[EngineFile], feeds: Mapping[str, Array], asked: Latency, progress: Progress | None = None
 ) -> LatencyReport:
-    """As `latency.race`, in `plan.processes` fresh processes where that is more than one, and in this one else.
+    """As `latency.race`, in `asked.processes` fresh processes where that is more than one, and in this one else.
 
     Raises SE603 if a process dies, and what it raised where it raised.
     """
-    if plan.processes == 1:
-        return latency.race(files, feeds, plan, progress)
+    if asked.processes == 1:
+        return latency.race(files, feeds, asked, progress)
     begin = time.perf_counter()
-    placements = in_processes(files, feeds, plan, progress)
-    return latency.conclude([file.name for file in files], placements, plan, time.perf_counter() - begin)
+    placements = in_processes(files, feeds, asked, progress)
+    return latency.conclude([file.name for file in files], placements, asked, time.perf_counter() - begin)
 
 
 def in_processes(
-    files: Sequence[EngineFile], feeds: Mapping[str, Array], plan: Latency, progress: Progress | None = None
+    files: Sequence[EngineFile], feeds: Mapping[str, Array], asked: Latency, progress: Progress | None = None
 ) -> list[Placement]:
-    """The placements of a race of any number of engines in `plan.processes` fresh processes; raises as `race` does."""
+    """The placements of a race of any number of engines in `asked.processes` fresh processes; raises as `race` does."""
     placements: list[Placement] = []
-    for number in range(plan.processes):
+    for number in range(asked.processes):
         if progress:
-            progress("timing engines in fresh processes", number, plan.processes)
-        placements += _in_a_process(files, feeds, plan, number)
+            progress("timing engines in fresh processes", number, asked.processes)
+        placements += _in_a_process(files, feeds, asked, number)
     if progress:
-        progress("timing engines in fresh processes", plan.processes, plan.processes)
+        progress("timing engines in fresh processes", asked.processes, asked.processes)
     return placements
 
 
 def _in_a_process(
-    files: Sequence[EngineFile], feeds: Mapping[str, Array], plan: Latency, number: int
+    files: Sequence[EngineFile], feeds: Mapping[str, Array], asked: Latency, number: int
 ) -> list[Placement]:
     with tempfile.TemporaryDirectory() as folder:
-        job = {"files": [asdict(file) for file in files], "plan": plan.model_dump(mode="json")}
+        job = {"files": [asdict(file) for file in files], "asked": asked.model_dump(mode="json")}
         (Path(folder) / JOB).write_text(json.dumps(job), encoding="utf-8")
         np.savez(Path(folder) / FEEDS, **dict(feeds))  # type: ignore[arg-type]
         words = [sys.executable, "-m", __name__, folder]
@@ -108,9 +108,9 @@ def main(folder: Path) -> None:
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     with np.load(folder / FEEDS, allow_pickle=False) as stored:
         feeds = dict(stored)
-    plan = Latency.model_validate_json(json.dumps(job["plan"]))
+    asked = Latency.model_validate_json(json.dumps(job["asked"]))
     try:
-        found = time_placements([EngineFile(**file) for file in job["files"]], feeds, plan, np.random.default_rng())
+        found = time_placements([EngineFile(**file) for file in job["files"]], feeds, asked, np.random.default_rng())
     except SesurgeryError as error:
         told = [{"code": each.code, "message": each.message, "hint": each.hint} for each in error.diagnostics]
         (folder / DIAGNOSTICS).write_text(json.dumps(told), encoding="utf-8")

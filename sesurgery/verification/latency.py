@@ -106,7 +106,7 @@ class LatencyReport:
 def race(
     contenders: Sequence[Contender],
     feeds: Mapping[str, Array],
-    plan: Latency,
+    asked: Latency,
     progress: Progress | None = None,
     *,
     generator: np.random.Generator | None = None,
@@ -114,14 +114,14 @@ def race(
 ) -> LatencyReport:
     """Time an engine in this process, against the baseline and the engine as exported that come after it, if they do.
 
-    After `plan.placements` it goes on until every interval is as narrow as `plan.half_width` asks, `plan.more_seconds`
-    are over, or there are `MOST_TIMES` as many. `generator` draws the orders of loading and where buffers lie. Raises
-    SE606 if the feeds do not hold `plan.batch` samples.
+    After `asked.placements` it goes on until every interval is as narrow as `asked.half_width` says, until
+    `asked.more_seconds` are over, or until there are `MOST_TIMES` as many. `generator` draws the orders of loading and
+    where buffers lie. Raises SE606 if the feeds do not hold `asked.batch` samples.
     """
     begin = clock()
-    wide = Wide([pair for pair in COMPARED if max(pair) < len(contenders)], plan, clock)
-    placements = time_placements(contenders, feeds, plan, generator or np.random.default_rng(), progress, clock, wide)
-    return conclude([contender.name for contender in contenders], placements, plan, clock() - begin)
+    wide = Wide([pair for pair in COMPARED if max(pair) < len(contenders)], asked, clock)
+    placements = time_placements(contenders, feeds, asked, generator or np.random.default_rng(), progress, clock, wide)
+    return conclude([contender.name for contender in contenders], placements, asked, clock() - begin)
 
 
 class Wide:
@@ -130,33 +130,33 @@ class Wide:
     Stopping by the width keeps the coverage, because the width of Student's interval does not depend on its centre.
     """
 
-    def __init__(self, pairs: Sequence[tuple[int, int]], plan: Latency, clock: Clock) -> None:
-        self.pairs, self.plan, self.clock = pairs, plan, clock
+    def __init__(self, pairs: Sequence[tuple[int, int]], asked: Latency, clock: Clock) -> None:
+        self.pairs, self.asked, self.clock = pairs, asked, clock
         self.begin: float | None = None
 
     def __call__(self, placements: Sequence[Placement]) -> bool:
         if self.begin is None:
             self.begin = self.clock()
-        asked = self.plan.half_width
-        if asked is None or len(placements) + 2 > MOST_TIMES * self.plan.placements:
+        half_width = self.asked.half_width
+        if half_width is None or len(placements) + 2 > MOST_TIMES * self.asked.placements:
             return False
-        if self.clock() - self.begin >= self.plan.more_seconds:
+        if self.clock() - self.begin >= self.asked.more_seconds:
             return False
-        taxes = (tax_of(ours, theirs, placements, self.plan) for ours, theirs in self.pairs)
-        return any(tax.high - tax.low > 2 * asked for tax in taxes)
+        taxes = (tax_of(ours, theirs, placements, self.asked) for ours, theirs in self.pairs)
+        return any(tax.high - tax.low > 2 * half_width for tax in taxes)
 
 
-def conclude(names: Sequence[str], placements: Sequence[Placement], plan: Latency, wall: float) -> LatencyReport:
+def conclude(names: Sequence[str], placements: Sequence[Placement], asked: Latency, wall: float) -> LatencyReport:
     """The report of placements of an engine, of a baseline if there is one, and of the engine as exported if so."""
-    timings = [timing_of(name, number, placements, plan.batch) for number, name in enumerate(names)]
+    timings = [timing_of(name, number, placements, asked.batch) for number, name in enumerate(names)]
     baseline, as_exported = (timings[at] if len(timings) > at else None for at in (1, 2))
-    tax = tax_of(0, 1, placements, plan) if baseline else None
+    tax = tax_of(0, 1, placements, asked) if baseline else None
     processes = len({placement.process for placement in placements})
     return LatencyReport(
-        batch=plan.batch,
+        batch=asked.batch,
         rounds=len(timings[0].round_seconds),
-        repeats=plan.repeats,
-        warmup_seconds=plan.warmup_seconds,
+        repeats=asked.repeats,
+        warmup_seconds=asked.warmup_seconds,
         wall_seconds=wall,
         candidate=timings[0],
         baseline=baseline,
@@ -165,12 +165,12 @@ def conclude(names: Sequence[str], placements: Sequence[Placement], plan: Latenc
         placements=len(placements),
         processes=processes,
         as_exported=as_exported,
-        as_exported_tax=tax_of(2, 1, placements, plan) if as_exported else None,
-        lowering=tax_of(0, 2, placements, plan) if as_exported else None,
+        as_exported_tax=tax_of(2, 1, placements, asked) if as_exported else None,
+        lowering=tax_of(0, 2, placements, asked) if as_exported else None,
     )
 
 
-def tax_of(ours: int, theirs: int, placements: Sequence[Placement], plan: Latency) -> Tax:
+def tax_of(ours: int, theirs: int, placements: Sequence[Placement], asked: Latency) -> Tax:
     """The time of one engine of a race over another's minus one; the engines are named by their numbers."""
     pairs = [
         PairedTimes(
@@ -181,7 +181,7 @@ def tax_of(ours: int, theirs: int, placements: Sequence[Placement], plan: Latenc
         )
         for placement in placements
     ]
-    return estimate_tax(pairs, plan.confidence)
+    return estimate_tax(pairs, asked.confidence)
 
 
 def timing_of(name: str, number: int, placements: Sequence[Placement], batch: int) -> EngineTiming:

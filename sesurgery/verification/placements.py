@@ -56,30 +56,30 @@ More = Callable[[Sequence[Placement]], bool]
 def time_placements(
     contenders: Sequence[Contender],
     feeds: Mapping[str, Array],
-    plan: Latency,
+    asked: Latency,
     generator: np.random.Generator,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
     more: More | None = None,
 ) -> tuple[Placement, ...]:
-    """`plan.placements` placements of the engines, which share `plan.rounds` rounds in alternating order.
+    """`asked.placements` placements of the engines, which share `asked.rounds` rounds in alternating order.
 
     Then two more at a time, an order and its reverse, for as long as `more` of those there are asks for them.
-    Raises SE606 if the feeds do not hold `plan.batch` samples.
+    Raises SE606 if the feeds do not hold `asked.batch` samples.
     """
     for name, feed in feeds.items():
-        if feed.ndim < 1 or len(feed) != plan.batch:
-            raise fail("SE606", f"feed {name!r} has shape {list(feed.shape)}; a batch of {plan.batch} is to be timed")
+        if feed.ndim < 1 or len(feed) != asked.batch:
+            raise fail("SE606", f"feed {name!r} has shape {list(feed.shape)}; a batch of {asked.batch} is to be timed")
     found: list[Placement] = []
-    for number, order in enumerate(load_orders(len(contenders), plan.placements, generator)):
+    for number, order in enumerate(load_orders(len(contenders), asked.placements, generator)):
         if progress:
-            progress("timing engines, loaded afresh each time", number, plan.placements)
-        found.append(place(contenders, order, feeds, plan, generator, clock, number == 0))
+            progress("timing engines, loaded afresh each time", number, asked.placements)
+        found.append(place(contenders, order, feeds, asked, generator, clock, number == 0))
     if progress:
-        progress("timing engines, loaded afresh each time", plan.placements, plan.placements)
+        progress("timing engines, loaded afresh each time", asked.placements, asked.placements)
     while more and more(found):
         for order in load_orders(len(contenders), 2, generator):
-            found.append(place(contenders, order, feeds, plan, generator, clock, cold=False))
+            found.append(place(contenders, order, feeds, asked, generator, clock, cold=False))
         if progress:
             progress("timing engines until the interval is narrow", len(found), 0)
     return tuple(found)
@@ -94,22 +94,22 @@ def load_orders(engines: int, placements: int, generator: np.random.Generator) -
     return orders[:placements]
 
 
-def rounds_each(plan: Latency) -> int:
+def rounds_each(asked: Latency) -> int:
     """Rounds in one placement."""
-    return -(-plan.rounds // plan.placements)
+    return -(-asked.rounds // asked.placements)
 
 
 def place(
     contenders: Sequence[Contender],
     order: tuple[int, ...],
     feeds: Mapping[str, Array],
-    plan: Latency,
+    asked: Latency,
     generator: np.random.Generator,
     clock: Clock,
     cold: bool,
 ) -> Placement:
-    rounds = rounds_each(plan)
-    kept, first = np.empty((len(order), rounds, plan.repeats)), np.empty((len(order), rounds))
+    rounds = rounds_each(asked)
+    kept, first = np.empty((len(order), rounds, asked.repeats)), np.empty((len(order), rounds))
     with ExitStack() as stack:
         between: list[Array] = []
         runners: dict[int, Runner] = {}
@@ -119,14 +119,14 @@ def place(
             runners[engine] = stack.enter_context(contenders[engine].load())
             given[engine] = {name: _elsewhere(feed, generator) for name, feed in named(runners[engine], feeds).items()}
         # The machine has to get up to its pace once; an engine has to touch its memory each time that it is loaded.
-        warm = plan.warmup_seconds if cold else plan.warmup_seconds / plan.placements
+        warm = asked.warmup_seconds if cold else asked.warmup_seconds / asked.placements
         turns = generator.permutation(len(order)).tolist()
         for engine in turns:
             _warm_up(runners[engine], given[engine], warm, clock)
         for number in range(rounds):
             # A B, B A, A B, ...: a machine that becomes faster or slower favours no engine.
             for engine in turns if number % 2 == 0 else turns[::-1]:
-                seconds = measure(runners[engine], given[engine], plan.repeats + 1)
+                seconds = measure(runners[engine], given[engine], asked.repeats + 1)
                 # The first run is separate: the other engine has filled the caches, and its threads may still spin.
                 first[engine, number], kept[engine, number] = seconds[0], seconds[1:]
     return Placement(order, kept, first)

@@ -141,7 +141,7 @@ def measure(
 
 
 def cores() -> int:
-    """Of the processor, as many as this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 

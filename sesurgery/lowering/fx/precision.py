@@ -17,7 +17,7 @@ from sesurgery.lowering.fx import graph
 from sesurgery.lowering.fx.gates import POOLS, SQUEEZES, gate_branches, one_position
 from sesurgery.lowering.fx.graph import aten
 from sesurgery.lowering.precision.half import FATES, KEPT_OPERATORS
-from sesurgery.lowering.precision.kept import left, named_in
+from sesurgery.lowering.precision.kept_fp32 import left, named_in
 from sesurgery.onnxgraph.scopes import matching
 
 HALVES: dict[torch.dtype, str] = {torch.float16: "fp16", torch.bfloat16: "bf16"}

@@ -24,7 +24,7 @@ from onnx import NodeProto
 from sesurgery.diagnostics import fail, first_line
 from sesurgery.lowering.base import Edit, Lowered, Pass
 from sesurgery.lowering.precision.half import Precision
-from sesurgery.lowering.precision.kept import left
+from sesurgery.lowering.precision.kept_fp32 import left
 from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches

@@ -30,7 +30,7 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from sesurgery.lowering.base import Example, Lowered, Pass, run
-from sesurgery.lowering.precision.kept import asked_for, computed, in_gate, left
+from sesurgery.lowering.precision.kept_fp32 import asked_for, computed, in_gate, left
 from sesurgery.lowering.precision.ranges import Reach
 from sesurgery.lowering.precision.retyping import (
     BFLOAT16,

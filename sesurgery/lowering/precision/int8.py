@@ -44,7 +44,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from sesurgery.lowering import examples as _examples
 from sesurgery.lowering.base import Example, Lowered, Pass, run
 from sesurgery.lowering.precision.calibration import Feeds, Method, Range, calibrate
-from sesurgery.lowering.precision.kept import asked_for, computed, in_gate, left
+from sesurgery.lowering.precision.kept_fp32 import asked_for, computed, in_gate, left
 from sesurgery.lowering.precision.retyping import computes, prepare
 from sesurgery.lowering.rewriting import obstacle
 from sesurgery.onnxgraph.dataflow import Dataflow

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sesurgery.diagnostics import fail
 from sesurgery.networks import checkpoint
 from sesurgery.networks.checkpoint import Run
 from sesurgery.pipeline.bench.pricing import Subject, prices
@@ -34,6 +33,11 @@ QUICK = Latency(rounds=30, repeats=3, placements=6, half_width=0.0005, more_seco
 """The races of a plan's prices: until each price is known to half a thousandth of a run, or some 30 s are over."""
 PER_BLOCK = QUICK.model_copy(update={"more_seconds": 90})
 """Those of a run's engine."""
+NO_PRICES = (
+    "a plan for an ONNX file has no prices: `plan --price` exports the changed network of torch",
+    "build engines of the file before and after `apply`, and race them",
+)
+"""Why a plan for a file has no prices, and what to do instead."""
 
 
 def price_plan(
@@ -56,13 +60,10 @@ def plan_subject(
 
     from sesurgery.networks.export import INPUT, convert
 
-    if planned.network.module is None:
-        text = "a plan for an ONNX file has no prices: `plan --price` exports the changed network of torch"
-        raise fail("SE302", text, "build engines of the file before and after `apply`, and race them")
+    planned.network.require_module(*NO_PRICES)
     with torch.random.fork_rng(devices=[]):
         planned, network = carry_out(planned)
-    changed = network.module
-    assert changed is not None
+    changed = network.require_module(*NO_PRICES)
     images = np.random.default_rng(0).normal(size=(batch, *planned.spec.input.shape)).astype(np.float32)
     return Subject(
         name=planned.spec.name,

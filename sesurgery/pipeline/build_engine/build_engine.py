@@ -13,7 +13,6 @@ from sesurgery.pipeline.export import export
 from sesurgery.pipeline.specs import catalogs, engine
 from sesurgery.serving import interface
 from sesurgery.spec import Spec
-from sesurgery.spec.choice import AUTO
 from sesurgery.spec.engines import Engine
 from sesurgery.talk import Silent, Talk
 from sesurgery.workspace.folders import Workspace
@@ -70,7 +69,7 @@ def build_engine(request: BuildRequest) -> BuildResult:
 
     Raises SE401 if the file is not the one its manifest describes.
     """
-    if request.wanted.backend.name != AUTO:
+    if not request.wanted.chosen_by_race:
         return build(request)
     # Imported late: most builds need neither the trained model nor a race.
     from sesurgery.pipeline.build_engine.choose import choose
@@ -80,7 +79,7 @@ def build_engine(request: BuildRequest) -> BuildResult:
 
 def obstacle(wanted: Engine) -> str | None:
     """Why an engine cannot be built here, or None. For `auto` this is only known after trying."""
-    if wanted.backend.name == AUTO:
+    if wanted.chosen_by_race:
         return None
     found: str | None = wanted.backend.options.probe().builds
     return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sesurgery.backends.base import BuildReport, BuildsFromNetwork
 from sesurgery.diagnostics import fail
-from sesurgery.lowering.precision.kept import summary
+from sesurgery.lowering.precision.kept_fp32 import summary
 from sesurgery.networks import checkpoint
 from sesurgery.networks.plain import plain_network
 from sesurgery.pipeline.build_engine.request import BuildRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import onnx as onnx_library
@@ -20,7 +20,7 @@ from sesurgery.lowering.base import run as lower
 from sesurgery.lowering.precision import int8 as quantize
 from sesurgery.lowering.precision.autocast import AutoCast
 from sesurgery.lowering.precision.half import SAFE, Precision
-from sesurgery.lowering.precision.kept import summary
+from sesurgery.lowering.precision.kept_fp32 import summary
 from sesurgery.lowering.precision.ranges import measure
 from sesurgery.lowering.preparing import prepared
 from sesurgery.onnxgraph import io as onnx_io
@@ -45,6 +45,16 @@ int8. With integer kernels a pool brings no gain: their maps are not blocked (`b
 JUDGED = 16
 """Samples on which the network before and after quantization are compared."""
 Feeds = list[Mapping[str, NDArray[np.generic]]]
+
+
+class _OfData(TypedDict, total=False):
+    """What the file's manifest says of the samples that took part, and of int8; what did not happen is not written."""
+
+    lowering_samples: str
+    calibration: str
+    method: str
+    difference: float | None
+    int8_weights: Int8Weights
 
 
 @dataclass(frozen=True)
@@ -103,14 +113,14 @@ def _start(request: BuildRequest, source: Origin, chosen: tuple[Pass, ...]) -> _
     return _Start(single or model, chosen, notes, single is not None)
 
 
-def _able(request: BuildRequest, source: Origin, start: _Start) -> tuple[tuple[Pass, ...], dict[str, Any]]:
+def _able(request: BuildRequest, source: Origin, start: _Start) -> tuple[tuple[Pass, ...], _OfData]:
     """The passes that can start, with the samples they decide by, and the manifest's details on those samples."""
-    chosen, details = start.passes, dict[str, Any]()
+    chosen, details = start.passes, _OfData()
     deciding = [name_of(step) for step in chosen if step.needs_samples]
     if deciding and (found := calibration.samples(start.model, source, request.wanted.calibration)):
         request.talk.say(f"{', '.join(deciding)} decides by {found[1]}")
         chosen = tuple(step.with_samples(found[0]) for step in chosen)
-        details = {"lowering_samples": found[1]}
+        details["lowering_samples"] = found[1]
     if request.lowering is None:
         # A pass that was not asked for must not prevent a build.
         obstacles = {obstacle for step in chosen if (obstacle := step.requires(start.model)) is not None}
@@ -121,7 +131,7 @@ def _able(request: BuildRequest, source: Origin, start: _Start) -> tuple[tuple[P
 
 
 def _written(
-    request: BuildRequest, source: Origin, label: str, shaped: Lowered, precise: Lowered, details: dict[str, Any]
+    request: BuildRequest, source: Origin, label: str, shaped: Lowered, precise: Lowered, details: _OfData
 ) -> Path:
     """Write the file with its manifest, which lists what was lowered, what was not, and what stayed fp32."""
     wanted = request.wanted
@@ -188,15 +198,13 @@ def require_possible(wanted: Engine, origin: Origin) -> None:
         AutoCast.require_installed()
 
 
-def _precise(
-    model: onnx_library.ModelProto, origin: Origin, wanted: Engine, talk: Talk
-) -> tuple[Lowered, dict[str, Any]]:
+def _precise(model: onnx_library.ModelProto, origin: Origin, wanted: Engine, talk: Talk) -> tuple[Lowered, _OfData]:
     """The model in the precision wanted, and what its manifest says of the data that took part."""
     if wanted.precision == "fp32":
         return Lowered(model, ()), {}
     found = calibration.samples(model, origin, wanted.calibration) if wanted.precision != "bf16" else None
     feeds, source = found or ([], "")
-    details: dict[str, Any] = {"calibration": source} if found else {}
+    details: _OfData = {"calibration": source} if found else {}
     if wanted.precision == "int8":
         talk.say(f"calibrating by {wanted.calibration.method} on {source}")
         backend: Backend = wanted.backend.options

@@ -53,8 +53,8 @@ def _kept(run: Run) -> dict[int, Path]:
     """The files of weights by epoch, in order."""
     details, weights = run.manifest.details, run.folder / WEIGHTS
     # A trial of a study may have its weights from another one's training.
-    home = run.manifest.locate(weights, details.trained_in).resolve() if details.trained_in else run.folder
-    first, kept = home / APPLIED, kept_epochs(home / TRAIN)
+    trained_in = run.manifest.locate(weights, details.trained_in).resolve() if details.trained_in else run.folder
+    first, kept = trained_in / APPLIED, kept_epochs(trained_in / TRAIN)
     if not kept and details.top1 is None:
         text = f"{run.folder.as_posix()} was not trained: its gates have not moved"
         raise fail(
@@ -62,7 +62,7 @@ def _kept(run: Run) -> dict[int, Path]:
         )
     files = {0: first} if first.is_file() else {}
     # A table of another length is of a later training than that of the run's weights.
-    if (history := epochs_of(home, details.epochs)) and details.top1 is not None:
+    if (history := epochs_of(trained_in, details.epochs)) and details.top1 is not None:
         last = best_of(history) if run.spec.train.keep == "best" else history[-1]
         assert last is not None
         files[last.epoch] = weights

@@ -21,7 +21,6 @@ from sesurgery.pipeline.gates.constants import Constants, constants
 from sesurgery.pipeline.gates.pair import AS_IT_IS, FOLDED, OWN_BOUND, PASS, built, pass_within, raced
 from sesurgery.pipeline.specs import catalogs, engine
 from sesurgery.spec import Spec
-from sesurgery.spec.choice import AUTO
 from sesurgery.spec.engines import Engine
 from sesurgery.spec.passes import pass_named
 from sesurgery.talk import Silent, Talk
@@ -126,7 +125,7 @@ def fold(request: FoldRequest) -> FoldResult:
 def _engine(spec: Spec) -> Engine:
     """The first engine of a spec that is built from an ONNX file and runs here, or one of ONNX Runtime."""
     for wanted in spec.engines:
-        backend = None if wanted.backend.name == AUTO else wanted.backend.options
+        backend = wanted.backend.options
         if isinstance(backend, Backend) and isinstance(backend, BuildsFromOnnx):
             ability = backend.probe()
             if ability.builds is None and ability.runs is None:

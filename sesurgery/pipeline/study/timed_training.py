@@ -54,7 +54,7 @@ def training_seconds(network: nn.Module, data: Data, recipe: Train, blocks: Coll
     KeyboardInterrupt after ^C.
     """
     from sesurgery.training.loop import FitRequest, fit
-    from sesurgery.training.module import HELD_OUT_BATCH
+    from sesurgery.training.loop.module import HELD_OUT_BATCH
 
     batch = min(recipe.batch_size, len(data.train))
     count, judged = min(len(data.train), BATCHES * batch), min(len(data.held_out), EVALUATED * HELD_OUT_BATCH)

@@ -53,7 +53,7 @@ def repairs(broken: Broken, judge: Judge, talk: Talk) -> tuple[Repair, ...]:
     tried: list[Repair] = []
     for wish in _wishes(broken):
         talk.say(f"trying a repair: {wish.what}")
-        tried.append(_tried(broken, wish, judge, talk))
+        tried.append(_try_repair(broken, wish, judge, talk))
         if tried[-1].worked:
             break
     return tuple(tried)
@@ -107,7 +107,7 @@ def _around(broken: Broken) -> Iterator[str]:
         module = module.rpartition(".")[0]
 
 
-def _tried(broken: Broken, wish: _Wish, judge: Judge, talk: Talk) -> Repair:
+def _try_repair(broken: Broken, wish: _Wish, judge: Judge, talk: Talk) -> Repair:
     details = broken.manifest.details
     asked = engine_of(broken.manifest).model_dump(mode="json", by_alias=True)
     wanted = engine({**asked, **wish.entry})

@@ -91,17 +91,17 @@ def verify(engine: Path, *, foreign: bool = False, drift: bool = False, talk: Ta
     freshness.require_current(engine, manifest, folder, run.manifest.sha256)
     subject = _Subject(run, engine, manifest, data_of(run.spec))
     with backend_of(manifest).load(engine) as runner:
-        seen = _measured(runner, subject)
-    found = seen.parity
-    if seen.parity.entries and (drift or not found.passed):
-        found = _searched(subject, seen, drift, talk or Silent())
+        compared = _measured(runner, subject)
+    found = compared.parity
+    if compared.parity.entries and (drift or not found.passed):
+        found = _searched(subject, compared, drift, talk or Silent())
     PARITY.write(folder, engine.name, found)
     forget_reason(folder, engine)
     return VerifyResult(engine, folder, results.engine_section(folder, engine, manifest, run.manifest.sha256))
 
 
 def stale_section(engine: Path) -> EngineSection:
-    """What is told of an engine that `verify` refused as stale: not verified, with `stale` as its diagnosis."""
+    """The report's section of an engine that `verify` refused as stale: not verified, with `stale` as its diagnosis."""
     manifest = read_manifest(engine, EngineManifest)
     folder = run_folder(engine, manifest)
     assert folder is not None  # of no run, it cannot be of other weights than its run has
@@ -124,15 +124,15 @@ class _Subject:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What an engine gave: the model's logits, the engine's by batch size, and the comparison."""
+class _Comparison:
+    """The model's logits, the engine's by batch size, and how they compare."""
 
     reference: Array
     given: dict[int, Array]
     parity: EngineParity
 
 
-def _measured(runner: Runner, subject: _Subject) -> _Seen:
+def _measured(runner: Runner, subject: _Subject) -> _Comparison:
     run, data = subject.run, subject.data
     held_out = data.held_out
     reference = split_logits(run.network, held_out).numpy()
@@ -147,7 +147,7 @@ def _measured(runner: Runner, subject: _Subject) -> _Seen:
             left.append(f"batch {batch}: {why}")
             continue
         given[batch] = predict_whole(runner, images, limits, batch)
-        entries.append(BatchParity(batch, _compared(reference, given[batch], labels, subject.tolerance)))
+        entries.append(BatchParity(batch, _of_answered(reference, given[batch], labels, subject.tolerance)))
     found = EngineParity(
         of=Of(subject.manifest.sha256, run.manifest.sha256),
         entries=tuple(entries),
@@ -155,10 +155,10 @@ def _measured(runner: Runner, subject: _Subject) -> _Seen:
         probes=_probed(runner, run, data, entries[0].batch, subject.tolerance) if entries else (),
         flipped=_flipped(data, reference, given, entries),
     )
-    return _Seen(reference, given, found)
+    return _Comparison(reference, given, found)
 
 
-def _compared(reference: Array, given: Array, labels: Array, tolerance: Tolerance) -> ParityReport:
+def _of_answered(reference: Array, given: Array, labels: Array, tolerance: Tolerance) -> ParityReport:
     """On the samples that were answered: an engine may take no rest."""
     return compare(reference[: len(given)], given, labels[: len(given)], tolerance)
 
@@ -193,14 +193,14 @@ def _flipped(
     return tuple(flipped_samples(held_out.images, reference, given[worst.batch], labels, data.classes, flips))
 
 
-def _searched(subject: _Subject, seen: _Seen, drift: bool, talk: Talk) -> EngineParity:
+def _searched(subject: _Subject, compared: _Comparison, drift: bool, talk: Talk) -> EngineParity:
     """What is wrong with an engine that falls short, how its error grows where that was asked, and what repairs it."""
     # They import onnx and the exporter, which an engine that passes has no use for.
     from sesurgery.pipeline.verify.repairs import Broken, repairs
     from sesurgery.pipeline.verify.tracing import trace
     from sesurgery.verification import chain, engine_drift
 
-    found, run = seen.parity, subject.run
+    found, run = compared.parity, subject.run
     which = _telling(found.entries)
     images = np.asarray(subject.data.held_out.images[which], np.float32)
     looked_at = images[: chain.SAMPLES]
@@ -214,26 +214,26 @@ def _searched(subject: _Subject, seen: _Seen, drift: bool, talk: Talk) -> Engine
     diagnosed = None
     if not found.passed:
         passed = {entry.batch: entry.report.passed for entry in found.entries}
-        few = {batch: answers[which] for batch, answers in seen.given.items()}
-        told = diagnosis.of_answers(_model(run), images, seen.reference[which], few, passed)
+        few = {batch: answers[which] for batch, answers in compared.given.items()}
+        told = diagnosis.of_answers(_model(run), images, compared.reference[which], few, passed)
         diagnosed = chain.diagnose(traced.links, told, looked_at, measured)
     if not drift:
         return replace(found, diagnosis=diagnosed)
     tried: tuple[Repair, ...] = ()
     if diagnosed is not None:
         broken = Broken(run, subject.engine, subject.manifest, diagnosed, traced.links.modules)
-        tried = repairs(broken, functools.partial(_shortfall, subject, seen), talk)
+        tried = repairs(broken, functools.partial(_shortfall, subject, compared), talk)
     return replace(found, diagnosis=diagnosed, drift=measured(), repairs=tried)
 
 
-def _shortfall(subject: _Subject, seen: _Seen, runner: Runner) -> str | None:
+def _shortfall(subject: _Subject, compared: _Comparison, runner: Runner) -> str | None:
     """What an engine that was built otherwise falls short of, at the batch sizes of the one in question."""
     held_out = subject.data.held_out
     labels = held_out.labels.numpy()
     limits = batches.limits(subject.manifest.details.engine, runner, subject.run.spec.input.shape)
-    for batch in seen.given:
+    for batch in compared.given:
         given = predict_whole(runner, held_out.images, limits, batch)
-        report = _compared(seen.reference, given, labels, subject.tolerance)
+        report = _of_answered(compared.reference, given, labels, subject.tolerance)
         if report.failures:
             return f"batch {batch}: {report.failures[0]}"
     return None

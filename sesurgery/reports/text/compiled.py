@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sesurgery.backends.kernels.compiled import Compiled, Kernel
 from sesurgery.backends.kernels.operators import Graph, Operator
+from sesurgery.tables import aligned
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,8 @@ def _fusions(compiled: Compiled) -> Iterator[str]:
     for kernel in compiled.kernels:
         moved[kernel.fused] = moved.get(kernel.fused, 0) + compiled.moved(kernel)
     counts = compiled.fusions
-    wide = max(map(len, counts), default=0)
-    yield f"{'kernel':{wide}}  {'count':>5}  {'MB':>9}"
-    for name in sorted(moved, key=lambda name: -moved[name]):
-        yield f"{name:{wide}}  {counts[name]:>5}  {_mega(moved[name]):>9}"
+    rows = [(name, str(counts[name]), _mega(moved[name])) for name in sorted(moved, key=lambda name: -moved[name])]
+    yield from aligned([("kernel", "count", "MB"), *rows])
 
 
 def _kernels(report: CompiledReport) -> Iterator[str]:
@@ -131,6 +130,4 @@ def _graphs(report: OperatorReport, *, every: bool) -> Iterator[str]:
                 of = ", ".join(report.modules(operator) or operator.nodes)
                 yield f"{operator.type or '':5} {operator.kind}{f'  {of}' if of else ''}"
         else:
-            wide = max(map(len, graph.kinds), default=0)
-            yield f"{'kernel':{wide}}  {'count':>5}"
-            yield from (f"{kind:{wide}}  {count:>5}" for kind, count in graph.kinds.items())
+            yield from aligned([("kernel", "count"), *((kind, str(count)) for kind, count in graph.kinds.items())])

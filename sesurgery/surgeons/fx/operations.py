@@ -137,7 +137,7 @@ class _Owned:
         """The parts of the owner that are seen through."""
         inner = self.calls.path(self.owner.base)
         prefix = f"{inner}." if inner else ""
-        return frozenset(key.partition("@")[0].removeprefix(prefix) for key in self.owner.open)
+        return frozenset(self.calls.path_of(key).removeprefix(prefix) for key in self.owner.open)
 
     def likeness(self) -> Hashable | None:
         """Equal for owners that are traced to one graph; None where that is not known."""

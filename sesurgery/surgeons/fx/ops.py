@@ -112,8 +112,8 @@ def _module(module: nn.Module) -> Op:
         return Op.PASS
     if isinstance(module, nn.Flatten):
         return Op.RESHAPE
-    home, name = type(module).__module__, type(module).__name__
-    if home in ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me"):
+    defined_in, name = type(module).__module__, type(module).__name__
+    if defined_in in ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me"):
         return Op.OTHER if name in _NOT_ELEMENTWISE else Op.ACT
     return Op.OTHER
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import fx, nn
@@ -32,9 +32,10 @@ class Item:
     seen: tuple[fx.Node, ...]
     whole: bool
     """Whether every reading of the value is rerouted, by whatever way it is reached."""
-    home: str
+    scope: str
+    """The path of the module that it must lie in, within the frame."""
     asked: bool = False
-    """Whether the module at `home` must run a graph: its own forward may call what has the block's name."""
+    """Whether the module at `scope` must run a graph: its own forward may call what has the block's name."""
 
 
 @dataclass(eq=False)
@@ -57,6 +58,7 @@ class Calls:
         self.by_key = {call.key: call for call in frame.traced.calls}
         self.times = Counter(call.path for call in frame.traced.calls)
         self._chains = {node: _chain(node) for node in frame.traced.graph.nodes}
+        self._paths = {key: path for node in self._chains for key, (path, *_) in _stack(node).items()}
         self._below: dict[Chain, list[fx.Node]] = {}
         for node, chain in self._chains.items():
             for depth in range(len(chain) + 1):
@@ -71,7 +73,12 @@ class Calls:
         return self._below.get(base, [])
 
     def path(self, chain: Chain) -> str:
-        return chain[-1].partition("@")[0] if chain else ""
+        """The module that the last call of a chain is of."""
+        return self.path_of(chain[-1]) if chain else ""
+
+    def path_of(self, key: str) -> str:
+        """The module that a call is of, by the call's key: torch.fx numbers the calls of one module after the first."""
+        return self._paths[key]
 
     def resolve(self, owner: Owner, item: Item) -> fx.Node | Call | str | None:
         """How the owner knows the item's value: as a node, as what a call gives, or as its own argument's name."""
@@ -97,8 +104,14 @@ class Calls:
 
 
 def _chain(node: fx.Node) -> Chain:
-    keys = tuple(node.meta.get("nn_module_stack") or ())
+    keys = tuple(_stack(node))
     return keys[:-1] if node.op == "call_module" else keys
+
+
+def _stack(node: fx.Node) -> Mapping[str, tuple[str, object]]:
+    """The calls around a node as torch.fx records them, outermost first: each call's key, with its module's path."""
+    stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
+    return stack
 
 
 def _bound(module: nn.Module, call: Call) -> Iterator[tuple[str, object]]:
@@ -151,7 +164,7 @@ def _smallest(calls: Calls, item: Item, avoided: frozenset[str]) -> Chain:
             call = calls.by_key[key]
             if calls.frame.absolute(calls.path(chain[:depth])) in avoided:
                 continue
-            if item.asked and calls.path(chain[:depth]) != item.home:
+            if item.asked and calls.path(chain[:depth]) != item.scope:
                 continue
             if call.result is item.value and not any(key in calls.chain(reader) for reader in item.value.users):
                 return chain[:depth]
@@ -187,7 +200,7 @@ def _fits(calls: Calls, owner: Owner) -> bool:
     if owner.base and calls.times[path] != 1:
         return False
     for item in owner.items:
-        if path and not f"{calls.frame.absolute(item.home)}.".startswith(f"{calls.frame.absolute(path)}."):
+        if path and not f"{calls.frame.absolute(item.scope)}.".startswith(f"{calls.frame.absolute(path)}."):
             return False
         for node in item.seen:
             chain = calls.chain(node)
@@ -271,12 +284,12 @@ def _removals(calls: Calls, nodes: dict[str, fx.Node], removals: Iterable[Remova
     for gone in removals:
         output, value = nodes[gone.output], nodes[gone.value]
         seen = tuple(unread_after(output, value))
-        home = _relative(calls.frame, gone.scope)
+        scope = _relative(calls.frame, gone.scope)
         chain = _common([calls.chain(node) for node in seen])
-        if chain and calls.path(chain) == home:
+        if chain and calls.path(chain) == scope:
             # A gate's own module goes whole: who calls it must see that.
-            home = calls.path(chain[:-1])
-        yield Item(gone, value, seen, False, home)
+            scope = calls.path(chain[:-1])
+        yield Item(gone, value, seen, False, scope)
 
 
 def unread_after(output: fx.Node, value: fx.Node) -> list[fx.Node]:
@@ -296,7 +309,7 @@ def _relative(frame: Frame, path: str) -> str:
 
 def _no_hooks(calls: Calls, owner: Owner) -> None:
     for key in owner.open:
-        path = key.partition("@")[0]
+        path = calls.path_of(key)
         module = calls.frame.traced.root.get_submodule(path)
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             where = calls.frame.absolute(path)

@@ -56,7 +56,7 @@ def _value(calls: Calls, owner: Owner, traced: Trace, how: fx.Node | Call | str 
         return found
     if isinstance(how, Call):
         same = [call for call in calls.by_key.values() if call.path == how.path]
-        same.sort(key=lambda call: int(call.key.partition("@")[2] or 0))
+        same.sort(key=lambda call: call.number)
         target = _within(how.path, calls.path(owner.base))
         made: list[fx.Node] = [
             node for node in traced.graph.nodes if node.op == "call_module" and node.target == target

@@ -14,10 +14,11 @@ from sesurgery.surgeons.fx.sizes import Sizes
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module: its key among all calls, and the nodes it was given and gave."""
+    """One call of a module: its key among all, its number among the module's, and the nodes it was given and gave."""
 
     key: str
     path: str
+    number: int
     args: Any
     kwargs: Any
     result: Any

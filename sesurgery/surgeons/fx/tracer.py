@@ -131,7 +131,8 @@ class Tracer(fx.Tracer):
         if self._is_made_on_the_way(m):
             return m.forward(*args, **kwargs)
         path = self.path_of_module(m)
-        key = f"{path}@{count}" if (count := self.num_calls.get(path, 0)) else path
+        # As torch.fx names calls in the stack of a node.
+        key = f"{path}@{number}" if (number := self.num_calls.get(path, 0)) else path
         inside = [*self.module_stack.items()]
         while not self.is_leaf_module(m, path):
             self.stack.append((path, m))
@@ -139,7 +140,7 @@ class Tracer(fx.Tracer):
                 # Not by `__call__`: hooks are for values, not for symbols.
                 own = _replaying(self, m) if isinstance(m, Changed) else m.forward
                 result = super().call_module(m, own, args, kwargs)
-                self.calls.append(Call(key, path, *map(self._nodes, (args, kwargs, result))))
+                self.calls.append(Call(key, path, number, *map(self._nodes, (args, kwargs, result))))
                 return result
             except Exception as error:
                 if self.culprit is not None or not self.learn(path, error):

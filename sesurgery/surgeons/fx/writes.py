@@ -88,10 +88,11 @@ def _is_write(root: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_method":
         return _has_writers_name(str(node.target))
     if node.op == "call_function" and callable(node.target):
-        name, home = str(getattr(node.target, "__name__", "")), str(getattr(node.target, "__module__", None) or "")
-        if home == "torch.nn.functional" and node.kwargs.get("inplace") is True:
+        name = str(getattr(node.target, "__name__", ""))
+        defined_in = str(getattr(node.target, "__module__", None) or "")
+        if defined_in == "torch.nn.functional" and node.kwargs.get("inplace") is True:
             return True
-        return _MARK in node.meta or (home != "_operator" and _has_writers_name(name))
+        return _MARK in node.meta or (defined_in != "_operator" and _has_writers_name(name))
     return False
 
 

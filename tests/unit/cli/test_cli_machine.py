@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from sesurgery import pipeline
 from sesurgery.cli import strays
 from sesurgery.cli.exits import colours
-from sesurgery.training.record import Recorder
+from sesurgery.training.loop.record import Recorder
 
 PROGRAM = [sys.executable, "-c", "from sesurgery.cli import main; main()"]
 

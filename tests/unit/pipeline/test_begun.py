@@ -13,7 +13,7 @@ from sesurgery.diagnostics import SesurgeryError
 from sesurgery.networks import checkpoint
 from sesurgery.pipeline import Workspace
 from sesurgery.training import begun
-from sesurgery.training.record import Recorder
+from sesurgery.training.loop.record import Recorder
 from sesurgery.workspace import read_manifest
 
 RUN = Path("runs/tiny")

@@ -18,7 +18,7 @@ from sesurgery.onnxgraph import io as onnx_io
 from sesurgery.spec.export import Export
 from sesurgery.spec.spec import Spec
 from sesurgery.workspace import require_intact
-from tests.fixtures.talk import Heard
+from tests.fixtures.talk import RecordingTalk
 
 SHAPE = (1, 8, 8)
 SPEC = """\
@@ -79,9 +79,9 @@ def test_a_file_beside_the_spec_becomes_an_export_with_its_manifest(plain: Path,
 
 @pytest.mark.slow
 def test_blocks_are_made_with_progress(plain: Path, tmp_path: Path) -> None:
-    given, heard = spec(plain.parent, "onnx, name: net.onnx"), Heard()
-    pipeline.apply_onnx(pipeline.FileRequest(given, pipeline.Workspace(tmp_path), "onnx.yaml", talk=heard))
-    assert heard.steps == {"making blocks": [(0, 3), (1, 3), (2, 3), (3, 3)]}
+    given, talk = spec(plain.parent, "onnx, name: net.onnx"), RecordingTalk()
+    pipeline.apply_onnx(pipeline.FileRequest(given, pipeline.Workspace(tmp_path), "onnx.yaml", talk=talk))
+    assert talk.steps == {"making blocks": [(0, 3), (1, 3), (2, 3), (3, 3)]}
 
 
 @pytest.mark.slow

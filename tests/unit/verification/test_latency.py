@@ -305,16 +305,16 @@ def test_too_few_samples_for_p99_are_called_out() -> None:
 
 
 def test_progress_hears_of_every_placement() -> None:
-    bench, heard = Bench(), []
+    bench, steps = Bench(), []
     plan = Latency(rounds=10, repeats=1, placements=4, warmup_seconds=0)
     race(
         [Scripted(bench, "A", lambda n: 1.0)],
         FEEDS,
         plan,
-        lambda what, done, total: heard.append((done, total)),
+        lambda what, done, total: steps.append((done, total)),
         clock=bench.clock,
     )
-    assert heard == [(done, 4) for done in range(5)]
+    assert steps == [(done, 4) for done in range(5)]
 
 
 def test_feeds_of_another_batch_than_planned_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Inputs that nobody photographed: what they are, and how an engine is judged on them."""
+"""Synthetic inputs: what they are, and how an engine is judged on them."""
 
 import numpy as np
 import pytest

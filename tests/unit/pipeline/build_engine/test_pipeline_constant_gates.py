@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from fixtures.talk import Heard
+from fixtures.talk import RecordingTalk
 
 from sesurgery import pipeline
 from sesurgery.diagnostics import SesurgeryError
@@ -49,9 +49,9 @@ def answers(path: Path | str, images: np.ndarray) -> np.ndarray:
 
 
 def test_a_gate_that_is_constant_is_folded_and_the_others_stay_with_their_figures(here: Path) -> None:
-    heard = Heard()
+    talk = RecordingTalk()
     run = run_with("[constant_gates]", planted=1)
-    (built,) = pipeline.build_engines(EnginesRequest(run, Workspace(), talk=heard))
+    (built,) = pipeline.build_engines(EnginesRequest(run, Workspace(), talk=talk))
     assert gates("export/folding.onnx") == GATES
     assert gates(LOWERED) == GATES - 1
     details = read_manifest(LOWERED).details
@@ -64,12 +64,12 @@ def test_a_gate_that_is_constant_is_folded_and_the_others_stay_with_their_figure
         for said in details.not_lowered
     )
     assert details.lowering_samples == "256 samples of the training data of runs/folding"
-    assert "constant_gates decides by 256 samples of the training data of runs/folding" in heard.said
+    assert "constant_gates decides by 256 samples of the training data of runs/folding" in talk.said
     summary, effect = details.lowering_notes
     assert summary.startswith("1 of 3 gates are constant within 0.01, the others are 0.")
     assert effect.startswith("constant gates change outputs by up to ")
     assert effect.endswith("the top class of 0 of 256 samples")
-    assert {summary, effect} <= set(heard.said)
+    assert {summary, effect} <= set(talk.said)
     images = np.random.default_rng(0).normal(size=(4, 1, 8, 8)).astype(np.float32)
     expected = answers("export/folding.onnx", images)
     assert np.abs(answers(built.path, images) - expected).max() < 1e-5 * np.abs(expected).max()
@@ -84,10 +84,10 @@ def test_no_gate_is_folded_unless_the_spec_names_the_pass(here: Path) -> None:
 
 
 def test_where_no_gate_is_constant_the_file_stays_and_it_is_said_how_far_off_they_are(here: Path) -> None:
-    heard = Heard()
-    (built,) = pipeline.build_engines(EnginesRequest(run_with("[constant_gates]", planted=0), Workspace(), talk=heard))
+    talk = RecordingTalk()
+    (built,) = pipeline.build_engines(EnginesRequest(run_with("[constant_gates]", planted=0), Workspace(), talk=talk))
     assert list(built.manifest.parent_files(built.path)) == [Path("export/folding.onnx")]
-    (summary,) = [line for line in heard.said if "gates are constant" in line]
+    (summary,) = [line for line in talk.said if "gates are constant" in line]
     assert summary.startswith("0 of 3 gates are constant within 0.01, the others are 0.")
 
 

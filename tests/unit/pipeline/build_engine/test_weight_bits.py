@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from fixtures.engines import source_of
-from fixtures.talk import Heard
+from fixtures.talk import RecordingTalk
 
 from sesurgery import pipeline
 from sesurgery.backends import BACKENDS
@@ -48,13 +48,13 @@ def test_weights_take_7_bits_where_some_processor_may_add_pairs_in_16(backend, a
     assert choice.why.startswith(why)
 
 
-def build(talk: Heard | None = None, **wanted: object) -> BuildResult:
+def build(talk: RecordingTalk | None = None, **wanted: object) -> BuildResult:
     onnx.save(onnx.parser.parse_model(NET), "net.onnx")
     np.save("samples.npy", np.random.default_rng(0).uniform(0, 1, size=(8, 2, 4, 4)).astype(np.float32))
     asked = {"precision": "int8", **wanted}
     asked["calibration"] = {"file": "samples.npy", **asked.get("calibration", {})}
     (built,) = pipeline.build_engines(
-        EnginesRequest(Path("net.onnx"), Workspace(), (pipeline.engine(asked),), talk=talk or Heard())
+        EnginesRequest(Path("net.onnx"), Workspace(), (pipeline.engine(asked),), talk=talk or RecordingTalk())
     )
     return built
 
@@ -65,7 +65,7 @@ def largest_weight(path: Path) -> int:
 
 
 def test_the_choice_and_its_reason_are_said_and_are_in_both_manifests(empty):
-    talk = Heard()
+    talk = RecordingTalk()
     built = build(talk)
     proof = "1 layers on 8 samples are at most 0 steps of 8 bits from float"
     assert f"weights in 7 bits: {weight_bits.ANY_PROCESSOR}" in talk.said
@@ -99,7 +99,7 @@ def test_files_whose_weights_differ_in_bits_have_names_of_their_own(backend, kin
 def test_kernels_that_add_in_32_bits_are_not_compared(empty):
     if BACKENDS.load("tensorrt-rtx")().probe().builds is not None:
         pytest.skip("TensorRT-RTX cannot build here")
-    talk = Heard()
+    talk = RecordingTalk()
     built = build(talk, backend="tensorrt-rtx")
     assert largest_weight(source_of(built)) == 127
     assert "integer kernels: a GPU adds products of 8-bit values in 32 bits" in talk.said
@@ -121,6 +121,6 @@ def test_kernels_that_part_from_float_are_refused_and_nothing_is_written(empty, 
 
 
 def test_an_engine_that_cannot_run_here_is_not_compared_and_says_so(empty):
-    talk = Heard()
+    talk = RecordingTalk()
     build(talk, backend={"backend": "onnxruntime", "provider": "cuda"})
     assert any(text.startswith("integer kernels: onnxruntime cannot run here: ") for text in talk.said)

@@ -61,7 +61,7 @@ def idle(found: GateResult, *which: int) -> GateResult:
 
 def test_a_pruned_spec_has_all_blocks_but_those_that_do_nothing(here, found):
     made = pipeline.prune(idle(found, 0), Path("pruned.yaml"))
-    assert (made.left_out, made.kept) == ((found.blocks[0].key,), ())
+    assert (made.left_out, made.left_in) == ((found.blocks[0].key,), ())
     spec = pipeline.load_spec(Path("pruned.yaml"))
     assert spec.name == "tiny-pruned"
     assert [site.key for site in pipeline.plan(spec).plan.sites] == [each.key for each in found.blocks[1:]]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from fixtures.studies import SPEC
-from fixtures.talk import Heard
+from fixtures.talk import RecordingTalk
 
 from sesurgery import pipeline
 from sesurgery.backends.onnxruntime import OnnxRuntime
@@ -126,9 +126,9 @@ def test_the_engines_of_all_cells_race_once_and_again_when_one_has_changed(here,
         if "trained_in" in made and made["trained_in"] and "plain" not in name and "fp32" in name
     )
     give_other_weights(STUDY / "runs" / name)
-    again = study(heard := Heard()).answer.rows
+    again = study(talk := RecordingTalk()).answer.rows
     assert raced == [4, 4]
-    assert "racing the engines of 4 cells" in heard.said
+    assert "racing the engines of 4 cells" in talk.said
     assert [row.latency for row in again] != [row.latency for row in rows]
 
 

@@ -80,7 +80,7 @@ def _raise(error):
 
 def test_a_dry_run_trains_with_the_threads_and_the_augmentation_of_the_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    module, seen, changed = import_module("sesurgery.training.loop"), [], []
+    module, seen, changed = import_module("sesurgery.training.loop.fit"), [], []
     real, values = module.logits, Augmentation.values
 
     def epoch(network, *arguments):

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 from fixtures.sharing import Once
-from fixtures.talk import Heard
+from fixtures.talk import RecordingTalk
 from fixtures.tiny import RUN
 from test_verify_drift import SITE, wrong_weight
 
@@ -111,7 +111,7 @@ def test_timing_gives_positive_samples_and_leaves_torchs_threads_alone(here: Pat
 @pytest.mark.skipif(lacks("bf16", "cpu") is not None, reason=str(lacks("bf16", "cpu")))
 def test_a_bf16_engine_keeps_its_gates_in_fp32(here: Path) -> None:
     wanted = pipeline.engine({**WANTED, "precision": "bf16"})
-    talk = Heard()
+    talk = RecordingTalk()
     (built,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (wanted,), talk=talk))
     assert built.report.convolutions == {"bf16": 9, "fp32": 6}
     kept = {said.where: said.text for said in read_manifest(built.path).details.kept_fp32}

@@ -12,8 +12,8 @@ from torch import nn
 from sesurgery.spec.train import Train
 from sesurgery.training.checkpoint import read
 from sesurgery.training.data.base import Data
-from sesurgery.training.interruption import Interruption
 from sesurgery.training.loop import FitRequest, FitResult, fit
+from sesurgery.training.loop.interruption import Interruption
 
 Net = Callable[..., nn.Module]
 Recipe = Callable[..., Train]

@@ -17,6 +17,7 @@ from sesurgery.training.batches import Batch, InOrder, Shuffled, derived_seed
 from sesurgery.training.data.base import Data
 from sesurgery.training.fused import fuse
 from sesurgery.training.history import Partial
+from sesurgery.training.loop.speed import prepared, with_workers
 from sesurgery.training.machine import seed_draws
 from sesurgery.training.recipes.augment import Augmentation, make_mixing
 from sesurgery.training.recipes.freezing import frozen_of
@@ -24,7 +25,6 @@ from sesurgery.training.recipes.layers import layer_rates
 from sesurgery.training.recipes.loss import distance, make_loss
 from sesurgery.training.recipes.optimizer import make_optimizer
 from sesurgery.training.recipes.schedule import make_schedule
-from sesurgery.training.speed import prepared, with_workers
 
 HELD_OUT_BATCH = 256
 

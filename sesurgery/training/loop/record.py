@@ -36,10 +36,10 @@ from sesurgery.training.history import (
     to_csv,
     to_json_lines,
 )
-from sesurgery.training.interruption import Interruption
-from sesurgery.training.module import Classifier
+from sesurgery.training.loop.interruption import Interruption
+from sesurgery.training.loop.module import Classifier
+from sesurgery.training.loop.trackers import Trackers
 from sesurgery.training.recipes.stopping import finished
-from sesurgery.training.trackers import Trackers
 
 Progress = Callable[[Epoch], None]
 Heartbeat = Callable[[str, int, int], None]

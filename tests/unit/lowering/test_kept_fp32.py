@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sesurgery.lowering.precision.kept import in_gate, left, summary
+from sesurgery.lowering.precision.kept_fp32 import in_gate, left, summary
 from sesurgery.reasons import Reason
 
 

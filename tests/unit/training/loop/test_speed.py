@@ -17,8 +17,8 @@ from sesurgery.spec.train import Train
 from sesurgery.training.batches import Batch, Shuffled
 from sesurgery.training.data.base import Data
 from sesurgery.training.loop import FitRequest, fit
-from sesurgery.training.module import Classifier
-from sesurgery.training.speed import with_workers
+from sesurgery.training.loop.module import Classifier
+from sesurgery.training.loop.speed import with_workers
 
 Net = Callable[..., nn.Module]
 Recipe = Callable[..., Train]

@@ -17,7 +17,7 @@ from sesurgery.spec.train import Train
 from sesurgery.training.checkpoint import read
 from sesurgery.training.data.base import Data
 from sesurgery.training.loop import FitRequest, fit
-from sesurgery.training.saving import Straight
+from sesurgery.training.loop.saving import Straight
 
 Net = Callable[..., nn.Module]
 Recipe = Callable[..., Train]

@@ -19,15 +19,15 @@ from sesurgery.training import checkpoint
 from sesurgery.training.data.base import Data
 from sesurgery.training.evaluation import in_mode, logits
 from sesurgery.training.history import Epoch, best_of
-from sesurgery.training.interruption import Interrupted, Interruption
+from sesurgery.training.loop.interruption import Interrupted, Interruption
+from sesurgery.training.loop.module import Classifier
+from sesurgery.training.loop.quiet import quiet_lightning
+from sesurgery.training.loop.record import Heartbeat, Progress, Recorder
+from sesurgery.training.loop.saving import Straight
+from sesurgery.training.loop.speed import gates_in_fp32, precision
+from sesurgery.training.loop.trouble import as_diagnostic
 from sesurgery.training.machine import devices, process_group, reproducible
-from sesurgery.training.module import Classifier
-from sesurgery.training.quiet import quiet_lightning
 from sesurgery.training.recipes.stopping import finished
-from sesurgery.training.record import Heartbeat, Progress, Recorder
-from sesurgery.training.saving import Straight
-from sesurgery.training.speed import gates_in_fp32, precision
-from sesurgery.training.trouble import as_diagnostic
 
 
 @dataclass(frozen=True)
