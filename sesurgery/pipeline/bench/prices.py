@@ -7,7 +7,7 @@ tells the price of one with less error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from sesurgery.networks import checkpoint
 from sesurgery.networks.checkpoint import Run
 from sesurgery.pipeline.bench.pricing import Subject, prices
-from sesurgery.pipeline.bench.variants import tells_bytes
 from sesurgery.pipeline.inspect import draw
 from sesurgery.pipeline.plan import NetworkPlan, carry_out, plan
 from sesurgery.pipeline.specs import catalogs, engine_of
@@ -25,7 +24,7 @@ from sesurgery.spec.engines import Engine
 from sesurgery.spec.latency import Latency
 from sesurgery.talk import Silent, Talk
 from sesurgery.training.data import data_of
-from sesurgery.verification.cost import PRICES, BytesOf, EnginePrices, Prices
+from sesurgery.verification.cost import PRICES, EnginePrices, Prices
 from sesurgery.workspace import require_intact, run_files
 from sesurgery.workspace.measurements import Of
 
@@ -48,8 +47,7 @@ def price_plan(
     `seconds` may be spent on narrowing the intervals. Raises SE302 if the network is a file, SE402 if the plan
     has no block, and what building raises.
     """
-    subject = plan_subject(planned, wanted, batch=batch, seconds=seconds, talk=talk)
-    return replace(prices(subject), bytes_of=_bytes_of(wanted))
+    return prices(plan_subject(planned, wanted, batch=batch, seconds=seconds, talk=talk))
 
 
 def plan_subject(
@@ -96,7 +94,7 @@ def price_engine(
     run = checkpoint.read(folder, catalogs())
     weights = require_intact(folder / run_files.WEIGHTS).sha256
     subject = run_subject(run, engine_of(manifest), manifest.details.lowering, seconds=seconds, talk=talk)
-    found = replace(prices(subject), bytes_of=_bytes_of(subject.wanted))
+    found = prices(subject)
     PRICES.write(folder, engine.name, EnginePrices(Of(manifest.sha256, weights), found))
     picture = folder / f"{engine.name}.prices.svg"
     return PriceResult(found, draw(plan(run.spec), picture, prices=labels(found), force=True))
@@ -128,10 +126,6 @@ def run_subject(
         run=run.folder,
         talk=talk or Silent(),
     )
-
-
-def _bytes_of(wanted: Engine) -> BytesOf:
-    return "layers" if tells_bytes(wanted.backend.options) else "nodes"
 
 
 def _latency(races: Latency, batch: int, threads: int | None, seconds: float | None) -> Latency:

@@ -14,7 +14,7 @@ from sesurgery.accounting import Cost
 from sesurgery.backends.base import Array, Backend, BuildsFromOnnx
 from sesurgery.diagnostics import fail
 from sesurgery.networks.block_costs import site_costs
-from sesurgery.pipeline.bench.variants import PROFILED, Variant, Variants, attributed
+from sesurgery.pipeline.bench.variants import PROFILED, Variant, Variants, attributed, tells_bytes
 from sesurgery.planner import Plan, Site
 from sesurgery.spec.engines import Engine
 from sesurgery.spec.latency import Latency
@@ -128,6 +128,7 @@ def prices(subject: Subject) -> Prices:
         trained=subject.trained,
         pairs=len(built),
         placements=len(placements[0]),
+        bytes_of="layers" if tells_bytes(backend) else "nodes",
     )
 
 

@@ -175,7 +175,7 @@ def _row(cell: Mapping[str, Any]) -> Row:
         cell["params"],
         cell["macs"],
         latency and Timing(**latency, tax=tax and Share(**tax)),
-        tuple(cell["curve"]),
+        tuple(cell.get("curve", ())),
     )
 
 
