@@ -94,12 +94,12 @@ def _curves(answer: Answer) -> Plot:
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         styles = ("-", "--", ":", "-.")
-        for place, row in enumerate(rows):
-            colour = BASELINE if row.cell.plain else (CANDIDATE, ACCENT)[place // len(styles) % 2]
-            percent = [100 * top1 for top1 in row.curve]
-            axes.plot(
-                range(1, len(percent) + 1), percent, styles[place % len(styles)], color=colour, label=str(row.cell)
-            )
+        for plain in (True, False):
+            for place, row in enumerate(each for each in rows if each.cell.plain == plain):
+                colour = BASELINE if plain else (CANDIDATE, ACCENT)[place // len(styles) % 2]
+                percent = [100 * top1 for top1 in row.curve]
+                style = styles[place % len(styles)]
+                axes.plot(range(1, len(percent) + 1), percent, style, color=colour, label=str(row.cell))
         axes.set(xlabel="epoch", ylabel="held-out top-1 (%)")
         whole_numbers(axes.xaxis)
         axes.legend(loc="lower right")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+
 import pytest
 
 from sesurgery.reports.plots.study import MOST_CURVES, plots
@@ -46,6 +49,18 @@ def test_of_many_cells_it_says_how_many_are_not_drawn() -> None:
     assert plot.reading.endswith(" 2 more cells are not drawn.")
     assert f">reduction={MOST_CURVES}<" in plot.svg
     assert f">reduction={MOST_CURVES + 1}<" not in plot.svg
+
+
+def test_no_two_curves_look_alike_where_each_cell_has_a_plain_network_of_its_own() -> None:
+    outcomes = [
+        Outcome(Cell({"train.epochs": number}, plain=plain), 0, "r", 0.5, 100, 1000, curve=(0.1, 0.2))
+        for number in range(MOST_CURVES // 2)
+        for plain in (True, False)
+    ]
+    (plot,) = [plot for plot in plots(answer("tiny", {}, (0,), outcomes)) if plot.title == CURVES]
+    # Each style is there twice: of the curve, and in the legend.
+    drawn = Counter(re.findall(r'style="([^"]*stroke: var\(--(?:baseline|candidate|accent)\)[^"]*)"', plot.svg))
+    assert list(drawn.values()) == [2] * MOST_CURVES
 
 
 def test_of_trainings_of_one_epoch_there_are_no_curves() -> None:
