@@ -113,4 +113,5 @@ def sizes(source: str, name: str) -> tuple[int, ...] | None:
 
 def version(source: str) -> dict[str, str]:
     """The library's version under the name of the source; empty for libraries that results name anyway."""
-    return {source: importlib.metadata.version(LIBRARIES[source])} if source in LIBRARIES else {}
+    packages = LIBRARIES | {"ultralytics": "ultralytics"}
+    return {source: importlib.metadata.version(packages[source])} if source in packages else {}

@@ -17,7 +17,8 @@ Every network below was taken through every step by
     python benchmarks/zoo.py --from huggingface
     python benchmarks/zoo.py --from ultralytics
     python benchmarks/zoo.py --from pytorchcv smp monai pretrainedmodels efficientnet_pytorch
-    python benchmarks/zoo.py --sites 3600
+    python benchmarks/zoo.py --from detectors
+    python benchmarks/zoo.py --fill 3600
     python benchmarks/zoo.py --table     # this page, from benchmarks/results/zoo.json
 
 with identity blocks at the first of the placements `residual`, `concat`, `conv` that finds sites in it, at the smallest
@@ -41,12 +42,19 @@ cut off, and is refused.
 
 *same sites* counts the networks whose own ONNX file, written before surgery, offers the same sites as the network
 (keys, channels, resolutions; modules that are shared by either of their names), of those for which it was compared.
-*keys kept* counts those whose changed network has every key of the original, with its value, of those that were asked.
+*keys kept* counts those whose changed network has every key of the original, with its value, of those that were asked;
+*depends* those whose outputs another image moves by a hundredth of the largest or more, of those that were asked: where
+it does not, equal outputs say little. Both columns are younger than most rows, and `--fill` adds them: the network
+is built and planned again, has the sites of the table, and its outputs are compared again.
+
+Of torchvision's detectors, which are called with a list of images, `submodule: backbone` is operated on: an FPN, of
+which all maps are compared, in the ONNX file too. They, yolov3-tiny and yolov6n were measured last, on the code that
+turns down answers which are concatenated on their way to the output.
 
 """
 
 
-_SOURCES = ("torchvision", "timm", "huggingface", "ultralytics", *LIBRARIES)
+_SOURCES = ("torchvision", "detectors", "timm", "huggingface", "ultralytics", *LIBRARIES)
 
 
 def write_table(results: Path, target: Path, columns: Sequence[str]) -> None:
@@ -65,8 +73,10 @@ def write_table(results: Path, target: Path, columns: Sequence[str]) -> None:
         machines = {(row.get("device", data["device"]), _named(row.get("versions", versions), source)) for row in own}
         lines += [f"Networks of {source}: measured on {device} with {named}.\n" for device, named in sorted(machines)]
     lines.append("\n")
-    lines.append("| source | networks | pass every column | " + " | ".join(columns) + " | same sites | keys kept |\n")
-    lines.append("| --- " * (5 + len(columns)) + "|\n")
+    lines.append(
+        "| source | networks | pass every column | " + " | ".join(columns) + " | same sites | keys kept | depends |\n"
+    )
+    lines.append("| --- " * (6 + len(columns)) + "|\n")
     for source in _SOURCES:
         own = [row for row in rows if row["model"].startswith(source + ":")]
         if own:
@@ -80,6 +90,11 @@ def write_table(results: Path, target: Path, columns: Sequence[str]) -> None:
     if differ:
         lines.append("\n## Other sites in the ONNX file\n\n| network | what differs |\n| --- | --- |\n")
         lines += [f"| {row['model']} | {_escaped(row['sites_agree'])} |\n" for row in differ]
+    still = [row for row in rows if row.get("moves", 1) < 0.01]
+    if still:
+        lines.append("\n## Outputs that hardly depend on the image\n\nEqual outputs say little of these networks.\n\n")
+        lines.append("| network | moved by another image, of the largest output |\n| --- | --- |\n")
+        lines += [f"| {row['model']} | {row['moves']:.1e} |\n" for row in still]
     lines.append(
         "\n## What passes\n\nSites at the placement, input size, modules that tracing takes whole, and the largest\n"
         "difference of the ONNX file from the model, relative to the largest output.\n"
@@ -102,12 +117,15 @@ def _line(title: str, rows: Sequence[dict], columns: Sequence[str]) -> str:
     agree = f"{sum(not row['sites_agree'] for row in compared)} of {len(compared)}"
     asked = [row["keys"] for row in rows if "keys" in row]
     kept = f"{sum(asked)} of {len(asked)}"
+    moves = [row["moves"] for row in rows if "moves" in row]
+    depends = f"{sum(value >= 0.01 for value in moves)} of {len(moves)}"
     share = f"{passed} ({passed / len(rows):.1%})"
-    return f"| {title} | {len(rows)} | {share} | " + " | ".join([*map(str, counts), agree, kept]) + " |\n"
+    return f"| {title} | {len(rows)} | {share} | " + " | ".join([*map(str, counts), agree, kept, depends]) + " |\n"
 
 
 def _named(versions: dict, source: str) -> str:
-    names = ("torch", "transformers" if source == "huggingface" else source, "onnxruntime")
+    library = {"huggingface": "transformers", "detectors": "torchvision"}.get(source, source)
+    names = ("torch", library, "onnxruntime")
     return ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
 
 

@@ -89,7 +89,7 @@ def gives_the_output(graph: GraphView, node: Node) -> bool:
     """Whether there is no layer with weights and no sum between a value and the network's output.
 
     A detector concatenates its answers, of all resolutions or of all kinds, and may compute boxes and scores from them.
-    What is computed from nothing but answers is part of the output too.
+    What is computed from answers and from no other map is part of the output too.
     """
     queue, seen, sums = [(node, False)], {(node.name, False)}, list[Node]()
     reached = False
@@ -106,7 +106,9 @@ def gives_the_output(graph: GraphView, node: Node) -> bool:
                 seen.add((user.name, after))
                 queue.append((user, after))
     names = {name for name, _ in seen}
-    return reached and all(part.constant or part.name in names for each in sums for part in each.inputs)
+    # Anchors are no maps, but are made in the dtype of one, so they need not be constant.
+    plain = (part.constant or part.shape is None or part.name in names for each in sums for part in each.inputs)
+    return reached and all(plain)
 
 
 _FREE = (Op.OUTPUT, Op.PASS, Op.RESHAPE, Op.POOL, Op.GLOBAL_POOL, Op.OTHER)

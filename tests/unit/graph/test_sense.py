@@ -104,7 +104,8 @@ class Decoded(Detecting):
         scores = torch.cat([layer(level).flatten(2) for layer, level in zip(self.scores, levels, strict=True)], 2)
         batch, _, places = boxes.shape
         sides = self.mean(boxes.view(batch, 4, 4, places).transpose(2, 1).softmax(1)).view(batch, 4, places)
-        near, far = sides.chunk(2, 1)
+        anchors = torch.arange(places).type_as(levels[0])
+        near, far = anchors - sides[:, :2], anchors + sides[:, 2:]
         return torch.cat(((near + far) / 2, far - near, scores.sigmoid()), 1)
 
 
