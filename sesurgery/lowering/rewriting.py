@@ -15,7 +15,7 @@ from sesurgery.lowering.base import Pass
 from sesurgery.lowering.precision.retyping import prepare
 from sesurgery.onnxgraph.dataflow import Dataflow
 from sesurgery.onnxgraph.gates import gate_branches
-from sesurgery.onnxgraph.inference import inferred, typed
+from sesurgery.onnxgraph.inference import inferred, size_of, typed
 from sesurgery.onnxgraph.io import LIMIT
 from sesurgery.onnxgraph.nodes import unique
 from sesurgery.onnxgraph.opset import opset
@@ -32,8 +32,8 @@ def obstacle(model: onnx.ModelProto) -> str | None:
         return f"the opset is {found}, supported are {OLDEST_OPSET} to {newest}"
     if model.functions or any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
         return "it holds functions or control flow (If, Loop, Scan): inline it first"
-    if model.ByteSize() > LIMIT:
-        return f"it has {model.ByteSize() / 1e9:.1f} GB, types can be inferred up to 2 GiB"
+    if (size := size_of(model)) > LIMIT:
+        return f"it has {size / 1e9:.1f} GB, types can be inferred up to 2 GiB"
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         return "its weights are still outside the file: load the external data first"
     try:

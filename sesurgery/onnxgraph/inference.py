@@ -10,6 +10,8 @@ from math import prod
 
 import onnx
 
+from sesurgery.onnxgraph.tensor_data import bytes_of
+
 # Larger tensors are weights: inference never reads their values, only small ones (axes, shapes, pads).
 SMALL = 1024
 
@@ -32,6 +34,13 @@ def typed(model: onnx.ModelProto) -> onnx.ModelProto:
         del listed[:]
         listed.extend(values)
     return model
+
+
+def size_of(model: onnx.ModelProto) -> int:
+    """Bytes of the model, to within the few that its own notes take: protobuf finds them by writing all weights."""
+    weights = (tensor for tensor in model.graph.initializer if prod(tensor.dims) > SMALL)
+    known = sum(bytes_of(each) or 0 if each.HasField("raw_data") else each.ByteSize() for each in weights)
+    return known + int(without_weights(model).ByteSize())
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -24,7 +24,7 @@ def require_whole(model: onnx.ModelProto) -> None:
             # These are few and small; the field that holds them depends on the type.
             numpy_helper.to_array(tensor)
             continue
-        asked = _bytes(tensor)
+        asked = bytes_of(tensor)
         if asked is not None and asked != len(tensor.raw_data):
             kind = TensorProto.DataType.Name(tensor.data_type)
             shape = "x".join(map(str, tensor.dims)) or "scalar"
@@ -32,7 +32,7 @@ def require_whole(model: onnx.ModelProto) -> None:
             raise ValueError(f"tensor {tensor.name!r} of {shape} {kind} needs {asked} bytes of data and has {found}")
 
 
-def _bytes(tensor: TensorProto) -> int | None:
+def bytes_of(tensor: TensorProto) -> int | None:
     """What a tensor's data take; None for a type that is not known."""
     count: int = prod(tensor.dims)
     for bits, kinds in BITS.items():

@@ -28,9 +28,9 @@ from sesurgery.verification.cost import PRICES, EnginePrices, Prices
 from sesurgery.workspace import require_intact, run_files
 from sesurgery.workspace.measurements import Of
 
-QUICK = Latency(rounds=30, repeats=3, placements=6, half_width=0.0005, more_seconds=30, warmup_seconds=0.2)
+QUICK = Latency(rounds=20, repeats=3, placements=4, half_width=0.0005, more_seconds=30, warmup_seconds=0.2)
 """The races of a plan's prices: until each price is known to half a thousandth of a run, or some 30 s are over."""
-PER_BLOCK = QUICK.model_copy(update={"more_seconds": 90})
+PER_BLOCK = QUICK.model_copy(update={"rounds": 30, "placements": 6, "more_seconds": 90})
 """Those of a run's engine."""
 NO_PRICES = (
     "a plan for an ONNX file has no prices: `plan --price` exports the changed network of torch",

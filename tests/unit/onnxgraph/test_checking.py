@@ -4,6 +4,7 @@ import onnx
 import pytest
 
 from sesurgery.onnxgraph.checking import rejection
+from sesurgery.onnxgraph.inference import size_of
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]> g (float[N,3,8,8] x) => (float[N,64,6,6] y) <float[64,3,3,3] w> '
 
@@ -50,3 +51,13 @@ def test_an_old_file_that_does_not_list_a_weight_as_an_input_is_rejected():
     model.ir_version = 3
     model.opset_import[0].version = 8
     assert rejection(model, weights=False) == rejection(model) is not None
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_the_size_of_a_model_is_known_without_writing_it(raw):
+    model = convolution()
+    if raw:
+        model.graph.initializer[0].CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(model.graph.initializer[0]), "w")
+        )
+    assert size_of(model) == pytest.approx(model.ByteSize(), abs=64)
