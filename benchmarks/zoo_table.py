@@ -48,8 +48,8 @@ it does not, equal outputs say little. Both columns are younger than most rows, 
 is built and planned again, has the sites of the table, and its outputs are compared again.
 
 Of torchvision's detectors, which are called with a list of images, `submodule: backbone` is operated on: an FPN, of
-which all maps are compared, in the ONNX file too. They, yolov3-tiny, yolov6n and espnetv2_wd2 were measured last, on the
-code that turns down answers which are concatenated on their way to the output.
+which all maps are compared, in the ONNX file too. They, yolov3-tiny, yolov6n and espnetv2_wd2 were measured last, on
+the code that turns down answers which are concatenated on their way to the output.
 
 """
 
