@@ -12,8 +12,10 @@ HEADER = ("sample", "label", "model", "engine")
 
 def table(flipped: Sequence[FlippedSample]) -> list[list[str]]:
     """One row of `HEADER` for each: its position, its label, and what both answer, with how sure each is."""
-    return [[str(each.index), each.label, f"{each.expected} {percent(each.expected_share)}", _answer(each)]
-            for each in flipped]  # fmt: skip
+    return [
+        [str(each.index), each.label, f"{each.expected} {percent(each.expected_share)}", _answer(each)]
+        for each in flipped
+    ]
 
 
 def _answer(each: FlippedSample) -> str:

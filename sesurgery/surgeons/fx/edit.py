@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from operator import is_not
 
 from torch import fx, nn
 from torch.fx.node import map_arg
@@ -142,7 +144,7 @@ def _wire(mode: ModeGraph, operation: Operation, last: frozenset[str]) -> None:
             if turned is not value:
                 scaled = mode.graph.call_method("permute", (scaled, *TO_LAST))
         if whole:
-            value.replace_all_uses_with(scaled, delete_user_cb=entry.__ne__)
+            value.replace_all_uses_with(scaled, delete_user_cb=partial(is_not, entry))
             continue
         # `out += identity` mutates: readings are rerouted, never a name.
         for use in site.uses:
