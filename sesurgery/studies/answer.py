@@ -105,11 +105,13 @@ def answer(
     scores = [[_scores(cell) for cell in group.values()] for group in groups.values()]
     trainings = [next(each for cell in group.values() for each in cell).cell.trained.group for group in groups.values()]
     judged = against(scores, confidence, trainings)
+    among = [each for group_scores in scores for each in group_scores]
     rows: list[Row] = []
     for group, differences in zip(groups.values(), judged, strict=True):
         for cell, difference in zip(group.values(), (None, *differences), strict=True):
             if cell:
-                rows.append(_row(cell, difference, (timings or {}).get(cell[0].cell.key), confidence))
+                mean = mean_interval(own, confidence, among) if (own := _scores(cell)) else None
+                rows.append(_row(cell, mean, difference, (timings or {}).get(cell[0].cell.key)))
     # A latency beside MACs compares nothing: cost is latency where all rows have one.
     front = _front(rows)
     taken, advice = _advise(rows, front, outcomes, (scores, trainings))
@@ -120,7 +122,9 @@ def _scores(outcomes: Sequence[Outcome]) -> dict[int, float]:
     return {outcome.seed: outcome.top1 for outcome in outcomes if outcome.top1 is not None}
 
 
-def _row(outcomes: Sequence[Outcome], difference: Difference | None, latency: Timing | None, confidence: float) -> Row:
+def _row(
+    outcomes: Sequence[Outcome], mean: Interval | None, difference: Difference | None, latency: Timing | None
+) -> Row:
     scores = _scores(outcomes)
     done = [outcome for outcome in outcomes if outcome.top1 is not None]
     # A trial that failed and later succeeded does not count as failed.
@@ -132,7 +136,7 @@ def _row(outcomes: Sequence[Outcome], difference: Difference | None, latency: Ti
         outcomes[0].cell,
         len(scores) + len(failures),
         tuple(f"seed {seed}: {why}" for seed, why in failures.items()),
-        mean_interval(scores, confidence) if scores else None,
+        mean,
         difference,
         None if first is None else first.params,
         None if first is None else first.macs,

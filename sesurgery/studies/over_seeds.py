@@ -37,8 +37,8 @@ def over_seeds(pairs: Mapping[int, Comparison]) -> OverSeeds:
     return OverSeeds(
         seeds=seeds,
         pairs=tuple(pairs[seed] for seed in seeds),
-        first_mean=mean_interval(first),
-        second_mean=mean_interval(second),
+        first_mean=mean_interval(first, among=(second,)),
+        second_mean=mean_interval(second, among=(first,)),
         difference=difference,
         verdict=verdict,
     )

@@ -67,14 +67,19 @@ class _Fit:
     seeds: int
 
 
-def mean_interval(scores: Scores, confidence: float = 0.95) -> Interval:
-    """The mean over seeds, with Student's interval: for other seeds of the same cell. Scores are shares, 0 to 1."""
+def mean_interval(scores: Scores, confidence: float = 0.95, among: Sequence[Scores] = ()) -> Interval:
+    """The mean over seeds, with Student's interval: for other seeds of the same cell. Scores are shares, 0 to 1.
+
+    `among` are those of the whole study. They tell the step that scores are rounded to, and the deviation is at least
+    that of this rounding: two seeds that happen to get as many answers right do not make the mean certain.
+    """
     values = np.array(list(scores.values()))
     if values.size == 0:
         raise ValueError("expected at least one score")
     if values.size == 1:
         return Interval(float(values[0]), None, None)
-    reach = _quantile((1 + confidence) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
+    deviation = max(float(values.std(ddof=1)), _rounding([[scores, *among]]))
+    reach = _quantile((1 + confidence) / 2, values.size - 1) * deviation / math.sqrt(values.size)
     middle = float(values.mean())
     return Interval(middle, max(0.0, middle - reach), min(1.0, middle + reach))
 

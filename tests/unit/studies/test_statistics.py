@@ -79,6 +79,14 @@ def test_one_seed_tells_nothing():
     assert mean_interval({0: 0.5}).low is None
 
 
+def test_two_seeds_that_get_as_many_answers_right_do_not_make_a_mean_certain():
+    other = {0: 0.9, 1: 0.91}
+    same = mean_interval({0: 0.83, 1: 0.83}, among=[other])
+    assert same.low < same.mean < same.high
+    assert same.high - same.low < 2 * 0.13
+    assert mean_interval(other, among=[{0: 0.83, 1: 0.83}]) == mean_interval(other)
+
+
 def test_a_failed_trial_leaves_the_seeds_that_both_have():
     plain, ours = study(np.random.default_rng(6), [1.0])
     del ours[2]
