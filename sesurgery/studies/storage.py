@@ -4,7 +4,8 @@ Cells wait in Optuna's queue with their parameters fixed, and one process takes 
 BruteForceSampler, by which several processes run some points twice (decision 0032). What is drawn by a sampler takes
 the queue too: the first seed of a new cell is drawn, its other seeds and its plain network wait behind it. A process
 holds a lock while it runs a trial. One that is free says that the process died: its trial is recorded as failed, and
-waits once more. So does, in a database, a trial of another machine that gives no sign of life.
+waits once more. So does, in a database, a trial of another machine that gives no sign of life, and anywhere one whose
+process died before it had begun: whoever takes a trial begins it before another may look.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from sesurgery.studies import draws, heartbeat, parameters
 from sesurgery.studies.answer import Outcome
 from sesurgery.studies.cells import Cell, plain_of
 from sesurgery.studies.parameters import BLOCKS, NETWORK, PLAIN, SEED
-from sesurgery.studies.turns import held
+from sesurgery.studies.turns import held, is_exclusive
 
 LIVE = "live"
 DIED = "the process that ran it ended before it was done"
 REPEATED = "repeated"
+BEGUN = "begun"
+"""Holds the number of a trial once its lock is there, and in a database its first sign of life."""
 KEPT = ("run", "params", "macs", "seconds")
 """What is stored of an outcome beside its score."""
 FIXED = "fixed_params"
@@ -78,6 +81,7 @@ class Storage:
                     running.enter_context(self._lock(number))
                     if self.database is not None:
                         running.enter_context(heartbeat.beating(self.database, self.study.study_name, number))
+                    task.trial.set_user_attr(BEGUN, number)
             yield task
 
     def keep(self, task: Task, outcome: Outcome) -> bool:
@@ -137,8 +141,7 @@ class Storage:
             drawn = self._is_draw(self._stored(task))
             if self._is_wanted(task) and not (drawn and self._known(task)):
                 if drawn:
-                    for cell in (plain_of(task.cell), task.cell):
-                        self._wait_all(cell)
+                    self._wait_all(task.cell)
                 return task
             repeats += drawn
             task.trial.set_user_attr("reason", REPEATED)
@@ -181,7 +184,8 @@ class Storage:
 
     def _ask(self) -> Task:
         # By the number of the draw, so that no two draw alike, and the same study draws the same.
-        self.study.sampler = draws.sampler(self.asked.search, sum(map(self._is_draw, self.trials())))
+        drawn = sum(self._is_draw(trial) and not self._is_cut_off(trial) for trial in self.trials())
+        self.study.sampler = draws.sampler(self.asked.search, drawn)
         trial = heartbeat.asked(self.study)
         network = trial.suggest_categorical(NETWORK, [BLOCKS, PLAIN])
         # Not a choice among the spec's: a study may get more seeds later, and Optuna's choices cannot.
@@ -196,9 +200,11 @@ class Storage:
         others = (trial for trial in self._drawn() if trial.number != task.trial.number)
         return any(self.cell_of(trial).key == task.cell.key for trial in others)
 
-    def _wait_all(self, cell: Cell) -> None:
-        for seed in self.asked.seeds:
-            self.wait(cell, seed)
+    def _wait_all(self, drawn: Cell) -> None:
+        """Let every seed of a cell and of its plain network wait."""
+        for cell in (plain_of(drawn), drawn):
+            for seed in self.asked.seeds:
+                self.wait(cell, seed)
 
     def wait(self, cell: Cell, seed: int, after: int | None = None) -> None:
         """Put a trial into the queue, unless it is there; one that comes `after` another is run although that was."""
@@ -208,7 +214,11 @@ class Storage:
     def _revive(self) -> None:
         """What processes of this machine left when they died waits once more."""
         for trial in self.trials():
-            if trial.state != TrialState.RUNNING or not (path := self._live(trial.number)).exists():
+            if trial.state != TrialState.RUNNING:
+                continue
+            if not (path := self._live(trial.number)).exists():
+                if is_exclusive(self.asked.storage) and trial.user_attrs.get(BEGUN) != trial.number:
+                    self._give_back(trial)
                 continue
             lock = filelock.FileLock(path, timeout=0)
             try:
@@ -217,9 +227,23 @@ class Storage:
                 continue
             # Whoever ran it told its end before it let the lock go, perhaps since the trials were listed.
             if self._is_running(trial.number):
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                self.wait(self.cell_of(trial), int(trial.params[SEED]), after=trial.number)
+                self._give_back(trial)
             lock.release()
+
+    def _give_back(self, trial: FrozenTrial) -> None:
+        """Fail a trial that nobody runs any more, and let it wait once more; one that was cut off is drawn again."""
+        self.study.tell(trial.number, state=TrialState.FAIL)
+        known = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+        if not parameters.is_whole(known, self.asked.axes):
+            return
+        cell = parameters.cell(known, self.asked.axes)
+        self.wait(cell, int(known[SEED]), after=trial.number)
+        if self._is_draw(trial):
+            self._wait_all(cell)
+
+    def _is_cut_off(self, trial: FrozenTrial) -> bool:
+        """Whether the process that took a trial ended before it had written all of its parameters."""
+        return trial.state == TrialState.FAIL and not parameters.is_whole(trial.params, self.asked.axes)
 
     def _is_running(self, number: int) -> bool:
         return any(trial.number == number and trial.state == TrialState.RUNNING for trial in self.trials())

@@ -29,6 +29,11 @@ def held(folder: Path, asked: Study) -> Iterator[None]:
         yield
 
 
+def is_exclusive(address: str | None) -> bool:
+    """Whether `held` keeps out the processes of all machines that use a study's storage."""
+    return address is None or address.startswith("postgresql") or _sqlite_file(address) is not None
+
+
 def _of_database(address: str | None) -> AbstractContextManager[object]:
     if address is None:
         return nullcontext()

@@ -7,15 +7,18 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
+import filelock
 import pytest
 from fixtures.postgresql import DATABASES
 from fixtures.processes import HANGS
 from fixtures.studies import outcome, spec_with
 from optuna.storages import RDBStorage
 
-from sesurgery.studies import heartbeat
+from sesurgery.studies import draws, heartbeat, parameters
 from sesurgery.studies.opening import opened
+from sesurgery.studies.storage import LIVE
 
 databases = pytest.mark.parametrize("storage", DATABASES, indirect=True)
 
@@ -62,6 +65,49 @@ def test_the_trial_of_a_machine_that_died_is_taken_by_another_after_a_while_and_
     assert len(done) == len(set(done)) == 9
     assert [trial.state.name for trial in later.trials()].count("COMPLETE") == 9
     assert run_all(later) == []
+
+
+def die_while_taking(folder, asked):
+    def written(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    parameters.suggest = written
+    with opened("tiny", asked, folder).take():
+        raise AssertionError("it lives on")
+
+
+def die_before_it_begins(folder, asked):
+    real = filelock.FileLock
+
+    def locked(path, **given):
+        if Path(path).parent.name == LIVE:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(path, **given)
+
+    filelock.FileLock = locked
+    with opened("tiny", asked, folder).take():
+        raise AssertionError("it lives on")
+
+
+@pytest.mark.parametrize("end", [die_while_taking, die_before_it_begins])
+@pytest.mark.parametrize("search", ["grid", "random"])
+@pytest.mark.parametrize("storage", [None, *DATABASES], indirect=True)
+def test_a_trial_of_a_process_that_died_before_it_had_begun_is_taken_at_once(tmp_path, storage, search, end):
+    # A file of a study is one of its folder; a database is looked at from elsewhere, too.
+    folders = [tmp_path / "one", tmp_path / ("one" if storage is None else "two")]
+    sampled = {} if search == "grid" else {"search": "random", "cells": 2}
+    asked = spec_with(storage=storage, seeds=[0, 1], **sampled).study
+    machine = multiprocessing.get_context("fork").Process(target=end, args=(folders[0], asked))
+    machine.start()
+    machine.join()
+    assert machine.exitcode == -signal.SIGKILL
+    storage = opened("tiny", asked, folders[1])
+    (left,) = (trial for trial in storage.trials() if trial.state.name == "RUNNING")
+    done = run_all(storage)
+    assert len(done) == len(set(done)) == 6
+    assert [trial.state.name for trial in storage.trials() if trial.number == left.number] == ["FAIL"]
+    if search == "random":
+        assert {cell for cell, _ in done if cell != "plain"} == {str(cell) for cell in draws.foreseen(asked)}
 
 
 @databases
