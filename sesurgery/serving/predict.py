@@ -15,6 +15,8 @@ from sesurgery.diagnostics import Diagnostic, SesurgeryError, described, fail
 from sesurgery.serving import interface
 from sesurgery.serving.loadable import backend_of, require_loadable
 from sesurgery.training.preprocessing import UNREADABLE, Preprocessing
+from sesurgery.verification import batches
+from sesurgery.workspace.details import AskedEngine
 
 LARGEST = 32
 """Largest number of images in one run of the engine: all are in memory at once."""
@@ -57,33 +59,39 @@ def predict(engine: Path, images: Sequence[Path], top: int = 5, *, foreign: bool
     if known.preprocessing is None:
         text = f"the data set {known.dataset!r} does not say how an image file becomes the network's input"
         raise fail("SE501", text, "run the engine on arrays from Python instead")
-    batch = manifest.details.engine.batch
     predictions: list[Prediction] = []
     failures: list[Diagnostic] = []
     with backend_of(manifest).load(engine) as runner:
-        low, high = _sizes(runner, batch.min, batch.max)
+        _require_classifier(runner)
+        sizes: list[int] = []
         pile: list[tuple[Path, NDArray[np.float32]]] = []
         for path in _files(images):
             try:
-                pile.append((path, read_image(path, known.preprocessing)))
+                image = read_image(path, known.preprocessing)
             except SesurgeryError as error:
                 failures.extend(error.diagnostics)
-            if len(pile) == high:
-                predictions.extend(_answers(runner, pile, low, known.classes, top))
+                continue
+            sizes = sizes or _sizes(runner, manifest.details.engine, image.shape)
+            pile.append((path, image))
+            if len(pile) == sizes[-1]:
+                predictions.extend(_answers(runner, pile, sizes, known.classes, top))
                 pile = []
         if pile:
-            predictions.extend(_answers(runner, pile, low, known.classes, top))
+            predictions.extend(_answers(runner, pile, sizes, known.classes, top))
     return Predicted(tuple(predictions), tuple(failures))
 
 
-def _sizes(runner: Runner, smallest: int, largest: int) -> tuple[int, int]:
+def _require_classifier(runner: Runner) -> None:
     if len(runner.inputs) != 1 or len(runner.outputs) != 1:
         counts = f"{len(runner.inputs)} inputs and {len(runner.outputs)} outputs"
         raise fail("SE606", f"the engine has {counts}; a classifier with one of each is expected")
-    fixed = runner.inputs[0].shape[0]
-    if isinstance(fixed, int):
-        return fixed, fixed
-    return smallest, max(smallest, min(largest, LARGEST))
+
+
+def _sizes(runner: Runner, asked: AskedEngine, sample: tuple[int, ...]) -> list[int]:
+    """The batch sizes up to LARGEST at which the engine takes such samples; its smallest alone if that is larger."""
+    limits = batches.limits(asked, runner, sample)
+    taken = [size for size in range(limits.smallest, min(limits.largest, LARGEST) + 1) if limits.takes(size)]
+    return taken or [limits.smallest]
 
 
 def _files(given: Sequence[Path]) -> Iterator[Path]:
@@ -115,19 +123,23 @@ def read_image(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
     return values
 
 
-def batch_of(images: Sequence[NDArray[np.float32]], smallest: int) -> NDArray[np.float32]:
-    """Images as one batch, filled up to the engine's smallest with copies of the last; raises SE606 if too large."""
-    missing = smallest - len(images)
-    if missing > 0 and smallest * images[0].size > MOST_VALUES:
-        text = f"the engine takes {smallest} images of {images[0].size} values at once: that is more than memory holds"
+def batch_of(images: Sequence[NDArray[np.float32]], size: int) -> NDArray[np.float32]:
+    """Images as one batch, filled up to `size` with copies of the last; raises SE606 if too large."""
+    missing = size - len(images)
+    if missing > 0 and size * images[0].size > MOST_VALUES:
+        text = f"the engine takes {size} images of {images[0].size} values at once: that is more than memory holds"
         raise fail("SE606", text, "build an engine for smaller batches")
     return np.stack([*images, *[images[-1]] * max(0, missing)])
 
 
 def _answers(
-    runner: Runner, pile: Sequence[tuple[Path, NDArray[np.float32]]], smallest: int, classes: Sequence[str], top: int
+    runner: Runner,
+    pile: Sequence[tuple[Path, NDArray[np.float32]]],
+    sizes: Sequence[int],
+    classes: Sequence[str],
+    top: int,
 ) -> Iterator[Prediction]:
-    batch = batch_of([array for _, array in pile], smallest)
+    batch = batch_of([array for _, array in pile], next(size for size in sizes if size >= len(pile)))
     info = runner.inputs[0]
     (logits,) = runner.infer({info.name: batch.astype(info.dtype)}).values()
     if logits.ndim != 2 or logits.shape[1] != len(classes):

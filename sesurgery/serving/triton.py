@@ -16,6 +16,7 @@ from onnx import TensorProto
 from sesurgery.diagnostics import fail
 from sesurgery.profiles import parse_profile
 from sesurgery.serving.loadable import backend_of
+from sesurgery.verification.batches import tuned_for
 from sesurgery.workspace import EngineManifest
 from sesurgery.workspace.details import AskedEngine
 
@@ -107,13 +108,13 @@ def configuration(
         f"name: {_quoted(name)}",
         f"backend: {_quoted(kind.backend)}",
         # Zero: the first dimension is not a batch, and requests are not combined.
-        f"max_batch_size: {_largest(asked) if batched else 0}",
+        f"max_batch_size: {_range(asked)[1] if batched else 0}",
         *(_tensor("input", tensor, batched) for tensor in inputs),
         *(_tensor("output", tensor, batched, LABELS if labels else None) for tensor in outputs),
         f"instance_group [\n  {{ count: 1 kind: {'KIND_GPU' if on_gpu else 'KIND_CPU'} }}\n]",
     ]
     if batched:
-        best = asked.batch.opt
+        best = tuned_for(asked)
         preferred = f"  preferred_batch_size: [ {best} ]\n" if best > 1 else ""
         parts.append(f"dynamic_batching {{\n{preferred}  max_queue_delay_microseconds: {QUEUE_DELAY}\n}}")
     if _provider(manifest) == "tensorrt":
@@ -123,10 +124,11 @@ def configuration(
     return "\n".join(parts) + "\n"
 
 
-def _largest(asked: AskedEngine) -> int:
-    """The largest batch that the engine takes."""
-    sizes = [size.maximum[0] for text in asked.shapes for size in parse_profile(text).values()]
-    return max(sizes, default=asked.batch.max)
+def _range(asked: AskedEngine) -> tuple[int, int]:
+    """The smallest and the largest batch that the engine takes."""
+    sizes = [size for text in asked.shapes for size in parse_profile(text).values()]
+    lowest = min((size.minimum[0] for size in sizes), default=asked.batch.min)
+    return lowest, max((size.maximum[0] for size in sizes), default=asked.batch.max)
 
 
 def _tensor(word: str, tensor: Tensor, batched: bool, labels: str | None = None) -> str:
@@ -157,7 +159,7 @@ def _provider(manifest: EngineManifest) -> str | None:
 
 def notes_of(kind: Kind, manifest: EngineManifest, batched: bool) -> tuple[str, ...]:
     """How the model differs on the server."""
-    smallest = manifest.details.engine.batch.min
+    smallest, _ = _range(manifest.details.engine)
     notes = list(kind.notes)
     if manifest.details.backend == "openvino" and manifest.details.precision != "bf16":
         notes.append(

@@ -22,6 +22,7 @@ from sesurgery.spec.latency import Latency
 from sesurgery.spec.parity import Parity, Tolerance
 from sesurgery.training.data import data_of
 from sesurgery.verification import noise
+from sesurgery.verification.batches import Limits, limits, tuned_for
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.file_parity import compare_outputs, infer_all
 from sesurgery.verification.fresh_process import engine_file, race
@@ -133,7 +134,7 @@ def _compare(built: BuildResult, request: BuildRequest) -> tuple[float, str | No
     worst = 0.0
     with BACKENDS.load("onnxruntime")().load(onnx) as reference, backend.load(built.path) as candidate:
         # More than one size: an engine can be right at the one it is tuned for only.
-        for size in dict.fromkeys((wanted.batch.min, min(noise.SAMPLES, wanted.batch.max))):
+        for size in _sizes(limits(built.manifest.details.engine, candidate)):
             feeds = noise.noise(reference, wanted.shapes, size)
             # A file of a fixed batch takes that one.
             whole = max(map(len, feeds.values()))
@@ -145,13 +146,19 @@ def _compare(built: BuildResult, request: BuildRequest) -> tuple[float, str | No
     return worst, None
 
 
+def _sizes(taken: Limits) -> tuple[int, ...]:
+    """The smallest batch, and the largest that there is noise for."""
+    few = [size for size in range(taken.smallest, min(noise.SAMPLES, taken.largest) + 1) if taken.takes(size)]
+    return tuple(dict.fromkeys((taken.smallest, *few[-1:])))
+
+
 def _race(entrants: list[_Entrant], request: BuildRequest) -> tuple[_Entrant, list[Attempt]]:
     """Race each engine against the best so far; the earlier one stays unless the later is significantly faster."""
     best, lost, wanted, talk = entrants[0], [], request.wanted, request.talk
     folder = _run(best.built)
     spec = checkpoint.read_spec(folder, catalogs()) if folder else None
     # Without a spec: its defaults, at the batch that the engine is tuned for.
-    options = spec.latency if spec else Latency(batch=wanted.batch.opt)
+    options = spec.latency if spec else Latency(batch=tuned_for(best.built.manifest.details.engine))
     threads = options.threads or len(os.sched_getaffinity(0))
     images = data_of(spec).held_out.images[: options.batch].numpy() if spec else None
     for challenger in entrants[1:]:

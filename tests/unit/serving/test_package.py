@@ -137,10 +137,13 @@ def test_a_model_with_another_configuration_is_not_written_over(here: Path) -> N
     assert config("other").name == "other"
 
 
-def test_the_largest_batch_is_that_of_the_profiles(here: Path) -> None:
-    engine = build(shapes=["input=1,8,24x1x8x8", "input=32x1x8x8"], name="profiles")
-    pipeline.package(engine, REPOSITORY)
-    assert config().max_batch_size == 32
+def test_batches_are_those_of_the_profiles(here: Path) -> None:
+    engine = build(shapes=["input=2,8,24x1x8x8", "input=32x1x8x8"], name="profiles")
+    packed = pipeline.package(engine, REPOSITORY)
+    found = config()
+    assert found.max_batch_size == 32
+    assert list(found.dynamic_batching.preferred_batch_size) == [8]
+    assert "the engine takes batches of 2 and more: the server may form smaller ones" in packed.notes
 
 
 def test_a_fixed_batch_is_a_dimension_like_any_other(here: Path) -> None:

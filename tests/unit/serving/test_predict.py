@@ -86,6 +86,17 @@ def test_an_engine_for_large_batches_answers_for_a_single_image(digits: list[Pat
     assert [item.guesses[0].name for item in found] == [item.guesses[0].name for item in expected]
 
 
+def test_an_engine_with_profiles_is_given_batches_that_one_of_them_takes(digits: list[Path]) -> None:
+    profiles = ["input=4,4,6x1x8x8", "input=12,12,16x1x8x8"]
+    wanted = pipeline.engine({"backend": "openvino", "shapes": profiles, "name": "profiles"})
+    (built,) = pipeline.build_engines(EnginesRequest(Path("runs/tiny"), pipeline.Workspace(), (wanted,)))
+    expected = pipeline.predict(ENGINES[1], digits).predictions
+    # Fewer than the smallest batch, as many as lie between two profiles, more than the largest batch.
+    for count in (1, 7, 19):
+        found = pipeline.predict(built.path, digits[:count]).predictions
+        assert [item.guesses[0].name for item in found] == [item.guesses[0].name for item in expected[:count]]
+
+
 def test_files_that_are_no_images_are_named_and_the_others_answered(digits: list[Path]) -> None:
     Path("broken.png").write_bytes(digits[0].read_bytes()[:60])
     Path("empty.jpg").write_bytes(b"")

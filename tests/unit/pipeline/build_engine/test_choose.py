@@ -104,6 +104,12 @@ def test_the_fastest_is_kept_and_the_other_taken_away(slow, fast, kept, net: Pat
     assert second.median_ms > first.median_ms
 
 
+def test_profiles_say_at_which_batches_candidates_are_compared_and_raced(net: Path) -> None:
+    built = build(net, shapes=["x=8,16,16x3x16x16"])
+    assert {attempt.backend for attempt in built.tried} == {"onnxruntime", "openvino"}
+    assert all(attempt.max_abs is not None and attempt.median_ms is not None for attempt in built.tried)
+
+
 def test_the_fastest_is_left_where_it_falls_short_of_parity(net: Path, monkeypatch) -> None:
     change(monkeypatch, OpenVINO, Wrong)
     built = build(net)
