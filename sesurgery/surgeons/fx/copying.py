@@ -17,6 +17,8 @@ _EMPTY = frozenset((OrderedDict, dict, set, list))
 _ATOMS = frozenset((type(None), bool, int, float, str, type, torch.dtype, torch.device, fx.Graph))
 """Types that copies may share, as they are never written to."""
 _TABLES = ("_modules", "_parameters", "_buffers")
+_OWN_TABLES = frozenset(name for name, value in vars(nn.Module()).items() if type(value) in _EMPTY)
+"""What every module is made with, empty."""
 
 
 def duplicate(network: nn.Module) -> nn.Module:
@@ -51,15 +53,14 @@ def _copied(network: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) 
     memo |= {id(module): object.__new__(type(module)) for module in modules}
     for module in modules:
         state = memo[id(module)].__dict__
+        state.update(vars(module))
         for name, value in vars(module).items():
             kind = type(value)
             if kind in _ATOMS:
-                state[name] = value
-            elif kind in _EMPTY and not value:
-                key = id(value)
-                if key not in memo:
-                    memo[key] = kind()
-                state[name] = memo[key]
+                continue
+            if kind in _EMPTY and not value:
+                # Every module makes its own tables; any other container may be one that several share.
+                state[name] = kind() if name in _OWN_TABLES else memo.setdefault(id(value), kind())
             else:
                 state[name] = _part_of(name, value, memo)
     return cast("nn.Module", memo[id(network)])

@@ -177,11 +177,12 @@ def builtins_that_see_symbols(modules: Iterable[nn.Module]) -> Iterator[None]:
         yield
         return
     packages = {name.partition(".")[0] for name in files} - {"torch", "sesurgery"}
+    whole = packages.union(name for name in files if name.startswith("sesurgery."))
+    within = tuple(f"{name}." for name in packages)
     spaces = [
         vars(module)
         for name, module in list(sys.modules.items())
-        if (name.partition(".")[0] in packages or (name in files and name.startswith("sesurgery.")))
-        and builtins.isinstance(module, types.ModuleType)
+        if (name.startswith(within) or name in whole) and builtins.isinstance(module, types.ModuleType)
     ]
     own = {"int": _Int, "type": _Type, "isinstance": _isinstance}
     changed = [(space, name) for space in spaces for name in own if name not in space]

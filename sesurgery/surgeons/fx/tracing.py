@@ -158,14 +158,17 @@ class _Attempt:
 def _forget_symbols(traced: nn.Module, original: nn.Module) -> None:
     """Give the parts of a traced object back what its forward wrote over with symbols: no symbol can be copied."""
     found = [
-        (path, module, name)
-        for path, module in traced.named_modules()
+        (module, name)
+        for module in traced.modules()
         for name, value in vars(module).items()
         if type(value) not in _ATOMS and _holds_a_symbol(value)
     ]
-    known = dict(original.named_modules()) if found else {}
-    for path, module, name in found:
-        before = vars(known[path]) if path in known else {}
+    if not found:
+        return
+    paths = {module: path for path, module in traced.named_modules()}
+    known = dict(original.named_modules())
+    for module, name in found:
+        before = vars(known[paths[module]]) if paths[module] in known else {}
         del module.__dict__[name]
         if name in before:
             module.__dict__[name] = copy.deepcopy(before[name])
