@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,14 +33,12 @@ class Digits(Dataset):
 
         Normalised with the mean and the standard deviation of the training split. Raises SE501 for other channels.
         """
-        from sklearn.datasets import load_digits
-
         raw, labels, train, held_out = self.raw(shape)
         mean, std = _statistics(raw[train], shape)
         return Data(
             train=Split(_Resized(raw[train], shape, mean, std), labels[train]),
             held_out=Split(_Resized(raw[held_out], shape, mean, std), labels[held_out]),
-            classes=tuple(str(name) for name in load_digits().target_names),
+            classes=tuple(str(name) for name in _read().target_names),
             origin="scikit-learn load_digits: 1797 handwritten digits, UCI Optical Recognition of Handwritten Digits",
         )
 
@@ -54,7 +53,6 @@ class Digits(Dataset):
     def raw(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images [N, 1, 8, 8] from 0 to 16, labels, and the positions of both splits."""
         import torch
-        from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
         if shape[0] not in (1, 3):
@@ -63,9 +61,9 @@ class Digits(Dataset):
                 f"digits are grey images: they fill 1 or 3 channels, not {shape[0]}",
                 "change `input: shape`, or take another data set",
             )
-        raw = load_digits()
-        labels = torch.from_numpy(raw.target).long()
-        images = torch.from_numpy(raw.images).float().unsqueeze(1)
+        raw = _read()
+        labels = torch.tensor(raw.target).long()
+        images = torch.tensor(raw.images).float().unsqueeze(1)
         train, held_out = (
             torch.from_numpy(part)
             for part in train_test_split(
@@ -100,6 +98,14 @@ class _Resized:
             image = augment.pixels(image.expand(self.shape[0], -1, -1), int(index))
             images.append(augment.values((image * WHITE - self.mean) / self.std, int(index)))
         return torch.stack(images)
+
+
+@functools.cache
+def _read() -> Any:
+    """What scikit-learn makes of its text file, once a process."""
+    from sklearn.datasets import load_digits
+
+    return load_digits()
 
 
 def _resize(images: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:

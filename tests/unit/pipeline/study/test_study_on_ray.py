@@ -105,7 +105,7 @@ def test_a_cluster_that_runs_already_takes_failed_trials_again(
     storage = opened("tiny", loaded.study, tmp_path / "studies" / "tiny")
     with storage.take() as task:
         storage.fail(task, "planted")
-    done = study_on_ray(ClusterRequest(spec, Workspace(tmp_path), address, workers=2, retry=True))
+    done = study_on_ray(ClusterRequest(spec, Workspace(tmp_path), address, workers=1, retry=True))
     assert done.answer.rows == pipeline.study_results(loaded, Workspace(studied)).answer.rows
     assert [(row.trials, row.failures) for row in done.answer.rows] == [(2, ()), (2, ())]
     # It is not ours to end.
