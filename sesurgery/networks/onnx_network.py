@@ -39,7 +39,6 @@ class OnnxNetwork(Drawn):
     """Whether the spec itself names the file."""
     told: Callable[[int, int], None] | None = None
 
-    module: ClassVar[None] = None
     head: ClassVar[None] = None
 
     @property

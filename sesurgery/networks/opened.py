@@ -58,11 +58,6 @@ class OpenNetwork(Protocol):
         """What every module costs; raises SE302 if there are no modules."""
         ...
 
-    @property
-    def module(self) -> nn.Module | None:
-        """What can be trained, None of a file."""
-        ...
-
     def require_module(self, why: str, instead: str) -> nn.Module:
         """What can be trained; raises SE302, with `why` a file will not do and what to do `instead`, of a file."""
         ...

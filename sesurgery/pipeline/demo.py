@@ -18,7 +18,7 @@ from torch import nn
 from sesurgery.artifacts import cpu_name
 from sesurgery.diagnostics import Diagnostic
 from sesurgery.networks import checkpoint
-from sesurgery.pipeline.apply import apply
+from sesurgery.pipeline.apply import NO_RUN, apply
 from sesurgery.pipeline.bench.bench import bench
 from sesurgery.pipeline.bench.request import BenchRequest
 from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engines
@@ -91,8 +91,7 @@ def _train_both(spec: Spec, request: DemoRequest) -> tuple[Path, Right, Right]:
     applied = apply(spec, request.workspace, request.small.as_posix())
     talk.say(f"{applied.planned.summary()} -> {applied.folder.as_posix()}")
     _unstopped(train(TrainRequest(applied.folder, talk=talk)).result, applied.folder)
-    plain, data = applied.planned.network.module, data_of(spec)
-    assert isinstance(plain, nn.Module)
+    plain, data = applied.planned.network.require_module(*NO_RUN), data_of(spec)
     twin = fit(FitRequest(plain, data, spec.train, applied.folder / "plain", heartbeat=talk.progress))
     _unstopped(twin, applied.folder)
     talk.say(f"without SE, from the same values: held-out top-1 {twin.top1 or 0:.2%}")

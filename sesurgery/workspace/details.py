@@ -23,7 +23,7 @@ def _place(text: str) -> str:
 
 Place = Annotated[str, AfterValidator(_place)]
 """A path, as far as it can be one."""
-Batch = Annotated[int, Field(gt=0, le=65536)]
+BatchSize = Annotated[int, Field(gt=0, le=65536)]
 """As in a spec: what a stranger's file says is allocated, too."""
 
 
@@ -114,9 +114,9 @@ class BackendOptions(Details):
 class BatchSizes(Details):
     """The smallest batch that an engine takes, the one that it is tuned for, and the largest."""
 
-    min: Batch
-    opt: Batch
-    max: Batch
+    min: BatchSize
+    opt: BatchSize
+    max: BatchSize
 
 
 class AskedEngine(Details):

@@ -66,6 +66,27 @@ class Subject:
         return list((alike if len(alike) <= MOST_KINDS else staged).values())
 
 
+@dataclass(frozen=True)
+class _Race:
+    """The race of a subject's engines: in the first pair all blocks against none, in the others some against some."""
+
+    groups: list[list[Priced]]
+    weights: np.ndarray
+    """How much each pair's difference counts for each group, [groups, pairs but the first]."""
+    shared: np.ndarray
+    """The same for what engines with blocks share."""
+    built: list[tuple[Variant, Variant]]
+    differences: weighing.Differences
+    placements: weighing.Placements
+    profile: Mapping[str, float]
+    """What the profile of the whole engine gives to each site."""
+
+    @property
+    def whole(self) -> Variant:
+        """The engine with all blocks."""
+        return self.built[0][0]
+
+
 def prices(subject: Subject) -> Prices:
     """The price list: the whole engine against the plain one, and the blocks weighed against one another."""
     backend: Backend = subject.wanted.backend.options
@@ -75,13 +96,30 @@ def prices(subject: Subject) -> Prices:
         text = f"{subject.wanted.backend.name} builds from a network of torch; blocks are left out of ONNX files"
         raise fail("SE603", text, "take --backend onnxruntime or openvino")
     threads = subject.latency.threads or len(os.sched_getaffinity(0))
+    race = _race(subject, threads)
+    return Prices(
+        blocks=_block_prices(subject, race),
+        whole=float(np.median([each.kept[0] for each in race.placements[0]])),
+        shared=race.differences.combined(np.pad(race.shared, (1, 0))) if race.shared.any() else None,
+        total=race.differences.combined(np.eye(len(race.built))[0]),
+        batch=subject.latency.batch,
+        threads=threads,
+        engine=f"{subject.wanted.backend.name} {subject.wanted.precision}",
+        trained=subject.trained,
+        pairs=len(race.built),
+        placements=len(race.placements[0]),
+        bytes_of="layers" if tells_bytes(backend) else "nodes",
+    )
+
+
+def _race(subject: Subject, threads: int) -> _Race:
+    """Build the engines of all pairs, and race them."""
     groups = subject.groups
     count = len(groups)
     design = weighing.one_by_one(count) if subject.one_by_one else weighing.balanced(count) + weighing.singles(count)
     found = weighing.weights(design, count)
     weights, shared = found[:-1], found[-1]
-    everything = frozenset(range(count))
-    total = (everything, frozenset[int]())
+    total = (frozenset(range(count)), frozenset[int]())
     with folder_for("prices") as folder:
         asked = (subject.feeds, threads, Path(folder), subject.lowering, subject.run)
         variants = Variants(subject.model, subject.wanted, *asked)
@@ -94,9 +132,16 @@ def prices(subject: Subject) -> Prices:
         whole = built[0][0]
         layers = variants.layers(whole.file, PROFILED)
     keys = {subject.module(site): site.key for site in subject.plan.sites}
-    own = {} if layers is None else attributed(layers, whole.owners, keys)
-    moved = weights @ [one.bytes - other.bytes for one, other in built[1:]]
-    more = weights @ [(one.layers or 0) - (other.layers or 0) for one, other in built[1:]]
+    profile = {} if layers is None else attributed(layers, whole.owners, keys)
+    return _Race(groups, weights, shared, built, differences, placements, profile)
+
+
+def _block_prices(subject: Subject, race: _Race) -> tuple[BlockPrice, ...]:
+    """Every block with its part of its group's price, in the order of the plan."""
+    pairs = race.built[1:]
+    moved = race.weights @ [one.bytes - other.bytes for one, other in pairs]
+    more = race.weights @ [(one.layers or 0) - (other.layers or 0) for one, other in pairs]
+    shares = np.pad(race.weights, ((0, 0), (1, 0)))
     blocks = [
         BlockPrice(
             key=site.key,
@@ -105,31 +150,19 @@ def prices(subject: Subject) -> Prices:
             channels=site.channels,
             height=site.height,
             width=site.width,
-            time=differences.combined(shares[number]).over(len(group)),
+            time=race.differences.combined(shares[number]).over(len(group)),
             params=spent.params,
             macs=spent.macs,
-            profile=own.get(site.key),
-            kernels=None if built[0][0].layers is None else round(float(more[number]) / len(group)),
+            profile=race.profile.get(site.key),
+            kernels=None if race.whole.layers is None else round(float(more[number]) / len(group)),
             bytes=round(float(moved[number]) / len(group)),
             alike=len(group),
         )
-        for number, group in enumerate(groups)
+        for number, group in enumerate(race.groups)
         for site, spent in group
     ]
     order = {site.key: place for place, site in enumerate(subject.plan.sites)}
-    return Prices(
-        blocks=tuple(sorted(blocks, key=lambda block: order[block.key])),
-        whole=float(np.median([each.kept[0] for each in placements[0]])),
-        shared=differences.combined(np.pad(shared, (1, 0))) if shared.any() else None,
-        total=differences.combined(np.eye(len(built))[0]),
-        batch=subject.latency.batch,
-        threads=threads,
-        engine=f"{subject.wanted.backend.name} {subject.wanted.precision}",
-        trained=subject.trained,
-        pairs=len(built),
-        placements=len(placements[0]),
-        bytes_of="layers" if tells_bytes(backend) else "nodes",
-    )
+    return tuple(sorted(blocks, key=lambda block: order[block.key]))
 
 
 def _built(

@@ -176,12 +176,11 @@ def _seconds(spec: Spec) -> Known:
         planned, data = plan(spec), data_of(spec)
         with torch.random.fork_rng(devices=[]):
             planned, changed = carry_out(planned)
-        if changed.module is None:
-            return None, "a network in an ONNX file is not trained"
+        network = changed.require_module("a network in an ONNX file is not trained", "name the model it came from")
         # Once to apply it, and once to open the run for its training.
         opening = 2 * (time.perf_counter() - begun)
         blocks = block_paths(spec, planned.plan)
-        return opening + training_seconds(changed.module, data, spec.train, blocks), None
+        return opening + training_seconds(network, data, spec.train, blocks), None
     except (SesurgeryError, RuntimeError) as error:
         return None, _told(error)
 
