@@ -4,7 +4,7 @@ from torch import nn
 
 import sesurgery
 from sesurgery import pipeline
-from sesurgery.diagnostics import SpecError
+from sesurgery.diagnostics import SesurgeryError, SpecError
 from sesurgery.networks.cifar_resnet import CifarResNet, resnet20
 from sesurgery.pipeline.plan import carry_out
 
@@ -125,6 +125,33 @@ def test_a_mode_in_which_nothing_could_be_compared_is_among_the_warnings(recwarn
     planned = pipeline.plan(sesurgery.load_spec(spec | {"surgery": [{"insert": "se", "at": "residual"}]}))
     assert UNCOMPARED not in planned.plan.warnings
     assert carry_out(planned)[0].plan.warnings == (*planned.plan.warnings, UNCOMPARED)
+
+
+class Scored(nn.Module):
+    """A residual in the forward that wants targets in training, and gives a loss then."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x, targets=None):
+        if self.training and targets is None:
+            raise ValueError("targets should not be none in training")
+        first = self.stem(x)
+        scores = (first + self.conv(first)).mean((2, 3))
+        return nn.functional.cross_entropy(scores, targets) if self.training else scores
+
+
+def test_a_network_that_needs_targets_in_training_takes_blocks_with_them():
+    network = Scored().eval()
+    with pytest.raises(SesurgeryError, match=r"SE403.*targets should not.*\n.*give that too.*example_input=\(image"):
+        sesurgery.insert(network, example_input=IMAGE)
+    targets = torch.zeros(len(IMAGE), dtype=torch.long)
+    changed = sesurgery.insert(network, example_input=(IMAGE, targets), init="identity")
+    image = torch.randn(IMAGE.shape)
+    with torch.no_grad():
+        assert torch.equal(changed(image), network(image))
+        assert torch.equal(changed.train()(image, targets), network.train()(image, targets))
 
 
 def test_where_both_modes_were_compared_nothing_is_warned_of(recwarn):

@@ -36,6 +36,10 @@ NOT_THE_SAME = "traced, it is another function"
 KINDS = {NOT_THE_SAME: "not_the_same"}
 _SCRIPTED = "it is scripted: its forward is not Python any more"
 _OTHERWISE = "name a part of the network as 'submodule', whose own forward can be traced"
+_MORE_THAN_IMAGES = (
+    "where it needs more than images in training, give that too, `sesurgery.insert(..., example_input=(image, "
+    "targets))`; or name a part of it as 'submodule', whose own forward can be traced"
+)
 _STACK = "nn_module_stack"
 
 
@@ -150,9 +154,10 @@ class _Attempt:
         if isinstance(error, SesurgeryError):
             raise error
         name = type(self.model).__name__
-        mode = " in training" if tracer.modes.get("") else ""
-        text = f"{name}.forward cannot be traced{mode}: {first_line(error)}"
-        raise fail("SE403", text, how_to_trace(error, _OTHERWISE)) from error
+        in_training = bool(tracer.modes.get(""))
+        text = f"{name}.forward cannot be traced{' in training' if in_training else ''}: {first_line(error)}"
+        hint = how_to_trace(error, _MORE_THAN_IMAGES if in_training else _OTHERWISE)
+        raise fail("SE403", text, hint) from error
 
 
 def _forget_symbols(traced: nn.Module, original: nn.Module) -> None:
