@@ -35,15 +35,8 @@ OPEN = """(float[batch,3,height,width] x, float[n,4] s) => (float[batch,3,height
 }"""
 
 
-@pytest.fixture(scope="module")
-def only_new_objects_are_collected():
-    """What there is before the first test is looked at once."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True)
-def no_builder_is_left(only_new_objects_are_collected):
+def no_builder_is_left():
     """The library has one logger for all builders that live: that of one in a cycle would hear the next test's."""
     yield
     gc.collect()
