@@ -3,6 +3,9 @@
     python benchmarks/planning.py
     python benchmarks/planning.py --against 1b0fdc2     # the same, and then that commit and this tree in turn
 
+Networks are opened, planned and changed as the verbs do it: what was drawn for the plan is what the plan is carried out
+on. The other commit may have no open networks: there its surgeon draws the network, and draws it again to change it.
+
 First: ResNet-50, building the timm model against viewing, planning and applying, interleaved, medians of nine rounds.
 Then: synthetic residual networks of about 1,250, 2,500 and 5,000 nodes with 125, 250 and 500 sites, interleaved, the
 best of five rounds; each step's time and its ratio to the smallest. Linear growth gives 1x, 2x, 4x.
@@ -86,6 +89,46 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
         gc.enable()
 
 
+class BySurgeon:
+    """A network that a surgeon alone is asked about."""
+
+    def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
+        self.model, self.surgeon = model, FxSurgeon(shape)
+
+    def view(self):
+        return self.surgeon.view(self.model)
+
+    def plan(self, told, view):
+        return planner.plan(told, view)
+
+    def apply(self, plan):
+        return self.surgeon.apply(self.model, plan)
+
+
+class Opened:
+    """A network as the verbs open it."""
+
+    def __init__(self, network) -> None:
+        self.network = network
+
+    def view(self):
+        return self.network.view
+
+    def plan(self, told, view):
+        return self.network.plan(told)
+
+    def apply(self, plan):
+        return self.network.apply(plan)
+
+
+def opened(model: nn.Module, shape: tuple[int, ...]) -> Opened | BySurgeon:
+    try:
+        from sesurgery.networks.torch_network import TorchNetwork
+    except ImportError:
+        return BySurgeon(model, shape)
+    return Opened(TorchNetwork(model, shape))
+
+
 def resnet50() -> dict[str, float]:
     """Medians in seconds, building and operating in turn."""
     shape, told = (3, 224, 224), spec([3, 224, 224], 16)
@@ -93,10 +136,10 @@ def resnet50() -> dict[str, float]:
     for _ in range(ROUNDS):
         seconds, model = timed(lambda: timm.create_model("resnet50"))
         steps["build"].append(seconds)
-        surgeon = FxSurgeon(shape)
-        seconds, plan = timed(lambda model=model, surgeon=surgeon: planner.plan(told, surgeon.view(model)))
+        subject = opened(model, shape)
+        seconds, plan = timed(lambda subject=subject: subject.plan(told, subject.view()))
         steps["view and plan"].append(seconds)
-        steps["apply"].append(timed(lambda model=model, surgeon=surgeon, plan=plan: surgeon.apply(model, plan))[0])
+        steps["apply"].append(timed(lambda subject=subject, plan=plan: subject.apply(plan))[0])
     return {name: statistics.median(values) for name, values in steps.items()}
 
 
@@ -106,10 +149,10 @@ def growth() -> list[dict[str, float]]:
     rows: list[dict[str, float]] = [{"sites": len(model)} for model in networks]
     for _ in range(GROWTH_ROUNDS):
         for row, model in zip(rows, networks, strict=True):
-            surgeon, told = FxSurgeon((8, 8, 8)), spec([8, 8, 8], len(model))
-            view_s, view = timed(lambda model=model, surgeon=surgeon: surgeon.view(model))
-            plan_s, plan = timed(lambda told=told, view=view: planner.plan(told, view))
-            apply_s, _ = timed(lambda model=model, surgeon=surgeon, plan=plan: surgeon.apply(model, plan))
+            subject, told = opened(model, (8, 8, 8)), spec([8, 8, 8], len(model))
+            view_s, view = timed(subject.view)
+            plan_s, plan = timed(lambda subject=subject, told=told, view=view: subject.plan(told, view))
+            apply_s, _ = timed(lambda subject=subject, plan=plan: subject.apply(plan))
             for name, seconds in (("view", view_s), ("plan", plan_s), ("apply", apply_s)):
                 row[name] = min(row.get(name, seconds), seconds)
             row["nodes"] = len(view)
@@ -150,11 +193,11 @@ def comparing_timed() -> Iterator[list[float]]:
 
 def once(model: nn.Module, shape: tuple[int, int, int], sites: int) -> dict[str, float]:
     """The seconds of each step on a network, and those of them that the comparison takes."""
-    surgeon, told = FxSurgeon(shape), spec([*shape], sites)
-    view_s, view = timed(lambda: surgeon.view(model))
-    plan_s, plan = timed(lambda: planner.plan(told, view))
+    subject, told = opened(model, shape), spec([*shape], sites)
+    view_s, view = timed(subject.view)
+    plan_s, plan = timed(lambda: subject.plan(told, view))
     with comparing_timed() as spent:
-        apply_s, _ = timed(lambda: surgeon.apply(model, plan))
+        apply_s, _ = timed(lambda: subject.apply(plan))
     return {"view": view_s, "plan": plan_s, "apply": apply_s, "comparison": sum(spent)}
 
 

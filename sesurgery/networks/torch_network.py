@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
@@ -22,6 +22,7 @@ from sesurgery.surgeons.base import Outline, Weights
 from sesurgery.surgeons.fx.inputs import Inputs
 from sesurgery.surgeons.fx.proof import ANOTHER_PLACEMENT
 from sesurgery.surgeons.fx.surgeon import FxSurgeon
+from sesurgery.surgeons.fx.view import Drawing
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,9 @@ class TorchNetwork(Drawn):
         # Graphs of larger and of smaller modules may be compared one after the other: a text counts once.
         uncompared: dict[str, None] = {}
         try:
-            changed = self._surgeon(uncompared.setdefault).apply(self.module, plan, weights)
+            drawn = self._drawing if plan.called == self.called else None
+            surgeon = FxSurgeon(self.shape, self.submodule, self.inputs, uncompared.setdefault, drawn)
+            changed = surgeon.apply(self.module, plan, weights)
         except SesurgeryError as error:
             found = {item.site for item in error.diagnostics if item.code == "SE404"}
             # Where other blocks do run, those that do not lie beside what makes the output: no part of it helps.
@@ -90,12 +93,16 @@ class TorchNetwork(Drawn):
         more = tuple(part for part in parts if part not in self.called)
         return replace(self, called=(*self.called, *more)) if more else self
 
-    @cached_property
+    @property
     def outline(self) -> Outline:
-        return self._surgeon().look(self.module, self.called)
+        return self._drawing.outline
 
-    def _surgeon(self, tell: Callable[[str], object] = lambda text: None) -> FxSurgeon:
-        return FxSurgeon(self.shape, self.submodule, self.inputs, tell)
+    @cached_property
+    def _drawing(self) -> Drawing:
+        return self._surgeon().drawing(self.module, self.called)
+
+    def _surgeon(self) -> FxSurgeon:
+        return FxSurgeon(self.shape, self.submodule, self.inputs)
 
 
 def usual_shape(given: NamesModel, module: nn.Module) -> Shape | None:

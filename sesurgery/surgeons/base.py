@@ -95,7 +95,7 @@ class Surgeon(ABC, Generic[M, O]):
         shape, SE404 if one does not run, SE405 if a name is taken.
         """
         # The view that is compared with the plan is the one that is changed.
-        opened = self._open(model, plan.called)
+        opened = self._open(model, plan)
         if opened.view.digest != plan.view_digest:
             raise fail("SE403", "the plan was made for another network than this one", "plan again on this network")
         changed = self._insert(opened, plan, weights)
@@ -103,8 +103,8 @@ class Surgeon(ABC, Generic[M, O]):
         return changed
 
     @abstractmethod
-    def _open(self, model: M, called: tuple[str, ...]) -> O:
-        """The input of `_insert`, freshly drawn; it shares nothing with the model that `_insert` changes."""
+    def _open(self, model: M, plan: Plan) -> O:
+        """The input of `_insert`, with a drawing; it shares nothing with the model that `_insert` changes."""
 
     @abstractmethod
     def _insert(self, opened: O, plan: Plan, weights: Weights | None) -> M:

@@ -47,7 +47,8 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
     backbone, whose whole takes and gives more than one tensor. Where the whole says that it takes images, as networks
     of transformers do, the part is looked at as the whole calls it, and the changed whole is run too. With `inputs` the
     part is called with these, in whatever number and form, and `shape` is not used. `tell` is called with a text for
-    what `apply` could not compare.
+    what `apply` could not compare. `drawn` is a drawing of the very network that `apply` is given, made by a surgeon
+    like this one for the plan's `called`; without it `apply` draws the network.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         submodule: str = "",
         inputs: Inputs | None = None,
         tell: Callable[[str], object] = lambda text: None,
+        drawn: Drawing | None = None,
     ) -> None:
         self.shape = shape
         self.submodule = submodule
         self.inputs = inputs
         self.tell = tell
+        self.drawn = drawn
 
     def part(self, model: nn.Module) -> nn.Module:
         """The part of the model that this surgeon changes; raises SE306 if there is no such part."""
@@ -88,8 +91,7 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         return found if image is not None and tuple(image.shape[1:]) == self.shape else None
 
     def look(self, model: nn.Module, called: tuple[str, ...] = ()) -> Outline:
-        drawing = self.drawing(model, called)
-        return Outline(drawing.view, drawing.leaves)
+        return self.drawing(model, called).outline
 
     def drawing(self, model: nn.Module, called: tuple[str, ...] = ()) -> Drawing:
         """The view with the graphs that it was made of: those who look at values run them."""
@@ -105,12 +107,15 @@ class FxSurgeon(Surgeon[nn.Module, _Opened]):
         """The error with a hint that names parts of the model which would work, where the whole was to be changed."""
         return error if self.submodule else with_parts(error, model, self.shape, instead)
 
-    def _open(self, model: nn.Module, called: tuple[str, ...]) -> _Opened:
+    def _open(self, model: nn.Module, plan: Plan) -> _Opened:
         admit(model, len(self.shape) - 1)
         whole = duplicate(model)
         part, inputs = self.part(whole), self._inputs(whole)
+        # Gates are removed from the drawing itself.
+        if self.drawn is not None and not plan.removals:
+            return _Opened(whole, part, inputs, self.drawn)
         with eagerly(whole):
-            return _Opened(whole, part, inputs, draw(part, inputs, called))
+            return _Opened(whole, part, inputs, draw(part, inputs, plan.called))
 
     @casts_forgotten()
     def _insert(self, opened: _Opened, plan: Plan, weights: Weights | None) -> nn.Module:

@@ -16,7 +16,7 @@ from torch.fx.node import map_arg
 
 from sesurgery.diagnostics import SesurgeryError, fail
 from sesurgery.graph import GraphView, NodeFacts, Op
-from sesurgery.surgeons.base import Leaf
+from sesurgery.surgeons.base import Leaf, Outline
 from sesurgery.surgeons.fx import ops as fx_ops
 from sesurgery.surgeons.fx.captured import Captured, capture
 from sesurgery.surgeons.fx.hidden import counted
@@ -54,6 +54,10 @@ class Drawing:
     view: GraphView
     last: frozenset[str] = frozenset()
     """The maps whose channels are last; the view has their shapes as (channels, height, width) too."""
+
+    @property
+    def outline(self) -> Outline:
+        return Outline(self.view, self.leaves)
 
 
 def draw(network: nn.Module, inputs: Inputs, called: tuple[str, ...] = ()) -> Drawing:

@@ -55,7 +55,7 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
         return model
 
     def look(self, model: onnx.ModelProto, called: tuple[str, ...] = ()) -> Outline:
-        opened = self._open(model, called)
+        opened = self._opened(model)
         return Outline(opened.view, tuple(_leaves(model, opened.drawing.unread)))
 
     def notes(self, before: onnx.ModelProto, changed: onnx.ModelProto) -> tuple[str, ...]:
@@ -66,7 +66,10 @@ class OnnxSurgeon(Surgeon[onnx.ModelProto, _Opened]):
             raised.append(f"the IR version was raised from {before.ir_version} to {changed.ir_version} with it")
         return tuple(raised)
 
-    def _open(self, model: onnx.ModelProto, called: tuple[str, ...]) -> _Opened:
+    def _open(self, model: onnx.ModelProto, plan: Plan) -> _Opened:
+        return self._opened(model)
+
+    def _opened(self, model: onnx.ModelProto) -> _Opened:
         onnx_opset.changeable_opset(model)
         return _Opened(model, draw(model, self.shape))
 

@@ -96,7 +96,7 @@ def test_a_detector_is_planned_and_keeps_what_it_was():
     given = spec("yolov3-tiny", "conv")
     network = sources.build(given).eval()
     before = dict(vars(network.model[-1]))
-    # Five of the backbone, one of the neck, four of the head; what gives the answers is none, nor is a map of one pixel.
+    # Five of the backbone, one of the neck, four of the head: none gives an answer, or a map of one pixel.
     assert len(sesurgery.plan(given, network).sites) == 10
     assert vars(network.model[-1]) == before
 
