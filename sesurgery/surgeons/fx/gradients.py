@@ -22,15 +22,14 @@ def edges(values: Iterable[Tensor]) -> dict[Edge, str]:
     return found
 
 
-def reached(output: Tensor, inputs: Mapping[Edge, str], module: nn.Module) -> frozenset[str] | None:
-    """The names of the parameters and the inputs that a gradient of the output reaches.
+def reached(output: Tensor, inputs: Mapping[Edge, str], names: Mapping[Tensor, str]) -> frozenset[str] | None:
+    """The names of the parameters and the inputs that a gradient of the output reaches; `names` are the parameters'.
 
     None where autograd's graph does not say: a function with a backward of its own, such as a checkpoint that runs its
     part again, may reach more than its graph shows.
     """
     if not output.requires_grad:
         return frozenset()
-    names = {parameter: name for name, parameter in module.named_parameters()}
     start = get_gradient_edge(output)
     queue, seen, found = [(start.node, start.output_nr)], set[Edge](), set[str]()
     while queue:
@@ -53,7 +52,8 @@ def reached(output: Tensor, inputs: Mapping[Edge, str], module: nn.Module) -> fr
 
 def difference(output: Tensor, other: Tensor, inputs: Mapping[Edge, str], module: nn.Module) -> str | None:
     """What a gradient of the one output reaches and of the other does not, or None."""
-    ours, theirs = (reached(value, inputs, module) for value in (output, other))
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
+    ours, theirs = (reached(value, inputs, names) for value in (output, other))
     if ours is None or theirs is None or ours == theirs:
         return None
     name = min(ours ^ theirs)
