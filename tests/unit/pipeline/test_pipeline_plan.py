@@ -117,8 +117,10 @@ def test_planning_writes_nothing(tmp_path, monkeypatch):
 
 def test_a_picture_an_account_and_the_figures_draw_the_network_once(tmp_path, monkeypatch):
     looks = []
-    look = FxSurgeon.look
-    monkeypatch.setattr(FxSurgeon, "look", lambda self, model, *given: looks.append(model) or look(self, model, *given))
+    draw = FxSurgeon.drawing
+    monkeypatch.setattr(
+        FxSurgeon, "drawing", lambda self, model, *given: looks.append(model) or draw(self, model, *given)
+    )
     made = planned({"insert": "se"})
     pipeline.draw(made, tmp_path / "plan.svg")
     assert looks == [made.network.module]
