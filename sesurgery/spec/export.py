@@ -18,7 +18,10 @@ class Export(Frozen):
     check_batches: Annotated[tuple[CheckedBatch, ...], Field(min_length=1, max_length=64)] = Field(
         (1, 3), description="batch sizes at which the file is compared with the model"
     )
-    max_abs: Annotated[float, Field(gt=0)] = Field(1e-4, description="largest accepted difference from the model")
+    max_abs: Annotated[float, Field(gt=0)] = Field(
+        1e-4,
+        description="largest accepted difference from the model, in units of its largest value where that is above 1",
+    )
     lowering: PassesField = Field(
         None, description="lowering passes applied before an engine is built, or none; default: those of its backend"
     )

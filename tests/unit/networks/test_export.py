@@ -130,6 +130,29 @@ def test_all_outputs_of_a_network_are_compared(tmp_path):
         export(Several(drifts=True), SHAPE, tmp_path / "other.onnx", Export())
 
 
+class Large(nn.Module):
+    """Puts out large values, as a network does whose gates were left out; a small one beside them may be wrong."""
+
+    def __init__(self, drifts: bool) -> None:
+        super().__init__()
+        self.calls = 0
+        self.drifts = drifts
+        self.convs = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(6)))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        self.calls += self.drifts
+        return [1e5 * self.convs(x), x.mean((2, 3)) + 0.01 * self.calls]
+
+
+def test_rounding_is_judged_by_the_size_of_what_is_rounded(tmp_path):
+    torch.manual_seed(0)
+    assert export(Large(drifts=False), SHAPE, tmp_path / "net.onnx", Export()).worst > 1e-4
+    with pytest.raises(SesurgeryError, match=r"differs from the model by 0\.0\d+, allowed are 0\.0001"):
+        export(Large(drifts=True), SHAPE, tmp_path / "other.onnx", Export())
+    with pytest.raises(SesurgeryError, match=r"by \S+ where its largest value is \S+e\+\d+, allowed are \S+"):
+        export(Large(drifts=False), SHAPE, tmp_path / "other.onnx", Export(max_abs=1e-12))
+
+
 class Drifts(nn.Module):
     """Adds how often it was called: what is exported is not what is asked later."""
 
