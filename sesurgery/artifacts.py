@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -152,17 +151,11 @@ def mistake(error: ValidationError) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that decide what an artefact looks like."""
-    return dict(_versions())
-
-
-@functools.cache
-def _versions() -> tuple[tuple[str, str], ...]:
-    # Each is in a text of its own that has to be found and read, and none changes while a process runs.
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-    return (*found.items(),)
+    return found
 
 
 def cpu_name() -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sesurgery.backends.base import Runner
 from sesurgery.profiles import ShapeRange, parse_profile
+from sesurgery.spec.engines import Engine
+from sesurgery.spec.latency import Latency
 from sesurgery.workspace.details import AskedEngine
 
 ODD = 3
@@ -55,6 +57,16 @@ def tuned_for(asked: AskedEngine) -> int:
     """The batch that an engine is tuned for, by the first of its profiles where it has any."""
     profiles = [parse_profile(text) for text in asked.shapes]
     return next((each.optimum[0] for each in profiles[0].values()), asked.batch.opt) if profiles else asked.batch.opt
+
+
+def timed(latency: Latency, asked: AskedEngine | Engine) -> Latency:
+    """The way to time an engine: where the spec names no batch, at the one nearest to the default that it takes."""
+    profiles = [parse_profile(text) for text in asked.shapes]
+    first = [next(iter(profile.values())) for profile in profiles if profile]
+    taken = [(size.minimum[0], size.maximum[0]) for size in first] or [(asked.batch.min, asked.batch.max)]
+    if "batch" in latency.model_fields_set or any(low <= latency.batch <= high for low, high in taken):
+        return latency
+    return latency.model_copy(update={"batch": _nearest([size for pair in taken for size in pair], latency.batch)})
 
 
 def _of_profiles(asked: AskedEngine, name: str, sample: tuple[int, ...]) -> Limits:

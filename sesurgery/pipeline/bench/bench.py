@@ -22,7 +22,7 @@ from sesurgery.reports.wording import plural
 from sesurgery.spec.latency import Latency
 from sesurgery.training.data import data_of
 from sesurgery.verification import service
-from sesurgery.verification.batches import tuned_for
+from sesurgery.verification.batches import timed, tuned_for
 from sesurgery.verification.fresh_process import EngineFile, race
 from sesurgery.verification.noise import noise
 from sesurgery.verification.placements import named
@@ -68,7 +68,7 @@ def _races(request: BenchRequest, rivals: Rivals) -> tuple[LatencySection, ...]:
     details = rivals.engine[1].details
     if rivals.folder is not None:
         spec = checkpoint.read_spec(rivals.folder, catalogs())
-        latency, images = spec.latency, data_of(spec).held_out.images
+        latency, images = timed(spec.latency, details.engine), data_of(spec).held_out.images
     else:
         # Without a spec: its defaults, at the batch that the engine is tuned for.
         latency, images = Latency(batch=tuned_for(details.engine)), None

@@ -24,6 +24,7 @@ from sesurgery.spec.engines import Engine
 from sesurgery.spec.latency import Latency
 from sesurgery.talk import Silent, Talk
 from sesurgery.training.data import data_of
+from sesurgery.verification.batches import timed
 from sesurgery.verification.cost import PRICES, EnginePrices, Prices
 from sesurgery.workspace import require_intact, run_files
 from sesurgery.workspace.measurements import Of
@@ -111,7 +112,7 @@ def run_subject(
     """What `price_engine` prices: a trained run's network, each block for itself, on its held-out samples."""
     from sesurgery.networks.export import INPUT, convert
 
-    asked = run.spec.latency
+    asked = timed(run.spec.latency, wanted)
     return Subject(
         name=run.folder.name,
         model=convert(run.network, run.spec.input.shape, run.spec.export),

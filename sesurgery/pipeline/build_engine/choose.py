@@ -22,7 +22,7 @@ from sesurgery.spec.latency import Latency
 from sesurgery.spec.parity import Parity, Tolerance
 from sesurgery.training.data import data_of
 from sesurgery.verification import noise
-from sesurgery.verification.batches import Limits, limits, tuned_for
+from sesurgery.verification.batches import Limits, limits, timed, tuned_for
 from sesurgery.verification.estimates import Tax
 from sesurgery.verification.file_parity import compare_outputs, infer_all
 from sesurgery.verification.fresh_process import engine_file, race
@@ -158,7 +158,8 @@ def _race(entrants: list[_Entrant], request: BuildRequest) -> tuple[_Entrant, li
     folder = _run(best.built)
     spec = checkpoint.read_spec(folder, catalogs()) if folder else None
     # Without a spec: its defaults, at the batch that the engine is tuned for.
-    options = spec.latency if spec else Latency(batch=tuned_for(best.built.manifest.details.engine))
+    asked = best.built.manifest.details.engine
+    options = timed(spec.latency, asked) if spec else Latency(batch=tuned_for(asked))
     threads = options.threads or len(os.sched_getaffinity(0))
     images = data_of(spec).held_out.images[: options.batch].numpy() if spec else None
     for challenger in entrants[1:]:

@@ -114,7 +114,7 @@ def fold(request: FoldRequest) -> FoldResult:
         blocks=blocks,
         engine=measured,
         lowering=lowering,
-        batch=spec.latency.batch,
+        batch=batches.timed(spec.latency, wanted).batch,
         left=found.left,
         prices=priced,
     )
@@ -172,7 +172,7 @@ class _Pair:
         others: int,
         priced: Prices | None,
     ) -> EngineFold:
-        held_out, latency = self.found.data.held_out, self.found.run.spec.latency
+        held_out, latency = self.found.data.held_out, batches.timed(self.found.run.spec.latency, self.wanted)
         after, before = (self._answers(built) for built in engines)
         score = scored(before, after, held_out.labels[: len(before)].numpy())
         feeds = {INPUT: held_out.images[: latency.batch].numpy()}

@@ -147,6 +147,7 @@ def race_of(entries: Sequence[_Entry], trials: Trials) -> StudyRace:
     """The race of engines that are timed in one way."""
     from sesurgery.networks.export import INPUT
     from sesurgery.training.data import data_of
+    from sesurgery.verification.batches import timed
     from sesurgery.verification.field import race_field
     from sesurgery.verification.fresh_process import engine_file
 
@@ -156,9 +157,10 @@ def race_of(entries: Sequence[_Entry], trials: Trials) -> StudyRace:
     places = {entry.cell.key: number for number, entry in enumerate(entries)}
     plain = {key: places.get(plain_of(entry.cell).key) for key, entry in zip(places, entries, strict=True)}
     pairs = {key: (places[key], other) for key, other in plain.items() if other is not None and other != places[key]}
-    feeds = {INPUT: data_of(spec).held_out.images[: spec.latency.batch].numpy()}
+    latency = timed(spec.latency, entries[0].manifest.details.engine)
+    feeds = {INPUT: data_of(spec).held_out.images[: latency.batch].numpy()}
     talk.say(f"racing the engines of {len(files)} cells")
-    field = race_field(files, list(pairs.values()), feeds, spec.latency, talk.progress)
+    field = race_field(files, list(pairs.values()), feeds, latency, talk.progress)
     if field.doubt:
         talk.say(f"warning: {field.doubt}")
     found: dict[str, RacedEngine] = {}

@@ -36,11 +36,11 @@ def engine_time(spec: Spec, number: int) -> EngineTime:
     """The times of one of the spec's engines, with untrained weights. Raises what building it here raises."""
     from sesurgery.pipeline.apply import apply
     from sesurgery.pipeline.build_engine.build_engine import EnginesRequest, build_engines
-    from sesurgery.verification.batches import limits
+    from sesurgery.verification.batches import limits, timed
     from sesurgery.verification.fresh_process import engine_file
     from sesurgery.verification.placements import measure
 
-    held_out, batch = data_of(spec).held_out, spec.latency.batch
+    held_out, batch = data_of(spec).held_out, timed(spec.latency, spec.engines[number]).batch
     with folder_for("estimate") as name:
         folder = Path(name)
         write_text(folder / "spec.yaml", spec.text())
@@ -55,10 +55,10 @@ def engine_time(spec: Spec, number: int) -> EngineTime:
             load = time.perf_counter() - begun
             size = limits(built.manifest.details.engine, runner, spec.input.shape).optimal
             images = np.resize(held_out.images[: max(size, batch)].numpy(), (max(size, batch), *spec.input.shape))
-            scored, timed = (named(runner, {"input": images[:each]}) for each in (size, batch))
+            scored, raced = (named(runner, {"input": images[:each]}) for each in (size, batch))
             measure(runner, scored, 1)
             scoring = float(np.median(measure(runner, scored, RUNS)))
-            one = scoring if size == batch else float(np.median(measure(runner, timed, RUNS)))
+            one = scoring if size == batch else float(np.median(measure(runner, raced, RUNS)))
     return EngineTime(build, scoring * len(held_out) / size, load, one)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fixtures.tiny import SPEC
 
 from sesurgery import pipeline
 from sesurgery.backends import runs_here
@@ -56,6 +57,25 @@ def test_building_as_exported_leaves_the_lowered_engine_up_to_date(here):
     assert other.manifest.parents[0].path != built.manifest.parents[0].path
     (again,) = pipeline.build_engines(EnginesRequest(RUN, Workspace(), (wanted,)))
     assert again.why is None
+
+
+@pytest.mark.parametrize(
+    ("takes", "batch"),
+    [
+        ({"batch": {"min": 4, "opt": 8, "max": 16}}, 4),
+        ({"shapes": ["input=16,16,32x1x8x8", "input=6,8,8x1x8x8"]}, 6),
+        ({"batch": {"min": 1, "opt": 8, "max": 16}}, 1),
+    ],
+    ids=["batch", "profiles", "one"],
+)
+def test_where_the_spec_names_no_batch_an_engine_is_timed_at_one_that_it_takes(takes, batch, empty):
+    pytest.importorskip("openvino")
+    text = SPEC.replace("latency: {batch: 1, ", "latency: {")
+    Path("tiny.yaml").write_text(text)
+    run = pipeline.apply(pipeline.load_spec("tiny.yaml"), Workspace(), "tiny.yaml").folder
+    wanted = pipeline.engine({"backend": "openvino", **takes})
+    (built,) = pipeline.build_engines(EnginesRequest(run, Workspace(), (wanted,)))
+    assert pipeline.bench(BenchRequest(built.path, Workspace())).section.title == f"openvino fp32, batch {batch}"
 
 
 def test_each_batch_has_a_race_and_all_are_in_the_report(here):
