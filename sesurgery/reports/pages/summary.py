@@ -56,7 +56,9 @@ def _verdict(report: RunReport) -> tuple[Verdict, str]:
     if outcomes.count(None) == len(outcomes):
         return "open", "No engine was compared with the model"
     if (kept := outcomes.count(True)) == len(outcomes):
-        return "passed", ("The engine keeps" if kept == 1 else f"All {kept} engines keep") + " the parity asked for"
+        return "passed", {1: "The engine keeps", 2: "Both engines keep"}.get(
+            kept, f"All {kept} engines keep"
+        ) + " the parity asked for"
     return "open", f"{kept} of {total} kept the parity asked for; the others were not compared"
 
 

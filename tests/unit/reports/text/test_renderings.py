@@ -174,7 +174,7 @@ def test_verdict_passes_only_when_every_engine_was_compared(
     good, bad, unknown = engine(good_parity), engine(bad_parity), dataclasses.replace(engine(good_parity), parity=())
     cases: list[tuple[tuple[EngineSection, ...], str, str]] = [
         ((good,), "passed", "The engine keeps the parity asked for"),
-        ((good, good), "passed", "All 2 engines keep the parity asked for"),
+        ((good, good), "passed", "Both engines keep the parity asked for"),
         ((good, unknown), "open", "1 of 2 engines kept the parity asked for; the others were not compared"),
         ((bad,), "failed", "The engine fell short of the parity asked for"),
         ((good, bad, unknown), "failed", "1 of 3 engines fell short of the parity asked for"),
