@@ -56,9 +56,8 @@ def _verdict(report: RunReport) -> tuple[Verdict, str]:
     if outcomes.count(None) == len(outcomes):
         return "open", "No engine was compared with the model"
     if (kept := outcomes.count(True)) == len(outcomes):
-        return "passed", {1: "The engine keeps", 2: "Both engines keep"}.get(
-            kept, f"All {kept} engines keep"
-        ) + " the parity asked for"
+        who = {1: "The engine keeps", 2: "Both engines keep"}.get(kept, f"All {kept} engines keep")
+        return "passed", f"{who} the parity asked for"
     return "open", f"{kept} of {total} kept the parity asked for; the others were not compared"
 
 
