@@ -116,37 +116,31 @@ def _proved(
     network: nn.Module, model: onnx.ModelProto | Path, shape: tuple[int, ...], options: Export
 ) -> dict[int, float]:
     found = compare(network, model, shape, options.check_batches)
-    for each in found.values():
-        # Not less is not more: a difference may be NaN.
+    for each in (each for outputs in found.values() for each in outputs):
+        # A difference may be NaN.
         if not each.difference <= options.max_abs * each.unit:
             allowed = f"{options.max_abs * each.unit:.3g}"
             where = f" where its largest value is {each.unit:.3g}" if each.unit > 1 else ""
             text = f"the exported network differs from the model by {each.difference:.3g}{where}, allowed are {allowed}"
             raise fail("SE601", text, "report this network, or raise 'export: max_abs' knowingly")
-    return {batch: each.difference for batch, each in found.items()}
+    return {batch: max(each.difference for each in outputs) for batch, outputs in found.items()}
 
 
 @dataclass(frozen=True)
-class Compared:
-    """The output that differs most at a batch size.
+class OutputDifference:
+    """The largest absolute difference of an output's values, and the model's largest absolute value, at least 1.
 
-    `difference` is the largest absolute one of its values, `unit` the largest absolute value of the model, at least 1:
-    fp32 has 24 bits for a value, however large it is.
+    fp32 has 24 bits for a value, however large it is: what is allowed is allowed in units of that.
     """
 
     difference: float
     unit: float = 1.0
 
-    @property
-    def share(self) -> float:
-        """The difference in units; NaN counts as more than any."""
-        return self.difference / self.unit if self.difference == self.difference else float("inf")
-
 
 def compare(
     network: nn.Module, model: onnx.ModelProto | Path, shape: tuple[int, ...], batches: tuple[int, ...]
-) -> dict[int, Compared]:
-    """How far the outputs are apart at each batch size, on noise that neither has seen.
+) -> dict[int, list[OutputDifference]]:
+    """How far each output is off at each batch size, on noise that neither has seen.
 
     `model` is a path where the weights stand outside the file. Raises SE601 if one of the two does not run at a
     batch size.
@@ -167,17 +161,16 @@ def compare(
             text = f"the network does not take a batch of {batch}: {first_line(error)}"
             raise fail("SE601", text, "its forward must not depend on the size of the batch") from error
         if not expected or [value.shape for value in expected] != [value.shape for value in given]:
-            found[batch] = Compared(float("inf"))
+            found[batch] = [OutputDifference(float("inf"))]
         else:
-            pairs = zip(expected, given, strict=True)
-            found[batch] = max((_apart(own, other) for own, other in pairs), key=lambda each: each.share)
+            found[batch] = list(map(_difference, expected, given))
     return found
 
 
-def _apart(own: np.ndarray, other: np.ndarray) -> Compared:
+def _difference(own: np.ndarray, other: np.ndarray) -> OutputDifference:
     largest = float(np.abs(own).max(initial=0))
     difference = float(np.abs(own - other).max(initial=0))
-    return Compared(difference, max(1.0, largest) if np.isfinite(largest) else 1.0)
+    return OutputDifference(difference, max(1.0, largest) if np.isfinite(largest) else 1.0)
 
 
 def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:

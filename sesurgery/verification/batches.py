@@ -55,18 +55,21 @@ def limits(asked: AskedEngine, runner: Runner, sample: Sequence[int] = ()) -> Li
 
 def tuned_for(asked: AskedEngine) -> int:
     """The batch that an engine is tuned for, by the first of its profiles where it has any."""
-    profiles = [parse_profile(text) for text in asked.shapes]
-    return next((each.optimum[0] for each in profiles[0].values()), asked.batch.opt) if profiles else asked.batch.opt
+    return next((each.optimum[0] for each in _first_inputs(asked)), asked.batch.opt)
 
 
 def timed(latency: Latency, asked: AskedEngine | Engine) -> Latency:
     """The way to time an engine: where the spec names no batch, at the one nearest to the default that it takes."""
-    profiles = [parse_profile(text) for text in asked.shapes]
-    first = [next(iter(profile.values())) for profile in profiles if profile]
-    taken = [(size.minimum[0], size.maximum[0]) for size in first] or [(asked.batch.min, asked.batch.max)]
+    profiles = [(each.minimum[0], each.maximum[0]) for each in _first_inputs(asked)]
+    taken = profiles or [(asked.batch.min, asked.batch.max)]
     if "batch" in latency.model_fields_set or any(low <= latency.batch <= high for low, high in taken):
         return latency
     return latency.model_copy(update={"batch": _nearest([size for pair in taken for size in pair], latency.batch)})
+
+
+def _first_inputs(asked: AskedEngine | Engine) -> list[ShapeRange]:
+    """Of each profile the sizes of the input that it names first."""
+    return [next(iter(parse_profile(text).values())) for text in asked.shapes]
 
 
 def _of_profiles(asked: AskedEngine, name: str, sample: tuple[int, ...]) -> Limits:
