@@ -60,6 +60,34 @@ def compared(change: Callable[[dict[str, np.ndarray]], None]) -> IntegerReport:
     return compare_kernels(Wrong(change=change), model(), SAMPLES)
 
 
+LARGE = """(float[N,2,4,4] x) => (float[N,2,4,4] y)
+<float s = {1}, uint8 z = {0}, float[2] ws = {1, 0.001}, int8[2] wz = {0, 0}, float out = {0.05}, uint8 oz = {0},
+ int8[2,2,1,1] w = {1, 0, 0, 1}, float[2] b = {0.45, 0}>
+{
+    q = QuantizeLinear(x, s, z)
+    d = DequantizeLinear(q, s, z)
+    k = DequantizeLinear<axis=0>(w, ws, wz)
+    c = Conv(d, k, b)
+    p = QuantizeLinear(c, out, oz)
+    y = DequantizeLinear(p, out, oz)
+}"""
+
+
+@pytest.mark.parametrize(("channel", "wrong", "left"), [(0, 0, 0), (0, 30, 11), (1, 5, 5)])
+def test_a_rounded_bias_explains_half_a_product_of_its_own_channel(channel: int, wrong: int, left: int) -> None:
+    def change(found: dict[str, np.ndarray]) -> None:
+        found["out0"][:, channel] += 0.05 * wrong
+
+    large = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> net {LARGE}')
+    for node in large.graph.node:
+        node.name = node.output[0]
+    samples = [{"x": np.full((1, 2, 4, 4), 3, np.float32)}]
+    # A product of the first channel is 20 steps: its bias, rounded to 0, takes 9 of the 10 that are explained.
+    report = compare_kernels(Wrong(change=change), large, samples)
+    assert report.largest == pytest.approx(left, abs=0.1)
+    assert (report.first_apart is None) == (wrong == 0)
+
+
 @pytest.mark.parametrize("activations", ["int8", "uint8"])
 def test_kernels_that_are_right_are_within_rounding_layer_by_layer(activations: str) -> None:
     report = compare_kernels(OnnxRuntime(), model(activations=activations), SAMPLES)
